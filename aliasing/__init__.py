@@ -1,0 +1,1 @@
+"""Aliasing in convolutional networks: layers, networks, training, measurements and studies."""
