@@ -1,0 +1,91 @@
+"""Networks whose downsampling is an argument.
+
+>>> from aliasing import models
+>>> network = models.create("vgg13-bn", 10, downsample="tri-3", padding_mode="circular")
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ..errors import UsageError, unknown
+from . import resnet, vgg
+from .blocks import ACTIVATIONS, PLACEMENTS, Style
+from .wrappers import normalized
+
+__all__ = ["ACTIVATIONS", "CATALOGUE", "NAMES", "PLACEMENTS", "Entry", "create", "normalized"]
+
+
+class Entry(NamedTuple):
+    """A network: what it is, where it comes from, and the function that builds it."""
+
+    description: str
+    source: str
+    build: Callable[..., nn.Module]
+
+
+CATALOGUE: dict[str, Entry] = {
+    "vgg11-bn": Entry("VGG, 8 convolutions, five pools", "Simonyan & Zisserman 2015, configuration A", vgg.build),
+    "vgg13-bn": Entry("VGG, 10 convolutions, five pools", "Zhang 2019, CIFAR-10 experiments", vgg.build),
+    "vgg16-bn": Entry("VGG, 13 convolutions, five pools", "Simonyan & Zisserman 2015, configuration D", vgg.build),
+    "vgg-small": Entry("VGG of widths 16-32-48-64, one convolution per stage", "ours, for CPUs", vgg.build),
+    "resnet18": Entry("residual network, 8 basic blocks", "He et al. 2016", resnet.build),
+    "resnet34": Entry("residual network, 16 basic blocks", "He et al. 2016", resnet.build),
+    "resnet50": Entry("residual network, 16 bottlenecks, stride at the 3 x 3", "He et al. 2016, v1.5", resnet.build),
+    "resnet-small": Entry("residual network, 3 strided blocks of widths 16-32-64", "ours, for CPUs", resnet.build),
+}
+NAMES: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def create(
+    name: str,
+    num_classes: int,
+    downsample: str | Mapping[str, Any] = "subsample",
+    placement: str | None = None,
+    activation: str = "relu",
+    padding_mode: str = "zeros",
+    width: int | None = None,
+    *,
+    smooth: str = "all",
+    shared: bool = True,
+    **options: Any,
+) -> nn.Module:
+    """Create the network ``name``: ``(N, 3, H, W) -> (N, num_classes)``, any H, W >= 1.
+
+    Every downsampling site is an ``aliasing.layers`` layer; those without parameters leave the keys of the
+    ``state_dict`` alone, so that the weights of the plain network load into its anti-aliased twin. ``features(x)``
+    gives the pooled features, ``(N, C)``.
+
+    Args:
+        name: one of ``NAMES``.
+        num_classes: length of the output.
+        downsample: name of a downsampling layer, or a mapping with its ``name`` and further options of that layer.
+            With ``subsample`` the network is the published one, whatever the placement.
+        placement: one of ``PLACEMENTS``; ``act-then-pool`` unless given.
+        activation: one of ``ACTIVATIONS``.
+        padding_mode: of convolutions and layers: ``circular``, ``reflect`` or ``replicate`` everywhere, or ``zeros``:
+            zero-padded convolutions and reflecting layers, as published.
+        width: channels of the first stage, the others in proportion; the published number unless given.
+        smooth: ``all`` or ``low``: the activation everywhere, or in stem and first stage only with ReLU elsewhere.
+        shared: whether the branches of a residual block sample the same grid.
+        options: of the network: see the classes of this package.
+
+    Raises:
+        UsageError: an unknown name or option, or a value that cannot work.
+    """
+    if name not in CATALOGUE:
+        raise unknown("model", name, NAMES)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UsageError(f"num_classes must be a whole number >= 1, got {num_classes!r}")
+    layer = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
+    if "name" not in layer:
+        raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
+    build = CATALOGUE[name].build
+    known = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, [*known, "smooth", "shared"])
+    style = Style(layer.pop("name"), layer, placement or "act-then-pool", activation, smooth, padding_mode, shared)
+    return build(name, num_classes, style, width, **options)

@@ -1,0 +1,284 @@
+"""What every network is built from: convolutions that pad anything, dense max, and the three placements."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import layers
+from ..errors import UsageError, unknown
+from ..layers.base import Downsample, PaddingMode
+
+__all__ = [
+    "ACTIVATIONS",
+    "PLACEMENTS",
+    "Classifier",
+    "Convolution",
+    "DenseMax",
+    "Pool",
+    "Style",
+    "Unit",
+    "check_choice",
+    "check_width",
+    "downsampled",
+    "initialise",
+    "is_plain",
+    "pad",
+]
+
+PLACEMENTS: dict[str, str] = {
+    "act-then-pool": "after convolution, norm and activation; max-pools become dense max, layer (Zhang 2019, 4.1)",
+    "conv-then-pool": "after the convolution, before the norm (Vasconcelos et al. 2020, 'BlurAfterConv')",
+    "pool-then-conv": "before the convolution, stem included; max-pools become the layer alone (Grabinski et al. 2023)",
+}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "gelu": nn.GELU,
+    "silu": lambda: nn.SiLU(inplace=True),
+    "softplus": nn.Softplus,
+}
+
+
+def is_plain(layer: nn.Module | None) -> bool:
+    """Whether ``layer`` only drops pixels, so that it may be merged with the stride of the operation before it."""
+    return isinstance(layer, layers.Blur) and layer.taps == 1
+
+
+def pad(x: Tensor, before: int, after: int, mode: str) -> Tensor:
+    """Pad ``(N, C, H, W)`` by ``before`` at the left and top, ``after`` at the right and bottom; any H, W >= 1.
+
+    The framework's circular and reflect padding refuse maps smaller than the padding; here they wrap or mirror on.
+    """
+    if not before and not after:
+        return x
+    fits = min(x.shape[-2:]) - (mode == "reflect") >= max(before, after)
+    if mode == "zeros":
+        return F.pad(x, (before, after, before, after))
+    if fits or mode == "replicate":
+        return F.pad(x, (before, after, before, after), mode=mode)
+    for axis in (-2, -1):
+        n = x.shape[axis]
+        index = torch.arange(-before, n + after, device=x.device)
+        if mode == "circular":
+            index = index % n
+        else:
+            period = max(2 * (n - 1), 1)
+            index = (index % period).sub(n - 1).abs().neg().add(n - 1)
+        x = x.index_select(axis, index)
+    return x
+
+
+class Convolution(nn.Conv2d):
+    """Convolution that keeps the size: ``(N, C, H, W) -> (N, K, H, W)``, odd kernel, any H, W >= 1.
+
+    Called with a ``stride`` it returns ``conv(x)[..., ::stride, ::stride]`` without computing what would be dropped.
+    Parameters and their names are those of ``torch.nn.Conv2d``.
+    """
+
+    def forward(self, x: Tensor, stride: int = 1) -> Tensor:
+        """Convolve, and keep every stride-th pixel."""
+        reach = self.dilation[0] * (self.kernel_size[0] - 1) // 2
+        if self.padding_mode == "zeros":
+            return F.conv2d(x, self.weight, self.bias, stride, reach, self.dilation, self.groups)
+        x = pad(x, reach, reach, self.padding_mode)
+        return F.conv2d(x, self.weight, self.bias, stride, 0, self.dilation, self.groups)
+
+
+class DenseMax(nn.Module):
+    """Max over ``size`` x ``size`` windows at every pixel: ``(N, C, H, W) -> (N, C, H, W)``.
+
+    Odd windows are centred, even ones reach right and down. Circular padding wraps; otherwise the window is cut at the
+    border, as in max-pooling. Called with a ``stride`` it returns every stride-th pixel of that: ordinary max-pooling.
+    """
+
+    def __init__(self, size: int, padding_mode: str = "zeros") -> None:
+        super().__init__()
+        self.size, self.padding_mode = size, padding_mode
+
+    def forward(self, x: Tensor, stride: int = 1) -> Tensor:
+        """Take the maxima, and keep every stride-th pixel."""
+        before, after = (self.size - 1) // 2, self.size // 2
+        # Repeating the border pixels adds nothing new to a window, so it is the same as cutting the window.
+        x = pad(x, before, after, "circular" if self.padding_mode == "circular" else "replicate")
+        return F.max_pool2d(x, self.size, stride)
+
+    def extra_repr(self) -> str:
+        """Window and padding."""
+        return f"{self.size}, padding_mode={self.padding_mode!r}"
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is common to all the blocks of one network.
+
+    Attributes:
+        downsample: name of the downsampling layer.
+        layer_options: further options of that layer.
+        placement: one of ``PLACEMENTS``. Where the layer is ``subsample`` every placement is the published network.
+        activation: one of ``ACTIVATIONS``.
+        smooth: ``all``: the activation is used everywhere; ``low``: in the stem and the first stage, ReLU elsewhere.
+            Where Vasconcelos et al. put theirs is not known; the two settings are our choice.
+        padding_mode: of the convolutions, and of the layers too, which however reflect where convolutions pad zeros.
+        shared: whether the two branches of a residual block sample the grid chosen by the main one.
+    """
+
+    downsample: str = "subsample"
+    layer_options: Mapping[str, Any] = field(default_factory=dict)
+    placement: str = "act-then-pool"
+    activation: str = "relu"
+    smooth: str = "all"
+    padding_mode: str = "zeros"
+    shared: bool = True
+
+    def __post_init__(self) -> None:
+        for kind, value, choices in (
+            ("downsampling layer", self.downsample, layers.NAMES),
+            ("placement", self.placement, PLACEMENTS),
+            ("activation", self.activation, ACTIVATIONS),
+            ("value of smooth", self.smooth, ("all", "low")),
+            ("padding mode", self.padding_mode, get_args(PaddingMode)),
+        ):
+            if value not in choices:
+                raise unknown(kind, value, choices)
+
+    def convolution(self, inputs: int, outputs: int, size: int = 3, groups: int = 1, bias: bool = False) -> Convolution:
+        """A convolution of odd ``size`` that keeps H and W."""
+        return Convolution(
+            inputs, outputs, size, padding=size // 2, groups=groups, bias=bias, padding_mode=self.padding_mode
+        )
+
+    def layer(self, channels: int, stride: int = 2, plain: bool = False) -> Downsample:
+        """A downsampling layer of this style; with ``plain``, subsampling.
+
+        The global random state is left alone, so that one seed gives a network and its twin with another layer the
+        same initial convolutions.
+        """
+        if plain:
+            return layers.create("subsample", channels, stride)
+        mode = "reflect" if self.padding_mode == "zeros" else self.padding_mode
+        with torch.random.fork_rng(devices=[]):
+            return layers.create(self.downsample, channels, stride, **{"padding_mode": mode, **self.layer_options})
+
+    def act(self, stage: int) -> nn.Module:
+        """The activation of a stage; 0 is the stem."""
+        smooth = self.smooth == "all" or stage <= 1
+        return ACTIVATIONS[self.activation if smooth else "relu"]()
+
+
+def downsampled(
+    x: Tensor, conv: nn.Module, norm: nn.Module, act: nn.Module, layer: Downsample | None, placement: str
+) -> tuple[Tensor, Tensor | None]:
+    """Convolution, norm and activation with the downsampling layer in its place; also returns the layer's choice.
+
+    Plain subsampling stands for a strided convolution, whatever the placement. In training it is computed as one, norm
+    statistics included; in evaluation the dense map is computed and then subsampled, the same function, so that
+    whoever measures at the downsampling layers finds the map they sample.
+    """
+    if layer is None:
+        return act(norm(conv(x))), None
+    if is_plain(layer):
+        if layer.training:
+            return act(norm(conv(x, layer.stride))), None
+        return layer(act(norm(conv(x)))), None
+    if placement == "pool-then-conv":
+        choice = layer.choose(x)
+        return act(norm(conv(layer.sample(x, choice)))), choice
+    h = conv(x)
+    if placement == "act-then-pool":
+        h = act(norm(h))
+    choice = layer.choose(h)
+    h = layer.sample(h, choice)
+    return (act(norm(h)) if placement == "conv-then-pool" else h), choice
+
+
+class Pool(nn.Module):
+    """Max-pooling taken apart: dense max (``window`` 0: none), then the downsampling layer."""
+
+    def __init__(self, layer: Downsample, window: int, padding_mode: str = "zeros") -> None:
+        super().__init__()
+        self.max = DenseMax(window, padding_mode) if window else None
+        self.down = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Dense max, then the layer."""
+        if self.max is None:
+            return self.down(x)
+        if is_plain(self.down) and self.training:
+            return self.max(x, self.down.stride)  # the pixels that are kept, without the others
+        return self.down(self.max(x))
+
+
+class Unit(nn.Module):
+    """Convolution, batch norm, activation, and a downsampling layer where there is one."""
+
+    def __init__(
+        self,
+        style: Style,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        stage: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = style.convolution(inputs, outputs, size, groups)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.act = style.act(stage) if act is None else act
+        self.placement = style.placement
+        channels = inputs if style.placement == "pool-then-conv" else outputs
+        self.down = style.layer(channels, stride) if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolution, norm, activation and layer in the order of the placement."""
+        return downsampled(x, self.conv, self.norm, self.act, self.down, self.placement)[0]
+
+
+class Classifier(nn.Module):
+    """A network that ends in a global average and a linear layer: ``(N, 3, H, W) -> (N, classes)``.
+
+    Subclasses define ``maps`` and the attribute ``head_name``.
+    """
+
+    head_name = "head"
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last feature maps, ``(N, C, H', W')``."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature maps averaged over the image, ``(N, C)``."""
+        return self.maps(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        return getattr(self, self.head_name)(self.features(x))
+
+
+def initialise(network: nn.Module) -> None:
+    """Kaiming initialisation (normal, fan-out) of the convolutions; downsampling layers initialise themselves."""
+    inside = {id(part) for layer in network.modules() if isinstance(layer, Downsample) for part in layer.modules()}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and id(module) not in inside:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def check_choice(kind: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``choices``, else raise ``UsageError``."""
+    if value not in choices:
+        raise unknown(kind, value, choices)
+    return value
+
+
+def check_width(width: int | None, default: int) -> int:
+    """Return ``width`` or the default; raise ``UsageError`` below 1."""
+    width = default if width is None else width
+    if not isinstance(width, int) or width < 1:
+        raise UsageError(f"width must be a whole number of channels >= 1, got {width!r}")
+    return width
