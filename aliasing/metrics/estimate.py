@@ -45,12 +45,67 @@ class Estimate(NamedTuple):
     @classmethod
     def mean(cls, values: Tensor) -> "Estimate":
         """Mean of independent ``values`` (n,), with Student's t interval; a single value has an infinite one."""
-        values = torch.as_tensor(values, dtype=torch.float64).flatten()
+        values = _flat(values)
         n = values.numel()
-        if n < 1:
-            raise UsageError("an estimate needs at least one value, got none")
         value = values.mean().item()
         if n == 1:
             return cls(value, float("-inf"), float("inf"), 1)
         half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * values.std().item() / n**0.5
         return cls(value, float(value - half), float(value + half), n)
+
+    @classmethod
+    def difference(cls, first: Tensor, second: Tensor) -> "Estimate":
+        """Mean of ``first - second`` (n,), paired by unit (seed, image), with Student's t interval."""
+        first, second = _flat(first), _flat(second)
+        if len(first) != len(second):
+            raise UsageError(f"paired values are needed, got {len(first)} and {len(second)}")
+        return cls.mean(first - second)
+
+    @classmethod
+    def ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":
+        """Sum of ``numerators`` over sum of ``denominators`` (n,), one pair per independent unit.
+
+        For shares within units of unequal size, such as windows within images. The interval is Student's t with
+        the linearised (delta-method) standard error of the ratio (Cochran 1977, section 6.4). If every denominator
+        is zero, the ratio does not exist: value and both ends are NaN.
+        """
+        top, bottom = _flat(numerators), _flat(denominators)
+        if len(top) != len(bottom):
+            raise UsageError(f"one denominator per numerator is needed, got {len(bottom)} for {len(top)}")
+        n, total = len(top), bottom.sum().item()
+        if total == 0:
+            return cls(float("nan"), float("nan"), float("nan"), n)
+        value = top.sum().item() / total
+        spread = cls.mean((top - value * bottom) * n / total)
+        return cls(value, value + spread.low, value + spread.high, n)
+
+    @classmethod
+    def bootstrap(cls, values: Tensor, groups: Tensor | None = None, draws: int = 2000, seed: int = 0) -> "Estimate":
+        """Mean of ``values`` (m,), with the percentile bootstrap over ``groups`` (m,) (Efron and Tibshirani 1993).
+
+        Values of the same group (pairs of the same image) are resampled together. Without groups each value is its
+        own. ``draws`` resamples come from a private generator with ``seed``.
+        """
+        values = _flat(values)
+        labels = torch.arange(len(values)) if groups is None else torch.as_tensor(groups).flatten().cpu()
+        if len(labels) != len(values):
+            raise UsageError(f"one group per value is needed, got {len(labels)} groups for {len(values)} values")
+        index = labels.unique(return_inverse=True)[1]
+        n = int(index.max()) + 1
+        sums = torch.zeros(n, dtype=torch.float64).index_add_(0, index, values)
+        sizes = torch.bincount(index, minlength=n).double()
+        generator = torch.Generator().manual_seed(seed)
+        rows = max(1, 2**22 // n)
+        means = []
+        for start in range(0, draws, rows):
+            drawn = torch.randint(n, (min(rows, draws - start), n), generator=generator)
+            means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+        ends = torch.cat(means).quantile(torch.tensor([0.5 - LEVEL / 2, 0.5 + LEVEL / 2], dtype=torch.float64))
+        return cls(values.mean().item(), ends[0].item(), ends[1].item(), n)
+
+
+def _flat(values: Tensor) -> Tensor:
+    values = torch.as_tensor(values).detach().cpu().double().flatten()
+    if values.numel() == 0:
+        raise UsageError("an estimate needs at least one value, got none")
+    return values

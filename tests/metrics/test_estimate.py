@@ -1,0 +1,119 @@
+"""Intervals: values known by hand, and coverage by simulation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from aliasing.errors import UsageError
+from aliasing.metrics.estimate import Estimate
+
+DRAWS = 2000
+COVERED = (0.93, 0.97)
+
+
+def coverage(intervals, truth):
+    return np.mean([low <= truth <= high for _, low, high, _ in intervals])
+
+
+def test_proportion_agrees_with_scipy_and_stays_in_range():
+    estimate = Estimate.proportion(17, 40)
+    low, high = stats.binomtest(17, 40).proportion_ci(method="wilson")
+    assert estimate == pytest.approx((17 / 40, low, high, 40))
+    assert Estimate.proportion(0, 10).low == 0
+    assert Estimate.proportion(0, 10).high > 0.2
+    assert Estimate.proportion(10, 10).high == 1
+
+
+def test_mean_agrees_with_scipy():
+    values = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    estimate = Estimate.mean(values)
+    low, high = stats.t.interval(0.95, 3, loc=3.75, scale=stats.sem(values.numpy()))
+    assert estimate == pytest.approx((3.75, low, high, 4))
+    assert Estimate.mean(torch.tensor([3.0])) == (3.0, -np.inf, np.inf, 1)
+
+
+def test_difference_is_paired():
+    first = torch.tensor([10.0, 20.0, 30.0])
+    estimate = Estimate.difference(first + torch.tensor([1.0, 1.0, 1.0]), first)
+    assert estimate == pytest.approx((1, 1, 1, 3))
+
+
+def test_ratio_by_hand():
+    estimate = Estimate.ratio(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0]))
+    assert estimate.value == 1.0
+    assert estimate[1:3] == pytest.approx(Estimate.mean(torch.tensor([0.5, 1.5]))[1:3])
+    assert np.isnan(Estimate.ratio(torch.zeros(3), torch.zeros(3)).value)
+
+
+def test_bootstrap_is_of_groups_and_repeatable():
+    values = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    groups = torch.tensor([7, 7, 7, 3, 3, 3])
+    clustered = Estimate.bootstrap(values, groups)
+    assert (clustered.value, clustered.n) == (0.5, 2)
+    assert (clustered.low, clustered.high) == (0, 1)  # only the images 7 or 3 twice, or one of each, can be drawn
+    assert Estimate.bootstrap(values).low > 0
+    assert clustered == Estimate.bootstrap(values, groups)
+
+
+def test_bootstrap_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    Estimate.bootstrap(torch.rand(20, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_proportion_covers(p):
+    successes = np.random.default_rng(0).binomial(200, p, DRAWS)
+    assert COVERED[0] <= coverage([Estimate.proportion(k, 200) for k in successes], p) <= COVERED[1]
+
+
+def test_mean_covers():
+    values = torch.from_numpy(np.random.default_rng(1).normal(3, 2, (DRAWS, 5)))
+    assert COVERED[0] <= coverage([Estimate.mean(row) for row in values], 3) <= COVERED[1]
+
+
+def test_difference_covers():
+    generator = np.random.default_rng(2)
+    shared = generator.normal(0, 5, (DRAWS, 8))
+    first, second = (torch.from_numpy(shared + generator.normal(mean, 1, (DRAWS, 8))) for mean in (1, 0))
+    estimates = [Estimate.difference(a, b) for a, b in zip(first, second, strict=True)]
+    assert COVERED[0] <= coverage(estimates, 1) <= COVERED[1]
+    unpaired = [stats.ttest_ind(a, b).confidence_interval() for a, b in zip(first[:20], second[:20], strict=True)]
+    assert np.mean([e.high - e.low for e in estimates[:20]]) < np.mean([ci.high - ci.low for ci in unpaired]) / 3
+
+
+def test_ratio_covers():
+    generator = np.random.default_rng(3)
+    windows = generator.integers(20, 200, (DRAWS, 60))
+    share = generator.beta(2, 6, (DRAWS, 60))  # every image has a share of its own; their mean is 0.25
+    hits = torch.from_numpy(generator.binomial(windows, share))
+    estimates = [Estimate.ratio(a, b) for a, b in zip(hits, torch.from_numpy(windows), strict=True)]
+    assert COVERED[0] <= coverage(estimates, 0.25) <= COVERED[1]
+
+
+def test_bootstrap_covers_correlated_pairs():
+    generator = np.random.default_rng(4)
+    images, pairs = 100, 8
+    rate = generator.beta(1, 3, (DRAWS, images, 1))
+    changes = torch.from_numpy((generator.random((DRAWS, images, pairs)) < rate).astype(np.float64))
+    groups = torch.arange(images).repeat_interleave(pairs)
+    clustered = [Estimate.bootstrap(row.flatten(), groups, draws=400) for row in changes]
+    assert COVERED[0] <= coverage(clustered, 0.25) <= COVERED[1]
+    naive = [Estimate.proportion(row.sum().item(), row.numel()) for row in changes]
+    assert coverage(naive, 0.25) < 0.9  # counting every pair as independent would be too sure
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Estimate.proportion(0, 0),
+        lambda: Estimate.mean(torch.tensor([])),
+        lambda: Estimate.ratio(torch.ones(2), torch.ones(3)),
+        lambda: Estimate.difference(torch.ones(2), torch.ones(3)),
+        lambda: Estimate.bootstrap(torch.ones(2), torch.ones(3)),
+    ],
+)
+def test_refuses_what_it_cannot_estimate(call):
+    with pytest.raises(UsageError):
+        call()
