@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..errors import UsageError, unknown
+from ..layers.base import PaddingMode
 from . import resnet, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .wrappers import normalized
@@ -45,7 +46,7 @@ def create(
     downsample: str | Mapping[str, Any] = "subsample",
     placement: str | None = None,
     activation: str = "relu",
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     width: int | None = None,
     *,
     smooth: str = "all",

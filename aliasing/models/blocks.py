@@ -130,7 +130,7 @@ class Style:
     placement: str = "act-then-pool"
     activation: str = "relu"
     smooth: str = "all"
-    padding_mode: str = "zeros"
+    padding_mode: PaddingMode = "zeros"
     shared: bool = True
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
+from ..layers.base import Downsample
 from .blocks import Classifier, Pool, Style, check_choice, check_width, downsampled, initialise, is_plain
 
 __all__ = ["PLANS", "POSITIONS", "Basic", "Bottleneck", "ResNet", "build"]
@@ -20,8 +21,12 @@ class Block(nn.Module):
     """
 
     expansion = 1
+    last_norm = "bn2"
+    width: int
     placement: str
     shared: bool
+    main: Downsample | None
+    side: Downsample | None
 
     def _sample(self, style: Style, inputs: int, main: int, stride: int, positions: Collection[str]) -> None:
         """Set up the downsampling layers (``main`` channels on the main branch) and the projection shortcut."""
@@ -63,6 +68,7 @@ class Bottleneck(Block):
     """1 x 1, 3 x 3, 1 x 1 convolutions; the middle one downsamples (the "v1.5" of torchvision)."""
 
     expansion = 4
+    last_norm = "bn3"
 
     def __init__(
         self, style: Style, inputs: int, width: int, stage: int, stride: int, positions: Collection[str] = POSITIONS
@@ -150,15 +156,15 @@ class ResNet(Classifier):
                 blocks.append(block(style, inputs, width, stage, stride if index == 0 else 1, positions))
                 inputs = width * block.expansion
             stages.append(nn.Sequential(*blocks))
-        for stage, module in enumerate(stages, start=1):
-            self.add_module(f"layer{stage}", module)
+        for stage, blocks_of_stage in enumerate(stages, start=1):
+            self.add_module(f"layer{stage}", blocks_of_stage)
         self.depth = len(stages)
         self.fc = nn.Linear(inputs, num_classes)
         initialise(self)
         if zero_init_residual:
             for module in self.modules():
                 if isinstance(module, Block):
-                    nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
+                    nn.init.zeros_(getattr(module, module.last_norm).weight)
 
     def maps(self, x: Tensor) -> Tensor:
         """Stem and stages."""
