@@ -1,0 +1,74 @@
+"""The studies: one module per paper, and the comparison of all layers.
+
+A study plans its runs for each profile, and states its findings with the rule that decides each.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ..errors import unknown
+from ..profiles import PROFILES
+from ..records import Store
+from . import zhang2019
+from .findings import Finding, Part
+from .study import Study, ledger, status, table
+
+__all__ = ["STUDIES", "Finding", "Part", "Study", "findings", "get", "run", "status_of"]
+
+STUDIES: dict[str, Study] = {study.name: study for study in (zhang2019.STUDY,)}
+
+
+def get(name: str) -> Study:
+    """The study called ``name``; ``UsageError`` lists the valid names."""
+    if name not in STUDIES:
+        raise unknown("study", name, STUDIES)
+    return STUDIES[name]
+
+
+def run(
+    study: str, profile: str = "laptop", seeds: int | None = None, only: Iterable[str] = (), **options: Any
+) -> pd.DataFrame:
+    """Train and measure what ``study`` still lacks and return one row per run.
+
+    Args:
+        study: a name in ``STUDIES``.
+        profile: a name in ``profiles.PROFILES``.
+        seeds: use only the seeds below this number; by default all that the profile plans.
+        only: conditions "label=value" on the runs.
+        options: ``device``, ``workers``, ``progress``, ``limit_minutes``; see ``runner.execute``.
+
+    Raises:
+        UsageError: an unknown study, profile, label or device, with the valid choices.
+        RuntimeError: a run failed; the others are kept.
+    """
+    return get(study).run(profile, seeds, only, **options)
+
+
+def status_of(names: Iterable[str] = (), profile: str | None = None) -> pd.DataFrame:
+    """Planned, done, running and failed runs per study and profile, with the estimated time left."""
+    store = Store()
+    rows = [
+        status(get(name), chosen, store)
+        for name in (names or STUDIES)
+        for chosen in ([profile] if profile else PROFILES)
+    ]
+    return pd.DataFrame(rows)
+
+
+def findings(names: Iterable[str] = (), profile: str | None = None) -> pd.DataFrame:
+    """Every finding decided on the records there are, one row per part; nothing is trained.
+
+    Args:
+        names: studies; all by default.
+        profile: all but "smoke", which decides nothing, by default.
+    """
+    store = Store()
+    profiles = [profile] if profile else [p for p in PROFILES if p != "smoke"]
+    ledgers = [
+        ledger(study, table(study.jobs(chosen), store), chosen)
+        for study in map(get, names or STUDIES)
+        for chosen in profiles
+    ]
+    return pd.concat(ledgers, ignore_index=True)

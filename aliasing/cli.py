@@ -1,0 +1,178 @@
+"""The command line: ``aliasing COMMAND``, the same as ``python -m aliasing COMMAND``.
+
+Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choices).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from . import __version__, datasets, layers, models, studies
+from .errors import DataError, UsageError
+from .evaluation import MEASUREMENTS
+from .profiles import PROFILES, check_profile
+from .records import Store, home, publish
+from .runner import execute
+
+__all__ = ["main"]
+
+
+def _print(table: pd.DataFrame, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+    else:
+        with pd.option_context("display.max_colwidth", 80):
+            print(table.to_string(index=False, na_rep="-") if len(table) else "nothing")
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0] if text else ""
+
+
+def _catalogue(what: str) -> pd.DataFrame:
+    if what == "profiles":
+        return pd.DataFrame([{"profile": name} | profile._asdict() for name, profile in PROFILES.items()])
+    if what == "studies":
+        return pd.DataFrame([{"study": s.name, "title": s.title, "source": s.source} for s in studies.STUDIES.values()])
+    if what == "metrics":
+        return pd.DataFrame([{"metric": name, "what": _first_line(f.__doc__)} for name, f in MEASUREMENTS.items()])
+    catalogue = {"layers": layers.CATALOGUE, "models": models.CATALOGUE, "datasets": datasets.CATALOGUE}[what]
+    return pd.DataFrame(
+        [{what[:-1]: name, "what": entry.description, "source": entry.source} for name, entry in catalogue.items()]
+    )
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    kinds = [arguments.what] if arguments.what else list(_KINDS)
+    if arguments.json:
+        tables = {kind: json.loads(_catalogue(kind).to_json(orient="records")) for kind in kinds}
+        print(json.dumps(tables[arguments.what] if arguments.what else tables, indent=1))
+        return 0
+    for kind in kinds:
+        if not arguments.what:
+            print(f"\n{kind}")
+        _print(_catalogue(kind), as_json=False)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    study = studies.get(arguments.study)
+    jobs = study.jobs(arguments.profile, arguments.seeds, arguments.only)
+    if arguments.shard:
+        jobs = jobs[arguments.shard[0] - 1 :: arguments.shard[1]]
+    store = Store()
+    outcomes = execute(jobs, store, arguments.device, arguments.workers, not arguments.quiet, arguments.limit_minutes)
+    counts = pd.Series([outcome.split(":")[0] for outcome in outcomes.values()]).value_counts()
+    print(f"{study.name} ({arguments.profile}): " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    for run, outcome in outcomes.items():
+        if outcome.startswith("failed"):
+            print(f"{run} {outcome} (details in {store.working / run / 'failed.txt'})", file=sys.stderr)
+    return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    names = [arguments.study] if arguments.study else ()
+    _print(studies.status_of(names, arguments.profile), arguments.json)
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    store = Store()
+    for profile in [arguments.profile] if arguments.profile else PROFILES:
+        jobs = studies.get(arguments.study).jobs(profile)
+        records = [record for record in (store.load(job.run) for job in jobs) if record.measurements]
+        if records and (arguments.profile or profile != "smoke"):
+            path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"
+            print(f"{path}: {publish(records, path)} records")
+    return 0
+
+
+def _findings(arguments: argparse.Namespace) -> int:
+    _print(studies.findings([arguments.study] if arguments.study else (), arguments.profile), arguments.json)
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    print(datasets.fetch(arguments.name, arguments.root))
+    return 0
+
+
+_KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, such as 1/4, got {text!r}")
+    return int(index), int(count)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="aliasing", description="Aliasing in convolutional networks.")
+    parser.add_argument("--version", action="version", version=f"aliasing {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, function, summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(function=function)
+        return sub
+
+    profile = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
+    study = {"metavar": "STUDY", "help": f"one of {', '.join(studies.STUDIES)}"}
+
+    sub = command("list", _list, "what exists, one line each with its source")
+    sub.add_argument("what", nargs="?", choices=_KINDS)
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = command("run", _run, "train and measure what a study lacks; stop it at any time and run it again to continue")
+    sub.add_argument("study", **study)
+    sub.add_argument("--profile", default="laptop", **profile)
+    sub.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only runs with this label")
+    sub.add_argument("--workers", type=int, metavar="W", help="processes (default: one per core, or one per GPU)")
+    sub.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th run, beginning with the I-th")
+    sub.add_argument("--limit-minutes", type=float, metavar="M", help="start no run after M minutes")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = command("status", _status, "planned, done, running and failed runs")
+    sub.add_argument("study", nargs="?", **study)
+    sub.add_argument("--profile", **profile)
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = command("publish", _publish, "merge the working records of a study into data/records")
+    sub.add_argument("study", **study)
+    sub.add_argument("--profile", **profile)
+    sub.add_argument("--out", type=Path, metavar="FILE", help="another file to merge into")
+
+    sub = command("findings", _findings, "every claim with its statistic, interval, rule and verdict")
+    sub.add_argument("--study", **study)
+    sub.add_argument("--profile", **profile)
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = command("data", _data, "find, fetch or unpack a data set and print where it is")
+    sub.add_argument("name", help=f"one of {', '.join(datasets.NAMES)}")
+    sub.add_argument("--root", type=Path, metavar="DIR", help="where archives are (default: ALIASING_DATA)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if getattr(arguments, "profile", None):
+            check_profile(arguments.profile)
+        return arguments.function(arguments)
+    except UsageError as error:
+        print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except DataError as error:
+        print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return 130

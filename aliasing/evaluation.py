@@ -1,0 +1,74 @@
+"""Measurements: what can be asked of a trained network, by name, with the protocol as part of the name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from .datasets import ImageSet, load
+from .errors import unknown
+from .records import Run
+from .training import to_float
+
+__all__ = ["MEASUREMENTS", "Measurement", "Subject", "measurement"]
+
+
+@dataclass
+class Subject:
+    """A trained network with the run it came from; what a measurement looks at."""
+
+    run: Run
+    network: nn.Module
+    device: torch.device
+
+    def split(self, name: str, count: int | None = None) -> ImageSet:
+        """The first ``count`` images of a split of the run's data set (all of them by default), on the device."""
+        data = load(self.run.dataset["name"], name, **{k: v for k, v in self.run.dataset.items() if k != "name"})
+        return (data if count is None else data[:count]).to(self.device)
+
+    @cached_property
+    def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The network in evaluation mode; takes bytes or floats, returns logits without gradient."""
+        self.network.eval()
+
+        @torch.no_grad()
+        def logits(images: torch.Tensor) -> torch.Tensor:
+            return self.network(to_float(images).contiguous(memory_format=torch.channels_last))
+
+        return logits
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement with its protocol.
+
+    Attributes:
+        name: of a function in ``MEASUREMENTS``.
+        options: its protocol, such as the number of test images.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Name and protocol in one line, the key in the record."""
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in sorted(self.options.items()))})"
+
+    def measure(self, subject: Subject) -> dict[str, Any]:
+        """Carry it out: metric names to estimates, numbers or lists."""
+        if self.name not in MEASUREMENTS:
+            raise unknown("measurement", self.name, MEASUREMENTS)
+        return MEASUREMENTS[self.name](subject, **self.options)
+
+
+MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {}
+
+
+def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Register ``function(subject, **protocol) -> {metric: value}`` under its name."""
+    MEASUREMENTS[function.__name__] = function
+    return function

@@ -1,0 +1,83 @@
+"""How figures look everywhere: one colour and one marker per downsampling layer, captions and alt text attached."""
+
+import base64
+import html
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "MARKERS", "Captioned", "grid", "show", "style"]
+
+_CYCLE = sns.color_palette("colorblind", 10).as_hex()
+# Baselines are dark, blurs run from light to dark blue-green with their length, every other layer has its own hue.
+COLOURS = {
+    "subsample": "#222222",
+    "max": "#777777",
+    "rect-2": "#9ecae1",
+    "tri-3": "#4a98c9",
+    "bin-4": "#2f7fbc",
+    "bin-5": "#1764ab",
+    "bin-6": "#0e4b8a",
+    "bin-7": "#08306b",
+    "flc": _CYCLE[1],
+    "asap": _CYCLE[3],
+    "aps": _CYCLE[2],
+    "lps": _CYCLE[8],
+    "tips": _CYCLE[4],
+    "ddac": _CYCLE[5],
+}
+MARKERS = dict(zip(COLOURS, "osv^<>Dd*XPHph", strict=True))
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of every figure of the book."""
+    parameters = {
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "figure.dpi": 100,
+        "font.size": 10,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "aliasing",
+    }
+    with mpl.rc_context(parameters):
+        yield
+
+
+def grid(rows: int = 1, columns: int = 1, width: float = 7.5, height: float = 3.0, **options) -> tuple[Figure, object]:
+    """A figure of ``width`` x ``height * rows`` inches in the book's style; returns figure and axes like pyplot."""
+    with style():
+        return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **options)
+
+
+class Captioned:
+    """A drawn figure with caption and alternative text, shown as HTML in notebooks and in the book."""
+
+    def __init__(self, image: str, caption: str, alt: str) -> None:
+        self.image, self.caption, self.alt = image, caption, alt
+
+    def _repr_html_(self) -> str:
+        alt, caption = html.escape(self.alt, quote=True), html.escape(self.caption)
+        return f'<figure class="drawn"><img src="{self.image}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.caption}"
+
+
+def show(figure: Figure, caption: str, alt: str, vector: bool = True) -> Captioned:
+    """Close ``figure`` and return it with its caption and alternative text; pixel pictures take ``vector=False``."""
+    stream = io.BytesIO()
+    kind = "svg" if vector else "png"
+    with style():
+        figure.savefig(stream, format=kind, dpi=110, metadata={"Date": None} if vector else None)
+    plt.close(figure)
+    mime = "image/svg+xml" if vector else "image/png"
+    return Captioned(f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}", caption, alt)

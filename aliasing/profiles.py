@@ -1,0 +1,32 @@
+"""How large a study is executed: five profiles, one meaning each."""
+
+from typing import NamedTuple
+
+from .errors import unknown
+
+__all__ = ["PROFILES", "Profile", "check_profile"]
+
+
+class Profile(NamedTuple):
+    """What a profile stands for; the sizes themselves are in each study."""
+
+    data: str
+    networks: str
+    machine: str
+    purpose: str
+
+
+PROFILES = {
+    "smoke": Profile("generated shapes, a few hundred", "toy", "CPU, seconds a study", "tests"),
+    "laptop": Profile("generated shapes", "small", "2 CPU cores, minutes a study", "trying it, teaching"),
+    "desktop": Profile("photographs: CIFAR-10", "small", "2 CPU cores, hours; GPU, minutes", "evidence without a GPU"),
+    "gpu": Profile("CIFAR-10, Imagenette, Tiny-ImageNet-100, CamVid", "the papers'", "one GPU, minutes", "the book"),
+    "cluster": Profile("ImageNet-1k", "the papers', their schedules", "many GPUs, days", "full scale"),
+}
+
+
+def check_profile(profile: str) -> str:
+    """Return ``profile`` if it exists, else raise ``UsageError`` with the valid names."""
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    return profile

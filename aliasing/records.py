@@ -1,0 +1,265 @@
+"""Records: what was run, what was measured on it, and where the numbers came from; one JSON object per run.
+
+Two stores hold them. The working store (``runs/``, or the folder named by ``ALIASING_RUNS``) has a folder per
+run with its checkpoint and record. The published store (``data/records/*.jsonl``) is committed. Readers see
+the union, and nothing that either of them holds is computed again.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import DataError
+from .metrics import Estimate
+from .training import Recipe, recipe_from
+
+__all__ = ["Record", "Run", "Store", "home", "merge", "provenance", "write_atomically"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A frozen description of one training; its ``id`` is its identity, whichever study asked for it.
+
+    Attributes:
+        dataset: name and options for ``datasets.load``.
+        network: name and options for ``models.create``.
+        recipe: how it is trained.
+        seed: decides initial weights, order, augmentation.
+    """
+
+    dataset: dict[str, Any]
+    network: dict[str, Any]
+    recipe: Recipe
+    seed: int
+
+    def describe(self) -> dict:
+        """The run as plain JSON values; recipe fields at their default are left out, so new fields keep old ids."""
+        default = asdict(Recipe())
+        recipe = {key: value for key, value in asdict(self.recipe).items() if value != default[key]}
+        return {"dataset": self.dataset, "network": self.network, "recipe": recipe, "seed": self.seed}
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the description."""
+        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_description(cls, description: dict) -> "Run":
+        """The inverse of ``describe``."""
+        return cls(
+            description["dataset"],
+            description["network"],
+            recipe_from(asdict(Recipe()) | description["recipe"]),
+            description["seed"],
+        )
+
+
+@dataclass
+class Record:
+    """A run and everything measured on its network so far.
+
+    Attributes:
+        run: the run.
+        measurements: key ("training", or a measurement with its protocol) to the measured values.
+        provenance: the same keys to code version, device, library versions, date and seconds.
+    """
+
+    run: Run
+    measurements: dict[str, dict] = field(default_factory=dict)
+    provenance: dict[str, dict] = field(default_factory=dict)
+
+    def add(self, key: str, values: dict, origin: dict) -> None:
+        """Keep the measured ``values`` under ``key`` together with their origin."""
+        self.measurements[key] = encode(values)
+        self.provenance[key] = origin
+
+    def to_line(self) -> str:
+        """One line of canonical JSON."""
+        content = {
+            "id": self.run.id,
+            "run": self.run.describe(),
+            "measurements": self.measurements,
+            "provenance": self.provenance,
+        }
+        return json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_line(cls, line: str) -> "Record":
+        """Read one line.
+
+        Raises:
+            ValueError: the line is no record, or its id does not match its run.
+        """
+        try:
+            content = json.loads(line)
+            record = cls(Run.from_description(content["run"]), content["measurements"], content["provenance"])
+            if record.measurements.keys() != record.provenance.keys():
+                raise ValueError("measurements and provenance do not have the same keys")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a record: {error!r}") from error
+        if record.run.id != content["id"]:
+            raise ValueError(f"the id {content['id']} does not match the run, whose id is {record.run.id}")
+        return record
+
+
+def encode(value: Any) -> Any:
+    """Measured values as JSON: estimates as objects, tensors as lists of five significant digits, no NaN."""
+    if isinstance(value, Estimate):
+        return {"value": encode(value.value), "low": encode(value.low), "high": encode(value.high), "n": value.n}
+    if isinstance(value, Tensor):
+        return encode(value.detach().cpu().double().tolist()) if value.ndim else encode(value.item())
+    if isinstance(value, dict):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [
+            float(f"{item:.5g}") if isinstance(item, float) and math.isfinite(item) else encode(item) for item in value
+        ]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def merge(first: Record, second: Record) -> Record:
+    """The union of two records of one run; where both measured, the earlier (then the smaller) one stays.
+
+    Commutative, associative and idempotent, so that stores can be merged in any order.
+    """
+    merged = Record(first.run)
+    for key in sorted(first.measurements.keys() | second.measurements.keys()):
+        found = [
+            (record.provenance[key].get("date", ""), json.dumps(record.measurements[key], sort_keys=True), record)
+            for record in (first, second)
+            if key in record.measurements
+        ]
+        chosen = min(found, key=lambda item: item[:2])[2]
+        merged.measurements[key], merged.provenance[key] = chosen.measurements[key], chosen.provenance[key]
+    return merged
+
+
+def home() -> Path:
+    """The project's folder: the current one if it holds ``data/records``, else the one the package lies in."""
+    here = Path.cwd()
+    there = Path(__file__).resolve().parents[1]
+    return there if not (here / "data/records").is_dir() and (there / "data/records").is_dir() else here
+
+
+@cache
+def code_version() -> str:
+    """Short commit hash of the package's checkout, with "+" if its files were changed, else the package's version."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "aliasing") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return version("aliasing")
+
+
+def provenance(device: torch.device, seconds: float) -> dict:
+    """Where and when a number was made; ``seconds`` is the wall time it took."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    return {
+        "code": code_version(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": name,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "seconds": round(seconds, 2),
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` under a temporary name, flush it to the disk and rename it: a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Store:
+    """The union of the working and the published store.
+
+    Args:
+        working: folder of the working store; default ``ALIASING_RUNS``, else ``runs`` in the project's folder.
+        published: folder of the published files; default ``data/records`` in the project's folder.
+    """
+
+    def __init__(self, working: Path | None = None, published: Path | None = None) -> None:
+        self.working = Path(working or os.environ.get("ALIASING_RUNS") or home() / "runs")
+        self.published = Path(published or home() / "data/records")
+        self._records: dict[str, Record] = {}
+        for path in sorted(self.published.glob("*.jsonl")):
+            for record in read_lines(path):
+                known = self._records.get(record.run.id)
+                self._records[record.run.id] = merge(known, record) if known else record
+
+    def folder(self, run: Run) -> Path:
+        """Where the working store keeps the run."""
+        return self.working / run.id
+
+    def load(self, run: Run) -> Record:
+        """Everything measured on ``run`` so far; empty if nothing was."""
+        record = self._records.get(run.id, Record(run))
+        path = self.folder(run) / "record.json"
+        if path.exists():
+            try:
+                record = merge(record, Record.from_line(path.read_text()))
+            except ValueError as error:
+                warnings.warn(f"{path} is damaged and was ignored ({error}); it will be measured again", stacklevel=2)
+        return record
+
+    def save(self, record: Record) -> None:
+        """Write the record to the working store, keeping what is already there."""
+        write_atomically(self.folder(record.run) / "record.json", merge(self.load(record.run), record).to_line() + "\n")
+
+
+def read_lines(path: Path) -> list[Record]:
+    """All sound records of a published file; damaged lines are named in a warning and left out."""
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            records.append(Record.from_line(line))
+        except ValueError as error:
+            warnings.warn(f"{path}, line {number} is damaged and was ignored ({error})", stacklevel=2)
+    return records
+
+
+def publish(records: Iterable[Record], path: Path) -> int:
+    """Merge ``records`` into the file ``path``, sorted by id; returns how many lines it has then.
+
+    Raises:
+        DataError: the file holds damaged lines, which writing would lose.
+    """
+    lines: dict[str, Record] = {}
+    if path.exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                lines = {record.run.id: record for record in read_lines(path)}
+            except UserWarning as warning:
+                raise DataError(f"{warning}; mend or remove that line before publishing") from None
+    for record in records:
+        known = lines.get(record.run.id)
+        lines[record.run.id] = merge(known, record) if known else record
+    write_atomically(path, "".join(lines[key].to_line() + "\n" for key in sorted(lines)))
+    return len(lines)

@@ -1,0 +1,240 @@
+"""Carries out runs: trains what is not trained, measures what is not measured, loses nothing when stopped.
+
+A run is leased by a lock on its folder for as long as a process works on it, so that two processes started on
+one store share the work. The operating system drops the lock of a killed process.
+"""
+
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+from tqdm import tqdm
+
+from . import datasets, models
+from .evaluation import Measurement, Subject
+from .records import Record, Run, Store, provenance, write_atomically
+from .training import load_weights, pick_device, train
+
+__all__ = ["Job", "complete", "execute", "is_leased", "missing"]
+
+Notify = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and what a study wants measured on it.
+
+    Attributes:
+        run: the training.
+        measurements: what to measure on its network.
+        labels: the run's place in the study, such as layer and augmentation; columns of the results table.
+    """
+
+    run: Run
+    measurements: tuple[Measurement, ...] = ()
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Units of progress: one per epoch and measurement."""
+        return self.run.recipe.epochs + len(self.measurements)
+
+
+def missing(job: Job, record: Record) -> list[Measurement]:
+    """What the record still lacks; a run without "training" lacks everything."""
+    return [m for m in job.measurements if m.key not in record.measurements]
+
+
+def complete(job: Job, record: Record) -> bool:
+    """Whether nothing is left to do."""
+    return "training" in record.measurements and not missing(job, record)
+
+
+def is_leased(store: Store, run: Run) -> bool:
+    """Whether a process is working on ``run`` right now."""
+    lock = store.folder(run) / "lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def build(run: Run) -> nn.Module:
+    """The run's untrained network: initial weights depend on the seed alone."""
+    options = dict(run.network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return models.create(options.pop("name"), **options)
+
+
+def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lambda steps: None) -> str:
+    """Train and measure what ``job`` lacks; returns "done", "busy" (another process has it) or "failed: reason"."""
+    folder = store.folder(job.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            record = store.load(job.run)
+            if not complete(job, record):
+                _train_and_measure(job, record, store, device, notify)
+            (folder / "failed.txt").unlink(missing_ok=True)
+            return "done"
+    except Timeout:
+        return "busy"
+    except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
+        write_atomically(folder / "failed.txt", traceback.format_exc())
+        return f"failed: {error}"
+
+
+def _train_and_measure(job: Job, record: Record, store: Store, device: torch.device, notify: Notify) -> None:
+    checkpoint = store.folder(job.run) / "checkpoint.safetensors"
+    network = build(job.run)
+    history = load_weights(checkpoint, network) if checkpoint.exists() else []
+    if len(history) < job.run.recipe.epochs:
+        notify(len(history))
+        options = dict(job.run.dataset)
+        data = datasets.load(options.pop("name"), "train", **options)
+        history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
+    else:
+        notify(len(history))
+    if "training" not in record.measurements:
+        curves = {name: [entry[name] for entry in history] for name in ("loss", "accuracy")}
+        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        seconds = sum(entry["seconds"] for entry in history)
+        record.add("training", curves | {"parameters": parameters}, provenance(device, seconds))
+        store.save(record)
+    network.to(device, memory_format=torch.channels_last).eval()
+    subject = Subject(job.run, network, device)
+    for wanted in missing(job, record):
+        started = time.perf_counter()
+        values = wanted.measure(subject)
+        record.add(wanted.key, values, provenance(device, time.perf_counter() - started))
+        store.save(record)
+        notify(1)
+
+
+def execute(
+    jobs: list[Job],
+    store: Store,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    limit_minutes: float | None = None,
+) -> dict[str, str]:
+    """Carry out ``jobs`` in their order and return what became of each, by run id.
+
+    Args:
+        jobs: most informative first.
+        store: where records and checkpoints go.
+        device: as for ``pick_device``.
+        workers: processes; by default one per core on a CPU, one on a GPU. On a CPU every run computes in one
+            thread, because sums depend on the number of threads: records are equal whatever the number of workers.
+        progress: draw a progress bar on standard error.
+        limit_minutes: start no further run after this time.
+    """
+    chosen = pick_device(device)
+    todo = [job for job in jobs if not complete(job, store.load(job.run))]
+    outcomes = {job.run.id: "done" for job in jobs}
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = workers if chosen.type == "cpu" else 1
+    workers = max(1, min(workers, len(todo)))
+    deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else float("inf")
+    total = sum(job.steps for job in todo)
+    with tqdm(total=total, unit="step", disable=not progress or not todo, file=sys.stderr, dynamic_ncols=True) as bar:
+        bar.set_description(f"{len(todo)} of {len(jobs)} runs to do")
+        if workers == 1:
+            for job in todo:
+                outcomes[job.run.id] = "stopped" if time.monotonic() > deadline else ""
+                if not outcomes[job.run.id]:
+                    with _threads(1 if chosen.type == "cpu" else None):
+                        outcomes[job.run.id] = carry_out(job, store, chosen, bar.update)
+        else:
+            outcomes |= _in_processes(todo, store, chosen, workers, deadline, bar)
+    return outcomes
+
+
+def _in_processes(
+    todo: list[Job], store: Store, device: torch.device, workers: int, deadline: float, bar: tqdm
+) -> dict[str, str]:
+    context = multiprocessing.get_context("spawn")
+    steps = context.Queue()
+    outcomes = {}
+    with ProcessPoolExecutor(workers, context, _start_worker, (steps, device.type == "cpu")) as pool:
+        waiting, running = list(todo), dict[Future, Job]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers and time.monotonic() <= deadline:
+                    job = waiting.pop(0)
+                    running[pool.submit(_work, job, store.working, store.published, device)] = job
+                if not running:
+                    break
+                finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                _drain(steps, bar)
+                for future in finished:
+                    outcomes[running.pop(future).run.id] = future.result()
+        except BaseException:  # also KeyboardInterrupt: a checkpoint is at most one epoch old
+            for process in list(pool._processes.values()):
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        _drain(steps, bar)
+    return outcomes | {job.run.id: "stopped" for job in waiting}
+
+
+def _drain(steps: Any, bar: tqdm) -> None:
+    while True:
+        try:
+            bar.update(steps.get_nowait())
+        except queue.Empty:
+            return
+
+
+_steps: Any = None
+_stores: dict[tuple, Store] = {}
+
+
+def _start_worker(steps: Any, one_thread: bool) -> None:
+    """Runs once in each worker: ends it when its parent is gone, so that a killed command leaves no process behind."""
+    global _steps
+    _steps = steps
+    if one_thread:
+        torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(job: Job, working: Any, published: Any, device: torch.device) -> str:
+    store = _stores.setdefault((working, published), Store(working, published))
+    return carry_out(job, store, device, _steps.put)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

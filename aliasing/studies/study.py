@@ -1,0 +1,136 @@
+"""What a study is: its runs per profile, its table of results, its findings."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ..errors import UsageError
+from ..profiles import check_profile
+from ..records import Store
+from ..runner import Job, complete, execute, is_leased
+from .findings import Finding, decide
+
+__all__ = ["Study", "ledger", "status", "table"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One paper, or the comparison.
+
+    Attributes:
+        name: also the name of its notebook.
+        title: of its chapter.
+        source: the paper.
+        plan: profile to the runs with what is measured on each, most informative first, for all seeds.
+        findings: the paper's claims and how they are tested.
+    """
+
+    name: str
+    title: str
+    source: str
+    plan: Callable[[str], list[Job]]
+    findings: tuple[Finding, ...]
+
+    def jobs(self, profile: str, seeds: int | None = None, only: Iterable[str] = ()) -> list[Job]:
+        """The runs of ``profile`` with a seed below ``seeds`` and the labels that ``only`` ("key=value") asks for.
+
+        Raises:
+            UsageError: an unknown profile, label or value, or fewer than one seed.
+        """
+        jobs = self.plan(check_profile(profile))
+        if seeds is not None:
+            if seeds < 1:
+                raise UsageError(f"seeds must be 1 or more, got {seeds}")
+            jobs = [job for job in jobs if job.run.seed < seeds]
+        for condition in only:
+            key, equals, value = condition.partition("=")
+            values = sorted({str(job.labels[key]) for job in jobs if key in job.labels})
+            if not equals or value not in values:
+                labels = sorted({label for job in jobs for label in job.labels})
+                expected = f"{key}=VALUE with VALUE one of {', '.join(values)}" if values else f"KEY one of {labels}"
+                raise UsageError(f"--only {condition!r} selects nothing in {self.name}; expected {expected}")
+            jobs = [job for job in jobs if str(job.labels.get(key)) == value]
+        return jobs
+
+    def run(
+        self, profile: str = "laptop", seeds: int | None = None, only: Iterable[str] = (), **options: Any
+    ) -> pd.DataFrame:
+        """Carry out what is missing (``options`` go to ``runner.execute``) and return the results table."""
+        jobs, store = self.jobs(profile, seeds, only), Store()
+        outcomes = execute(jobs, store, **options)
+        failed = {run: outcome for run, outcome in outcomes.items() if outcome.startswith("failed")}
+        if failed:
+            first = next(iter(failed.items()))
+            raise RuntimeError(f"{len(failed)} of {len(jobs)} runs of {self.name} failed; {first[0]} {first[1]}")
+        return table(jobs, store)
+
+
+def table(jobs: list[Job], store: Store) -> pd.DataFrame:
+    """One row per complete run: id, seed, labels, then every measured value.
+
+    An estimate becomes three columns, ``name``, ``name.low`` and ``name.high``; curves stay lists.
+    """
+    rows = []
+    for job in jobs:
+        record = store.load(job.run)
+        if not complete(job, record):
+            continue
+        row: dict[str, Any] = {"id": job.run.id, "seed": job.run.seed, **job.labels}
+        for key in ("training", *(m.key for m in job.measurements)):
+            prefix = "training." if key == "training" else ""
+            for name, value in record.measurements[key].items():
+                if isinstance(value, dict) and "value" in value:
+                    row |= {prefix + name: value["value"], f"{name}.low": value["low"], f"{name}.high": value["high"]}
+                else:
+                    row[prefix + name] = value
+        row["training.seconds"] = record.provenance["training"]["seconds"]
+        row["device"] = record.provenance["training"]["device"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ledger(study: Study, results: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Every finding of ``study`` decided on ``results``: one row per part, the verdict repeated."""
+    rows = []
+    for finding in study.findings:
+        estimates = [part.statistic(results) if len(results) else None for part in finding.parts]
+        outcomes = [part.outcome(estimate) for part, estimate in zip(finding.parts, estimates, strict=True)]
+        for part, estimate, outcome in zip(finding.parts, estimates, outcomes, strict=True):
+            rows.append(
+                {
+                    "finding": finding.id,
+                    "claim": finding.claim,
+                    "source": finding.source,
+                    "published": finding.published,
+                    "profile": profile,
+                    "statistic": part.label,
+                    "value": estimate.value if estimate else None,
+                    "low": estimate.low if estimate else None,
+                    "high": estimate.high if estimate else None,
+                    "seeds": estimate.n if estimate else 0,
+                    "rule": part.rule,
+                    "outcome": outcome,
+                    "verdict": decide(outcomes),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def status(study: Study, profile: str, store: Store) -> dict[str, Any]:
+    """How far ``study`` is in ``profile``; hours left are those of the mean finished run, on one worker."""
+    jobs = study.jobs(profile)
+    records = [store.load(job.run) for job in jobs]
+    done = [record for job, record in zip(jobs, records, strict=True) if complete(job, record)]
+    left = [job for job, record in zip(jobs, records, strict=True) if not complete(job, record)]
+    seconds = [sum(origin["seconds"] for origin in record.provenance.values()) for record in done]
+    return {
+        "study": study.name,
+        "profile": profile,
+        "planned": len(jobs),
+        "done": len(done),
+        "running": sum(is_leased(store, job.run) for job in left),
+        "failed": sum((store.folder(job.run) / "failed.txt").exists() for job in left),
+        "hours left": round(len(left) * sum(seconds) / len(seconds) / 3600, 2) if seconds else None,
+    }

@@ -1,0 +1,271 @@
+"""One training loop for every study: bytes on the device, batched augmentation, exact resumption.
+
+All randomness of an epoch is drawn on the CPU from a generator seeded by (seed, epoch), so a run that was
+interrupted and continued ends with the same bits as one that was not.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .datasets import ImageSet
+from .errors import DataError, UsageError, unknown
+
+__all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "to_float", "train"]
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot give a usable network, such as one whose loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; part of a run's identity.
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: images per step.
+        optimizer: "sgd" (Nesterov momentum) or "adamw".
+        lr: peak learning rate.
+        momentum: of SGD.
+        weight_decay: not applied to biases and normalisation parameters.
+        schedule: "one-cycle" (linear up over ``warmup``, linear down to zero), "cosine" (after the same warm-up),
+            or "steps" (divided by ten after each third).
+        warmup: share of the steps over which the rate rises.
+        label_smoothing: as in Szegedy et al. 2016.
+        flip: mirror each image left-right with probability one half.
+        shift: largest random shift of the augmentation in pixels per axis, uniform on -shift..shift; 0 for none.
+        shift_mode: "circular" (wrap around) or "standard" (zero fill).
+        clip_norm: largest norm of the gradient; 0 for none.
+    """
+
+    epochs: int = 4
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["one-cycle", "cosine", "steps"] = "one-cycle"
+    warmup: float = 0.25
+    label_smoothing: float = 0.1
+    flip: bool = False
+    shift: int = 0
+    shift_mode: Literal["circular", "standard"] = "circular"
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2:
+            raise UsageError(f"a recipe needs epochs >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}")
+        for field, choices in (
+            ("optimizer", ("sgd", "adamw")),
+            ("schedule", ("one-cycle", "cosine", "steps")),
+            ("shift_mode", ("circular", "standard")),
+        ):
+            if getattr(self, field) not in choices:
+                raise unknown(field, getattr(self, field), choices)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device named, or for "auto" the first CUDA device, Apple's GPU, or the CPU, whichever is there.
+
+    Raises:
+        UsageError: the device is not of this machine.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind = device.split(":")[0]
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in available:
+        raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:N", "mps"))
+    if not available[kind]:
+        raise UsageError(f"device {device!r} asked for, but this machine has none; use --device auto or cpu")
+    return torch.device(device)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Bytes (N, 3, H, W) in 0..255 to floats in [0, 1]; floats pass unchanged."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
+    n, _, height, width = images.shape
+    if not recipe.flip and not recipe.shift:
+        return images
+    mirrored = torch.rand(n, 1, generator=generator) < 0.5 * recipe.flip
+    dy, dx = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)
+    rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
+    columns = torch.where(mirrored, width - 1 - columns, columns)
+    device = images.device
+    batch = torch.arange(n, device=device)[:, None, None]
+    y, x = (rows % height).to(device)[:, :, None], (columns % width).to(device)[:, None, :]
+    shifted = images.permute(0, 2, 3, 1)[batch, y, x].permute(0, 3, 1, 2)
+    if recipe.shift_mode == "standard":
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        shifted = shifted * inside[:, None].to(device)
+    return shifted
+
+
+def _learning_rate(recipe: Recipe, progress: float) -> float:
+    """The rate after a share ``progress`` in [0, 1] of all steps."""
+    if progress < recipe.warmup:
+        return recipe.lr * progress / recipe.warmup
+    if recipe.schedule == "steps":
+        return recipe.lr * 0.1 ** int(3 * progress)
+    left = (1 - progress) / (1 - recipe.warmup)
+    return recipe.lr * (left if recipe.schedule == "one-cycle" else 0.5 - 0.5 * math.cos(math.pi * left))
+
+
+def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Weight decay for matrices and filters only: vectors are biases and normalisation parameters."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = device.type == "cuda"
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
+
+
+def train(
+    network: nn.Module,
+    data: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
+
+    Args:
+        network: takes floats (N, 3, H, W) in [0, 1] and returns logits (N, classes).
+        data: training images (bytes) and labels; moved to ``device`` once.
+        recipe: how to train.
+        seed: decides the order of the images, their augmentation and any noise inside the network.
+        device: where to train; bfloat16 autocast is used where a CUDA device has it.
+        checkpoint: file rewritten after every epoch; if it exists, training continues from it.
+        on_epoch: called with each new history entry.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        DataError: the checkpoint is damaged or belongs to another network.
+    """
+    device = torch.device(device)
+    network.to(device, memory_format=torch.channels_last)
+    images, labels = data.images.to(device), data.labels.to(device)
+    count, steps = len(labels), math.ceil(len(labels) / recipe.batch_size)
+    optimizer = _optimizer(network, recipe, device)
+    history: list[dict] = _resume(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
+    amp = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(len(history), recipe.epochs):
+            started = time.perf_counter()
+            epoch_seed = seed * 100_003 + epoch
+            torch.manual_seed(epoch_seed)  # noise inside the network, such as LPS's Gumbel noise
+            generator = torch.Generator().manual_seed(epoch_seed)
+            order = torch.randperm(count, generator=generator)
+            network.train()
+            total_loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+            for step in range(steps):
+                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size].to(device)
+                if len(chosen) < 2:  # batch normalisation is undefined on a single image
+                    continue
+                batch = to_float(augment(images[chosen], recipe, generator))
+                batch, target = batch.contiguous(memory_format=torch.channels_last), labels[chosen]
+                for group in optimizer.param_groups:
+                    group["lr"] = _learning_rate(recipe, (epoch * steps + step + 1) / (recipe.epochs * steps + 1))
+                with amp:
+                    logits = network(batch)
+                    loss = F.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if recipe.clip_norm:
+                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+                optimizer.step()
+                total_loss += loss.detach() * len(chosen)
+                correct += (logits.detach().argmax(1) == target).sum()
+            entry = {"epoch": epoch + 1, "loss": total_loss.item() / count, "accuracy": correct.item() / count}
+            if not math.isfinite(entry["loss"]):
+                raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; try a smaller lr or clip_norm")
+            history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
+            if checkpoint:
+                _save(checkpoint, network, optimizer, history)
+            if on_epoch:
+                on_epoch(history[-1])
+    network.eval()
+    return history
+
+
+def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if value is not None}
+    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+
+def _save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+    """Write one file: tensors as safetensors, the history as JSON in its header; renamed into place when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(_state(network, optimizer), temporary, metadata={"history": json.dumps(history)})
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], list[dict]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["history"])  # noqa: SIM118
+    except Exception as error:
+        raise DataError(f"the checkpoint {path} cannot be read ({error}); delete it to train that run again") from error
+
+
+def load_weights(path: Path, network: nn.Module) -> list[dict]:
+    """Load the network's weights from a checkpoint of ``train`` and return the history stored with them.
+
+    Raises:
+        DataError: the file is damaged or belongs to another network.
+    """
+    tensors, history = _read(path)
+    weights = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"the checkpoint {path} is of another network: {error}") from error
+    return history
+
+
+def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
+    history = load_weights(path, network)
+    tensors, _ = _read(path)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return history
+
+
+def recipe_from(values: dict) -> Recipe:
+    """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
+    valid = asdict(Recipe())
+    for key in values:
+        if key not in valid:
+            raise unknown("recipe field", key, valid)
+    return Recipe(**values)
