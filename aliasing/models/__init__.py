@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
-from . import resnet, vgg
+from . import densenet, mobilenet, preact, resnet, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .wrappers import normalized
 
@@ -36,6 +36,13 @@ CATALOGUE: dict[str, Entry] = {
     "resnet34": Entry("residual network, 16 basic blocks", "He et al. 2016", resnet.build),
     "resnet50": Entry("residual network, 16 bottlenecks, stride at the 3 x 3", "He et al. 2016, v1.5", resnet.build),
     "resnet-small": Entry("residual network, 3 strided blocks of widths 16-32-64", "ours, for CPUs", resnet.build),
+    "preact-resnet18": Entry(
+        "pre-activation residual network, 8 blocks", "He et al. 2016b; Grabinski et al. 2023", preact.build_preact
+    ),
+    "wide-resnet": Entry("wide residual network, 28-10 unless given", "Zagoruyko & Komodakis 2016", preact.build_wide),
+    "densenet-40-12": Entry("densely connected network, published with rect-2", "Huang et al. 2017", densenet.build),
+    "densenet121": Entry("densely connected network, published with rect-2", "Huang et al. 2017", densenet.build),
+    "mobilenet-v2": Entry("inverted residuals, depthwise convolutions", "Sandler et al. 2018", mobilenet.build),
 }
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
 

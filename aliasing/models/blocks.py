@@ -224,6 +224,7 @@ class Unit(nn.Module):
         stride: int = 1,
         groups: int = 1,
         act: nn.Module | None = None,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.conv = style.convolution(inputs, outputs, size, groups)
@@ -231,7 +232,7 @@ class Unit(nn.Module):
         self.act = style.act(stage) if act is None else act
         self.placement = style.placement
         channels = inputs if style.placement == "pool-then-conv" else outputs
-        self.down = style.layer(channels, stride) if stride > 1 else None
+        self.down = style.layer(channels, stride, plain) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution, norm, activation and layer in the order of the placement."""
