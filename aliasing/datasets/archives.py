@@ -1,0 +1,169 @@
+"""Where data sets lie: finding an archive, checking its sum, reading its members, keeping a decoded copy.
+
+``ALIASING_DATA`` names the folder with the archives (default ``data/downloads``); it may be read-only.
+``ALIASING_CACHE`` names the folder for decoded copies (default ``data/cache``). Both defaults lie in the project's
+folder when the package runs from a clone, in the working directory otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import os
+import socket
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import DataError
+
+__all__ = ["Archive", "cache_folder", "cached", "data_folder", "download", "find", "held_out", "members", "verify"]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file known by its checksum: ``checksum`` is "sha256:..." or, where only that is published, "md5:..."."""
+
+    name: str
+    checksum: str
+    url: str | None = None
+
+
+def _project() -> Path:
+    clone = Path(__file__).resolve().parents[2]
+    return clone if (clone / "pyproject.toml").is_file() else Path.cwd()
+
+
+def data_folder(root: str | Path | None = None) -> Path:
+    """The folder with the archives: ``root``, else ``ALIASING_DATA``, else ``data/downloads``."""
+    return Path(root or os.environ.get("ALIASING_DATA") or _project() / "data" / "downloads")
+
+
+def cache_folder() -> Path:
+    """The folder for decoded copies: ``ALIASING_CACHE``, else ``data/cache``."""
+    return Path(os.environ.get("ALIASING_CACHE") or _project() / "data" / "cache")
+
+
+def find(dataset: str, forms: list[tuple[Archive, ...]], root: str | Path | None = None) -> tuple[Archive, ...]:
+    """The first of several forms of a data set whose archives are all in the folder.
+
+    Raises ``DataError`` with what was looked for, where, and what to do.
+    """
+    folder = data_folder(root)
+    for form in forms:
+        if all((folder / archive.name).is_file() for archive in form):
+            return form
+    wanted = " or ".join(" with ".join(archive.name for archive in form) for form in forms)
+    fetchable = any(archive.url for form in forms for archive in form)
+    remedy = (
+        f"run `aliasing data {dataset}` where there is a network, or set ALIASING_DATA to the folder that has it"
+        if fetchable
+        else f"put it there (data/README.md says where it comes from), or set ALIASING_DATA to the folder that has it, "
+        f"and check with `aliasing data {dataset}`"
+    )
+    raise DataError(f"{dataset}: looked for {wanted} in {folder.absolute()} and did not find it; {remedy}")
+
+
+def verify(archive: Archive, folder: Path) -> Path:
+    """The path of an archive whose checksum is right; raises ``DataError`` naming both sums."""
+    path = folder / archive.name
+    algorithm, expected = archive.checksum.split(":")
+    with path.open("rb") as file:
+        received = hashlib.file_digest(file, algorithm).hexdigest()
+    if received != expected:
+        raise DataError(
+            f"{path} is damaged or another version: its {algorithm} is {received}, expected {expected}; "
+            "delete it and fetch it again"
+        )
+    return path
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the files in a tar or zip archive, in order of storage, unpacking nothing to disk."""
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as packed:
+                for name in packed.namelist():
+                    if not name.endswith("/"):
+                        yield name, packed.read(name)
+        else:
+            with tarfile.open(path, "r|*") as stream:
+                for member in stream:
+                    file = stream.extractfile(member) if member.isfile() else None
+                    if file is not None:
+                        yield member.name, file.read()
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise DataError(f"{path} cannot be unpacked ({error}); delete it and fetch it again") from error
+
+
+def download(dataset: str, archive: Archive, folder: Path, timeout: float = 60.0) -> Path:
+    """Download an archive through torchvision and check it; ``timeout`` is in seconds without any answer."""
+    from torchvision.datasets.utils import download_url
+
+    if archive.url is None:
+        raise DataError(f"{dataset}: {archive.name} has no address to download from; data/README.md says more")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(timeout)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as partial:
+            download_url(archive.url, partial, archive.name)
+            verify(archive, Path(partial))
+            os.replace(Path(partial) / archive.name, folder / archive.name)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{dataset}: cannot download {archive.url} to {folder.absolute()} ({error}); without a network, put "
+            f"{archive.name} there by hand or set ALIASING_DATA to a folder that has it"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return folder / archive.name
+
+
+def cached(name: str, key: object, build: Callable[[], tuple[dict[str, Tensor], list[str]]]) -> tuple[dict, list[str]]:
+    """Tensors and class names from the decoded copy, which ``build`` makes when there is none.
+
+    ``key`` is everything the copy depends on, as JSON: checksums and options. The copy appears whole or not at all.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_folder() / f"{name}-{digest}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(file.metadata()["classes"])
+    except (FileNotFoundError, SafetensorError):
+        pass  # none yet, or an unreadable one: both are made anew
+    tensors, classes = build()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        save_file(tensors, temporary, {"classes": json.dumps(classes)})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the decoded copy of {name} in {path.parent} ({error}); "
+            "set ALIASING_CACHE to a folder that can be written"
+        ) from error
+    return tensors, classes
+
+
+def held_out(labels: Tensor, seed: int = 0) -> Tensor:
+    """Mask `(N,)` of the validation images: a tenth of every class, the last of a seeded permutation."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    for label in labels.unique():
+        of_class = order[labels[order] == label]
+        chosen[of_class[len(of_class) - len(of_class) // 10 :]] = True
+    return chosen

@@ -1,0 +1,58 @@
+"""A labelled set of images in memory, as bytes: what every data set of this package loads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError, unknown
+
+__all__ = ["SPLITS", "ImageSet", "check_split"]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels.
+
+    `images`: uint8 `(N, 3, H, W)`. `labels`: int64 `(N,)`, indices into `classes`. `name`: what captions call the set.
+    `masks`: uint8 `(N, H, W)` segmentation, or None; its values are explained by the data set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    masks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise UsageError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != (n,):
+            raise UsageError(f"labels must be int64 ({n},), got {self.labels.dtype} {tuple(self.labels.shape)}")
+        if self.masks is not None and self.masks.shape != (n, *self.images.shape[2:]):
+            raise UsageError(f"masks must be ({n}, H, W) like the images, got {tuple(self.masks.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: slice | Tensor) -> ImageSet:
+        if not isinstance(index, slice | Tensor):
+            raise UsageError(f"an ImageSet is indexed with a slice or a tensor, got {type(index).__name__}")
+        masks = None if self.masks is None else self.masks[index]
+        return replace(self, images=self.images[index], labels=self.labels[index], masks=masks)
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """The same set with its tensors on `device`."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), masks=masks)
+
+
+def check_split(split: str) -> None:
+    """Refuse a split that is not one of `SPLITS`."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
