@@ -1,0 +1,22 @@
+"""One stream of random numbers per image, so that what an image gets never depends on the images beside it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = ["image_seeds", "per_image"]
+
+
+def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
+    """Draw one seed per image, ``(n,)`` int64 on the CPU; drawing in parts gives the same seeds as drawing at once.
+
+    Without a generator the seeds are those of a fresh one seeded with 0; the global generator is never touched.
+    """
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    return torch.randint(2**32, (n,), generator=generator)  # a CPU generator uses 32 bits of its seed
+
+
+def per_image(seeds: Tensor, draw: Callable[[Generator], Tensor]) -> Tensor:
+    """Stack ``draw(stream)`` over the images; the streams live on the CPU whatever device the work is done on."""
+    return torch.stack([draw(torch.Generator().manual_seed(seed)) for seed in seeds.tolist()])
