@@ -1,0 +1,151 @@
+"""The polyphase components of a map: reduce them, take one, mix them, put them back.
+
+Phase ``p = stride * i + j`` of ``x`` is ``x[..., i::stride, j::stride]``. All functions but ``pad`` expect sides that
+the stride divides.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UsageError
+from ._matrices import pad_index
+from .base import PaddingMode
+
+__all__ = ["is_channels_last", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether ``x`` is stored channels last and not, as maps of one pixel or channel are, both ways at once."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def pad(x: Tensor, top: int, bottom: int, left: int, right: int, padding_mode: PaddingMode) -> Tensor:
+    """Pad (N, C, H, W) by any amount, however small the map; the memory format is kept.
+
+    Where a mirror has nothing to reflect (one row or column), it repeats that row or column.
+    """
+    if not (top or bottom or left or right):
+        return x
+    channels_last = is_channels_last(x)
+    height, width = x.shape[2:]
+    reach = {"reflect": 1, "circular": 0}.get(padding_mode)
+    if reach is None or (max(top, bottom) + reach <= height and max(left, right) + reach <= width):
+        mode = "constant" if padding_mode == "zeros" else padding_mode
+        x = F.pad(x, (left, right, top, bottom), mode=mode)
+    else:
+        rows, _ = pad_index(height, top, bottom, padding_mode)
+        columns, _ = pad_index(width, left, right, padding_mode)
+        x = x.index_select(2, rows.to(x.device)).index_select(3, columns.to(x.device))
+    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+
+def select(x: Tensor, index: Tensor, stride: int) -> Tensor:
+    """Phase ``index[n]`` of every map ``x[n]``: (N, C, H, W), (N,) -> (N, C, H/stride, W/stride)."""
+    n, c, h, w = x.shape
+    row, column, each = index // stride, index % stride, torch.arange(n, device=x.device)
+    if is_channels_last(x):
+        grid = x.permute(0, 2, 3, 1).view(n, h // stride, stride, w // stride, stride, c)
+        return grid[each, :, row, :, column].permute(0, 3, 1, 2)
+    return x.unflatten(3, (w // stride, stride)).unflatten(2, (h // stride, stride))[each, :, :, row, :, column]
+
+
+class _WeightedSlices(torch.autograd.Function):
+    """Written out because automatic gradients of strided slices fill a whole map for every slice."""
+
+    @staticmethod
+    def forward(x: Tensor, weights: Tensor, size: int, stride: int) -> Tensor:
+        views = _slices(x, size, stride)
+        y = views[0] * weights[..., 0, :, :]
+        for k in range(1, size**2):
+            y.addcmul_(views[k], weights[..., k, :, :])
+        return y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        x, weights, ctx.size, ctx.stride = inputs
+        ctx.save_for_backward(x, weights)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, weights = ctx.saved_tensors
+        grad_x, grad_weights = torch.zeros_like(x), []
+        for k, (view, target) in enumerate(
+            zip(_slices(x, ctx.size, ctx.stride), _slices(grad_x, ctx.size, ctx.stride), strict=True)
+        ):
+            weight = weights[..., k, :, :]
+            target.addcmul_(grad, weight)
+            grad_weights.append((grad * view).sum_to_size(weight.shape))
+        return grad_x, torch.stack(grad_weights, -3), None, None
+
+
+def _slices(x: Tensor, size: int, stride: int) -> list[Tensor]:
+    h, w = ((side - size) // stride * stride + 1 for side in x.shape[-2:])
+    return [x[..., i : i + h : stride, j : j + w : stride] for i in range(size) for j in range(size)]
+
+
+def weighted_slices(x: Tensor, weights: Tensor, size: int, stride: int) -> Tensor:
+    """Weighted sum over size x size windows.
+
+    ``y[m, n] = sum_ij weights[size * i + j, m, n] * x[stride * m + i, stride * n + j]``
+
+    Args:
+        x: (..., H, W).
+        weights: (..., size^2, H', W') with H' = (H - size)//stride + 1, or 1 where the weights are the same everywhere;
+            the leading dimensions broadcast to those of ``x``.
+        size: side of the window, in pixels.
+        stride: distance of the windows, in pixels.
+    """
+    return _WeightedSlices.apply(x, weights.to(x.dtype), size, stride)  # type: ignore[no-untyped-call]
+
+
+def mix(x: Tensor, weights: Tensor, stride: int) -> Tensor:
+    """Weighted sum of the phases: (N, C, H, W), (N, C or 1, stride^2) -> (N, C, H/stride, W/stride)."""
+    n, c, h, w = x.shape
+    weights = weights.to(x.dtype)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous() and x.numel() > 0:
+        # On this layout one grouped convolution with a filter per map is the fastest form; other dtypes lack a kernel.
+        kernel = weights.expand(n, c, stride**2).reshape(n * c, 1, stride, stride)
+        with torch.autocast("cpu", enabled=False):
+            y = F.conv2d(x.view(1, n * c, h, w), kernel, stride=stride, groups=n * c)
+        return y.view(n, c, h // stride, w // stride)
+    return weighted_slices(x, weights[..., None, None], stride, stride)
+
+
+def take(x: Tensor, choice: Tensor, stride: int) -> Tensor:
+    """``select`` by an index (N,), ``mix`` by weights (N, stride^2)."""
+    if choice.shape not in ((len(x),), (len(x), stride**2)):
+        raise UsageError(
+            f"choice must be an index ({len(x)},) or weights ({len(x)}, {stride**2}), got {tuple(choice.shape)}"
+        )
+    return select(x, choice, stride) if choice.dim() == 1 else mix(x, choice[:, None], stride)
+
+
+def phase_reduce(x: Tensor, stride: int, largest: bool = False) -> Tensor:
+    """Sum (or maximum) over space of each phase: (N, C, H, W) -> (N, C, stride^2)."""
+    n, c, h, w = x.shape
+    reduce = torch.amax if largest else torch.sum
+    if is_channels_last(x):
+        rows = reduce(x.permute(0, 2, 3, 1).reshape(n, h // stride, stride * w * c), 1)
+        return reduce(rows.view(n, stride, w // stride, stride, c), 2).flatten(1, 2).transpose(1, 2)
+    rows = reduce(x.reshape(n, c, h // stride, stride * w), 2)
+    return reduce(rows.view(n, c, stride, w // stride, stride), 3).flatten(2)
+
+
+def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None = None) -> Tensor:
+    """Put ``x`` on the chosen phase of a finer map and zeros elsewhere: the transpose of ``take``.
+
+    Args:
+        x: (N, C, H, W).
+        choice: what ``choose`` of the matching downsampling layer returned: (N,), or weights (N, stride^2).
+        stride: upsampling factor.
+        size: rows and columns to keep, at most ``stride * H`` and ``stride * W``; ``None`` keeps all. The matching
+            downsampling layer completes odd maps at the bottom and right, so that is where they are cut.
+    """
+    n, c, h, w = x.shape
+    weights = F.one_hot(choice, stride**2) if choice.dim() == 1 else choice
+    y = x[:, :, :, None, :, None] * weights.to(x.dtype).view(n, 1, 1, stride, 1, stride)
+    y = y.reshape(n, c, h * stride, w * stride)
+    if size is not None:
+        y = y[:, :, : size[0], : size[1]]
+    return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)

@@ -1,0 +1,261 @@
+"""Filters that follow the picture: mixtures of polyphase components (TIPS), a filter for every place (DDAC)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import gcd
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from ..errors import UsageError, unknown
+from ._phases import is_channels_last, mix, pad, phase_reduce, weighted_slices
+from .base import Downsample, PaddingMode, check_padding_mode, check_stride
+
+__all__ = ["DDAC", "TIPS", "regularisers", "tips_inputs"]
+
+FORMS = ("code", "linear", "two_sided")
+
+
+class TIPS(Downsample):
+    """Translation invariant polyphase sampling: a learned mixture of the phases, per image and channel.
+
+    ``Y[c] = sum_p tau_p[c] * phase_p(X[c])`` with ``tau[c] = softmax_p(w_c * mean_p(psi[c]))`` and
+    ``psi = ReLU(depthwise 3 x 3 convolution of X)``. At the usual initialisations tau starts almost uniform, and the
+    layer as average pooling. Ten parameters per channel.
+
+    By default ``mean_p`` is the mean over phase p, so that a circular shift permutes tau with the phases and leaves
+    the *spatial mean* of the output unchanged (circular padding, sides the stride divides). With ``faithful=True`` it
+    is the mean over cell p of a stride x stride partition of the map, as published: it has nothing to do with phase
+    p, and even shifts by the stride change tau. Neither form is equivariant, because the terms of a mixture move by
+    different amounts.
+
+    Source: Saha and Gokhale 2025, "Improving Shift Invariance in Convolutional Neural Networks with Translation
+    Invariant Polyphase Sampling", from the authors' code. Departures of the default: phases instead of cells, the
+    padding of the convolution, odd maps completed at the bottom and right; in both forms: strides 1, 3 and 4.
+
+    Args:
+        channels: C.
+        stride: 1 to 4.
+        padding_mode: of the convolution, and completes maps that the stride does not divide. Not read if ``faithful``.
+        faithful: zero padding of the convolution, cells read row by row but phases column by column, maps completed
+            at the top and left by reflection (one row or column is repeated, where the published layer fails).
+    """
+
+    def __init__(
+        self, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", *, faithful: bool = False
+    ) -> None:
+        super().__init__()
+        self.stride = check_stride("tips", stride)
+        check_padding_mode(padding_mode)
+        self.padding_mode: PaddingMode = "reflect" if faithful else padding_mode
+        self.faithful = faithful
+        self.periodic = not faithful
+        self.psi = _Psi(channels, "zeros" if faithful else padding_mode)
+        self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+
+    def complete(self, x: Tensor) -> Tensor:
+        """Pad (N, C, H, W) to sides that the stride divides."""
+        rows, columns = -x.shape[2] % self.stride, -x.shape[3] % self.stride
+        before, after = ((rows, columns), (0, 0)) if self.faithful else ((0, 0), (rows, columns))
+        return pad(x, before[0], after[0], before[1], after[1], self.padding_mode)
+
+    def tau(self, psi: Tensor) -> Tensor:
+        """Mixing weights (N, C, stride^2) of the phases, row by row, from psi; in float32 or better."""
+        s, area = self.stride, psi.shape[2] * psi.shape[3] // self.stride**2
+        if self.faithful:
+            cells = F.adaptive_avg_pool2d(psi, s).flatten(2)
+        else:
+            cells = phase_reduce(psi, s) / area
+        cells = cells.to(torch.promote_types(psi.dtype, torch.float32))
+        tau = (cells * self.scale.weight.to(cells.dtype).flatten()[:, None]).softmax(2)
+        return tau.unflatten(2, (s, s)).transpose(2, 3).flatten(2) if self.faithful else tau
+
+    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
+        x = self.complete(x)
+        return mix(x, self.tau(self.psi(x)), self.stride)
+
+
+class _Psi(nn.Conv2d):
+    """ReLU of a depthwise 3 x 3 convolution. A module of its own, so that ``tips_inputs`` can listen to it."""
+
+    def __init__(self, channels: int, padding_mode: PaddingMode) -> None:
+        super().__init__(channels, channels, 3, groups=channels, bias=False)
+        self.border = padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.border == "zeros":
+            return F.conv2d(x, self.weight, padding=1, groups=self.groups).relu()
+        return F.conv2d(pad(x, 1, 1, 1, 1, self.border), self.weight, groups=self.groups).relu()
+
+
+@contextmanager
+def tips_inputs(network: nn.Module) -> Iterator[list[tuple[TIPS, Tensor]]]:
+    """Collect the input of every TIPS layer of ``network`` in the order of the calls, for ``regularisers``::
+
+    with tips_inputs(network) as inputs:
+        logits = network(images)
+    losses = [regularisers(layer, x, generator) for layer, x in inputs]
+    """
+    inputs: list[tuple[TIPS, Tensor]] = []
+    # On psi, because a residual block calls ``sample``, which hooks on the layer would not see.
+    hooks = [
+        layer.psi.register_forward_pre_hook(lambda _, args, layer=layer: inputs.append((layer, args[0])))
+        for layer in network.modules()
+        if isinstance(layer, TIPS)
+    ]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def regularisers(
+    layer: TIPS,
+    x: Tensor,
+    generator: Generator | None = None,
+    max_shift: int | tuple[int, int] | None = None,
+    form: Literal["code", "linear", "two_sided"] = "code",
+    shift: Literal["circular", "standard"] = "circular",
+) -> tuple[Tensor, Tensor]:
+    """The two auxiliary losses of a TIPS layer on its input: scalars ``(fm, undo)``.
+
+    ``fm`` judges the mixing weights by their l2 norm, which runs from 1/stride (uniform) to 1 (one phase). It is the
+    mean over images and channels of ``1 - norm`` (``"code"``, as in the authors' code), ``(1 - stride^2) * norm``
+    (``"linear"``, as a third party reads the paper) or ``(norm - (1 + 1/stride)/2)^2`` (``"two_sided"``, our choice:
+    the other two only ever push towards one phase, although the paper wants to discourage both extremes).
+
+    ``undo`` is the mean squared difference of psi(x) and x moved by random whole pixels, detached (the authors mean
+    to, but their target keeps its gradient). Shifts are uniform on -max_shift..max_shift on both axes, drawn on the
+    CPU per image; one draw for the whole batch if the layer is faithful.
+
+    The authors train on ``0.65 * task + fm + 0.35 * undo``, the last term from 0.4 of the epochs on, each averaged
+    over the layers.
+
+    Args:
+        layer: the TIPS layer.
+        x: its input (N, C, H, W), as collected by ``tips_inputs``.
+        generator: of the shifts; a CPU generator.
+        max_shift: pixels, or (rows, columns); by default a quarter of the map. The paper's is a quarter of the
+            *network's* input at every layer. Limited to the side less one, unless the layer is faithful.
+        form: of ``fm``.
+        shift: ``"circular"`` wraps around, ``"standard"`` fills with zeros.
+
+    Raises:
+        UsageError: unknown ``form`` or ``shift``.
+    """
+    if form not in FORMS:
+        raise unknown("form", form, FORMS)
+    if shift not in ("circular", "standard"):
+        raise unknown("shift", shift, ("circular", "standard"))
+    x = layer.complete(x)
+    psi = layer.psi(x)
+    norm = torch.linalg.vector_norm(layer.tau(psi), dim=2)
+    if form == "code":
+        fm = (1 - norm).mean()
+    elif form == "linear":
+        fm = (1 - layer.stride**2) * norm.mean()
+    else:
+        fm = (norm - (1 + 1 / layer.stride) / 2).square().mean()
+
+    sides = x.shape[2:]
+    if max_shift is None:
+        max_shift = (sides[0] // 4, sides[1] // 4)
+    limits = (max_shift, max_shift) if isinstance(max_shift, int) else max_shift
+    if not layer.faithful:
+        limits = (min(limits[0], sides[0] - 1), min(limits[1], sides[1] - 1))
+    limit = torch.tensor(limits)
+    drawn = torch.rand(1 if layer.faithful else len(x), 2, generator=generator)
+    shifts = (drawn * (2 * limit + 1)).long() - limit
+    return fm, F.mse_loss(psi, _moved(x.detach(), shifts.expand(len(x), 2), shift).to(psi.dtype))
+
+
+def _moved(x: Tensor, shifts: Tensor, shift: str) -> Tensor:
+    """Every image of ``x`` moved down and right by its own row of ``shifts``, (N, 2) whole pixels."""
+    n, _, h, w = x.shape
+    shifts = shifts.to(x.device)
+    rows = torch.arange(h, device=x.device) - shifts[:, :1]
+    columns = torch.arange(w, device=x.device) - shifts[:, 1:]
+    image = torch.arange(n, device=x.device)[:, None, None]
+    moved = x[image, :, (rows % h)[:, :, None], (columns % w)[:, None, :]].permute(0, 3, 1, 2)
+    if shift == "circular":
+        return moved
+    inside = ((rows >= 0) & (rows < h))[:, None, :, None] & ((columns >= 0) & (columns < w))[:, None, None, :]
+    return moved * inside
+
+
+class DDAC(Downsample):
+    """Content-adaptive low-pass filter: softmax weights for every place and group of channels, then subsampling.
+
+    The weights come from a dense convolution and a batch normalisation; they are positive, so every output is an
+    average, but one pixel can take it all. The grid is fixed: not exact under shifts.
+
+    By default the weights of each group sum to one, so constants are preserved, and everything is computed at the
+    kept positions only. With ``faithful=True``, as in the authors' code, *all* groups together sum to one, a gain of
+    about 1/groups, and the batch statistics are those of the full resolution.
+
+    Source: Zou et al. 2020, "Delving Deeper into Anti-aliasing in ConvNets", from the authors' code. Departures:
+    those of the default; a batch with a single value per channel is normalised by the running statistics; 8 groups
+    as in their networks (the layer's own default is 2), fewer if ``channels`` asks for it.
+
+    Args:
+        channels: C.
+        stride: 1 to 4.
+        padding_mode: beyond the border, for the filter and for the convolution that predicts it.
+        size: side of the filter, odd, in pixels.
+        groups: number of groups of consecutive channels with the same filter, a divisor of ``channels``; by default the
+            greatest common divisor of ``channels`` and 8.
+        faithful: joint softmax and batch statistics of the full resolution.
+
+    Raises:
+        UsageError: an even filter, groups that do not divide the channels, a stride outside 1 to 4.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: PaddingMode = "reflect",
+        *,
+        size: int = 3,
+        groups: int | None = None,
+        faithful: bool = False,
+    ) -> None:
+        super().__init__()
+        groups = gcd(channels, 8) if groups is None else groups
+        if size < 1 or size % 2 == 0:
+            raise UsageError(f"ddac: size must be odd, got {size!r}")
+        if groups < 1 or channels % groups:
+            raise UsageError(f"ddac: groups must divide the {channels} channels, got {groups!r}")
+        check_padding_mode(padding_mode)
+        self.stride = check_stride("ddac", stride)
+        self.padding_mode: PaddingMode = padding_mode
+        self.size = size
+        self.groups = groups
+        self.faithful = faithful
+        self.predict = nn.Conv2d(channels, groups * size**2, size, bias=False)
+        nn.init.kaiming_normal_(self.predict.weight, mode="fan_out", nonlinearity="relu")
+        self.norm = nn.BatchNorm2d(groups * size**2)
+
+    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Filter and subsample ``x``; there is no choice to share."""
+        s, border = self.stride, self.size // 2
+        padded = pad(x, border, border, border, border, self.padding_mode)
+        # Subsampling before the normalisation is exact unless the normalisation measures the batch.
+        every = s if not (self.faithful and self.training) else 1
+        scores = self._normalised(F.conv2d(padded, self.predict.weight, stride=every))
+        if every != s:
+            scores = scores[:, :, ::s, ::s]
+        grouped = (self.groups, 1, self.size**2)
+        weights = scores.softmax(1).unflatten(1, grouped) if self.faithful else scores.unflatten(1, grouped).softmax(3)
+        y = weighted_slices(padded.unflatten(1, (self.groups, -1)), weights, self.size, s).flatten(1, 2)
+        return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+
+    def _normalised(self, scores: Tensor) -> Tensor:
+        norm = self.norm
+        if self.training and scores.shape[0] * scores.shape[2] * scores.shape[3] < 2:
+            return F.batch_norm(scores, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return norm(scores)
