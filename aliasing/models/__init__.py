@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
-from . import densenet, mobilenet, preact, resnet, vgg
+from . import densenet, mobilenet, preact, resnet, segmentation, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .wrappers import normalized
 
@@ -43,6 +43,11 @@ CATALOGUE: dict[str, Entry] = {
     "densenet-40-12": Entry("densely connected network, published with rect-2", "Huang et al. 2017", densenet.build),
     "densenet121": Entry("densely connected network, published with rect-2", "Huang et al. 2017", densenet.build),
     "mobilenet-v2": Entry("inverted residuals, depthwise convolutions", "Sandler et al. 2018", mobilenet.build),
+    "unet-small": Entry(
+        "U-Net of three levels for segmentation: (N, classes, H, W)",
+        "Ronneberger et al. 2015, smaller",
+        segmentation.build,
+    ),
 }
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample, PaddingMode
+from ..layers._phases import pad
+from ..layers.polyphase import Polyphase
 
 __all__ = [
     "ACTIVATIONS",
@@ -21,12 +23,12 @@ __all__ = [
     "Pool",
     "Style",
     "Unit",
+    "beside",
     "check_choice",
     "check_width",
     "downsampled",
     "initialise",
     "is_plain",
-    "pad",
 ]
 
 PLACEMENTS: dict[str, str] = {
@@ -47,30 +49,6 @@ def is_plain(layer: nn.Module | None) -> bool:
     return isinstance(layer, layers.Blur) and layer.taps == 1
 
 
-def pad(x: Tensor, before: int, after: int, mode: str) -> Tensor:
-    """Pad ``(N, C, H, W)`` by ``before`` at the left and top, ``after`` at the right and bottom; any H, W >= 1.
-
-    The framework's circular and reflect padding refuse maps smaller than the padding; here they wrap or mirror on.
-    """
-    if not before and not after:
-        return x
-    fits = min(x.shape[-2:]) - (mode == "reflect") >= max(before, after)
-    if mode == "zeros":
-        return F.pad(x, (before, after, before, after))
-    if fits or mode == "replicate":
-        return F.pad(x, (before, after, before, after), mode=mode)
-    for axis in (-2, -1):
-        n = x.shape[axis]
-        index = torch.arange(-before, n + after, device=x.device)
-        if mode == "circular":
-            index = index % n
-        else:
-            period = max(2 * (n - 1), 1)
-            index = (index % period).sub(n - 1).abs().neg().add(n - 1)
-        x = x.index_select(axis, index)
-    return x
-
-
 class Convolution(nn.Conv2d):
     """Convolution that keeps the size: ``(N, C, H, W) -> (N, K, H, W)``, odd kernel, any H, W >= 1.
 
@@ -83,7 +61,7 @@ class Convolution(nn.Conv2d):
         reach = self.dilation[0] * (self.kernel_size[0] - 1) // 2
         if self.padding_mode == "zeros":
             return F.conv2d(x, self.weight, self.bias, stride, reach, self.dilation, self.groups)
-        x = pad(x, reach, reach, self.padding_mode)
+        x = pad(x, reach, reach, reach, reach, self.padding_mode)
         return F.conv2d(x, self.weight, self.bias, stride, 0, self.dilation, self.groups)
 
 
@@ -102,7 +80,7 @@ class DenseMax(nn.Module):
         """Take the maxima, and keep every stride-th pixel."""
         before, after = (self.size - 1) // 2, self.size // 2
         # Repeating the border pixels adds nothing new to a window, so it is the same as cutting the window.
-        x = pad(x, before, after, "circular" if self.padding_mode == "circular" else "replicate")
+        x = pad(x, before, after, before, after, "circular" if self.padding_mode == "circular" else "replicate")
         return F.max_pool2d(x, self.size, stride)
 
     def extra_repr(self) -> str:
@@ -158,9 +136,19 @@ class Style:
         """
         if plain:
             return layers.create("subsample", channels, stride)
-        mode = "reflect" if self.padding_mode == "zeros" else self.padding_mode
         with torch.random.fork_rng(devices=[]):
-            return layers.create(self.downsample, channels, stride, **{"padding_mode": mode, **self.layer_options})
+            return layers.create(self.downsample, channels, stride, **self._options())
+
+    def follower(self, main: Downsample, channels: int, plain: bool = False) -> Downsample:
+        """The layer of the branch beside ``main``; where it samples main's choice, it has no means to choose."""
+        if self.shared and not plain and isinstance(main, Polyphase):
+            options = {key: value for key, value in self._options().items() if key in ("padding_mode", "blur")}
+            return Polyphase(channels, main.stride, **options)
+        return self.layer(channels, main.stride, plain)
+
+    def _options(self) -> dict[str, Any]:
+        mode = "reflect" if self.padding_mode == "zeros" else self.padding_mode
+        return {"padding_mode": mode, **self.layer_options}
 
     def act(self, stage: int) -> nn.Module:
         """The activation of a stage; 0 is the stem."""
@@ -192,6 +180,15 @@ def downsampled(
     choice = layer.choose(h)
     h = layer.sample(h, choice)
     return (act(norm(h)) if placement == "conv-then-pool" else h), choice
+
+
+def beside(x: Tensor, layer: Downsample | None, choice: Tensor | None, shared: bool) -> Tensor:
+    """Downsample the other branch of a residual block: on the grid ``choice`` of the main one, where it is shared."""
+    if layer is None:
+        return x
+    if choice is None or not shared or is_plain(layer):
+        return layer(x)
+    return layer.sample(x, choice)
 
 
 class Pool(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .blocks import Classifier, Style, check_width, downsampled, initialise
+from .blocks import Classifier, Style, beside, check_width, downsampled, initialise
 
 __all__ = ["PreActBlock", "PreActResNet", "build_preact", "build_wide"]
 
@@ -29,7 +29,7 @@ class PreActBlock(nn.Module):
         self.raw, self.placement, self.shared = raw, style.placement, style.shared
         channels = inputs if style.placement == "pool-then-conv" else outputs
         self.main = style.layer(channels, stride) if stride > 1 else None
-        self.side = style.layer(inputs, stride) if stride > 1 else None
+        self.side = style.follower(self.main, inputs) if self.main is not None else None
         self.shortcut = style.convolution(inputs, outputs, 1) if stride > 1 or inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,8 +37,7 @@ class PreActBlock(nn.Module):
         h = self.act(self.bn1(x))
         side = x if self.raw or self.shortcut is None else h
         h, choice = downsampled(h, self.conv1, self.bn2, self.act, self.main, self.placement)
-        if self.side is not None:
-            side = self.side.sample(side, choice) if self.shared and choice is not None else self.side(side)
+        side = beside(side, self.side, choice, self.shared)
         if self.shortcut is not None:
             side = self.shortcut(side)
         return self.conv2(self.dropout(h)) + side

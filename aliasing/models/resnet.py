@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample
-from .blocks import Classifier, Pool, Style, check_choice, check_width, downsampled, initialise, is_plain
+from .blocks import Classifier, Pool, Style, beside, check_choice, check_width, downsampled, initialise, is_plain
 
 __all__ = ["PLANS", "POSITIONS", "Basic", "Bottleneck", "ResNet", "build"]
 
@@ -33,15 +33,14 @@ class Block(nn.Module):
         self.placement, self.shared = style.placement, style.shared
         outputs = self.width * self.expansion
         self.main = style.layer(main, stride, plain="conv" not in positions) if stride > 1 else None
-        self.side = style.layer(inputs, stride, plain="skip" not in positions) if stride > 1 else None
+        self.side = style.follower(self.main, inputs, plain="skip" not in positions) if self.main is not None else None
         self.downsample = None
         if stride > 1 or inputs != outputs:
             self.downsample = nn.Sequential(style.convolution(inputs, outputs, 1), nn.BatchNorm2d(outputs))
 
     def shortcut(self, x: Tensor, choice: Tensor | None) -> Tensor:
         """The other branch."""
-        if self.side is not None:
-            x = self.side.sample(x, choice) if self.shared and choice is not None else self.side(x)
+        x = beside(x, self.side, choice, self.shared)
         return x if self.downsample is None else self.downsample(x)
 
 
