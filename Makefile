@@ -1,0 +1,63 @@
+# make test, make book: everything from a fresh clone. Needs Python 3.11+ and a package index, nothing else.
+PYTHON ?= python3
+PROFILE ?= laptop
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BOOK := book/_build/html/index.html
+
+# The first kernel search path must be this environment's, whatever the user's shell says.
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport JUPYTER_PATH
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint test book bench lock clean
+
+help:
+	@echo "make test                   lint, type checks and tests"
+	@echo "make book [PROFILE=laptop]  run the notebooks and build the book (profiles: smoke laptop desktop gpu cluster)"
+	@echo "make bench                  our speed beside the peers'"
+	@echo "make lint                   lint and type checks only"
+	@echo "make lock                   resolve requirements.lock again"
+	@echo "make clean                  remove what the build made; keeps .venv, runs/ and data/"
+
+install: $(INSTALLED)
+
+# uv installs in seconds but does not read pip's configuration (a mirror named there, say): pip is the fallback.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + \
+		"; name another one: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || true
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+
+# One worker per core; --dist loadgroup keeps the tests of the built book in one worker, so it is built once.
+test: lint
+	$(BIN)/pytest -n auto --dist loadgroup
+
+book: $(INSTALLED)
+	$(BIN)/python -m aliasing.chapters --profile $(PROFILE)
+	$(BIN)/jupyter-book build book -W --keep-going --quiet
+	@echo "The book: $(CURDIR)/$(BOOK)"
+
+bench: $(INSTALLED)
+	$(BIN)/aliasing bench
+
+# Pinned: the pair of torch and torchvision that the published GPU numbers were measured with.
+lock: $(INSTALLED)
+	printf 'torch==2.11.0\ntorchvision==0.26.0\n' > .venv/pins.txt
+	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --extra dev -c .venv/pins.txt --python-version 3.11 \
+		--universal --no-header --no-annotate --quiet -o requirements.lock
+
+clean:
+	rm -rf book/_build book/notebooks book/generated build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find aliasing tests book notebooks -name __pycache__ -prune -exec rm -rf {} +

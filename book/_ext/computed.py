@@ -1,0 +1,74 @@
+"""The parts of pages that the build computes: the layer reference and the status page.
+
+A page asks for a part with a comment line, ``% computed: layers``; the text is computed each time the book is built.
+"""
+
+import json
+import platform
+import re
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+PAGES = ["layers", "status"]
+PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
+
+
+def layers(book):
+    """One section per class: the names it answers to, then its documentation."""
+    from aliasing.layers import CATALOGUE
+
+    names = {}
+    for name, entry in CATALOGUE.items():
+        names.setdefault(entry.layer, []).append(name)
+    lines = ["## Names", "", "| name | what it does | strides | source | class |", "|---|---|---|---|---|"]
+    for name, entry in CATALOGUE.items():
+        link = f"[{entry.layer.__name__}](#layer-{entry.layer.__name__.lower()})"
+        strides = ", ".join(map(str, entry.strides))
+        lines.append(f"| `{name}` | {entry.description} | {strides} | {entry.source} | {link} |")
+    for layer, answers_to in names.items():
+        lines += ["", f"(layer-{layer.__name__.lower()})=", f"## {layer.__name__}", ""]
+        lines += ["Names: " + ", ".join(f"`{name}`" for name in answers_to) + ".", ""]
+        lines += ["```{eval-rst}", f".. autoclass:: {layer.__module__}.{layer.__qualname__}", "```"]
+    return lines
+
+
+def runs(book):
+    """When each notebook of this build was executed, with which profile, and how long it took."""
+    lines = ["| page | profile | executed (UTC) | run time |", "|---|---|---|---|"]
+    for path in sorted((book / "notebooks").glob("*.ipynb")):
+        facts = json.loads(path.read_text())["metadata"]["papermill"]
+        ended, profile = facts["end_time"][:16].replace("T", " "), facts["parameters"].get("profile", "as written")
+        link = f"[{path.stem}](notebooks/{path.name})"
+        lines.append(f"| {link} | `{profile}` | {ended} | {facts['duration']:.0f} s |")
+    return lines
+
+
+def versions(book):
+    """What the book was built with."""
+    rows = [("Python", platform.python_version()), *((package, version(package)) for package in PACKAGES)]
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    return [
+        f"This book was built on {now} UTC, on {platform.system()} ({platform.machine()}), with:",
+        "",
+        "| package | version |",
+        "|---|---|",
+        *(f"| {name} | {number} |" for name, number in rows),
+    ]
+
+
+def fill(app, page, source):
+    parts = {"layers": layers, "runs": runs, "versions": versions}
+    if page in PAGES:
+        source[0] = re.sub(
+            r"^% computed: (\w+)$",
+            lambda found: "\n".join(parts[found[1]](Path(app.srcdir))),
+            source[0],
+            flags=re.MULTILINE,
+        )
+
+
+def setup(app):
+    app.connect("source-read", fill)
+    app.connect("env-get-outdated", lambda app, env, added, changed, removed: PAGES)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
