@@ -36,9 +36,10 @@ def sub_pixel(images: Tensor, shifts: Tensor) -> Tensor:
     images = as_float(images)
     height, width = images.shape[-2:]
     spectrum = torch.fft.rfft2(images)
-    down, right = shifts.to(images).unbind(1)
-    spectrum = spectrum * _ramp(torch.fft.fftfreq(height), down, height)[:, None, :, None]
-    spectrum = spectrum * _ramp(torch.fft.rfftfreq(width), right, width)[:, None, None, :]
+    down, right = shifts.to(images.device, torch.float64).unbind(1)
+    rows = _ramp(torch.fft.fftfreq(height, dtype=torch.float64), down, height).to(spectrum.dtype)
+    columns = _ramp(torch.fft.rfftfreq(width, dtype=torch.float64), right, width).to(spectrum.dtype)
+    spectrum = spectrum * rows[:, None, :, None] * columns[:, None, None, :]
     return torch.fft.irfft2(spectrum, s=(height, width))
 
 

@@ -1,0 +1,198 @@
+"""Consistency, fidelity and what all rolls tell: against loops, and for networks whose answer is known by hand."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing import metrics
+from aliasing.errors import UsageError
+from aliasing.metrics.rolls import roll_predictions
+from aliasing.metrics.shifts import draw_shifts, shift_images
+
+
+class OnePixelReader(nn.Module):
+    """Class 1 if the top left pixel is bright, else class 0."""
+
+    def forward(self, x):
+        bright = x[:, 0, 0, 0]
+        return torch.stack([torch.full_like(bright, 0.5), bright], 1) * 4
+
+
+class Mean(nn.Module):
+    """Perfectly invariant to rolls: the brightest channel."""
+
+    def forward(self, x):
+        return x.mean((2, 3)) * 10
+
+
+def random_network(classes=4):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, classes)
+        )
+
+
+def pictures(n=6, size=8):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def half_bright(n=3, size=8):
+    """A quarter of the pixels is bright: under uniform rolls the reader answers 1 with probability 1/4."""
+    images = torch.zeros(n, 3, size, size)
+    images[:, :, : size // 2, : size // 2] = 1
+    return images
+
+
+@pytest.mark.parametrize("shift", ["circular", "standard", "sub-pixel"])
+def test_an_invariant_network_scores_one(shift):
+    images = pictures(40)
+    images[:, 0] += 1.0  # no shift of three pixels can take the lead from the first channel
+    estimate = metrics.consistency(Mean(), images / 2, shift, max_shift=1)
+    assert estimate.value == 1
+    assert estimate.low < 1
+    assert metrics.consistency(Mean(), images / 2, "circular", exhaustive=True).value == 1
+
+
+def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
+    # Bright with probability 1/4: two rolls agree with probability 1/16 + 9/16.
+    estimate = metrics.consistency(OnePixelReader(), half_bright(), exhaustive=True)
+    assert estimate == pytest.approx((10 / 16, 10 / 16, 10 / 16, 3))
+    sampled = metrics.consistency(OnePixelReader(), half_bright(4000))
+    assert sampled.low < 10 / 16 < sampled.high
+    # Rolls by -1..1: bright where down and right are 0 or -1 (4 of 9), wrapped-in pixels are dark.
+    window = metrics.consistency(OnePixelReader(), half_bright(), max_shift=1, exhaustive=True)
+    assert window.value == pytest.approx((4 / 9) ** 2 + (5 / 9) ** 2)
+    # Zero-fill shifts by -1..1: the same four of nine.
+    standard = metrics.consistency(OnePixelReader(), half_bright(4000), "standard", max_shift=1)
+    assert standard.low < (4 / 9) ** 2 + (5 / 9) ** 2 < standard.high
+
+
+def test_exhaustive_equals_a_loop_over_all_pairs_of_rolls():
+    model, images = random_network(), pictures()
+    values = []
+    with torch.no_grad():
+        for image in images:
+            top = [int(model(image.roll(roll, (1, 2))[None]).argmax()) for roll in product(range(8), repeat=2)]
+            values.append(sum(a == b for a in top for b in top) / len(top) ** 2)
+    expected = torch.tensor(values, dtype=torch.float64)
+    assert 0.3 < expected.mean() < 0.99
+    estimate = metrics.consistency(model, images, exhaustive=True)
+    assert estimate == pytest.approx(metrics.Estimate.mean(expected))
+
+
+@pytest.mark.parametrize("shift", ["circular", "standard", "crop", "sub-pixel"])
+def test_sampled_equals_a_loop_over_single_images(shift):
+    model, images = random_network(), pictures(30, 12 if shift == "crop" else 8)
+    drawn = draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(9))
+    agree = 0
+    with torch.no_grad():
+        for index in range(30):
+            one = images[index : index + 1]
+            first, second = (model(shift_images(one, s[index : index + 1], shift, 2)).argmax() for s in drawn)
+            agree += int(first == second)
+    assert 3 < agree < 30
+    results = {
+        metrics.consistency(model, images, shift, 2, generator=torch.Generator().manual_seed(9), batch_size=size)
+        for size in (1, 7, 256)
+    }
+    assert results == {metrics.Estimate.proportion(agree, 30)}
+
+
+def test_bytes_and_floats_agree_and_the_global_generator_is_untouched():
+    model, images = random_network(), (pictures(20) * 255).to(torch.uint8)
+    before = torch.get_rng_state()
+    first = metrics.consistency(model.train(), images)
+    assert model.training
+    assert first == metrics.consistency(model, images.float() / 255)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_restricted_to_correct_images():
+    images = torch.cat([half_bright(2), half_bright(2).roll(4, 2)])  # the last two are dark at the corner
+    labels = torch.ones(4, dtype=torch.long)
+    estimate = metrics.consistency(OnePixelReader(), images, exhaustive=True, labels=labels)
+    assert (estimate.value, estimate.n) == (10 / 16, 2)
+    assert metrics.consistency(OnePixelReader(), images, labels=labels).n == 2
+
+
+def test_fidelity_has_three_meanings():
+    model, images = random_network(), pictures(60)
+    labels = torch.arange(60) % 4
+    generator = torch.Generator().manual_seed(2)
+    result = metrics.fidelity(model, images, labels, max_shift=3, generator=generator)
+    first, second = draw_shifts("circular", images, 2, 3, torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        a, b, plain = (
+            model(shift_images(images, s, "circular", 3)).argmax(1) for s in (first, second, torch.zeros_like(first))
+        )
+    accuracy, agreement = (plain == labels).double().mean().item(), (a == b).double().mean().item()
+    assert result.accuracy.value == pytest.approx(accuracy)
+    assert result.consistency.value == pytest.approx(agreement)
+    assert result.product.value == pytest.approx(accuracy * agreement)
+    assert result.joint.value == pytest.approx(((a == labels) & (b == labels)).double().mean().item())
+    assert result.agreement3.value == pytest.approx(((a == b) & (a == plain)).double().mean().item())
+    bootstrap = torch.Generator().manual_seed(0)
+    drawn = torch.randint(60, (4000, 60), generator=bootstrap)
+    products = (plain == labels)[drawn].double().mean(1) * (a == b)[drawn].double().mean(1)
+    assert result.product.low == pytest.approx(products.quantile(0.025).item(), abs=0.02)
+    assert result.product.high == pytest.approx(products.quantile(0.975).item(), abs=0.02)
+
+
+def test_all_rolls_by_hand():
+    predictions = roll_predictions(OnePixelReader(), half_bright(), torch.tensor([1, 1, 0]))
+    by_shift = metrics.accuracy_against_shift(predictions)
+    # Rolling by (a, b) brings pixel (-a, -b) to the corner; the bright ones are 0..3.
+    inside = torch.tensor([(-a) % 8 < 4 for a in range(8)])
+    bright = inside[:, None] & inside
+    torch.testing.assert_close(by_shift.map, torch.where(bright, 2 / 3, 1 / 3).double())
+    # One pixel away: eight shifts, of which (0,-1), (-1,0), (-1,-1) stay bright.
+    ring = (2 * 3 / 8 + 5 / 8) / 3
+    assert [len(by_shift.curve), by_shift.curve[0].value, by_shift.curve[1].value] == pytest.approx([5, 2 / 3, ring])
+    adversary = [estimate.value for estimate in metrics.adversary_accuracy(predictions)]
+    assert adversary == pytest.approx([2 / 3, 0, 0, 0, 0])
+    # Probability of class 1 is sigmoid(2) for a quarter of the rolls, sigmoid(-2) for the rest.
+    spread = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))) * (0.25 * 0.75) ** 0.5
+    torch.testing.assert_close(metrics.variation_per_image(predictions), spread.double().expand(3), atol=1e-6, rtol=0)
+    assert metrics.probability_variation(predictions).value == pytest.approx(spread.item())
+
+
+def test_all_rolls_equal_loops():
+    model, images, labels = random_network(), pictures(5), torch.tensor([0, 1, 2, 3, 0])
+    predictions = roll_predictions(model, images, labels, batch_size=3)
+    hit = torch.zeros(5, 8, 8)
+    with torch.no_grad():
+        for a, b in product(range(8), repeat=2):
+            hit[:, a, b] = (model(images.roll((a, b), (2, 3))).argmax(1) == labels).float()
+    size = [min(a, 8 - a) for a in range(8)]
+    for n in range(5):
+        survivors = [
+            all(hit[i, a, b] for a in range(8) for b in range(8) if max(size[a], size[b]) <= n) for i in range(5)
+        ]
+        assert metrics.adversary_accuracy(predictions)[n].value == sum(survivors) / 5
+        ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
+        assert metrics.accuracy_against_shift(predictions).curve[n].value == pytest.approx(sum(ring) / len(ring))
+
+
+def test_windows_of_rolls_count_distance_from_zero():
+    predictions = roll_predictions(random_network(), pictures(5), torch.zeros(5, dtype=torch.long))
+    window = roll_predictions(random_network(), pictures(5), torch.zeros(5, dtype=torch.long), max_shift=2)
+    assert metrics.adversary_accuracy(predictions)[:3] == metrics.adversary_accuracy(window)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: metrics.consistency(m, x, "standard", exhaustive=True),
+        lambda m, x: metrics.consistency(m, x, "roll"),
+        lambda m, x: metrics.consistency(m, x, "crop"),
+        lambda m, x: metrics.consistency(m, x[0]),
+        lambda m, x: metrics.adversary_accuracy(roll_predictions(m, x)),
+        lambda m, x: metrics.probability_variation(roll_predictions(m, x)),
+    ],
+)
+def test_refuses(call):
+    with pytest.raises(UsageError):
+        call(Mean(), pictures(2))

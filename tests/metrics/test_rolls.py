@@ -1,0 +1,257 @@
+"""Stitched logits against plain forward passes, and the metrics made from them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from aliasing import layers, metrics, models
+from aliasing.errors import UsageError
+from aliasing.layers.base import Downsample
+from aliasing.metrics.rolls import roll_logits, roll_predictions
+
+
+def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = models.create(name, 5, downsample, padding_mode=padding_mode, width=4, **options)
+        for part in model.modules():  # untrained statistics would make every map almost constant
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.uniform_(part.bias, -0.5, 0.5)
+                nn.init.uniform_(part.running_var, 0.05, 0.2)
+    return model.to(dtype)
+
+
+def photographs(n=2, height=32, width=32, dtype=torch.float64):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(n), dtype=dtype)
+
+
+def loop(model, images):
+    """The slow way: roll, evaluate, one roll at a time."""
+    model = model.eval()
+    height, width = images.shape[-2:]
+    with torch.no_grad():
+        return torch.stack(
+            [torch.stack([model(images.roll((a, b), (2, 3))) for b in range(width)], 1) for a in range(height)], 1
+        )
+
+
+def gather(parts):
+    parts = list(parts)
+    return torch.cat([part.logits for part in parts]), {part.method for part in parts}
+
+
+@pytest.mark.parametrize("downsample", ["subsample", "max", "bin-4", "bin-5", "flc", "aps", "lps"])
+@pytest.mark.parametrize("name", ["vgg-small", "resnet-small"])
+def test_stitched_equals_a_loop(name, downsample):
+    model = network(name, downsample)
+    images = photographs(1, 16, 32)
+    logits, methods = gather(roll_logits(model, images))
+    expected = loop(model, images)
+    assert methods == {"stitched"}
+    assert expected.std(2).max() > 1e-6 or downsample in ("aps", "lps")
+    torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
+
+
+def test_stitched_in_float32_on_bytes_within_a_wrapper():
+    class Normalise(nn.Module):
+        def forward(self, x):
+            return (x - 0.5) / 0.25
+
+    model = nn.Sequential(Normalise(), network(downsample="tri-3", dtype=torch.float32))
+    images = (photographs(3, 16, 16) * 255).to(torch.uint8)
+    logits, methods = gather(roll_logits(model, images, batch_size=2))
+    assert methods == {"stitched"}
+    torch.testing.assert_close(logits, loop(model, images.float() / 255), atol=1e-6, rtol=1e-5)
+
+
+class Cell(Downsample):
+    """Subsampling by any stride, with or without a choice."""
+
+    def __init__(self, stride, adaptive):
+        super().__init__()
+        self.stride, self.adaptive = stride, adaptive
+
+    def choose(self, x):
+        if not self.adaptive:
+            return None
+        energy = F.avg_pool2d(x.square().mean(1, keepdim=True), self.stride).shape
+        parts = [x[:, :, a :: self.stride].square().mean((1, 2, 3)) for a in range(self.stride)]
+        assert len(energy) == 4
+        return torch.stack(parts, 1).argmax(1)
+
+    def sample(self, x, choice=None):
+        choice = self.choose(x) if choice is None else choice
+        if choice is None:
+            return x[:, :, :: self.stride, :: self.stride]
+        rows = torch.arange(0, x.shape[2], self.stride)[None] + choice[:, None]
+        return x[torch.arange(len(x))[:, None], :, rows][..., :: self.stride].permute(0, 2, 1, 3)
+
+
+class Branches(nn.Module):
+    """A residual block whose branches share one choice."""
+
+    def __init__(self, channels, stride, adaptive):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
+        self.main, self.side = Cell(stride, adaptive), Cell(stride, adaptive)
+
+    def forward(self, x):
+        h = self.conv(x).relu()
+        choice = self.main.choose(h)
+        return self.main.sample(h, choice) + self.side.sample(x, choice)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize(("strides", "size"), [((3, 2), (12, 18)), ((2, 4), (16, 8)), ((1, 3), (9, 9))])
+def test_stitches_any_strides_and_shared_choices(strides, size, adaptive):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        blocks = [Branches(3, stride, adaptive) for stride in strides]
+        model = nn.Sequential(*blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).double()
+    images = photographs(2, *size)
+    logits, methods = gather(roll_logits(model, images))
+    assert methods == {"stitched"}
+    expected = loop(model, images)
+    assert expected.std((1, 2)).max() > 1e-4
+    torch.testing.assert_close(logits, expected, atol=1e-12, rtol=0)
+
+
+def flat_head():
+    """Circular throughout, but no global pool: rolls by the total stride are seen."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), Cell(2, False), nn.Flatten())
+    return model.append(nn.Linear(4 * 16, 3)).double()
+
+
+def strided():
+    conv = nn.Conv2d(3, 4, 3, stride=2, padding=1, padding_mode="circular")
+    return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+
+
+class HiddenPool(nn.Module):
+    """Pools by a function call in one branch only, where no hook can see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = Cell(2, False)
+
+    def forward(self, x):
+        return (F.max_pool2d(x, 2) + self.layer(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        (lambda: network(padding_mode="zeros"), (16, 16)),
+        (lambda: network(downsample="bin-5", padding_mode="zeros"), (16, 16)),
+        (lambda: network(), (12, 16)),  # sixteen does not divide twelve
+        (lambda: network(downsample="tips"), (16, 16)),
+        (flat_head, (8, 8)),
+        (strided, (8, 8)),
+        (HiddenPool, (8, 8)),
+    ],
+)
+def test_falls_back_to_brute_force_and_says_so(model, size):
+    model = model()
+    images = photographs(2, *size)
+    logits, methods = gather(roll_logits(model, images))
+    assert methods == {"brute force"}
+    torch.testing.assert_close(logits, loop(model, images), atol=1e-9, rtol=0)
+
+
+def test_reflecting_layers_in_a_circular_network_are_found_by_the_numbers():
+    layer = layers.create("tri-3", 3, padding_mode="reflect")
+    model = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert gather(roll_logits(model, photographs(1, 8, 8)))[1] == {"brute force"}
+
+
+def test_costs_at_most_a_tenth_of_the_forward_passes():
+    model, images = network("vgg-small", width=None), photographs(1)
+
+    def multiplications(call):
+        count = 0
+
+        def hook(module, inputs, output):
+            nonlocal count
+            count += output.numel() * module.weight[0].numel()
+
+        handles = [m.register_forward_hook(hook) for m in model.modules() if isinstance(m, nn.Conv2d)]
+        call()
+        for handle in handles:
+            handle.remove()
+        return count
+
+    once = multiplications(lambda: metrics.predict(model, images))
+    # The comparison with plain passes that precedes the first batch is paid once, not per image.
+    twice = multiplications(lambda: list(roll_logits(model, images.repeat(2, 1, 1, 1), batch_size=1)))
+    thrice = multiplications(lambda: list(roll_logits(model, images.repeat(3, 1, 1, 1), batch_size=1)))
+    assert (thrice - twice) / once < 0.1 * 1024
+
+
+def test_leaves_no_trace_even_on_error():
+    class Fragile(nn.Module):
+        limit = 1e9
+
+        def forward(self, x):
+            if len(x) > self.limit:
+                raise MemoryError("too many maps")
+            return x
+
+    fragile = Fragile()
+    model = nn.Sequential(network(), fragile).train()
+    model[0].eval()
+    images = photographs(1, 16, 16)
+    before = torch.get_rng_state()
+    modes = [part.training for part in model.modules()]
+    for fragile.limit in (1e9, 10):
+        if fragile.limit == 10:
+            with pytest.raises(MemoryError):
+                list(roll_logits(model, images))
+        else:
+            list(roll_logits(model, images))
+        assert [part.training for part in model.modules()] == modes
+        for layer in model.modules():
+            assert not {"forward", "choose", "sample"} & set(vars(layer))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_window_of_rolls_is_cut_from_all_rolls():
+    model, images = network(downsample="bin-4"), photographs(2, 16, 16)
+    every, _ = gather(roll_logits(model, images))
+    for method in (None, "brute force"):
+        window = next(roll_logits(model, images, max_shift=2, method=method))
+        assert window.rolls[0].tolist() == [-2, -1, 0, 1, 2]
+        for i, down in enumerate(window.rolls[0]):
+            for j, right in enumerate(window.rolls[1]):
+                torch.testing.assert_close(window.logits[:, i, j], every[:, down, right], atol=1e-9, rtol=0)
+
+
+def test_predictions_do_not_depend_on_batch_size_and_hold_the_probability_of_the_label():
+    model, images = network("resnet-small"), photographs(5, 16, 16)
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    results = [roll_predictions(model, images, labels, batch_size=size) for size in (1, 3, 64)]
+    for result in results[1:]:
+        assert torch.equal(result.classes, results[0].classes)
+        torch.testing.assert_close(result.probability, results[0].probability)
+    expected = loop(model, images)
+    assert torch.equal(results[0].classes.long(), expected.argmax(-1))
+    own = expected.softmax(-1)[
+        torch.arange(5)[:, None, None], torch.arange(16)[:, None], torch.arange(16), labels[:, None, None]
+    ]
+    torch.testing.assert_close(results[0].probability, own.float())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: list(roll_logits(m, x[0])),
+        lambda m, x: list(roll_logits(m, x, batch_size=0)),
+        lambda m, x: list(roll_logits(m, x, method="quick")),
+        lambda m, x: list(roll_logits(m, x, max_shift=-1)),
+        lambda m, x: roll_predictions(m, x, labels=torch.zeros(1)),
+    ],
+)
+def test_refuses_what_it_cannot_evaluate(call):
+    with pytest.raises(UsageError):
+        call(strided(), photographs(2, 8, 8))

@@ -1,0 +1,113 @@
+"""The four shifts against slow versions."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from aliasing.errors import UsageError
+from aliasing.metrics.shifts import SHIFTS, draw_shifts, shift_images
+
+
+def pictures(n=4, height=12, width=17):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+MOVES = torch.tensor([[0, 0], [3, -2], [-5, 1], [11, 16]])
+
+
+def test_circular_is_a_roll():
+    images = pictures()
+    shifted = shift_images(images, MOVES, "circular")
+    for image, move, ours in zip(images, MOVES.tolist(), shifted, strict=True):
+        assert torch.equal(ours, image.roll(move, (1, 2)))
+
+
+def test_standard_fills_with_black():
+    images = pictures()
+    shifted = shift_images(images, MOVES, "standard")
+    for image, move, ours in zip(images, MOVES.tolist(), shifted, strict=True):
+        expected = ndimage.shift(image.numpy(), (0, *move), order=0, mode="constant", cval=0)
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_crop_moves_the_picture_in_the_window():
+    images, moves = pictures(), MOVES[:3].clamp(-3, 3)
+    shifted = shift_images(images[:3], moves, "crop", max_shift=3)
+    assert shifted.shape == (3, 3, 6, 11)
+    for image, (down, right), ours in zip(images, moves.tolist(), shifted, strict=False):
+        assert torch.equal(ours, image[:, 3 - down : 9 - down, 3 - right : 14 - right])
+
+
+@pytest.mark.parametrize("size", [(8, 9), (9, 8), (16, 16)])
+def test_sub_pixel_moves_waves_exactly(size):
+    rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in size)
+    shifts = torch.tensor([[0.25, -1.5], [2.0, 0.0]], dtype=torch.float64)
+
+    def wave(down, right):
+        return torch.cos(2 * torch.pi * (2 * (rows - down / size[0])[:, None] - 3 * (columns - right / size[1]) + 0.1))
+
+    images = wave(0, 0).expand(2, 3, *size)
+    expected = torch.stack([wave(*shift) for shift in shifts.tolist()])[:, None].expand(2, 3, *size)
+    torch.testing.assert_close(shift_images(images, shifts, "sub-pixel"), expected)
+
+
+def test_sub_pixel_shifts_by_whole_pixels_are_rolls():
+    images = pictures(height=16, width=15)
+    expected = shift_images(images, MOVES, "circular")
+    torch.testing.assert_close(shift_images(images, MOVES.double(), "sub-pixel"), expected)
+
+
+def test_sub_pixel_agrees_with_scipy():
+    image = pictures(1, 15, 15)
+    ours = shift_images(image, torch.tensor([[0.3, -0.7]]), "sub-pixel")[0, 0]
+    spectrum = ndimage.fourier_shift(np.fft.fft2(image[0, 0].numpy()), (0.3, -0.7))
+    np.testing.assert_allclose(ours, np.fft.ifft2(spectrum).real, atol=1e-12)
+
+
+def test_bytes_stay_bytes():
+    images = (pictures() * 255).to(torch.uint8)
+    for shift in ("circular", "standard", "crop"):
+        assert shift_images(images, MOVES.clamp(-2, 2), shift, 2).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_draws_cover_the_range_and_depend_on_the_seed_alone(shift):
+    images = torch.zeros(3000, 3, 8, 8)
+    before = torch.get_rng_state()
+    drawn = draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(5))
+    assert torch.equal(before, torch.get_rng_state())
+    assert drawn.shape == (2, 3000, 2)
+    assert torch.equal(drawn, draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(5)))
+    assert not torch.equal(drawn[0], drawn[1])
+    # A prefix of the images gets the same shifts: draws are in image order.
+    assert torch.equal(drawn[:, :10], draw_shifts(shift, images[:10], 2, 2, torch.Generator().manual_seed(5)))
+    values = drawn.flatten().double()
+    if shift == "sub-pixel":
+        assert values.abs().max() <= 2
+        np.testing.assert_allclose(values.std(), 4 / 12**0.5, rtol=0.03)
+    else:
+        counts = torch.bincount(values.long() + 2, minlength=5)
+        assert len(counts) == 5
+        np.testing.assert_allclose(counts, len(values) / 5, rtol=0.1)
+
+
+def test_circular_draws_default_to_every_roll():
+    drawn = draw_shifts("circular", torch.zeros(2000, 3, 4, 6), 1, None)[0]
+    assert (drawn[:, 0].unique().tolist(), drawn[:, 1].unique().tolist()) == ([*range(4)], [*range(6)])
+
+
+@pytest.mark.parametrize(
+    ("shift", "max_shift", "match"),
+    [("roll", None, "circular"), ("crop", None, "max_shift"), ("crop", 4, "fit"), ("standard", -1, "fit")],
+)
+def test_refuses_shifts_that_do_not_exist(shift, max_shift, match):
+    with pytest.raises(UsageError, match=match):
+        shift_images(torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, dtype=torch.long), shift, max_shift)
+
+
+def test_refuses_fractions_of_a_pixel_in_whole_pixel_shifts():
+    with pytest.raises(UsageError, match="sub-pixel"):
+        shift_images(torch.zeros(1, 3, 8, 8), torch.full((1, 2), 0.5), "circular")
+    with pytest.raises(UsageError, match="cannot move"):
+        shift_images(torch.zeros(1, 3, 8, 8), torch.full((1, 2), 3), "crop", 2)
