@@ -99,12 +99,12 @@ def load(name: str, split: str, root: str | Path | None = None, **options: Any) 
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     check_split(split)
-    function = shapes.load if name == "shapes" else _PHOTOGRAPHS[name]
+    function: Callable[..., ImageSet] = shapes.load if name == "shapes" else _PHOTOGRAPHS[name]
     known = [option for option in signature(function).parameters if option not in ("split", "root")]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known) if known else UsageError(f"{name} has no options")
-    return shapes.load(split, **options) if name == "shapes" else function(split, root, **options)
+    return function(split, **options) if name == "shapes" else function(split, root, **options)
 
 
 def fetch(name: str, root: str | Path | None = None) -> Path:

@@ -20,7 +20,7 @@ from .imageset import SPLITS, ImageSet, check_split
 __all__ = ["CLASSES", "COUNTS", "NOISE", "SHAPES", "TEXTURES", "Scenes", "load", "render", "sample"]
 
 SHAPES = ("disc", "square", "triangle", "plus", "ring")
-TEXTURES = ("rising", "falling")  # the diagonal the stripes run along
+TEXTURES = ("upright", "level")  # the axis that the stripes are nearer to
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
 COUNTS = {"train": 8000, "validation": 1000, "test": 2000}
 NOISE = 0.06  # standard deviation of the pixel noise, in units of the full range
@@ -92,14 +92,15 @@ def sample(
     labels = torch.arange(count) % len(CLASSES)
     noise_seed = (unit() * 2**53).long()
     centre = _centre(unit(2), sigma, size).float()
-    angle = math.pi / 4 + labels % 2 * (math.pi / 2) + uniform(-0.3, 0.3)
+    # Stripes run nearer to one axis or to the other: folding one component of the frequency can swap the two.
+    angle = math.pi / 8 + labels % 2 * (math.pi / 4) + uniform(-0.3, 0.3)
     grating = torch.stack((angle.sin(), angle.cos()), -1) * (2 * math.pi / uniform(2.3, 3.8))[:, None]
 
     ground = uniform(0.35, 0.65)[:, None] + uniform(-0.1, 0.1, 3)
     side = torch.where(unit() < 0.5, -1.0, 1.0).float()
     chroma = uniform(-1, 1, 3)
     chroma = chroma / chroma.norm(dim=-1, keepdim=True).clamp_min(1e-3)
-    colour = ground + (side * uniform(0.2, 0.55))[:, None] * (0.75 + 0.25 * chroma)
+    colour = ground + (side * uniform(0.3, 0.6))[:, None] * (0.75 + 0.25 * chroma)
 
     period = 3 * (30 / 3) ** unit(WAVES).float()
     direction = uniform(0, 2 * math.pi, WAVES)
@@ -114,7 +115,7 @@ def sample(
         centre=centre,
         radius=uniform(6.5, 10.5) * scale,
         rotation=uniform(-0.5, 0.5),
-        stretch=uniform(-0.12, 0.12),
+        stretch=uniform(-0.05, 0.05),
         colour=colour,
         grating=grating,
         phase=uniform(0, 2 * math.pi),
