@@ -1,0 +1,101 @@
+"""The downsampling layers of the five papers, by name: ``create("bin-5", channels=64)``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from inspect import signature
+from types import MappingProxyType
+
+from ..errors import UsageError, unknown
+from .base import Downsample, PaddingMode, check_padding_mode
+from .blur import Blur, Max
+from .fourier import ASAP, FLC
+
+__all__ = ["ASAP", "CATALOGUE", "FLC", "NAMES", "Blur", "Downsample", "Entry", "Max", "PaddingMode", "create"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the registry knows about a name.
+
+    Attributes:
+        layer: the class; its constructor takes ``channels, stride, padding_mode`` and then options by keyword.
+        description: one line, for lists and tables.
+        source: the paper or the convention the layer comes from.
+        strides: the strides it is defined for.
+        linear: whether the output is a linear function of the input.
+        parameters: whether it learns anything by default.
+        preset: options that the name fixes.
+    """
+
+    layer: type[Downsample]
+    description: str
+    source: str
+    strides: tuple[int, ...] = (1, 2, 3, 4)
+    linear: bool = True
+    parameters: bool = False
+    preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options ``create`` accepts for this layer."""
+        fixed = {"channels", "stride", "padding_mode", *self.preset}
+        return tuple(name for name in signature(self.layer).parameters if name not in fixed)
+
+
+def _binomial(taps: int, name: str) -> Entry:
+    return Entry(
+        Blur, f"{name} filter of {taps} taps, then subsampling", "Zhang 2019, section 3", preset={"taps": taps}
+    )
+
+
+CATALOGUE: dict[str, Entry] = {
+    "subsample": Entry(
+        Blur, "every stride-th pixel, nothing removed: the strided baseline", "baseline", preset={"taps": 1}
+    ),
+    "max": Entry(Max, "maximum of each stride x stride window: ordinary max pooling", "baseline", linear=False),
+    "rect-2": _binomial(2, "box"),
+    "tri-3": _binomial(3, "triangle"),
+    "bin-4": _binomial(4, "binomial"),
+    "bin-5": _binomial(5, "binomial"),
+    "bin-6": _binomial(6, "binomial"),
+    "bin-7": _binomial(7, "binomial"),
+    "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling"),
+    "asap": Entry(
+        ASAP,
+        "FLC pooling under a Hamming window of the spectrum",
+        "Grabinski et al. 2023, ASAP",
+        strides=(2, 3, 4),
+    ),
+}
+
+NAMES: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def create(
+    name: str, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", **options: object
+) -> Downsample:
+    """Create the downsampling layer ``name`` for maps of ``channels`` channels.
+
+    Args:
+        name: one of ``NAMES``.
+        channels: C of the maps it will see.
+        stride: subsampling factor of both axes; ``CATALOGUE[name].strides`` lists what the layer defines.
+        padding_mode: what lies beyond the border: ``"reflect"`` (the edge pixel is not repeated), ``"circular"``,
+            ``"zeros"`` or ``"replicate"``. Layers without a border, such as ``"flc"``, do not read it.
+        options: options of the layer, ``CATALOGUE[name].options``.
+
+    Raises:
+        UsageError: unknown name, padding mode or option, or a stride the layer does not define.
+    """
+    if name not in CATALOGUE:
+        raise unknown("downsampling layer", name, CATALOGUE)
+    entry = CATALOGUE[name]
+    if not isinstance(channels, int) or channels < 1:
+        raise UsageError(f"{name}: channels must be a whole number of at least 1, got {channels!r}")
+    for option in options:
+        if option not in entry.options:
+            if not entry.options:
+                raise UsageError(f"{name} has no options, got {option!r}")
+            raise unknown(f"option of {name}", option, entry.options)
+    check_padding_mode(padding_mode)
+    return entry.layer(channels, stride=stride, padding_mode=padding_mode, **entry.preset, **options)

@@ -1,0 +1,186 @@
+"""Fixed low-pass filters before subsampling (Zhang 2019; Vasconcelos et al. 2020), and the two baselines."""
+
+from collections.abc import Sequence
+from math import comb
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ._matrices import full_precision, is_channels_last, kept, kronecker, memory_format, pad_index, plain, separable
+from .base import Downsample, PaddingMode, check_padding_mode, check_stride
+
+__all__ = ["Blur", "Max", "binomial", "blur", "filter_depthwise"]
+
+
+def binomial(taps: int) -> tuple[float, ...]:
+    """The binomial filter of ``taps`` taps, row ``taps - 1`` of Pascal's triangle divided by its sum.
+
+    Its frequency response is ``|cos(w/2)|**(taps - 1)`` (Zhang 2019, section 3).
+    """
+    if not isinstance(taps, int) or taps < 1:
+        raise UsageError(f"taps must be a whole number of at least 1 or the taps themselves, got {taps!r}")
+    return tuple(comb(taps - 1, i) / 2 ** (taps - 1) for i in range(taps))
+
+
+def blur(x: Tensor, taps: tuple[float, ...], stride: int = 2, padding_mode: PaddingMode = "reflect") -> Tensor:
+    """Filter both axes with ``taps`` and keep every ``stride``-th pixel.
+
+    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``. With m taps, floor((m-1)/2) pixels are padded before
+    and ceil((m-1)/2) after each axis, so output i sits at input position ``stride * i`` for odd m and half a pixel
+    further for even m. Maps smaller than the filter are padded by mirroring, or going round, as often as needed.
+
+    On the CPU the filter, its padding and its stride are two dense matrices, or one for small maps; on other devices
+    and for large maps it is the depthwise convolution of the paper. All compute in the dtype of ``x``.
+    """
+    if len(taps) == 1:
+        kept_pixels = x[:, :, ::stride, ::stride] * taps[0]
+        return kept_pixels.contiguous(memory_format=memory_format(x))
+    return full_precision(lambda x: _filter(x, taps, stride, padding_mode), x)
+
+
+def _filter(x: Tensor, taps: tuple[float, ...], stride: int, padding_mode: PaddingMode) -> Tensor:
+    height, width = x.shape[2:]
+    if not _dense_is_faster(x):
+        (weight,) = _weight(x, taps)
+        return filter_depthwise(x, weight.expand(x.shape[1], 1, -1, -1), stride, padding_mode)
+    if max(height, width) <= 8:
+        (both,) = _both(x, height, width, taps, stride, padding_mode)
+        return kronecker(x, both, -(-height // stride), -(-width // stride))
+    (rows,), (columns,) = (_axis(x, n, taps, stride, padding_mode) for n in (height, width))
+    return separable(x, rows, columns)
+
+
+def _dense_is_faster(x: Tensor) -> bool:
+    """The measured rule (`aliasing bench layers`): matrices on the CPU up to a size that depends on the memory format.
+
+    Products cost more per pixel as maps grow. The convolution is good at channels_last, until its padded copy passes
+    the 32 MiB above which the C library returns memory to the system at every call.
+    """
+    if not plain(x) or x.device.type != "cpu":
+        return False
+    longest = max(x.shape[2:])
+    if is_channels_last(x):
+        return longest <= (64 if x.numel() * x.element_size() > 2**25 else 32)
+    return longest <= 128
+
+
+def _axis_matrix(
+    length: int, taps: tuple[float, ...], stride: int, padding_mode: PaddingMode, device: torch.device
+) -> tuple[Tensor]:
+    before = (len(taps) - 1) // 2
+    index, inside = pad_index(length, before, len(taps) - 1 - before, padding_mode, device)
+    matrix = torch.zeros(-(-length // stride), length, dtype=torch.float64, device=device)
+    row = torch.arange(matrix.shape[0], device=device)
+    for p, tap in enumerate(taps):
+        matrix[row, index[stride * row + p]] += tap * inside[stride * row + p]
+    return (matrix,)
+
+
+def _both_matrix(height: int, width: int, *key: object) -> tuple[Tensor]:
+    rows, columns = (_axis_matrix(n, *key)[0] for n in (height, width))  # type: ignore[arg-type]
+    return (torch.kron(rows, columns),)
+
+
+def _weight_matrix(taps: tuple[float, ...], device: torch.device) -> tuple[Tensor]:
+    line = torch.tensor(taps, dtype=torch.float64, device=device)
+    return (line[:, None] * line,)
+
+
+_axis = kept(_axis_matrix)
+_both = kept(_both_matrix)
+_weight = kept(_weight_matrix)
+
+
+def filter_depthwise(x: Tensor, weight: Tensor, stride: int, padding_mode: PaddingMode) -> Tensor:
+    """The published form: pad, then a strided depthwise convolution with ``weight`` (C, 1, m, m)."""
+    before, after = (weight.shape[-1] - 1) // 2, weight.shape[-1] // 2
+    padded = _pad(x, before, after, padding_mode)
+    return F.conv2d(padded, weight, stride=stride, groups=x.shape[1]).contiguous(memory_format=memory_format(x))
+
+
+def _pad(x: Tensor, before: int, after: int, padding_mode: PaddingMode) -> Tensor:
+    height, width = x.shape[2:]
+    amounts = (before, after, before, after)
+    if padding_mode == "zeros":
+        return F.pad(x, amounts)
+    # The framework's mirror reaches once across a map, its circle goes round once.
+    reach = {"replicate": after, "circular": min(height, width), "reflect": min(height, width) - 1}[padding_mode]
+    if after <= reach:
+        return F.pad(x, amounts, mode=padding_mode)
+    rows, columns = (pad_index(n, before, after, padding_mode, x.device)[0] for n in (height, width))
+    return x[:, :, rows][:, :, :, columns]
+
+
+class Blur(Downsample):
+    """Low-pass filter, then subsampling: BlurPool (Zhang 2019, section 3), the post-filter of Vasconcelos et al. 2020.
+
+    Put it after the activation (Zhang) or between convolution and normalisation (Vasconcelos). Use odd filters where
+    a second branch keeps the pixels 0, 2, 4, ...: even ones sit half a pixel further. Constants stay constant, except
+    at the border under ``padding_mode="zeros"``. Without ``trainable`` it has neither parameters nor buffers.
+
+    Args:
+        channels: C, read only by ``trainable``.
+        stride: 1 to 4; 1 filters and keeps every pixel.
+        padding_mode: what lies beyond the border.
+        taps: the number of binomial taps, or the taps of any other separable filter.
+        trainable: learn one m x m filter per channel, starting from the fixed one (the ablation of Vasconcelos
+            et al. 2020: training gives no incentive to stay a low-pass).
+
+    Raises:
+        UsageError: for a stride, padding mode or number of taps outside these.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: PaddingMode = "reflect",
+        *,
+        taps: int | Sequence[float] = 5,
+        trainable: bool = False,
+    ) -> None:
+        super().__init__()
+        self.taps = binomial(taps) if isinstance(taps, int) else tuple(float(tap) for tap in taps)
+        if not self.taps:
+            raise UsageError("taps must hold at least one number, got none")
+        self.stride = check_stride("blur", stride)
+        self.padding_mode = padding_mode
+        check_padding_mode(padding_mode)
+        self.weight: nn.Parameter | None = None
+        if trainable:
+            (weight,) = _weight_matrix(self.taps, torch.device("cpu"))
+            self.weight = nn.Parameter(weight.to(torch.get_default_dtype()).repeat(channels, 1, 1, 1))
+
+    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Filter and subsample ``x``."""
+        if self.weight is None:
+            return blur(x, self.taps, self.stride, self.padding_mode)
+        weight = self.weight.to(x.dtype)
+        return full_precision(lambda x: filter_depthwise(x, weight, self.stride, self.padding_mode), x)
+
+    def extra_repr(self) -> str:
+        """Show what distinguishes two filters."""
+        trainable = "" if self.weight is None else ", trainable"
+        return f"{len(self.taps)} taps, stride={self.stride}, padding_mode={self.padding_mode!r}{trainable}"
+
+
+class Max(Downsample):
+    """The largest value of each stride x stride window: ordinary max pooling, the baseline of the papers.
+
+    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``; windows that cross the right or lower border are
+    clipped there, so nothing is padded and ``channels`` and ``padding_mode`` are not read. Not linear.
+    """
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect") -> None:
+        super().__init__()
+        self.stride = check_stride("max", stride)
+
+    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Take the maximum of each window of ``x``."""
+        return F.max_pool2d(x, self.stride, self.stride, ceil_mode=True)
+
+    def extra_repr(self) -> str:
+        """Show the window."""
+        return f"stride={self.stride}"

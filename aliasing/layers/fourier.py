@@ -1,0 +1,243 @@
+"""Downsampling by cropping the spectrum: FLC pooling (Grabinski et al. 2022) and ASAP (Grabinski et al. 2023).
+
+Both are linear and act on the axes one after the other, so no transform is computed. Along an axis the operator is a
+complex matrix ``T = A + iI``, and the layer returns the real part of ``T_h X T_w^T``, which is
+``A_h X A_w^T - I_h X I_w^T``. Only frequencies without their conjugate partner enter I: none for an odd number of kept
+frequencies, one (the Nyquist frequency of the output, rank one) for an even number, more only in some published forms.
+"""
+
+from math import pi
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError, unknown
+from ._matrices import full_precision, kept, kronecker, memory_format, pad_index, separable
+from .base import Downsample, PaddingMode, check_padding_mode, check_stride
+
+__all__ = ["ASAP", "FLC", "Variant", "asap", "flc"]
+
+Variant = Literal["none", "pad-one", "pad-large", "kept-band"]
+
+
+class _Plan(NamedTuple):
+    """One axis of n pixels: extended by ``before`` to ``length`` samples, frequencies ``lowest``, ``lowest + 1``, ...
+
+    ``bins`` of them, are kept, put ``shift`` bins higher and transformed back; ``rows`` samples from ``first`` on stay.
+    """
+
+    before: int
+    length: int
+    lowest: int
+    bins: int
+    shift: int
+    first: int
+    rows: int
+
+
+def _published(n: int, variant: str) -> _Plan:
+    before, length = {"pad-one": (0, n + 1), "pad-large": (n // 2 - 1, 2 * (n // 2) - 1 + n)}.get(variant, (0, n))
+    start, stop = length // 4, 3 * length // 4
+    bins, below = stop - start, length // 2 - start
+    first, last = (bins // 4, 3 * bins // 4) if variant == "pad-large" else (0, bins)
+    if before < 0 or last <= first:
+        raise UsageError(f"the published {variant} layer has no output for maps {n} pixels wide; use faithful=False")
+    return _Plan(before, length, -below, bins, below - bins // 2, first, last - first)
+
+
+def _corrected(n: int, stride: int, variant: str) -> _Plan:
+    rows = -(-n // stride)
+    if variant != "pad-large":
+        # An odd length has a window centred on frequency 0: that is what the one pixel is for.
+        length = n + 1 - n % 2 if variant == "pad-one" else n
+        return _Plan(0, length, -(rows // 2), rows, 0, 0, rows)
+    before, length = (n - 1) // 2, 2 * n - 1
+    bins = -(-length // stride)
+    # The rows whose centre is nearest to the centre of the map; the published choice where n is even.
+    first = ((n - 1 + 2 * before) * bins + (2 - rows) * length) // (2 * length)
+    return _Plan(before, length, -(bins // 2), bins, 0, first, rows)
+
+
+def _axis_matrices(
+    n: int, stride: int, variant: str, padding_mode: PaddingMode, faithful: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """``[A; V]`` (rows + r, n) and ``u`` (rows,): A, and I as ``u V``, where r is 0, 1 or, for full rank, rows."""
+    plan = _published(n, variant) if faithful else _corrected(n, stride, variant)
+    k = torch.arange(plan.bins, device=device) + plan.lowest
+    i, j = (torch.arange(size, device=device) for size in (plan.rows, plan.length))
+    there = 2 * pi / plan.length * (k[:, None] * j % plan.length).double()
+    back = 2 * pi / plan.bins * ((i[:, None] + plan.first) * (k + plan.shift) % plan.bins).double()
+    weight = _window(k.double(), plan, variant, faithful)[:, None] / plan.length
+    cosine, sine = weight * there.cos(), -weight * there.sin()
+    matrix = back.cos() @ cosine - back.sin() @ sine
+
+    u = 1.0 - 2.0 * ((i + plan.first) % 2).double()
+    paired = plan.shift == 0 and (not faithful or variant == "flc" or plan.length % 2 == 1)
+    if not paired:
+        matrix, u = torch.cat([matrix, back.sin() @ cosine + back.cos() @ sine]), torch.ones_like(u)
+    elif plan.bins % 2 == 0:
+        matrix = torch.cat([matrix, sine[:1]])
+
+    # Padding: every padded column is a copy of a pixel, or nothing.
+    after = plan.length - plan.before - n
+    index, inside = pad_index(n, plan.before, after, "zeros" if faithful else padding_mode, device)
+    folded = torch.zeros(matrix.shape[0], n, dtype=matrix.dtype, device=device)
+    return folded.index_add(1, index, matrix * inside), u
+
+
+def _window(k: Tensor, plan: _Plan, variant: str, faithful: bool) -> Tensor:
+    """The weight of each kept frequency ``k``."""
+    if variant == "flc":
+        return torch.ones_like(k)
+    if faithful:
+        # A symmetric Hamming window of the spectrum with frequency 0 at length // 2, off its centre for even lengths.
+        place = k + plan.length // 2
+        return (0.54 - 0.46 * torch.cos(2 * pi * place / max(plan.length - 1, 1))).sqrt()
+    if variant == "kept-band":
+        return 0.54 + 0.46 * torch.cos(pi * k / max(plan.bins // 2, 1))
+    return (0.54 + 0.46 * torch.cos(pi * k / max(plan.length // 2, 1))).sqrt()
+
+
+def _both_matrices(height: int, width: int, *key: object) -> tuple[Tensor]:
+    """The whole operator on flattened maps, (h*w, H*W)."""
+    (rows, u), (columns, v) = (_axis_matrices(n, *key) for n in (height, width))  # type: ignore[arg-type]
+    h, w = len(u), len(v)
+    both = torch.kron(rows[:h].contiguous(), columns[:w].contiguous())
+    if len(rows) > h and len(columns) > w:
+        both = both - torch.kron(u[:, None] * rows[h:], v[:, None] * columns[w:])
+    return (both,)
+
+
+_axis = kept(_axis_matrices)
+_both = kept(_both_matrices)
+
+
+def _crop(x: Tensor, stride: int, variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
+    key = (stride, variant, padding_mode, faithful)
+    height, width = x.shape[2:]
+    if max(height, width) <= 8:
+        plans = [_published(n, variant) if faithful else _corrected(n, stride, variant) for n in (height, width)]
+        return kronecker(x, _both(x, height, width, *key)[0], plans[0].rows, plans[1].rows)
+    (rows, u), (columns, v) = _axis(x, height, *key), _axis(x, width, *key)
+    h, w = len(u), len(v)
+    out = separable(x, rows, columns)
+    if len(rows) == h or len(columns) == w:
+        return out[:, :, :h, :w].contiguous(memory_format=memory_format(x))
+    return out[:, :, :h, :w] - out[:, :, h:, w:] * (u[:, None] * v)
+
+
+def flc(x: Tensor, stride: int = 2, *, faithful: bool = False) -> Tensor:
+    """FLC pooling: keep the central 1/stride of the spectrum of each axis (Grabinski et al. 2022).
+
+    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``. The map counts as periodic, so there is nothing to pad.
+    Frequencies -floor(h/2) to ceil(h/2)-1 stay, h the length of the output; constants stay constant, output i sits at
+    input position ``i * H/h``. Cost: two matrix products, about ``H + W/stride`` multiplications per input pixel and
+    stride; at least float32 inside.
+
+    ``faithful`` is the published crop [floor(n/4), floor(3n/4)) with stride 2: the same for n divisible by 4, else its
+    length is 2m for n = 4m+1, 2m+1 for 4m+2 and 2m+2 for 4m+3, and for n = 4m+2 every frequency lands one bin too
+    high, so that a constant comes out as a cosine.
+    """
+    return full_precision(lambda x: _crop(x, stride, "flc", "circular", faithful), x, torch.float32)
+
+
+def asap(
+    x: Tensor,
+    stride: int = 2,
+    *,
+    variant: Variant = "pad-one",
+    padding_mode: PaddingMode = "reflect",
+    faithful: bool = False,
+) -> Tensor:
+    """ASAP: FLC pooling under a Hamming window of the spectrum (Grabinski et al. 2023); variants at ``ASAP``.
+
+    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``; computed in at least float32.
+    """
+    return full_precision(lambda x: _crop(x, stride, variant, padding_mode, faithful), x, torch.float32)
+
+
+class FLC(Downsample):
+    """FLC pooling as a layer; see ``flc``.
+
+    ``channels`` and ``padding_mode`` are not read. ``faithful`` reproduces the published sizes and their one-bin
+    defect; it is not ``periodic``, because rolls and the defect do not commute at lengths 4m+2.
+
+    Raises:
+        UsageError: for a stride outside 1 to 4, or other than 2 with ``faithful``.
+    """
+
+    def __init__(
+        self, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", *, faithful: bool = False
+    ) -> None:
+        super().__init__()
+        check_padding_mode(padding_mode)
+        self.stride = check_stride("faithful flc", stride, (2,)) if faithful else check_stride("flc", stride)
+        self.faithful = faithful
+        self.periodic = not faithful
+
+    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Crop the spectrum of ``x``."""
+        return flc(x, self.stride, faithful=self.faithful)
+
+    def extra_repr(self) -> str:
+        """Show what distinguishes two layers."""
+        return f"stride={self.stride}" + ", faithful=True" * self.faithful
+
+
+class ASAP(Downsample):
+    """ASAP as a layer: frequency w keeps the weight ``sqrt(0.54 + 0.46 cos w)`` and the central 1/stride stays.
+
+    Both branches of a block must use the same variant: they sample at different positions.
+
+    Args:
+        channels: not read.
+        stride: 2 to 4; the paper defines 2, the others keep the same window and crop more (our extension).
+        padding_mode: the value of the pixels that ``"pad-one"`` and ``"pad-large"`` add.
+        variant: ``"none"`` adds nothing. ``"pad-one"`` (what the authors' networks use) adds one pixel after an axis
+            of even length and so samples in steps of (n+1)/h. ``"pad-large"`` doubles the map to 2n-1 and crops
+            the result. ``"kept-band"`` puts the whole Hamming window on the kept band, which removes the ringing that
+            the paper's window, still 0.73 at the cut-off, leaves (our variant).
+        faithful: the published operator: window off its centre for even lengths, zeros added whatever ``padding_mode``
+            says, so that borders darken (gains .72, 1.04, 1.03, .77 for 8 pixels), pad-one also for odd lengths,
+            sizes of the published crop (14 -> 8), the one-bin defect at padded lengths 4m+2.
+
+    The default centres the window on frequency 0 for every length, adds pixels of the map instead of zeros, and returns
+    ceil(n/stride) samples without the defect; for n divisible by 4 ``"pad-one"`` with ``padding_mode="zeros"`` is the
+    published operator, and ``"pad-large"`` is for every even n. So constants stay constant in all variants and
+    padding modes but zeros. Sampling in steps other than the stride belongs to the paper's layer and remains, which is
+    why only ``"none"`` and ``"kept-band"`` are ``periodic``.
+
+    Raises:
+        UsageError: for an unknown variant, a stride outside these, or ``faithful`` with stride 3, 4 or ``"kept-band"``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: PaddingMode = "reflect",
+        *,
+        variant: Variant = "pad-one",
+        faithful: bool = False,
+    ) -> None:
+        super().__init__()
+        if variant not in get_args(Variant):
+            raise unknown("variant of asap", variant, get_args(Variant))
+        if faithful and variant == "kept-band":
+            raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
+        check_padding_mode(padding_mode)
+        self.stride = check_stride("faithful asap" if faithful else "asap", stride, (2,) if faithful else (2, 3, 4))
+        self.padding_mode = padding_mode
+        self.variant = variant
+        self.faithful = faithful
+        self.periodic = not faithful and variant in ("none", "kept-band")
+
+    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Window and crop the spectrum of ``x``."""
+        return asap(x, self.stride, variant=self.variant, padding_mode=self.padding_mode, faithful=self.faithful)
+
+    def extra_repr(self) -> str:
+        """Show what distinguishes two layers."""
+        faithful = ", faithful=True" * self.faithful
+        return f"stride={self.stride}, variant={self.variant!r}, padding_mode={self.padding_mode!r}{faithful}"
