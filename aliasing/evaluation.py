@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,8 +9,15 @@ from torch import nn
 
 from .datasets import ImageSet, load
 from .errors import unknown
+from .metrics import (
+    accuracy_against_shift,
+    adversary_accuracy,
+    exact_consistency,
+    probability_variation,
+    roll_predictions,
+    variation_per_image,
+)
 from .records import Run
-from .training import to_float
 
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "measurement"]
 
@@ -25,20 +31,11 @@ class Subject:
     device: torch.device
 
     def split(self, name: str, count: int | None = None) -> ImageSet:
-        """The first ``count`` images of a split of the run's data set (all of them by default), on the device."""
-        data = load(self.run.dataset["name"], name, **{k: v for k, v in self.run.dataset.items() if k != "name"})
-        return (data if count is None else data[:count]).to(self.device)
-
-    @cached_property
-    def model(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The network in evaluation mode; takes bytes or floats, returns logits without gradient."""
-        self.network.eval()
-
-        @torch.no_grad()
-        def logits(images: torch.Tensor) -> torch.Tensor:
-            return self.network(to_float(images).contiguous(memory_format=torch.channels_last))
-
-        return logits
+        """``count`` images of a split of the run's data set (all of them by default), the same for every run."""
+        data = load(split=name, **self.run.dataset)
+        if count is None or count >= len(data):
+            return data
+        return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]
 
 
 @dataclass(frozen=True)
@@ -72,3 +69,31 @@ def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
     """Register ``function(subject, **protocol) -> {metric: value}`` under its name."""
     MEASUREMENTS[function.__name__] = function
     return function
+
+
+@measurement
+def circular_rolls(subject: Subject, count: int) -> dict[str, Any]:
+    """Everything that the predictions under all circular shifts tell (Zhang 2019), exact, on ``count`` test images."""
+    test = subject.split("test", count)
+    predictions = roll_predictions(subject.network, test.images, test.labels)
+    by_shift = accuracy_against_shift(predictions)
+    return {
+        "accuracy": by_shift.curve[0],
+        "circular_accuracy": by_shift.map.mean(),
+        "circular_consistency": exact_consistency(predictions),
+        "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True),
+        "probability_variation": probability_variation(predictions),
+        "probability_variation_quantiles": variation_per_image(predictions).quantile(torch.linspace(0, 1, 21).double()),
+        "accuracy_by_shift": [estimate.value for estimate in by_shift.curve],
+        "adversary": [estimate.value for estimate in adversary_accuracy(predictions)],
+        "rolls_method": predictions.method,
+    }
+
+
+@measurement
+def shift_curves(subject: Subject, count: int) -> dict[str, Any]:
+    """Probability of the right class of ``count`` test images moved along the diagonal by circular shifts."""
+    test = subject.split("test", count)
+    predictions = roll_predictions(subject.network, test.images, test.labels)
+    assert predictions.probability is not None
+    return {"diagonal_probability": predictions.probability.diagonal(dim1=1, dim2=2)}

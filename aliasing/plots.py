@@ -3,15 +3,23 @@
 import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import seaborn as sns
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-__all__ = ["COLOURS", "MARKERS", "Captioned", "grid", "show", "style"]
+from .metrics import Estimate
+
+__all__ = ["COLOURS", "MARKERS", "Captioned", "across", "describe", "grid", "interval", "legend", "show", "style"]
 
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue-green with their length, every other layer has its own hue.
@@ -52,7 +60,9 @@ def style() -> Iterator[None]:
         yield
 
 
-def grid(rows: int = 1, columns: int = 1, width: float = 7.5, height: float = 3.0, **options) -> tuple[Figure, object]:
+def grid(
+    rows: int = 1, columns: int = 1, width: float = 7.5, height: float = 3.0, **options: Any
+) -> tuple[Figure, Any]:
     """A figure of ``width`` x ``height * rows`` inches in the book's style; returns figure and axes like pyplot."""
     with style():
         return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **options)
@@ -81,3 +91,36 @@ def show(figure: Figure, caption: str, alt: str, vector: bool = True) -> Caption
     plt.close(figure)
     mime = "image/svg+xml" if vector else "image/png"
     return Captioned(f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}", caption, alt)
+
+
+def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and 95 % interval, point by point, of curves that belong to different seeds."""
+    stacked = torch.tensor([list(curve) for curve in curves], dtype=torch.float64)
+    estimates = [Estimate.mean(column) for column in stacked.T]
+    mean = np.array([estimate.value for estimate in estimates])
+    if len(stacked) == 1:  # no band rather than an infinite one
+        return mean, mean, mean
+    return mean, np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
+
+
+def legend(axis: Axes, layers: Iterable[str], extra: Mapping[str, dict] | None = None) -> None:
+    """A legend of downsampling layers, plus entries of black circles in other styles."""
+    handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
+    for label, options in (extra or {}).items():
+        handles.append(Line2D([], [], color="#222222", marker="o", ls="", label=label, **options))
+    axis.legend(handles=handles)
+
+
+def describe(table: pd.DataFrame) -> str:
+    """Data, network and seeds of the runs in ``table``, the end of every caption."""
+    data, networks = " and ".join(table["data"].unique()), " and ".join(table["network"].unique())
+    seeds = table["seed"].nunique()
+    return f"{data}; {networks}; {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def interval(values: pd.Series) -> str:
+    """Fractions of several seeds in per cent: mean, and the half width of the 95 % interval."""
+    estimate = Estimate.mean(torch.tensor(values.to_numpy(dtype=float)))
+    if estimate.n == 1:
+        return f"{100 * estimate.value:.1f}"
+    return f"{100 * estimate.value:.1f} ± {50 * (estimate.high - estimate.low):.1f}"

@@ -79,7 +79,7 @@ def build(run: Run) -> nn.Module:
     options = dict(run.network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return models.create(options.pop("name"), **options)
+        return models.normalized(models.create(options.pop("name"), **options), [0.5] * 3, [0.25] * 3)
 
 
 def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lambda steps: None) -> str:
@@ -104,18 +104,15 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
     checkpoint = store.folder(job.run) / "checkpoint.safetensors"
     network = build(job.run)
     history = load_weights(checkpoint, network) if checkpoint.exists() else []
+    data = datasets.load(split="train", **job.run.dataset)
+    notify(len(history))
     if len(history) < job.run.recipe.epochs:
-        notify(len(history))
-        options = dict(job.run.dataset)
-        data = datasets.load(options.pop("name"), "train", **options)
         history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
-    else:
-        notify(len(history))
     if "training" not in record.measurements:
         curves = {name: [entry[name] for entry in history] for name in ("loss", "accuracy")}
         parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         seconds = sum(entry["seconds"] for entry in history)
-        record.add("training", curves | {"parameters": parameters}, provenance(device, seconds))
+        record.add("training", curves | {"data": data.name, "parameters": parameters}, provenance(device, seconds))
         store.save(record)
     network.to(device, memory_format=torch.channels_last).eval()
     subject = Subject(job.run, network, device)

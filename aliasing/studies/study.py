@@ -77,7 +77,8 @@ def table(jobs: list[Job], store: Store) -> pd.DataFrame:
         record = store.load(job.run)
         if not complete(job, record):
             continue
-        row: dict[str, Any] = {"id": job.run.id, "seed": job.run.seed, **job.labels}
+        run = job.run
+        row: dict[str, Any] = {"id": run.id, "seed": run.seed, "network": run.network["name"], **job.labels}
         for key in ("training", *(m.key for m in job.measurements)):
             prefix = "training." if key == "training" else ""
             for name, value in record.measurements[key].items():
@@ -86,6 +87,7 @@ def table(jobs: list[Job], store: Store) -> pd.DataFrame:
                 else:
                     row[prefix + name] = value
         row["training.seconds"] = record.provenance["training"]["seconds"]
+        row["data"] = record.measurements["training"]["data"]
         row["device"] = record.provenance["training"]["device"]
         rows.append(row)
     return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""The figures of each chapter, drawn from results tables; one module per study."""
