@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
-from ..layers.base import Downsample, PaddingMode
 from ..layers._phases import pad
+from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
 
 __all__ = [
