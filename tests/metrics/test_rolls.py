@@ -11,10 +11,10 @@ from aliasing.layers.base import Downsample
 from aliasing.metrics.rolls import roll_logits, roll_predictions
 
 
-def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, **options):
+def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, width=4):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = models.create(name, 5, downsample, padding_mode=padding_mode, width=4, **options)
+        model = models.create(name, 5, downsample, padding_mode=padding_mode, width=width)
         for part in model.modules():  # untrained statistics would make every map almost constant
             if isinstance(part, nn.BatchNorm2d):
                 nn.init.uniform_(part.weight, 0.5, 1.5)
@@ -42,7 +42,7 @@ def gather(parts):
     return torch.cat([part.logits for part in parts]), {part.method for part in parts}
 
 
-@pytest.mark.parametrize("downsample", ["subsample", "max", "bin-4", "bin-5", "flc", "aps", "lps"])
+@pytest.mark.parametrize("downsample", ["subsample", "max", "bin-4", "bin-5", "flc", "aps", "lps", "tips"])
 @pytest.mark.parametrize("name", ["vgg-small", "resnet-small"])
 def test_stitched_equals_a_loop(name, downsample):
     model = network(name, downsample)
@@ -146,7 +146,7 @@ class HiddenPool(nn.Module):
         (lambda: network(padding_mode="zeros"), (16, 16)),
         (lambda: network(downsample="bin-5", padding_mode="zeros"), (16, 16)),
         (lambda: network(), (12, 16)),  # sixteen does not divide twelve
-        (lambda: network(downsample="tips"), (16, 16)),
+        (lambda: network(downsample={"name": "tips", "faithful": True}), (16, 16)),
         (flat_head, (8, 8)),
         (strided, (8, 8)),
         (HiddenPool, (8, 8)),
@@ -166,8 +166,9 @@ def test_reflecting_layers_in_a_circular_network_are_found_by_the_numbers():
     assert gather(roll_logits(model, photographs(1, 8, 8)))[1] == {"brute force"}
 
 
-def test_costs_at_most_a_tenth_of_the_forward_passes():
-    model, images = network("vgg-small", width=None), photographs(1)
+@pytest.mark.parametrize(("name", "width"), [("vgg-small", None), ("vgg13-bn", 4)])
+def test_costs_at_most_a_tenth_of_the_forward_passes(name, width):
+    model, images = network(name, width=width), photographs(1)
 
     def multiplications(call):
         count = 0

@@ -60,7 +60,7 @@ def test_sub_pixel_shifts_by_whole_pixels_are_rolls():
 
 def test_sub_pixel_agrees_with_scipy():
     image = pictures(1, 15, 15)
-    ours = shift_images(image, torch.tensor([[0.3, -0.7]]), "sub-pixel")[0, 0]
+    ours = shift_images(image, torch.tensor([[0.3, -0.7]], dtype=torch.float64), "sub-pixel")[0, 0]
     spectrum = ndimage.fourier_shift(np.fft.fft2(image[0, 0].numpy()), (0.3, -0.7))
     np.testing.assert_allclose(ours, np.fft.ifft2(spectrum).real, atol=1e-12)
 

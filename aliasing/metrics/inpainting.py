@@ -1,0 +1,67 @@
+"""Pictures on a canvas: black, grey, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import unknown
+
+__all__ = ["BORDERS", "embed", "inpaint"]
+
+#: "black" is 0; "grey" the mean colour of ImageNet, what the released script shows the network by pasting after
+#: normalisation; "inpainting" continues the picture.
+BORDERS = ("black", "grey", "inpainting")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+PAPER_SIDE = 224
+
+
+def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str = "black") -> Tensor:
+    """Paste (N, 3, h, w) pictures in [0, 1] with their top left corners (N, 2) on a canvas (N, 3, *size)."""
+    if border not in BORDERS:
+        raise unknown("border", border, BORDERS)
+    colour = IMAGENET_MEAN if border == "grey" else (0.0, 0.0, 0.0)
+    canvas = pictures.new_tensor(colour)[None, :, None, None].repeat(len(pictures), 1, *size)
+    height, width = pictures.shape[-2:]
+    for own, picture, (top, left) in zip(canvas, pictures, corners.tolist(), strict=True):
+        own[:, top : top + height, left : left + width] = picture
+    return inpaint(canvas) if border == "inpainting" else canvas
+
+
+def inpaint(images: Tensor, rounds: int = 80) -> Tensor:
+    """Fill the zeros of (N, 3, H, W) images from their surroundings (Azulay and Weiss 2019; their InpaintingFunction).
+
+    Each round divides the blurred picture by the blurred mask of known pixels and writes the quotient where nothing
+    is known yet; known are the pixels whose channels do not sum to zero, so that truly black pixels of the picture
+    are filled in too, as in the published code. An image is finished when at most 200 of 224**2 pixels are unknown.
+
+    The filter has 12 taps at 224 pixels; its length and the 200 pixels scale with the image, the former to an even
+    number of at least 4, since two taps would grow the picture to one side only (our adaptation).
+    """
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    taps = max(4, 2 * round(12 * side / PAPER_SIDE / 2))
+    allowed = 200 * height * width / PAPER_SIDE**2
+    row = images.new_ones(1)
+    for _ in range(taps - 1):
+        row = F.pad(row, (0, 1)) + F.pad(row, (1, 0))
+    row = row / row.sum()
+    filled = images.clone()
+    for index in range(rounds):
+        known = (images if index == 0 else filled).sum(1, keepdim=True) != 0
+        open_ = (~known).sum((1, 2, 3)) > allowed
+        if not open_.any():
+            break
+        mask = known[open_].to(images)
+        weight = _blur(mask, row)
+        fill = _blur(filled[open_] * mask, row) / torch.where(weight == 0, torch.ones_like(weight), weight)
+        filled[open_] = torch.where(known[open_], filled[open_], fill)
+    return filled
+
+
+def _blur(x: Tensor, row: Tensor) -> Tensor:
+    """Separable blur of the same size with zeros outside; the even filter sits half a pixel to the left and top."""
+    before, after = len(row) // 2, (len(row) - 1) // 2
+    channels = x.shape[1]
+    across = row.expand(channels, 1, 1, -1)
+    x = F.conv2d(F.pad(x, (before, after, 0, 0)), across, groups=channels)
+    return F.conv2d(F.pad(x, (0, 0, before, after)), across.transpose(2, 3), groups=channels)

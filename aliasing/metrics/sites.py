@@ -1,0 +1,169 @@
+"""Where a network drops samples, and what goes in and comes out there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..layers.base import Downsample
+from .inference import batches, check_images, evaluating
+
+__all__ = ["Sample", "outputs", "sampled", "sites"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One batch passing one downsampling site.
+
+    Attributes:
+        site: dotted name of the module.
+        stride: subsampling factor.
+        x: the map (N, C, H, W) in front of the sampling. For a strided convolution that is the map which the same
+            convolution gives at stride 1.
+        y: what the site returns (N, C, ceil(H/stride), ceil(W/stride)).
+        operator: the site as a function of maps like ``x``, on the grid chosen for ``x``.
+    """
+
+    site: str
+    stride: int
+    x: Tensor
+    y: Tensor
+    operator: Callable[[Tensor], Tensor]
+
+
+def sites(model: nn.Module) -> dict[str, nn.Module]:
+    """The downsampling sites of ``model`` by name, in the order of the modules.
+
+    Outermost ``Downsample`` layers of stride > 1, and in networks of others the strided convolutions and pools.
+    """
+    inner = {
+        id(part)
+        for module in model.modules()
+        if isinstance(module, Downsample)
+        for part in module.modules()
+        if part is not module
+    }
+    return {name: part for name, part in model.named_modules() if id(part) not in inner and _stride(part) > 1}
+
+
+def _stride(module: nn.Module) -> int:
+    """The stride of a site, 1 for any other module; of unequal strides the larger."""
+    if isinstance(module, Downsample):
+        return module.stride
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        return module.stride if isinstance(module.stride, int) else max(module.stride)
+    return 1
+
+
+def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[list[Sample]]:
+    """For each batch of images, in order, what passed every site (a site that is used twice occurs twice).
+
+    Raises:
+        UsageError: ``model`` downsamples nowhere.
+    """
+    if not (found := sites(model)):
+        raise UsageError(
+            f"{type(model).__name__} has no downsampling site: no downsampling layer, strided convolution or pool"
+        )
+    for batch in batches(model, check_images(images), batch_size):
+        with evaluating(model), torch.no_grad(), _recording(found) as samples:
+            model(batch)
+        yield list(samples)
+
+
+@contextmanager
+def _recording(found: Mapping[str, nn.Module]) -> Iterator[list[Sample]]:
+    """Record every pass through the sites; blocks may call ``sample`` themselves, so hooks alone would miss it."""
+    samples: list[Sample] = []
+    handles, shadowed = [], []
+    try:
+        for name, module in found.items():
+            if isinstance(module, Downsample):
+                module.__dict__["sample"] = _recorded(name, module, samples)
+                shadowed.append(module)
+            else:
+                handles.append(module.register_forward_hook(_hook(name, module, samples)))
+        yield samples
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in shadowed:
+            module.__dict__.pop("sample", None)
+
+
+def _recorded(name: str, layer: Downsample, samples: list[Sample]) -> Callable[..., Tensor]:
+    original = layer.sample
+
+    def sample(x: Tensor, choice: Tensor | None = None) -> Tensor:
+        choice = layer.choose(x) if choice is None else choice
+        y = original(x, choice)
+        samples.append(Sample(name, layer.stride, x, y, lambda z: original(z, choice)))
+        return y
+
+    return sample
+
+
+def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
+    stride = _stride(module)
+
+    def subsample(z: Tensor) -> Tensor:
+        return z[:, :, ::stride, ::stride]
+
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            samples.append(Sample(name, stride, _dense(module, inputs[0]), y, subsample))
+        else:
+            samples.append(Sample(name, stride, inputs[0], y, module.forward))
+
+    return hook
+
+
+def _dense(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """What ``conv`` would return at stride 1; the strided output is every stride-th pixel of it."""
+    stride = conv.stride
+    try:
+        conv.stride = (1, 1)
+        dense = conv.forward(x)
+    finally:
+        conv.stride = stride
+    rows, columns = (ceil(side / step) * step for side, step in zip(dense.shape[-2:], stride, strict=True))
+    return dense[:, :, :rows, :columns]
+
+
+def outputs(
+    model: nn.Module, images: Tensor, layers: tuple[str, ...] | list[str], batch_size: int = 256
+) -> Iterator[dict[str, Tensor]]:
+    """For each batch of images the outputs (n, C, H, W) of the named modules; the last one where used repeatedly."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    if missing := [name for name in layers if name not in modules]:
+        raise UsageError(f"no module named {missing[0]!r}; this network has {', '.join(filter(None, modules))}")
+    for batch in batches(model, check_images(images), batch_size):
+        with evaluating(model), torch.no_grad(), _capturing({name: modules[name] for name in layers}) as seen:
+            model(batch)
+        if silent := [name for name in layers if name not in seen]:
+            raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
+        yield {name: seen[name] for name in layers}
+
+
+@contextmanager
+def _capturing(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Fill a dictionary with the outputs of ``modules``; those of downsampling layers on leaving."""
+    layers = {name: module for name, module in modules.items() if isinstance(module, Downsample)}
+    seen: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y}))
+        for name, module in modules.items()
+        if name not in layers
+    ]
+    try:
+        with _recording(layers) as samples:
+            yield seen
+        seen.update({sample.site: sample.y for sample in samples})
+    finally:
+        for handle in handles:
+            handle.remove()
