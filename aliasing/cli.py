@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -40,7 +41,7 @@ def _catalogue(what: str) -> pd.DataFrame:
         return pd.DataFrame([{"study": s.name, "title": s.title, "source": s.source} for s in studies.STUDIES.values()])
     if what == "metrics":
         return pd.DataFrame([{"metric": name, "what": _first_line(f.__doc__)} for name, f in MEASUREMENTS.items()])
-    catalogue = {"layers": layers.CATALOGUE, "models": models.CATALOGUE, "datasets": datasets.CATALOGUE}[what]
+    catalogue: Any = {"layers": layers.CATALOGUE, "models": models.CATALOGUE, "datasets": datasets.CATALOGUE}[what]
     return pd.DataFrame(
         [{what[:-1]: name, "what": entry.description, "source": entry.source} for name, entry in catalogue.items()]
     )
@@ -121,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
-    profile = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
-    study = {"metavar": "STUDY", "help": f"one of {', '.join(studies.STUDIES)}"}
+    profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
+    study: dict[str, Any] = {"metavar": "STUDY", "help": f"one of {', '.join(studies.STUDIES)}"}
 
     sub = command("list", _list, "what exists, one line each with its source")
     sub.add_argument("what", nargs="?", choices=_KINDS)

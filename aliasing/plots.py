@@ -45,7 +45,7 @@ MARKERS = dict(zip(COLOURS, "osv^<>Dd*XPHph", strict=True))
 @contextmanager
 def style() -> Iterator[None]:
     """The style of every figure of the book."""
-    parameters = {
+    parameters: Any = {
         "axes.grid": True,
         "axes.spines.right": False,
         "axes.spines.top": False,

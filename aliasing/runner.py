@@ -114,7 +114,7 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
         seconds = sum(entry["seconds"] for entry in history)
         record.add("training", curves | {"data": data.name, "parameters": parameters}, provenance(device, seconds))
         store.save(record)
-    network.to(device, memory_format=torch.channels_last).eval()
+    network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     subject = Subject(job.run, network, device)
     for wanted in missing(job, record):
         started = time.perf_counter()

@@ -167,7 +167,7 @@ def train(
         DataError: the checkpoint is damaged or belongs to another network.
     """
     device = torch.device(device)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = data.images.to(device), data.labels.to(device)
     count, steps = len(labels), math.ceil(len(labels) / recipe.batch_size)
     optimizer = _optimizer(network, recipe, device)

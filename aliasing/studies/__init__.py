@@ -11,13 +11,13 @@ import pandas as pd
 from ..errors import unknown
 from ..profiles import PROFILES
 from ..records import Store
-from . import zhang2019
 from .findings import Finding, Part
 from .study import Study, ledger, status, table
+from .zhang2019 import STUDY as ZHANG2019
 
 __all__ = ["STUDIES", "Finding", "Part", "Study", "findings", "get", "run", "status_of"]
 
-STUDIES: dict[str, Study] = {study.name: study for study in (zhang2019.STUDY,)}
+STUDIES: dict[str, Study] = {study.name: study for study in (ZHANG2019,)}
 
 
 def get(name: str) -> Study:

@@ -9,7 +9,7 @@ part is a statistic with a 95 % interval over seeds and the side of a threshold 
 * otherwise it is *open*.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,7 +77,7 @@ class Finding:
     parts: tuple[Part, ...]
 
 
-def decide(outcomes: list[str]) -> Verdict:
+def decide(outcomes: Iterable[str]) -> Verdict:
     """The verdict from the outcomes of a finding's parts."""
     kinds = set(outcomes)
     if "not run" in kinds:
