@@ -20,14 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import DataError
 
-__all__ = ["Archive", "cache_folder", "cached", "data_folder", "download", "find", "held_out", "members", "verify"]
+__all__ = ["Archive", "cache_folder", "cached", "data_folder", "download", "find", "members", "verify"]
 
 
 @dataclass(frozen=True)
@@ -157,13 +156,3 @@ def cached(name: str, key: object, build: Callable[[], tuple[dict[str, Tensor], 
             "set ALIASING_CACHE to a folder that can be written"
         ) from error
     return tensors, classes
-
-
-def held_out(labels: Tensor, seed: int = 0) -> Tensor:
-    """Mask `(N,)` of the validation images: a tenth of every class, the last of a seeded permutation."""
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    for label in labels.unique():
-        of_class = order[labels[order] == label]
-        chosen[of_class[len(of_class) - len(of_class) // 10 :]] = True
-    return chosen

@@ -1,0 +1,103 @@
+"""From files in folders of classes to bytes in memory, and from there to splits."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import DataError
+from .archives import members
+from .imageset import ImageSet
+
+__all__ = ["Decoded", "cut", "decode", "files_of", "held_out", "part_of", "pixels", "plain", "square"]
+
+Decoded = tuple[dict[str, Tensor], list[str]]  # tensors, names of the classes
+
+
+def part_of(split: str) -> str:
+    """The part of an archive a split is cut from."""
+    return "test" if split == "test" else "train"
+
+
+def files_of(paths: list[Path], part: str) -> Iterator[tuple[str, str, bytes]]:
+    """(class, name, content) of the files in ``.../part/CLASS/FILE``."""
+    for path in paths:
+        for name, content in members(path):
+            parts = PurePosixPath(name).parts
+            if len(parts) >= 3 and parts[-3] == part:
+                yield parts[-2], name, content
+
+
+def decode(
+    files: Iterable[tuple[str, str, bytes]],
+    transform: Callable[[Image.Image], Image.Image],
+    classes: list[str] | None = None,
+) -> Decoded:
+    """Decode files of (class, name, content); classes are sorted where no order is given.
+
+    Images come in a fixed random order, whatever the order of storage, so that the first few are a fair sample.
+    """
+    decoded = []
+    for of_class, name, content in files:
+        try:
+            decoded.append((name, of_class, pixels(transform(Image.open(io.BytesIO(content))))))
+        except OSError as error:
+            raise DataError(f"{name} is not a readable image: {error}") from error
+    if not decoded:
+        raise DataError("no image found where the data set should have some; is it laid out as folders of classes?")
+    decoded.sort(key=lambda item: item[0])
+    order = torch.randperm(len(decoded), generator=torch.Generator().manual_seed(0)).tolist()
+    decoded = [decoded[i] for i in order]
+    classes = classes or sorted({of_class for _, of_class, _ in decoded})
+    index = {of_class: i for i, of_class in enumerate(classes)}
+    labels = torch.tensor([index[of_class] for _, of_class, _ in decoded])
+    return {"images": torch.stack([pixels for *_, pixels in decoded]), "labels": labels}, classes
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The image as it is."""
+    return image
+
+
+def square(size: int) -> Callable[[Image.Image], Image.Image]:
+    """Resize the short side to ``size`` with an anti-aliasing filter, keep the middle square."""
+
+    def transform(image: Image.Image) -> Image.Image:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        if image.mode not in ("L", "RGB"):
+            image = image.convert("RGB")
+        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+    return transform
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """uint8 `(3, H, W)`."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def cut(tensors: dict[str, Tensor], classes: list[str], split: str, name: str) -> ImageSet:
+    """A split from the part it is cut from: train and validation share one."""
+    whole = ImageSet(tensors["images"], tensors["labels"], tuple(classes), name)
+    if split == "test":
+        return whole
+    validation = held_out(whole.labels)
+    return whole[validation if split == "validation" else ~validation]
+
+
+def held_out(labels: Tensor, seed: int = 0) -> Tensor:
+    """Mask `(N,)` of the validation images: a tenth of every class, the last of a seeded permutation."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    for label in labels.unique():
+        of_class = order[labels[order] == label]
+        chosen[of_class[len(of_class) - len(of_class) // 10 :]] = True
+    return chosen

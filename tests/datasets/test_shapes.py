@@ -1,0 +1,183 @@
+"""The procedural images: drawn from a seed, exact under every shift, honest masks."""
+
+import math
+
+import pytest
+import torch
+
+from aliasing.datasets import load, shapes
+from aliasing.errors import UsageError
+
+
+def interior(images, margin=3):
+    return images[..., margin:-margin, margin:-margin]
+
+
+def test_the_seed_decides_everything_and_the_global_generator_nothing():
+    torch.manual_seed(1)
+    first = load("shapes", "train", count=40, seed=3)
+    state = torch.get_rng_state()
+    second = load("shapes", "train", count=40, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.masks, second.masks)
+    other = load("shapes", "train", count=40, seed=4)
+    assert (first.images != other.images).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("count", [1, 7, 251])
+def test_an_image_does_not_depend_on_how_many_are_drawn(count):
+    few, many = load("shapes", "test", count=count), load("shapes", "test", count=260)
+    assert torch.equal(few.images, many.images[:count])
+    assert torch.equal(few.labels, many.labels[:count])
+
+
+def test_no_scene_is_in_two_splits_or_under_two_seeds():
+    scenes = [shapes.sample(200, seed, split) for seed in (0, 1, 2) for split in ("train", "validation", "test")]
+    seeds = torch.cat([s.noise_seed for s in scenes])
+    radii = torch.cat([s.radius for s in scenes]).double() + torch.cat([s.phase for s in scenes]).double()
+    assert len(seeds.unique()) == len(seeds)
+    assert len(radii.unique()) > 0.99 * len(radii)
+
+
+def test_classes_are_balanced_and_named_after_shape_and_texture():
+    images = load("shapes", "validation", count=100)
+    assert images.labels.bincount().tolist() == [10] * 10
+    assert images.classes[5] == "level triangle"
+    assert len(set(images.classes)) == 10
+
+
+def test_a_whole_pixel_shift_moves_every_pixel():
+    scenes = shapes.sample(60)
+    still, _ = shapes.render(scenes, noise=0)
+    for dy, dx in ((1, 0), (0, 1), (-2, 3)):
+        moved, _ = shapes.render(scenes, shift=(dy, dx), noise=0)
+        torch.testing.assert_close(interior(moved), interior(still.roll((dy, dx), (2, 3))), atol=1e-4, rtol=0)
+
+
+def test_fractions_of_a_pixel_add_up_and_differ_from_none():
+    """Moving the scene itself by half a pixel and rendering with the other half is a shift by one pixel."""
+    scenes = shapes.sample(20)
+    half = torch.tensor([0.5, 0.5])
+    once, _ = shapes.render(scenes, shift=(0.5, 0.5), noise=0)
+    whole, _ = shapes.render(scenes, shift=(1.0, 1.0), noise=0)
+    fields = {name: getattr(scenes, name) for name in scenes.__dataclass_fields__}
+    phase = (scenes.waves * half).sum(-1)
+    fields.update(
+        centre=scenes.centre + half,
+        stroke_ends=scenes.stroke_ends + half,
+        wave_phase=scenes.wave_phase - phase,
+    )
+    displaced = shapes.Scenes(**fields)
+    torch.testing.assert_close(shapes.render(displaced, noise=0)[0], once, atol=1e-4, rtol=0)
+    torch.testing.assert_close(shapes.render(displaced, shift=(0.5, 0.5), noise=0)[0], whole, atol=1e-4, rtol=0)
+    assert (once - whole).abs().mean() > 0.01
+
+
+def test_each_image_can_have_its_own_shift():
+    scenes = shapes.sample(3)
+    shifts = torch.tensor([[0.0, 0.0], [0.25, -1.0], [2.0, 0.5]])
+    together, _ = shapes.render(scenes, shift=shifts)
+    for i in range(3):
+        alone, _ = shapes.render(scenes[i : i + 1], shift=tuple(shifts[i].tolist()))
+        torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
+
+
+def test_the_noise_belongs_to_the_pixels_and_has_the_deviation_it_is_given():
+    scenes = shapes.sample(50)
+    clean, _ = shapes.render(scenes, noise=0)
+    noisy, _ = shapes.render(scenes, noise=0.02)
+    unclipped = (clean > 0.15) & (clean < 0.85)
+    noise = torch.where(unclipped, noisy - clean, 0)
+    assert noise[unclipped].std().item() == pytest.approx(0.02, rel=0.02)
+    shift = (0.4, 1.7)
+    moved = shapes.render(scenes, shift, noise=0.02)[0] - shapes.render(scenes, shift, noise=0)[0]
+    inside = unclipped & (moved + noisy > 0.3) & (moved + noisy < 1.5) & (shapes.render(scenes, shift, 0)[0] < 0.85)
+    inside &= shapes.render(scenes, shift, 0)[0] > 0.15
+    torch.testing.assert_close(moved[inside], noise[inside], atol=1e-5, rtol=0)
+
+
+def test_the_background_is_the_sum_of_its_plane_waves():
+    """Written out pixel by pixel in double precision, away from the object and the strokes."""
+    scenes = shapes.sample(1, seed=5)
+    image, coverage = shapes.render(scenes, noise=0)
+    y, x = torch.meshgrid(*2 * (torch.arange(32, dtype=torch.float64) + 0.5,), indexing="ij")
+    expected = scenes.ground[0, :, None, None].double().expand(3, 32, 32).clone()
+    for k in range(scenes.waves.shape[1]):
+        angle = scenes.waves[0, k, 0] * y + scenes.waves[0, k, 1] * x + scenes.wave_phase[0, k]
+        expected += scenes.wave_colour[0, k, :, None, None] * angle.cos()
+    agree = ((image[0] - expected.clamp(0, 1)).abs() < 1e-4).all(0)
+    assert not agree[coverage[0] > 0.5].any()
+    assert agree.float().mean() > 0.4
+
+
+def test_masks_are_the_visible_part_of_the_object():
+    images = load("shapes", "train", count=200)
+    scenes = shapes.sample(200)
+    _, coverage = shapes.render(scenes)
+    assert torch.equal(images.masks > 0, coverage >= 0.5)
+    assert torch.equal(images.masks.amax((1, 2)).long(), scenes.labels // 2 + 1)
+    assert (coverage >= 0).all()
+    assert (coverage <= 1).all()
+
+
+def test_the_areas_of_unhidden_shapes_are_those_of_geometry():
+    scenes = shapes.sample(100, position_sigma=0)
+    fields = {name: getattr(scenes, name) for name in scenes.__dataclass_fields__}
+    bare = shapes.Scenes(**(fields | {"stroke_front": torch.zeros_like(scenes.stroke_front)}))
+    area = shapes.render(bare)[1].sum((1, 2)) / scenes.radius**2
+    side = 2 * 0.6 * 1.5 * 2 / math.sqrt(3)  # a regular triangle with inradius 0.6
+    expected = {
+        0: math.pi * 0.95**2,
+        1: (2 * 0.85) ** 2,
+        2: math.sqrt(3) / 4 * (side * 1.0) ** 2,
+        3: 4 * 0.36 * 2 - (2 * 0.36) ** 2,
+        4: math.pi * (1.01**2 - 0.47**2),
+    }
+    for shape, value in expected.items():
+        assert area[scenes.labels // 2 == shape].mean().item() == pytest.approx(value, rel=0.02), shapes.SHAPES[shape]
+
+
+@pytest.mark.parametrize(("sigma", "deviation"), [(0, 0.0), (1.5, 1.5), ("uniform", 20 / math.sqrt(12))])
+def test_the_position_bias_is_the_deviation_of_the_centres(sigma, deviation):
+    scenes = shapes.sample(4000, position_sigma=sigma)
+    assert scenes.centre.std(0).tolist() == pytest.approx([deviation] * 2, rel=0.05)
+    assert scenes.centre.mean(0).tolist() == pytest.approx([16.0] * 2, abs=0.3)
+    assert scenes.centre.min() >= 6
+    assert scenes.centre.max() <= 26
+
+
+def test_the_position_bias_moves_the_object_and_nothing_else():
+    still, moved = shapes.sample(5, position_sigma=0), shapes.sample(5, position_sigma="uniform")
+    for name in still.__dataclass_fields__:
+        if name not in ("size", "centre"):
+            assert torch.equal(getattr(still, name), getattr(moved, name)), name
+
+
+def test_the_texture_stays_near_nyquist_at_every_size():
+    for size in (32, 64):
+        scenes = shapes.sample(500, size=size)
+        frequency = scenes.grating.norm(dim=1) / (2 * math.pi)  # cycles per pixel
+        assert frequency.min() >= 1 / 3.8 - 1e-6
+        assert frequency.max() <= 1 / 2.3 + 1e-6
+        across, down = scenes.grating[:, 1].abs(), scenes.grating[:, 0].abs()
+        assert ((across > down) == (scenes.labels % 2 == 0)).all()
+    assert load("shapes", "test", count=4, size=64).images.shape == (4, 3, 64, 64)
+
+
+def test_an_empty_set_is_a_set():
+    assert load("shapes", "test", count=0).images.shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"position_sigma": -1}, "position_sigma"),
+        ({"position_sigma": "wide"}, "'uniform'"),
+        ({"count": -1}, "count"),
+        ({"size": 8}, "size"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        load("shapes", "train", **options)
