@@ -17,7 +17,7 @@ __all__ = ["is_channels_last", "mix", "pad", "phase_reduce", "select", "spread",
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` is stored channels last and not, as maps of one pixel or channel are, both ways at once."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return x.is_contiguous(memory_format=torch.channels_last) and (x.numel() == 0 or not x.is_contiguous())
 
 
 def pad(x: Tensor, top: int, bottom: int, left: int, right: int, padding_mode: PaddingMode) -> Tensor:
@@ -46,7 +46,8 @@ def select(x: Tensor, index: Tensor, stride: int) -> Tensor:
     row, column, each = index // stride, index % stride, torch.arange(n, device=x.device)
     if is_channels_last(x):
         grid = x.permute(0, 2, 3, 1).view(n, h // stride, stride, w // stride, stride, c)
-        return grid[each, :, row, :, column].permute(0, 3, 1, 2)
+        chosen = grid[each, :, row, :, column].permute(0, 3, 1, 2)
+        return chosen.contiguous(memory_format=torch.channels_last)
     return x.unflatten(3, (w // stride, stride)).unflatten(2, (h // stride, stride))[each, :, :, row, :, column]
 
 
