@@ -14,9 +14,20 @@ from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
 from . import densenet, mobilenet, preact, resnet, segmentation, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
+from .convert import Report, antialias
 from .wrappers import normalized
 
-__all__ = ["ACTIVATIONS", "CATALOGUE", "NAMES", "PLACEMENTS", "Entry", "create", "normalized"]
+__all__ = [
+    "ACTIVATIONS",
+    "CATALOGUE",
+    "NAMES",
+    "PLACEMENTS",
+    "Entry",
+    "Report",
+    "antialias",
+    "create",
+    "normalized",
+]
 
 
 class Entry(NamedTuple):

@@ -1,0 +1,335 @@
+"""Anybody's convolutional network in its anti-aliased form, weights kept: ``antialias(model)``."""
+
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import partial
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import layers
+from ..errors import UsageError, unknown
+from ..layers.base import Downsample, PaddingMode
+from .blocks import PLACEMENTS
+from .trace import after_activation
+
+__all__ = ["Change", "Report", "antialias"]
+
+_STRIDES = (2, 3, 4)
+
+
+class Change(NamedTuple):
+    """One strided module: its name, what it is, and what was done with it or why it was left."""
+
+    name: str
+    what: str
+    note: str
+
+
+@dataclass
+class Report:
+    """What ``antialias`` did: modules ``replaced`` and modules ``left`` as they were."""
+
+    downsample: str
+    replaced: list[Change] = field(default_factory=list)
+    left: list[Change] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.replaced)} replaced with {self.downsample}, {len(self.left)} left"]
+        for mark, changes in (("+", self.replaced), ("-", self.left)):
+            lines += [f"  {mark} {change.name or '(root)'}: {change.what}: {change.note}" for change in changes]
+        return "\n".join(lines)
+
+
+@overload
+def antialias(
+    module: nn.Module,
+    downsample: str | Mapping[str, Any] = ...,
+    placement: str = ...,
+    padding_mode: PaddingMode = ...,
+    *,
+    skip: Collection[str] = ...,
+    keep_stem: bool = ...,
+    example: Tensor | None = ...,
+    inplace: bool = ...,
+    return_report: Literal[False] = ...,
+) -> nn.Module: ...
+@overload
+def antialias(
+    module: nn.Module,
+    downsample: str | Mapping[str, Any] = ...,
+    placement: str = ...,
+    padding_mode: PaddingMode = ...,
+    *,
+    skip: Collection[str] = ...,
+    keep_stem: bool = ...,
+    example: Tensor | None = ...,
+    inplace: bool = ...,
+    return_report: Literal[True],
+) -> tuple[nn.Module, Report]: ...
+def antialias(
+    module: nn.Module,
+    downsample: str | Mapping[str, Any] = "bin-5",
+    placement: str = "act-then-pool",
+    padding_mode: PaddingMode = "reflect",
+    *,
+    skip: Collection[str] = (),
+    keep_stem: bool = False,
+    example: Tensor | None = None,
+    inplace: bool = False,
+    return_report: bool = False,
+) -> nn.Module | tuple[nn.Module, Report]:
+    """Give every strided convolution and pool of ``module`` a downsampling layer; weights stay bit for bit.
+
+    - Strided convolutions (any kernel, groups, dilation) run at stride 1, and the layer follows where ``placement``
+      says. ``act-then-pool`` needs the activation behind the convolution: it is found by ``torch.fx``; where there is
+      none, or the network cannot be traced, the layer follows the convolution itself, and the report says so.
+    - Strided 1 x 1 convolutions get the layer in front: for a linear layer the same function, at a fraction of the cost.
+    - Max-pools become dense max and the layer; with ``pool-then-conv`` the layer alone. Average pools become the layer.
+    - Left as they are: patch embeddings (kernel = stride >= 4: dense windows would cost stride^2 times as much),
+      strides that differ between the axes, strides the layer does not define, and what ``skip`` names. Pools written
+      as function calls inside a ``forward`` are out of reach.
+
+    Output sizes are those of the original at every input size. With ``subsample`` the function does not change, except
+    for average pools and for TensorFlow-style "same" convolutions, whose sampling grid depends on the stride. Names of
+    parameters do not change, so checkpoints of the original load (``strict=False`` for layers that learn). Branches of
+    a residual block choose their grids apart: exact invariance needs the networks of ``aliasing.models``.
+
+    To recover the accuracy of pretrained weights, fine-tune: Zhang's code starts from the original weights and runs
+    the last two thirds of the original schedule (ImageNet: SGD, momentum 0.9, weight decay 1e-4, 60 epochs, learning
+    rate 0.01 divided by 10 every 30), which ended better than training from scratch. Even without fine-tuning,
+    re-estimate the batch-norm statistics: one pass over training images in ``train()`` mode without gradients.
+
+    Args:
+        module: any network; it is copied first, unless ``inplace``.
+        downsample: name of a layer, or a mapping with its ``name`` and options.
+        placement: one of ``aliasing.models.PLACEMENTS``.
+        padding_mode: of the layers.
+        skip: names of modules to leave, or patterns such as ``"features.*"``.
+        keep_stem: leave the first strided convolution, as Zhang and Vasconcelos et al. do in ResNets.
+        example: an input, needed only by layers that learn, to count the channels of pools; zeros of
+            (1, 3, 224, 224) unless given.
+        inplace: change ``module`` itself.
+        return_report: return the report too.
+
+    Raises:
+        UsageError: unknown names, or nothing was replaced.
+    """
+    options = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
+    name = options.pop("name", None)
+    if name not in layers.NAMES:
+        raise unknown("downsampling layer", name, layers.NAMES)
+    if placement not in PLACEMENTS:
+        raise unknown("placement", placement, PLACEMENTS)
+    network = module if inplace else deepcopy(module)
+    job = _Job(name, {"padding_mode": padding_mode, **options}, placement)
+    job.run(network, tuple(skip), keep_stem, example)
+    if not job.report.replaced:
+        raise UsageError(f"nothing to anti-alias in {type(module).__name__}: {job.report}")
+    return (network, job.report) if return_report else network
+
+
+class _Job:
+    """One conversion: the layer to put in, and the report that grows."""
+
+    def __init__(self, name: str, options: dict[str, Any], placement: str) -> None:
+        self.name, self.options, self.placement = name, options, placement
+        self.report = Report(name)
+
+    def run(self, network: nn.Module, skip: tuple[str, ...], keep_stem: bool, example: Tensor | None) -> None:
+        existing = {id(part) for m in network.modules() if isinstance(m, Downsample) for part in m.modules()}
+        strided = [
+            (name, part)
+            for name, part in network.named_modules()
+            if id(part) not in existing and _stride(part) != (1, 1)
+        ]
+        convolutions = [part for _, part in strided if isinstance(part, nn.Conv2d)]
+        behind = after_activation(network, convolutions) if self.placement == "act-then-pool" else {}
+        channels = _count_channels(network, [part for _, part in strided], example) if self._learns() else {}
+        for name, part in strided:
+            why = _why_left(part)
+            if any(name == pattern or fnmatch(name, pattern) for pattern in skip):
+                why = "named in skip"
+            elif keep_stem and convolutions and part is convolutions[0]:
+                why = "stem, kept on request"
+            if why is None:
+                try:
+                    layer = self._layer(part, channels.get(part, 1))
+                except UsageError as error:
+                    why = str(error)
+            what = _describe(part)
+            if why is not None:
+                self.report.left.append(Change(name, what, why))
+            elif isinstance(part, nn.Conv2d):
+                self.report.replaced.append(Change(name, what, self._convolution(part, layer, behind.get(part))))
+            elif isinstance(part, nn.MaxPool2d) and self.placement != "pool-then-conv":
+                self.report.replaced.append(Change(name, what, self._max(part, layer)))
+            else:
+                network.set_submodule(name, _Instead(part, layer))
+                self.report.replaced.append(Change(name, what, "the layer alone"))
+
+    def _learns(self) -> bool:
+        return layers.CATALOGUE[self.name].parameters
+
+    def _layer(self, part: nn.Module, channels: int) -> Downsample:
+        if isinstance(part, nn.Conv2d):
+            channels = part.in_channels if self._in_front(part) else part.out_channels
+        layer = layers.create(self.name, channels, _stride(part)[0], **self.options)
+        weight = next(part.parameters(), None)
+        return layer.train(part.training) if weight is None else layer.train(part.training).to(weight.device)
+
+    def _in_front(self, conv: nn.Conv2d) -> bool:
+        if conv.kernel_size == (1, 1):
+            return True
+        return self.placement == "pool-then-conv" and _keeps_size(conv)
+
+    def _convolution(self, conv: nn.Conv2d, layer: Downsample, place: tuple[str, nn.Module] | None) -> str:
+        in_front = self._in_front(conv)
+        conv.stride = (1, 1)
+        if in_front and not hasattr(conv, "down_before"):
+            _before(conv, layer)
+            return "layer, then the convolution at stride 1"
+        if place is not None:
+            side, target = place
+            if side == "after" and not hasattr(target, "down"):
+                _after(target, layer)
+                return "stride 1, layer after the activation"
+            if side == "before" and not hasattr(target, "down_before"):
+                _before(target, layer)
+                return "stride 1, layer after the activation"
+        _after(conv, layer)
+        reason = {
+            "conv-then-pool": "",
+            "act-then-pool": " (no activation found behind it)",
+            "pool-then-conv": " (in front it would change the size)",
+        }
+        return "stride 1, layer after the convolution" + reason[self.placement]
+
+    def _max(self, pool: nn.MaxPool2d, layer: Downsample) -> str:
+        if pool.ceil_mode:
+            pool.register_forward_pre_hook(partial(_complete, stride=_stride(pool)[0]))
+            pool.ceil_mode = False
+        pool.stride = 1
+        _after(pool, layer)
+        return "dense max, then the layer"
+
+
+class _Instead(nn.Module):
+    """The layer in place of a pool: sampled around the centres of its windows, with the pool's output size."""
+
+    def __init__(self, pool: nn.Module, layer: Downsample) -> None:
+        super().__init__()
+        self.down = layer
+        self.kernel, self.padding = _pair(pool.kernel_size), _pair(pool.padding)
+        self.dilation, self.ceil_mode = _pair(getattr(pool, "dilation", 1)), bool(pool.ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Half the size, or whatever the pool's was."""
+        stride = self.down.stride
+        for axis in (0, 1):
+            kernel = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            n, padding = x.shape[2 + axis], self.padding[axis]
+            out = _pooled(n, kernel, stride, padding, self.ceil_mode)
+            start = max(0, (kernel - 1) // 2 - padding)
+            # The layer returns ceil(length / stride); lengths that give `out` are (out - 1) stride + 1 to out stride.
+            length = min(max(n - start, (out - 1) * stride + 1), out * stride)
+            index = torch.arange(start, start + length, device=x.device).clamp(max=n - 1)
+            if length != n:
+                x = x.index_select(2 + axis, index)
+        return self.down(x)
+
+
+def _after(target: nn.Module, layer: Downsample) -> None:
+    target.down = layer
+    target.register_forward_hook(_apply_after)
+
+
+def _before(target: nn.Module, layer: Downsample) -> None:
+    target.down_before = layer
+    target.register_forward_pre_hook(_apply_before)
+
+
+def _apply_after(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return module.down(output)  # type: ignore[operator]
+
+
+def _apply_before(module: nn.Module, inputs: tuple) -> tuple:
+    return (module.down_before(inputs[0]), *inputs[1:])  # type: ignore[operator]
+
+
+def _complete(pool: nn.MaxPool2d, inputs: tuple, stride: int) -> tuple:
+    """Extend the map at the right and bottom as far as a ``ceil_mode`` pool would reach."""
+    (x,) = inputs
+    extra = []
+    for axis in (1, 0):
+        kernel = _pair(pool.dilation)[axis] * (_pair(pool.kernel_size)[axis] - 1) + 1
+        n, padding = x.shape[2 + axis], _pair(pool.padding)[axis]
+        dense = n + 2 * padding - kernel + 1
+        extra += [0, max(0, (_pooled(n, kernel, stride, padding, True) - 1) * stride + 1 - dense)]
+    return (F.pad(x, extra, value=float("-inf")) if any(extra) else x,)
+
+
+def _pooled(n: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """Output length of a pool; in ``ceil_mode`` no window may start beyond the map."""
+    free = n + 2 * padding - kernel
+    if not ceil_mode:
+        return free // stride + 1
+    out = -(-free // stride) + 1
+    return out - 1 if (out - 1) * stride >= n + padding else out
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _stride(part: nn.Module) -> tuple[int, int]:
+    """The stride of a convolution or pool, (1, 1) of anything else."""
+    if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        return _pair(part.stride)
+    return (1, 1)
+
+
+def _keeps_size(conv: nn.Conv2d) -> bool:
+    """Whether at stride 1 the output is as large as the input."""
+    if isinstance(conv.padding, str):
+        return conv.padding == "same"
+    reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+    return [2 * p for p in conv.padding] == reach
+
+
+def _why_left(part: nn.Module) -> str | None:
+    """Why a strided module is left as it is, or ``None``."""
+    stride = _stride(part)
+    if stride[0] != stride[1]:
+        return "its strides differ between the axes"
+    if isinstance(part, nn.Conv2d) and part.kernel_size == stride and stride[0] >= 4:
+        return "patch embedding: dense windows would cost stride^2 times as much"
+    if stride[0] not in _STRIDES:
+        return f"strides are supported up to {_STRIDES[-1]}"
+    if isinstance(part, nn.MaxPool2d) and part.return_indices:
+        return "its indices are used"
+    return None
+
+
+def _describe(part: nn.Module) -> str:
+    kernel = "x".join(map(str, _pair(part.kernel_size)))
+    return f"{type(part).__name__} {kernel} stride {'x'.join(map(str, _stride(part)))}"
+
+
+def _count_channels(network: nn.Module, parts: list[nn.Module], example: Tensor | None) -> dict[nn.Module, int]:
+    """Channels that arrive at each of ``parts``, counted in one forward pass."""
+    counts: dict[nn.Module, int] = {}
+    hooks = [part.register_forward_pre_hook(lambda m, x: counts.update({m: x[0].shape[1]})) for part in parts]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, 224, 224) if example is None else example)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return counts
