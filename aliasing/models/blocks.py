@@ -46,7 +46,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 def is_plain(layer: nn.Module | None) -> bool:
     """Whether ``layer`` only drops pixels, so that it may be merged with the stride of the operation before it."""
-    return isinstance(layer, layers.Blur) and layer.taps == (1.0,)
+    return isinstance(layer, layers.Blur) and layer.taps == (1.0,) and layer.weight is None
 
 
 class Convolution(nn.Conv2d):

@@ -88,7 +88,7 @@ def antialias(
     - Strided convolutions (any kernel, groups, dilation) run at stride 1, and the layer follows where ``placement``
       says. ``act-then-pool`` needs the activation behind the convolution: it is found by ``torch.fx``; where there is
       none, or the network cannot be traced, the layer follows the convolution itself, and the report says so.
-    - Strided 1 x 1 convolutions get the layer in front: for a linear layer the same function, at a fraction of the cost.
+    - Strided 1 x 1 convolutions get the layer in front: for a linear layer the same function, and cheaper.
     - Max-pools become dense max and the layer; with ``pool-then-conv`` the layer alone. Average pools become the layer.
     - Left as they are: patch embeddings (kernel = stride >= 4: dense windows would cost stride^2 times as much),
       strides that differ between the axes, strides the layer does not define, and what ``skip`` names. Pools written
