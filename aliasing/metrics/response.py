@@ -1,0 +1,82 @@
+"""What a downsampling layer does to waves and edges, measured on the layer itself (grabinski2023, section 3.9)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+
+__all__ = ["Leakage", "frequency_response", "leakage", "step_overshoot"]
+
+
+class Leakage(NamedTuple):
+    """Share of the energy of a cosine that a layer returns.
+
+    Attributes:
+        frequency: cycles per pixel (F,), 0 to 0.5.
+        energy: mean square of the output over mean square of the input (F,), averaged over phases.
+        stopped: (F,) whether the frequency lies above the Nyquist frequency of the output, where all is alias.
+    """
+
+    frequency: Tensor
+    energy: Tensor
+    stopped: Tensor
+
+
+def leakage(
+    layer: nn.Module, stride: int = 2, size: int = 64, half_bin: bool = False, channels: int = 1, phases: int = 4
+) -> Leakage:
+    """Energy that a layer passes of horizontal cosines, on the bins of the Fourier transform or half-way between.
+
+    On the bins the cosine is periodic in the map; between them it is not, and what a "perfect" cut of the periodic
+    spectrum lets through is spectral leakage. Each frequency is averaged over ``phases`` offsets of a quarter cycle.
+    """
+    bins = torch.arange(1, size // 2, dtype=torch.float64) + (0.5 if half_bin else 0.0)
+    position = torch.arange(size, dtype=torch.float64)
+    offsets = 2 * torch.pi * torch.arange(phases, dtype=torch.float64) / (2 * phases)
+    waves = torch.cos(2 * torch.pi * bins[:, None, None] * position / size + offsets[:, None])
+    maps = waves.flatten(0, 1)[:, None, None, :].expand(-1, channels, size, -1)
+    response = _apply(layer, maps)
+    energy = response.square().mean((1, 2, 3)) / maps.square().mean((1, 2, 3))
+    return Leakage(bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * stride))
+
+
+def frequency_response(layer: nn.Module, stride: int = 2, size: int = 32, channels: int = 1) -> Tensor:
+    """Amplitude gain (size, size) of a layer for every on-bin complex plane wave, frequencies as in ``fftfreq``.
+
+    Root mean square of the output for a wave of unit amplitude, linearity assumed: that of a filter followed by
+    subsampling is the magnitude of the filter's transfer function. One or all channels alike.
+    """
+    if size % stride:
+        raise UsageError(f"size must be a multiple of the stride {stride}, got {size}")
+    position = torch.arange(size, dtype=torch.float64) / size
+    gains = []
+    for row in range(size):
+        angle = 2 * torch.pi * (row * position[None, :, None] + torch.arange(size)[:, None, None] * position)
+        real, imaginary = (
+            _apply(layer, part[:, None].expand(-1, channels, -1, -1)) for part in (angle.cos(), angle.sin())
+        )
+        gains.append((real.square() + imaginary.square()).mean((1, 2, 3)).sqrt())
+    return torch.stack(gains)
+
+
+def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1) -> tuple[float, float]:
+    """By how much the response to a step edge from 0 to 1 exceeds 1 and falls below 0, as fractions of the step.
+
+    The edge is vertical, one quarter to three quarters of the width are 1, and the largest value over all positions
+    of the edge within two pixels counts.
+    """
+    column = torch.arange(size)
+    edges = torch.stack([((column >= size // 4 + k) & (column < 3 * size // 4 + k)).double() for k in range(2)])
+    response = _apply(layer, edges[:, None, None, :].expand(-1, channels, size, -1))
+    return max(0.0, response.max().item() - 1), max(0.0, -response.min().item())
+
+
+def _apply(layer: nn.Module, maps: Tensor) -> Tensor:
+    """The layer's answer in float64 if it can, whatever precision its parameters have."""
+    weights = next((p for p in layer.parameters()), None)
+    with torch.no_grad():
+        if weights is not None:
+            maps = maps.to(weights.device, weights.dtype)
+        return layer(maps.contiguous()).double().cpu()

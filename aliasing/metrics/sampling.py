@@ -1,0 +1,132 @@
+"""Maximum-sampling bias: how often downsampling takes the maximum of its window (Saha and Gokhale 2025).
+
+The published definition for operators that blend pixels is not known to us, so there are three, always named
+(our choices): exact, nearest and weight.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..layers.adaptive import TIPS
+from .estimate import Estimate
+from .sites import Sample, sampled, sites
+
+__all__ = ["MaxSamplingBias", "max_sampling_bias", "mean_bias", "window_weights", "windows"]
+
+
+class MaxSamplingBias(NamedTuple):
+    """Shares of the windows (aligned stride x stride blocks) of a site; intervals over images.
+
+    Constant windows, frequent behind a ReLU, would count for every operator and are left out of all but ``constant``.
+
+    Attributes:
+        exact: the output is the maximum, up to 1e-6 of the largest magnitude of the map.
+        nearest: the sample of the window that is nearest to the output is the maximum; a tie does not count.
+        weight: the sample with the largest weight is the maximum; ``None`` unless the output is a weighted sum over
+            the window alone (subsampling, polyphase selections and mixtures, average pooling). A tie does not count.
+        constant: windows without a maximum, among all windows.
+    """
+
+    exact: Estimate
+    nearest: Estimate
+    weight: Estimate | None
+    constant: Estimate
+
+
+def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, MaxSamplingBias]:
+    """Maximum-sampling bias of every downsampling site of ``model``, by site, on (N, 3, H, W) images.
+
+    The window is that of the map the site samples: behind the dense max of a VGG, behind the convolution of a strided
+    convolution. Bottom and right windows that the map does not fill are skipped.
+    """
+    counts: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
+    for batch in sampled(model, images, batch_size):
+        seen: dict[str, Tensor] = {}
+        for sample in batch:  # a site that is used twice in one pass adds up, image by image
+            own = _counts(model, sample)
+            seen[sample.site] = seen[sample.site] + own if sample.site in seen else own
+        for site, own in seen.items():
+            counts[site].append(own)
+    return {site: _bias(torch.cat(parts)) for site, parts in counts.items() if parts}
+
+
+def mean_bias(biases: dict[str, MaxSamplingBias], definition: str = "nearest") -> float:
+    """Mean of one definition over all the sites of a network; NaN where a site has no such value."""
+    if definition not in MaxSamplingBias._fields:
+        raise UsageError(f"definition must be one of {', '.join(MaxSamplingBias._fields)}, got {definition!r}")
+    values = [getattr(bias, definition) for bias in biases.values()]
+    return sum(float("nan") if value is None else value.value for value in values) / len(values)
+
+
+def windows(x: Tensor, stride: int) -> Tensor:
+    """Aligned windows (N, C, H // stride, W // stride, stride**2) of a map (N, C, H, W), row by row."""
+    height, width = (side // stride * stride for side in x.shape[-2:])
+    blocks = x[:, :, :height, :width].unfold(2, stride, stride).unfold(3, stride, stride)
+    return blocks.flatten(4)
+
+
+def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
+    """Weights of the samples of each window in the output, shaped like ``windows(sample.x)``, or ``None``.
+
+    They are read off the operator itself, on the grid it chose for ``sample.x``: the response to the indicator of
+    each position. ``None`` if it is no weighted sum (max pooling) or reaches beyond the window (filters).
+    """
+    x, stride = sample.x, sample.stride
+    rows, columns = x.shape[2] // stride, x.shape[3] // stride
+    layer = model.get_submodule(sample.site)
+    if isinstance(layer, TIPS):  # its weights depend on the input; the indicators would have their own
+        return layer.tau(layer.psi(layer.complete(x)))[:, :, None, None].expand(-1, -1, rows, columns, -1)
+    parity = (torch.arange(x.shape[2])[:, None] // stride + torch.arange(x.shape[3]) // stride) % 2
+    board = parity.to(x).expand_as(x)
+    answer, squares = (
+        part[:, :, :rows, :columns] for part in (sample.operator(board), board[:, :, ::stride, ::stride])
+    )
+    if not torch.allclose(answer, squares):
+        return None
+    responses = []
+    for row in range(stride):
+        for column in range(stride):
+            indicator = torch.zeros_like(x)
+            indicator[:, :, row::stride, column::stride] = 1
+            responses.append(sample.operator(indicator)[:, :, :rows, :columns])
+    weights = torch.stack(responses, -1)
+    return weights if torch.allclose(weights.sum(-1), torch.ones_like(weights[..., 0])) else None
+
+
+def _counts(model: nn.Module, sample: Sample) -> Tensor:
+    """Per image (N, 5): windows, constant ones, and hits by each definition; NaN hits where there are no weights."""
+    blocks = windows(sample.x, sample.stride)
+    y = sample.y[:, :, : blocks.shape[2], : blocks.shape[3], None]
+    top = blocks.amax(-1, keepdim=True)
+    uneven = (top > blocks.amin(-1, keepdim=True))[..., 0]
+    is_top = blocks == top
+    tolerance = 1e-6 * sample.x.abs().amax((1, 2, 3)).view(-1, 1, 1, 1, 1)
+    exact = (y - top).abs() <= tolerance
+    gap = (blocks - y).abs()
+    other = gap.masked_fill(is_top, torch.inf).amin(-1, keepdim=True)
+    nearest = (y - top).abs() < other
+    hits = [exact[..., 0], nearest[..., 0]]
+    weights = window_weights(model, sample)
+    if weights is not None:
+        best = weights.amax(-1, keepdim=True)
+        leading = weights >= best - 1e-6
+        hits.append((leading.sum(-1) == 1) & (leading & is_top).any(-1))
+    columns = [torch.ones_like(uneven), ~uneven, *(hit & uneven for hit in hits)]
+    sums = [column.sum((1, 2, 3)).double().cpu() for column in columns]
+    if weights is None:
+        sums.append(torch.full_like(sums[0], torch.nan))
+    return torch.stack(sums, 1)
+
+
+def _bias(counts: Tensor) -> MaxSamplingBias:
+    total, constant, exact, nearest, weight = counts.unbind(1)
+    uneven = total - constant
+    return MaxSamplingBias(
+        Estimate.ratio(exact, uneven),
+        Estimate.ratio(nearest, uneven),
+        None if weight.isnan().any() else Estimate.ratio(weight, uneven),
+        Estimate.ratio(constant, total),
+    )

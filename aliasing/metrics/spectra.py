@@ -1,0 +1,101 @@
+"""How much of a map cannot survive its downsampling: alias-able energy, alias error, radial spectra."""
+
+from collections.abc import Callable
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .estimate import Estimate
+from .sites import Sample, sampled, sites
+
+__all__ = ["alias_energy", "alias_error", "aliasable", "ideal", "radial_spectrum"]
+
+
+def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
+    """Alias-able energy in front of every downsampling site, as a fraction, by site (grabinski2023 section 3.9, 1).
+
+    The share of the energy, without the mean, at frequencies that the sampling grid cannot hold; mean over images.
+    """
+    return _per_site(model, images, lambda sample: aliasable(sample.x, sample.stride), batch_size)
+
+
+def alias_error(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
+    """Relative l1 distance of each site's output from ideal downsampling of the same map, by site; mean over images.
+
+    ``||D(X) - P(X)||_1 / ||P(X)||_1`` (our choice for Grabinski et al.'s measure). Filters of even length sample half
+    a pixel further than the ideal, which counts as error too.
+    """
+
+    def error(sample: Sample) -> Tensor:
+        target = ideal(sample.x, sample.stride)
+        return (sample.y - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
+
+    return _per_site(model, images, error, batch_size)
+
+
+def aliasable(x: Tensor, stride: int) -> Tensor:
+    """Share (N,) of the energy of maps (N, C, H, W) above the Nyquist frequency of the grid of every stride-th pixel.
+
+    Counted is ``max(|k1| / H, |k2| / W) > 1 / (2 stride)``, without the mean on either side; a constant map scores 0.
+    """
+    energy = torch.fft.fft2(x).abs().square().sum(1)
+    energy[:, 0, 0] = 0
+    rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
+    # A hair above the limit, so that rounding never counts the Nyquist frequency itself.
+    beyond = torch.maximum(rows[:, None], columns[None, :]) > 1 / (2 * stride) + 1e-6
+    total = energy.sum((1, 2))
+    # What rounding leaves of the transform of a constant is no energy.
+    floor = torch.finfo(x.dtype).eps ** 2 * x.square().sum((1, 2, 3)) * x.shape[2] * x.shape[3] * 100
+    share = (energy * beyond).sum((1, 2)) / total.clamp(min=torch.finfo(x.dtype).tiny)
+    return torch.where(total > floor, share, 0.0)
+
+
+def ideal(x: Tensor, stride: int) -> Tensor:
+    """Ideal downsampling of maps (N, C, H, W): keep the spectrum below the new Nyquist frequency, sample at 0, s, ...
+
+    The corrected FLC crop (grabinski2023 section 3.5), for any stride; constants stay constant. At even output
+    sizes the Nyquist frequency is kept on its negative side alone, as published, and the real part taken.
+    """
+    spectrum = torch.fft.fft2(x, norm="forward")
+    for axis in (2, 3):
+        length = x.shape[axis]
+        kept = ceil(length / stride)
+        frequencies = torch.arange(kept, device=x.device)
+        frequencies = torch.where(frequencies < (kept + 1) // 2, frequencies, frequencies - kept)
+        spectrum = spectrum.index_select(axis, frequencies % length)
+    return torch.fft.ifft2(spectrum, norm="forward").real
+
+
+def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]:
+    """Frequencies (B,) in cycles per pixel and the mean of ``log |F|**2`` (B,) over annuli, images and channels.
+
+    Annuli of equal width from 0 to 0.5; by default half as many as the shorter side has pixels. The mean itself, and
+    the corners beyond 0.5, are left out; powers below 1e-20 count as 1e-20.
+    """
+    height, width = x.shape[-2:]
+    bins = min(height, width) // 2 if bins is None else bins
+    if bins < 1:
+        raise UsageError(f"bins must be at least 1, got {bins}")
+    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().clamp(min=1e-20).log().mean((0, 1))
+    rows, columns = (torch.fft.fftfreq(side, device=x.device, dtype=torch.float64) for side in (height, width))
+    radius = (rows[:, None].square() + columns[None, :].square()).sqrt()
+    inside = (radius > 0) & (radius <= 0.5)
+    index = (radius[inside] * 2 * bins - 1e-9).long()
+    sums = torch.zeros(bins, dtype=torch.float64, device=x.device).index_add_(0, index, power[inside])
+    centres = (torch.arange(bins, dtype=torch.float64, device=x.device) + 0.5) / (2 * bins)
+    return centres, sums / torch.bincount(index, minlength=bins)
+
+
+def _per_site(
+    model: nn.Module, images: Tensor, measure: Callable[[Sample], Tensor], batch_size: int
+) -> dict[str, Estimate]:
+    """Mean over images of ``measure(sample)`` (N,); a site that is used twice in one pass counts with its mean."""
+    values: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
+    for batch in sampled(model, images, batch_size):
+        for site, parts in values.items():
+            own = [measure(sample).double().cpu() for sample in batch if sample.site == site]
+            if own:
+                parts.append(torch.stack(own).mean(0))
+    return {site: Estimate.mean(torch.cat(parts)) for site, parts in values.items() if parts}
