@@ -4,15 +4,21 @@ Phase ``p = stride * i + j`` of ``x`` is ``x[..., i::stride, j::stride]``. All f
 the stride divides.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError
 from ._matrices import pad_index
 from .base import PaddingMode
 
-__all__ = ["is_channels_last", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
+__all__ = ["by_chunks", "is_channels_last", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
+
+
+CHUNK = 2**20  # values that a CPU works on at a time, so that intermediate maps stay in its cache
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -30,14 +36,49 @@ def pad(x: Tensor, top: int, bottom: int, left: int, right: int, padding_mode: P
     channels_last = is_channels_last(x)
     height, width = x.shape[2:]
     reach = {"reflect": 1, "circular": 0}.get(padding_mode)
-    if reach is None or (max(top, bottom) + reach <= height and max(left, right) + reach <= width):
-        mode = "constant" if padding_mode == "zeros" else padding_mode
-        x = F.pad(x, (left, right, top, bottom), mode=mode)
-    else:
+    if reach is not None and (max(top, bottom) + reach > height or max(left, right) + reach > width):
         rows, _ = pad_index(height, top, bottom, padding_mode)
         columns, _ = pad_index(width, left, right, padding_mode)
         x = x.index_select(2, rows.to(x.device)).index_select(3, columns.to(x.device))
+    elif padding_mode == "circular":
+        return _Wrap.apply(x, top, bottom, left, right)
+    else:
+        x = F.pad(x, (left, right, top, bottom), mode="constant" if padding_mode == "zeros" else padding_mode)
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+
+class _Wrap(torch.autograd.Function):
+    """Circular padding. Written out because the built-in one forgets the memory format and has a slow gradient."""
+
+    @staticmethod
+    def forward(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+        n, c, h, w = x.shape
+        memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+        y = torch.empty(
+            (n, c, top + h + bottom, left + w + right), dtype=x.dtype, device=x.device, memory_format=memory_format
+        )
+        y[:, :, top : top + h, left : left + w] = x
+        y[:, :, top : top + h, :left] = x[:, :, :, w - left :]
+        y[:, :, top : top + h, left + w :] = x[:, :, :, :right]
+        y[:, :, :top] = y[:, :, h : h + top]
+        y[:, :, top + h :] = y[:, :, top : top + bottom]
+        return y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, ctx.top, ctx.bottom, ctx.left, ctx.right = inputs
+        ctx.size = x.shape[2:]
+
+    @staticmethod
+    def backward(ctx, grad):
+        (h, w), top, bottom, left, right = ctx.size, ctx.top, ctx.bottom, ctx.left, ctx.right
+        grad = grad.clone()
+        grad[:, :, h : h + top] += grad[:, :, :top]
+        grad[:, :, top : top + bottom] += grad[:, :, top + h :]
+        grad = grad[:, :, top : top + h]
+        grad[:, :, :, w : w + left] += grad[:, :, :, :left]
+        grad[:, :, :, left : left + right] += grad[:, :, :, left + w :]
+        return grad[:, :, :, left : left + w], None, None, None, None
 
 
 def select(x: Tensor, index: Tensor, stride: int) -> Tensor:
@@ -63,12 +104,12 @@ class _WeightedSlices(torch.autograd.Function):
         return y
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    def setup_context(ctx, inputs, output) -> None:
         x, weights, ctx.size, ctx.stride = inputs
         ctx.save_for_backward(x, weights)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         x, weights = ctx.saved_tensors
         grad_x, grad_weights = torch.zeros_like(x), []
         for k, (view, target) in enumerate(
@@ -97,7 +138,7 @@ def weighted_slices(x: Tensor, weights: Tensor, size: int, stride: int) -> Tenso
         size: side of the window, in pixels.
         stride: distance of the windows, in pixels.
     """
-    return _WeightedSlices.apply(x, weights.to(x.dtype), size, stride)  # type: ignore[no-untyped-call]
+    return _WeightedSlices.apply(x, weights.to(x.dtype), size, stride)
 
 
 def mix(x: Tensor, weights: Tensor, stride: int) -> Tensor:
@@ -110,6 +151,7 @@ def mix(x: Tensor, weights: Tensor, stride: int) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             y = F.conv2d(x.view(1, n * c, h, w), kernel, stride=stride, groups=n * c)
         return y.view(n, c, h // stride, w // stride)
+    weights = weights.movedim(2, 0).contiguous().movedim(0, 2)  # channels side by side, as in channels_last maps
     return weighted_slices(x, weights[..., None, None], stride, stride)
 
 
@@ -150,3 +192,40 @@ def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None 
     if size is not None:
         y = y[:, :, : size[0], : size[1]]
     return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+
+
+def by_chunks(function: Callable[..., Tensor], x: Tensor, *weight: Tensor) -> Tensor:
+    """``function(x, weight)`` of a function that treats images separately, on a CPU a few images at a time.
+
+    The intermediate maps then stay in the cache, and are computed again for the gradient instead of being kept.
+    """
+    images = max(1, CHUNK // max(1, x[:1].numel()))
+    if len(x) <= images or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return function(x, *weight)
+    return _ByChunks.apply(function, images, x, *weight)
+
+
+class _ByChunks(torch.autograd.Function):
+    @staticmethod
+    def forward(function: Callable[..., Tensor], images: int, x: Tensor, *weight: Tensor) -> Tensor:
+        return torch.cat([function(part, *weight) for part in x.split(images)])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.function, ctx.images, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, *weight = ctx.saved_tensors
+        grad_x, grad_weight = torch.empty_like(x), [torch.zeros_like(tensor) for tensor in weight]
+        for part, part_grad, target in zip(*(t.split(ctx.images) for t in (x, grad, grad_x)), strict=True):
+            with torch.enable_grad():
+                inputs = [tensor.detach().requires_grad_() for tensor in (part, *weight)]
+                result = ctx.function(*inputs)
+            of_part, *of_weight = torch.autograd.grad(result, inputs, part_grad)
+            target.copy_(of_part)
+            for total, addend in zip(grad_weight, of_weight, strict=True):
+                total += addend
+        return None, None, grad_x, *grad_weight

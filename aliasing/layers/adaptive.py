@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._phases import is_channels_last, mix, pad, phase_reduce, weighted_slices
+from ._phases import by_chunks, is_channels_last, mix, pad, phase_reduce, weighted_slices
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 
 __all__ = ["DDAC", "TIPS", "regularisers", "tips_inputs"]
@@ -52,8 +52,7 @@ class TIPS(Downsample):
         self.padding_mode: PaddingMode = "reflect" if faithful else padding_mode
         self.faithful = faithful
         self.periodic = not faithful
-        self.psi = _Psi(channels, "zeros" if faithful else padding_mode)
-        self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+        self.tau = _Tau(channels, stride, "zeros" if faithful else padding_mode, faithful)
 
     def complete(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) to sides that the stride divides."""
@@ -61,34 +60,45 @@ class TIPS(Downsample):
         before, after = ((rows, columns), (0, 0)) if self.faithful else ((0, 0), (rows, columns))
         return pad(x, before[0], after[0], before[1], after[1], self.padding_mode)
 
-    def tau(self, psi: Tensor) -> Tensor:
-        """Mixing weights (N, C, stride^2) of the phases, row by row, from psi; in float32 or better."""
-        s, area = self.stride, psi.shape[2] * psi.shape[3] // self.stride**2
-        if self.faithful:
-            cells = F.adaptive_avg_pool2d(psi, s).flatten(2)
-        else:
-            cells = phase_reduce(psi, s) / area
-        cells = cells.to(torch.promote_types(psi.dtype, torch.float32))
-        tau = (cells * self.scale.weight.to(cells.dtype).flatten()[:, None]).softmax(2)
-        return tau.unflatten(2, (s, s)).transpose(2, 3).flatten(2) if self.faithful else tau
-
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
         x = self.complete(x)
-        return mix(x, self.tau(self.psi(x)), self.stride)
+        return mix(x, self.tau(x), self.stride)
 
 
-class _Psi(nn.Conv2d):
-    """ReLU of a depthwise 3 x 3 convolution. A module of its own, so that ``tips_inputs`` can listen to it."""
+class _Tau(nn.Module):
+    """Mixing weights (N, C, stride^2) of the phases, row by row, from completed maps.
 
-    def __init__(self, channels: int, padding_mode: PaddingMode) -> None:
-        super().__init__(channels, channels, 3, groups=channels, bias=False)
-        self.border = padding_mode
+    A module of its own, so that ``tips_inputs`` can listen to it.
+    """
+
+    def __init__(self, channels: int, stride: int, padding_mode: PaddingMode, faithful: bool) -> None:
+        super().__init__()
+        self.stride, self.padding_mode, self.faithful = stride, padding_mode, faithful
+        # Parameters and their initialisation, as in the published layer; ``psi`` and ``mixed`` evaluate them.
+        self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
+        self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.border == "zeros":
-            return F.conv2d(x, self.weight, padding=1, groups=self.groups).relu()
-        return F.conv2d(pad(x, 1, 1, 1, 1, self.border), self.weight, groups=self.groups).relu()
+        return self.weights(by_chunks(lambda part, weight: self.means(self.psi(part, weight)), x, self.filter.weight))
+
+    def psi(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)  # the faster layout for depthwise filters
+        with torch.autocast(x.device.type, enabled=False):
+            x = pad(x, 1, 1, 1, 1, self.padding_mode)
+            return F.conv2d(x, weight.to(x.dtype), groups=len(weight)).relu()
+
+    def means(self, psi: Tensor) -> Tensor:
+        if self.faithful:
+            return F.adaptive_avg_pool2d(psi, self.stride).flatten(2)
+        return phase_reduce(psi, self.stride) / (psi.shape[2] * psi.shape[3] // self.stride**2)
+
+    def weights(self, means: Tensor) -> Tensor:
+        means = means.to(torch.promote_types(means.dtype, torch.float32))
+        tau = (means * self.scale.weight.to(means.dtype).flatten()[:, None]).softmax(2)
+        # Cells are read row by row, phases column by column.
+        return tau.unflatten(2, (self.stride, self.stride)).transpose(2, 3).flatten(2) if self.faithful else tau
 
 
 @contextmanager
@@ -100,9 +110,9 @@ def tips_inputs(network: nn.Module) -> Iterator[list[tuple[TIPS, Tensor]]]:
     losses = [regularisers(layer, x, generator) for layer, x in inputs]
     """
     inputs: list[tuple[TIPS, Tensor]] = []
-    # On psi, because a residual block calls ``sample``, which hooks on the layer would not see.
+    # On tau, because a residual block calls ``sample``, which hooks on the layer would not see.
     hooks = [
-        layer.psi.register_forward_pre_hook(lambda _, args, layer=layer: inputs.append((layer, args[0])))
+        layer.tau.register_forward_pre_hook(lambda _, args, layer=layer: inputs.append((layer, args[0])))
         for layer in network.modules()
         if isinstance(layer, TIPS)
     ]
@@ -152,8 +162,8 @@ def regularisers(
     if shift not in ("circular", "standard"):
         raise unknown("shift", shift, ("circular", "standard"))
     x = layer.complete(x)
-    psi = layer.psi(x)
-    norm = torch.linalg.vector_norm(layer.tau(psi), dim=2)
+    psi = layer.tau.psi(x, layer.tau.filter.weight)
+    norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi)), dim=2)
     if form == "code":
         fm = (1 - norm).mean()
     elif form == "linear":

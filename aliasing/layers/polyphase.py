@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._phases import is_channels_last, pad, phase_reduce, spread, take
+from ._phases import by_chunks, is_channels_last, pad, phase_reduce, spread, take
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 from .blur import Blur
 
 __all__ = ["APS", "LPS", "Polyphase", "PolyphaseUpsample"]
 
 _TAPS = {"rect-2": 2, "tri-3": 3, "bin-4": 4, "bin-5": 5, "bin-6": 6, "bin-7": 7}
-_CHUNK = 2**20  # values squared at a time on a CPU, so that they are summed before they leave the cache
 
 
 class Polyphase(Downsample):
@@ -119,32 +118,27 @@ class APS(Polyphase):
         choose_from: Literal["blurred", "input"] = "blurred",
     ) -> None:
         super().__init__(channels, stride, padding_mode, blur=blur, choose_from=choose_from)
-        if norm != "max":
-            try:
-                norm = float(norm)
-            except ValueError:
-                norm = 0.0
-            if not norm > 0:
-                raise UsageError(f"aps: norm must be a number above 0, inf or 'max', got {norm!r}")
-        self.norm = norm
+        try:
+            # None stands for the largest signed value, which is no norm.
+            self.order = None if norm == "max" else float(norm)
+        except ValueError:
+            self.order = 0.0
+        if self.order is not None and not self.order > 0:
+            raise UsageError(f"aps: norm must be a number above 0, inf or 'max', got {norm!r}")
         self.smallest = smallest
 
     def pick(self, x: Tensor) -> Tensor:
         """Index of the phase of largest (smallest) norm, (N,)."""
         x = x.detach()
-        images = max(1, _CHUNK // max(1, x[:1].numel()))
-        whole = len(x) <= images or x.device.type != "cpu" or torch.compiler.is_compiling()
-        norms = self._norms(x) if whole else torch.cat([self._norms(part) for part in x.split(images)])
+        norms = by_chunks(self._norms, x)
         return norms.argmin(1) if self.smallest else norms.argmax(1)
 
     def _norms(self, x: Tensor) -> Tensor:
         """An increasing function of the norm of each phase, (N, stride^2)."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        if self.norm == "max":
-            return phase_reduce(x, self.stride, largest=True).amax(1)
-        if self.norm == float("inf"):
-            return phase_reduce(x.abs(), self.stride, largest=True).amax(1)
-        power = x.square() if self.norm == 2 else x.abs() if self.norm == 1 else x.abs().pow(self.norm)
+        if self.order is None or self.order == float("inf"):
+            return phase_reduce(x if self.order is None else x.abs(), self.stride, largest=True).amax(1)
+        power = x.square() if self.order == 2 else x.abs().pow(self.order)
         if is_channels_last(power):
             return phase_reduce(power, self.stride).sum(1)
         # Channels first: they add up in the same pass as the rows.
@@ -202,8 +196,7 @@ class LPS(Polyphase):
         """Score of each phase, (N, stride^2), of maps whose sides the stride divides."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         weight, bias, second, shift = (
-            parameter.to(x.dtype)
-            for parameter in (self.first.weight, self.first.bias, self.second.weight, self.second.bias)
+            parameter.to(x.dtype) for module in (self.first, self.second) for parameter in module.parameters()
         )
         s, phase_area = self.stride, x.shape[2] * x.shape[3] // self.stride**2
         with torch.autocast(x.device.type, enabled=False):
