@@ -183,9 +183,7 @@ class _Job:
         return layer.train(part.training) if weight is None else layer.train(part.training).to(weight.device)
 
     def _in_front(self, conv: nn.Conv2d) -> bool:
-        if conv.kernel_size == (1, 1):
-            return True
-        return self.placement == "pool-then-conv" and _keeps_size(conv)
+        return _keeps_size(conv) and (conv.kernel_size == (1, 1) or self.placement == "pool-then-conv")
 
     def _convolution(self, conv: nn.Conv2d, layer: Downsample, place: tuple[str, nn.Module] | None) -> str:
         in_front = self._in_front(conv)
