@@ -78,7 +78,8 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
     rows, columns = x.shape[2] // stride, x.shape[3] // stride
     layer = model.get_submodule(sample.site)
     if isinstance(layer, TIPS):  # its weights depend on the input; the indicators would have their own
-        return layer.tau(layer.psi(layer.complete(x)))[:, :, None, None].expand(-1, -1, rows, columns, -1)
+        tau: Tensor = layer.tau(layer.psi(layer.complete(x)))
+        return tau[:, :, None, None].expand(-1, -1, rows, columns, -1)
     parity = (torch.arange(x.shape[2])[:, None] // stride + torch.arange(x.shape[3]) // stride) % 2
     board = parity.to(x).expand_as(x)
     answer, squares = (

@@ -78,7 +78,10 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
 
 @contextmanager
 def _recording(found: Mapping[str, nn.Module]) -> Iterator[list[Sample]]:
-    """Record every pass through the sites; blocks may call ``sample`` themselves, so hooks alone would miss it."""
+    """Record every pass through the sites; blocks may call ``sample`` themselves, so hooks alone would miss it.
+
+    Maps are copied: activations that work in place would change them before they are looked at.
+    """
     samples: list[Sample] = []
     handles, shadowed = [], []
     try:
@@ -102,7 +105,7 @@ def _recorded(name: str, layer: Downsample, samples: list[Sample]) -> Callable[.
     def sample(x: Tensor, choice: Tensor | None = None) -> Tensor:
         choice = layer.choose(x) if choice is None else choice
         y = original(x, choice)
-        samples.append(Sample(name, layer.stride, x, y, lambda z: original(z, choice)))
+        samples.append(Sample(name, layer.stride, x.clone(), y.clone(), lambda z: original(z, choice)))
         return y
 
     return sample
@@ -116,9 +119,9 @@ def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., 
 
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
-            samples.append(Sample(name, stride, _dense(module, inputs[0]), y, subsample))
+            samples.append(Sample(name, stride, _dense(module, inputs[0]), y.clone(), subsample))
         else:
-            samples.append(Sample(name, stride, inputs[0], y, module.forward))
+            samples.append(Sample(name, stride, inputs[0].clone(), y.clone(), module.forward))
 
     return hook
 
@@ -156,7 +159,7 @@ def _capturing(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     layers = {name: module for name, module in modules.items() if isinstance(module, Downsample)}
     seen: dict[str, Tensor] = {}
     handles = [
-        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y}))
+        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.clone()}))
         for name, module in modules.items()
         if name not in layers
     ]

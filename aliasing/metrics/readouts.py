@@ -1,0 +1,134 @@
+"""Reading a network's layers: linear readouts, and how typical an image is of the training set."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .inference import check_images
+from .sites import outputs
+
+__all__ = ["Readout", "embedding", "fit_readouts", "typicality"]
+
+
+class Readout(nn.Module):
+    """A network cut off behind one layer: global average, standardisation, one linear classifier.
+
+    Takes images, returns logits: every metric of a network applies to it.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, model: nn.Module, layer: str, mean: Tensor, scale: Tensor, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.model, self.layer, self.classifier = model, layer, classifier
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of (N, 3, H, W) images; no gradient reaches the network."""
+        features = next(outputs(self.model, images, [self.layer], len(images)))[self.layer]
+        return self.classifier((_pooled(features) - self.mean) / self.scale)
+
+
+def fit_readouts(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    layers: list[str] | tuple[str, ...],
+    penalty: float = 1e-3,
+    steps: int = 100,
+    batch_size: int = 256,
+) -> dict[str, Readout]:
+    """Train a softmax readout on the global average of each named layer, the network frozen, by layer.
+
+    Our working proposal for the layer-wise readouts of Azulay and Weiss (2019), who do not describe theirs. Convex
+    and deterministic: L-BFGS from zero, cross-entropy plus ``penalty`` times half the squared weights. Give it
+    training images without shift augmentation.
+    """
+    labels = labels.cpu().long()
+    classes = int(labels.max()) + 1
+    readouts = {}
+    for layer, features in _features(model, images, layers, batch_size).items():
+        mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
+        inputs = (features - mean) / scale
+        classifier = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=inputs.device, dtype=inputs.dtype)
+        for parameter in classifier.parameters():
+            nn.init.zeros_(parameter)
+        optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+        optimiser.step(_objective(classifier, optimiser, inputs, labels.to(inputs.device), penalty))
+        readouts[layer] = Readout(model, layer, mean, scale, classifier.requires_grad_(False))
+    return readouts
+
+
+def _objective(
+    classifier: nn.Linear, optimiser: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, penalty: float
+) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        with torch.enable_grad():
+            loss = F.cross_entropy(classifier(inputs), labels) + penalty / 2 * classifier.weight.square().sum()
+            loss.backward()
+        return loss
+
+    return closure
+
+
+def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_size: int = 256) -> Tensor:
+    """Features (N, D) of unit length on the CPU: the global average of ``layer``, or the last linear layer's input."""
+    if layer is not None:
+        return F.normalize(_features(model, images, [layer], batch_size)[layer].cpu(), dim=1)
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    if not linear:
+        raise UsageError(f"{type(model).__name__} has no linear layer; name the layer to take features from")
+    seen: list[Tensor] = []
+    handle = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
+    try:
+        for _ in outputs(model, images, [linear[-1]], batch_size):
+            pass
+    finally:
+        handle.remove()
+    return F.normalize(torch.cat(seen).flatten(1), dim=1)
+
+
+def typicality(
+    model: nn.Module,
+    images: Tensor,
+    training_images: Tensor,
+    neighbours: int = 10,
+    layer: str | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """Mean distance (N,) of each image to its nearest training images; large is atypical.
+
+    Azulay and Weiss (2019) use perceptual similarity to the 10 nearest neighbours; ours is the Euclidean distance of
+    unit-length features of the network itself (``embedding``), 0 to 2.
+    """
+    if not 1 <= neighbours <= len(check_images(training_images)):
+        raise UsageError(f"neighbours must be 1 to {len(training_images)}, got {neighbours}")
+    known = embedding(model, training_images, layer, batch_size)
+    queries = embedding(model, images, layer, batch_size)
+    exact = "donot_use_mm_for_euclid_dist"  # the quick way loses small distances to rounding
+    return torch.cat(
+        [
+            torch.cdist(part, known, compute_mode=exact).topk(neighbours, largest=False).values.mean(1)
+            for part in queries.split(batch_size)
+        ]
+    )
+
+
+def _features(
+    model: nn.Module, images: Tensor, layers: list[str] | tuple[str, ...], batch_size: int
+) -> dict[str, Tensor]:
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    for batch in outputs(model, images, layers, batch_size):
+        for layer, features in batch.items():
+            parts[layer].append(_pooled(features))
+    return {layer: torch.cat(part) for layer, part in parts.items()}
+
+
+def _pooled(features: Tensor) -> Tensor:
+    return features.flatten(2).mean(2) if features.ndim > 2 else features

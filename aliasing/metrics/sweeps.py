@@ -1,0 +1,139 @@
+"""Moving a picture pixel by pixel: probability curves, jaggedness and non-shiftability (Azulay and Weiss 2018, v1)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError, unknown
+from .estimate import Estimate
+from .inference import as_float, check_images, predict
+from .inpainting import BORDERS, PAPER_SIDE, embed
+from .one_pixel import shrink
+from .sites import outputs, sites
+
+__all__ = ["Jaggedness", "crossings", "jaggedness", "non_shiftability", "probability_curves", "vertical_sweep"]
+
+
+class Jaggedness(NamedTuple):
+    """How often the true class enters or leaves the top k between neighbouring positions.
+
+    The published normalisation cannot be recovered; these are the three candidates.
+
+    Attributes:
+        crossings: events summed over all images and positions.
+        images: share of images with at least one event.
+        pairs: share of neighbouring positions with an event; interval over images.
+    """
+
+    crossings: int
+    images: Estimate
+    pairs: Estimate
+
+
+def vertical_sweep(images: Tensor, positions: int | None = None, border: str = "inpainting") -> Tensor:
+    """Frames (P, N, 3, H, W) of the pictures moving down a canvas, one pixel per frame, centred half-way.
+
+    With a ``border`` of ``BORDERS`` the picture is shrunk to a shorter side of 100/224 of the canvas, the size of the
+    later protocols (our choice), and moves at most as far as it fits: the paper's 101 positions of 224. With
+    "circular" the whole picture is rolled (ours, a control), by default once around.
+    """
+    images = as_float(check_images(images))
+    height, width = images.shape[-2:]
+    if border == "circular":
+        return torch.stack([images.roll(down, 2) for down in range(height if positions is None else positions)])
+    if border not in BORDERS:
+        raise unknown("border", border, (*BORDERS, "circular"))
+    small = shrink(images, max(2, round(min(height, width) * 100 / PAPER_SIDE)))
+    room = height - small.shape[2] + 1
+    count = min(room, round(101 * height / PAPER_SIDE)) if positions is None else positions
+    if not 2 <= count <= room:
+        raise UsageError(f"a picture of {small.shape[2]} rows has 2 to {room} positions on {height} rows, got {count}")
+    top, left = (room - count) // 2, (width - small.shape[3]) // 2
+    corners = [torch.tensor([[top + k, left]]).expand(len(images), 2) for k in range(count)]
+    return torch.stack([embed(small, corner, (height, width), border) for corner in corners])
+
+
+def probability_curves(
+    model: nn.Module, frames: Tensor, labels: Tensor, batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Probability of the label, and its rank from 0, along frames (P, N, 3, H, W): two tensors (N, P)."""
+    logits = torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1)
+    own = labels.cpu().long()[:, None, None].expand(-1, len(frames), 1)
+    chosen = logits.gather(2, own)
+    return logits.softmax(2).gather(2, own)[..., 0], (logits > chosen).sum(2)
+
+
+def crossings(inside: Tensor) -> Jaggedness:
+    """Jaggedness of booleans (N, P): whether the true class is in the top k at each position."""
+    if inside.ndim != 2 or inside.shape[1] < 2:
+        raise UsageError(f"at least two positions are needed, got shape {tuple(inside.shape)}")
+    events = inside[:, 1:] != inside[:, :-1]
+    return Jaggedness(
+        int(events.sum()),
+        Estimate.proportion(events.any(1).sum().item(), len(events)),
+        Estimate.mean(events.double().mean(1)),
+    )
+
+
+def jaggedness(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    top: int = 5,
+    positions: int | None = None,
+    border: str = "inpainting",
+    batch_size: int = 256,
+) -> Jaggedness:
+    """Jaggedness along a vertical sweep of the images; ``top`` 5 as published, 1 for data sets of few classes."""
+    if top < 1:
+        raise UsageError(f"top must be at least 1, got {top}")
+    ranks = probability_curves(model, vertical_sweep(images, positions, border), labels, batch_size)[1]
+    return crossings(ranks < top)
+
+
+def non_shiftability(
+    model: nn.Module,
+    images: Tensor,
+    layers: list[str] | tuple[str, ...] | None = None,
+    positions: int | None = None,
+    border: str = "inpainting",
+    tolerance: float = 0.2,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> dict[str, Estimate]:
+    """Share of positions where the sum of a feature map is off its mean over positions by 20 % or more, by layer.
+
+    Azulay and Weiss 2018 (v1), section 3.7: one random feature map per layer and image, a fraction here where they
+    count positions; 0 is perfectly shiftable. A map that is zero throughout the sweep counts as shiftable.
+
+    Args:
+        model: any network.
+        images: (N, 3, H, W), uint8 or float in [0, 1]; the paper takes 10.
+        layers: names of modules; by default the downsampling sites.
+        positions: frames of the sweep.
+        border: see ``vertical_sweep``.
+        tolerance: relative deviation that counts.
+        generator: draws the feature maps, on the CPU; without one a private generator with seed 0.
+        batch_size: images per forward pass; does not change the value.
+    """
+    names = list(sites(model)) if layers is None else list(layers)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    draws = torch.rand(len(images), len(names), generator=generator, dtype=torch.float64)
+    sums: dict[str, list[Tensor]] = {name: [] for name in names}
+    for frame in vertical_sweep(images, positions, border):
+        totals: dict[str, list[Tensor]] = {name: [] for name in names}
+        for batch in outputs(model, frame, names, batch_size):
+            for name, features in batch.items():
+                totals[name].append(features.double().sum((2, 3)).cpu())
+        for name, parts in totals.items():
+            sums[name].append(torch.cat(parts))
+    result = {}
+    for index, name in enumerate(names):
+        curves = torch.stack(sums[name], 1)  # (N, P, C)
+        channel = (draws[:, index] * curves.shape[2]).long()
+        curve = curves[torch.arange(len(curves)), :, channel]
+        mean = curve.mean(1, keepdim=True)
+        off = ((curve - mean).abs() >= tolerance * mean.abs()) & (curve != mean)
+        result[name] = Estimate.mean(off.double().mean(1))
+    return result
