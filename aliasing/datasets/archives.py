@@ -28,6 +28,8 @@ from ..errors import DataError
 
 __all__ = ["Archive", "cache_folder", "cached", "data_folder", "download", "find", "members", "verify"]
 
+DECODING = 1  # raised whenever images would be decoded to other bytes, so that older copies are left alone
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -136,7 +138,7 @@ def cached(name: str, key: object, build: Callable[[], tuple[dict[str, Tensor], 
 
     ``key`` is everything the copy depends on, as JSON: checksums and options. The copy appears whole or not at all.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([DECODING, key]).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{digest}.safetensors"
     try:
         with safe_open(path, framework="pt") as file:

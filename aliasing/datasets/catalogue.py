@@ -67,7 +67,7 @@ _CIFAR10_JPEG = Archive(
 )
 _IMAGENETTE_OFFICIAL = Archive(
     "imagenette2-160.tgz",
-    "md5:fe2fc210e6bb7c5664d602c3cd71e612",
+    "md5:e793b78cc4c9e9a4ccc0c1155377a412",
     "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz",
 )
 _IMAGENETTE_COPY = (

@@ -71,10 +71,10 @@ def square(size: int) -> Callable[[Image.Image], Image.Image]:
     def transform(image: Image.Image) -> Image.Image:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
+        image = image.crop((left, top, left + side, top + side))
         if image.mode not in ("L", "RGB"):
             image = image.convert("RGB")
-        return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        return image.resize((size, size), Image.Resampling.BICUBIC)
 
     return transform
 

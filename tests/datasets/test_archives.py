@@ -1,0 +1,148 @@
+"""Archives: found, checked, streamed, decoded once; what is wrong is named together with its remedy."""
+
+import hashlib
+import socket
+
+import pytest
+import torch
+
+from aliasing.datasets import archives
+from aliasing.datasets.archives import Archive
+from aliasing.errors import DataError
+
+
+@pytest.mark.parametrize("name", ["a.tar.xz", "a.zip"])
+def test_members_are_streamed_in_order(pack, tmp_path, name):
+    files = {"b/2.txt": b"two", "a/1.txt": b"one"}
+    pack(tmp_path / name, files)
+    assert dict(archives.members(tmp_path / name)) == files
+    assert [member for member, _ in archives.members(tmp_path / name)] == list(files)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["a.tar.xz", "a.zip"])
+def test_a_truncated_archive_is_named(pack, tmp_path, name):
+    path = tmp_path / name
+    archive = pack(path, {"a/1.bin": torch.randn(3000, generator=torch.Generator().manual_seed(0)).numpy().tobytes()})
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(DataError, match=rf"{name}.*damaged.*{archive.checksum[7:]}"):
+        archives.verify(archive, tmp_path)
+    with pytest.raises(DataError, match=rf"{name} cannot be unpacked"):
+        list(archives.members(path))
+
+
+def test_a_wrong_checksum_names_both_sums(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"something else")
+    received = hashlib.md5(b"something else").hexdigest()
+    with pytest.raises(DataError, match=f"md5 is {received}, expected {'0' * 32}"):
+        archives.verify(Archive("a.zip", "md5:" + "0" * 32), tmp_path)
+
+
+def test_the_first_complete_form_is_found(tmp_path):
+    forms = [(Archive("best.zip", ""),), (Archive("one.zip", ""), Archive("two.zip", ""))]
+    (tmp_path / "one.zip").touch()
+    with pytest.raises(DataError) as error:
+        archives.find("things", forms, tmp_path)
+    for part in (
+        "things",
+        "best.zip or one.zip with two.zip",
+        str(tmp_path),
+        "ALIASING_DATA",
+        "`aliasing data things`",
+    ):
+        assert part in str(error.value)
+    (tmp_path / "two.zip").touch()
+    assert archives.find("things", forms, tmp_path) == forms[1]
+    (tmp_path / "best.zip").touch()
+    assert archives.find("things", forms, tmp_path) == forms[0]
+
+
+def test_the_environment_names_the_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ALIASING_CACHE", str(tmp_path / "cache"))
+    assert archives.data_folder() == tmp_path / "data"
+    assert archives.data_folder(tmp_path / "other") == tmp_path / "other"
+    assert archives.cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("ALIASING_DATA")
+    assert archives.data_folder().parts[-2:] == ("data", "downloads")
+
+
+def test_the_decoded_copy_is_made_once_for_each_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_CACHE", str(tmp_path))
+    calls = []
+
+    def build():
+        calls.append(1)
+        return {"images": torch.arange(4, dtype=torch.uint8)}, ["é", "b"]
+
+    for _ in range(2):
+        tensors, classes = archives.cached("things", ["sum", 64], build)
+        assert tensors["images"].tolist() == [0, 1, 2, 3]
+        assert classes == ["é", "b"]
+    assert len(calls) == 1
+    archives.cached("things", ["sum", 32], build)
+    archives.cached("things", ["other sum", 64], build)
+    assert len(calls) == 3
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_damaged_decoded_copy_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_CACHE", str(tmp_path))
+
+    def build():
+        return {"x": torch.ones(2)}, []
+
+    archives.cached("things", 1, build)
+    (copy,) = tmp_path.iterdir()
+    copy.write_bytes(copy.read_bytes()[:20])
+    tensors, _ = archives.cached("things", 1, lambda: ({"x": torch.zeros(2)}, []))
+    assert tensors["x"].tolist() == [0, 0]
+    assert archives.cached("things", 1, build)[0]["x"].tolist() == [0, 0]
+
+
+def test_a_build_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_CACHE", str(tmp_path))
+
+    def build():
+        raise DataError("damaged")
+
+    with pytest.raises(DataError, match="damaged"):
+        archives.cached("things", 1, build)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ALIASING_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match="set ALIASING_CACHE"):
+        archives.cached("things", 1, lambda: ({"x": torch.zeros(2)}, []))
+
+
+def test_a_download_is_checked_and_appears_whole_or_not_at_all(pack, served, tmp_path):
+    (folder, address), target = served, tmp_path / "downloads"
+    archive = pack(folder / "source.zip", {"a.txt": b"a"})
+    good = Archive("got.zip", archive.checksum, f"{address}/source.zip")
+    assert archives.download("things", good, target) == target / "got.zip"
+    assert (target / "got.zip").read_bytes() == (folder / "source.zip").read_bytes()
+    bad = Archive("bad.zip", "sha256:" + "0" * 64, f"{address}/source.zip")
+    with pytest.raises(DataError, match="damaged"):
+        archives.download("things", bad, target)
+    with pytest.raises(DataError, match=r"cannot download .*nowhere\.zip.*404.*by hand"):
+        archives.download("things", Archive("a.zip", "md5:0", f"{address}/nowhere.zip"), target)
+    assert [path.name for path in target.iterdir()] == ["got.zip"]
+
+
+def test_no_network_is_a_clean_error(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/a.zip"
+    with pytest.raises(DataError, match=r"cannot download .*refused.*by hand"):
+        archives.download("things", Archive("a.zip", "md5:0", address), tmp_path)
+    with pytest.raises(DataError, match="no address"):
+        archives.download("things", Archive("a.zip", "md5:0"), tmp_path)
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip"
+        with pytest.raises(DataError, match="timed out"):
+            archives.download("things", Archive("a.zip", "md5:0", address), tmp_path, timeout=0.2)

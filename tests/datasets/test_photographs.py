@@ -1,0 +1,292 @@
+"""Photographs: tiny archives of every layout, and the real ones where they are."""
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from aliasing import datasets
+from aliasing.datasets import catalogue, data_folder, decoding, fetch, load
+from aliasing.datasets.archives import Archive
+from aliasing.errors import DataError, UsageError
+
+
+def png(colour, size=(32, 32), mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, colour).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """Empty folders for archives and decoded copies."""
+    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "downloads"))
+    monkeypatch.setenv("ALIASING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "downloads").mkdir()
+    return tmp_path / "downloads"
+
+
+def offer(monkeypatch, name, *archives, place=-1):
+    forms = list(catalogue.ARCHIVES[name])
+    forms[place] = archives
+    monkeypatch.setitem(catalogue.ARCHIVES, name, forms)
+
+
+def cifar_copy(pack, downloads, monkeypatch):
+    """20 images of each of two classes to train on and 2 to test on; the blue channel numbers them."""
+    files = {f"train/{c}/{i:02}.jpg": png((r, 0, i)) for c, r in (("cat", 10), ("ant", 200)) for i in range(20)}
+    files |= {f"test/{c}/{i:02}.jpg": png((r, 1, i)) for c, r in (("cat", 10), ("ant", 200)) for i in range(2)}
+    offer(monkeypatch, "cifar10", pack(downloads / "cifar10-jpeg.tar.xz", files))
+
+
+def test_a_copy_in_folders_is_named_as_one_and_split_without_overlap(pack, downloads, monkeypatch):
+    cifar_copy(pack, downloads, monkeypatch)
+    train, validation, test = (load("cifar10", split) for split in datasets.SPLITS)
+    assert train.name == "CIFAR-10 (JPEG copy)"
+    assert train.classes == ("ant", "cat")
+    assert train.labels.bincount().tolist() == [18, 18]
+    assert validation.labels.bincount().tolist() == [2, 2]
+    assert test.labels.bincount().tolist() == [2, 2]
+    for part in (train, validation, test):
+        assert torch.equal(part.images[:, 0, 0, 0] == 200, part.labels == 0)
+    numbers = [(label, int(b)) for part in (train, validation) for label, b in zip(*content(part), strict=True)]
+    assert sorted(numbers) == [(label, b) for label in (0, 1) for b in range(20)]
+    assert train.labels.tolist() != sorted(train.labels.tolist())
+    again = load("cifar10", "train")
+    assert torch.equal(again.images, train.images)
+
+
+def content(part):
+    return part.labels.tolist(), part.images[:, 2, 0, 0]
+
+
+def test_nothing_is_written_beside_the_archives(pack, downloads, monkeypatch):
+    cifar_copy(pack, downloads, monkeypatch)
+    os.chmod(downloads, 0o555)
+    load("cifar10", "test")
+    assert fetch("cifar10") == downloads
+    assert [path.name for path in downloads.iterdir()] == ["cifar10-jpeg.tar.xz"]
+
+
+def test_a_damaged_archive_is_refused_by_load_and_fetch(pack, downloads, monkeypatch):
+    cifar_copy(pack, downloads, monkeypatch)
+    path = downloads / "cifar10-jpeg.tar.xz"
+    path.write_bytes(path.read_bytes()[:-100])
+    for call in (lambda: load("cifar10", "test"), lambda: fetch("cifar10")):
+        with pytest.raises(DataError, match=r"sha256 is .* expected"):
+            call()
+
+
+def test_a_missing_archive_names_folder_and_command(downloads):
+    with pytest.raises(DataError, match=f"in {downloads} .*`aliasing data cifar10`"):
+        load("cifar10", "train")
+    with pytest.raises(DataError, match=r"camvid-240\.tar\.xz"):
+        fetch("camvid")
+
+
+def test_fetch_downloads_what_is_missing(pack, downloads, served, monkeypatch):
+    made = pack(served[0] / "a.zip", {"a": b"a"})
+    offer(monkeypatch, "cifar10", Archive("official.zip", made.checksum, f"{served[1]}/a.zip"), place=0)
+    assert fetch("cifar10") == downloads
+    assert (downloads / "official.zip").is_file()
+    assert fetch("shapes") == downloads
+    with pytest.raises(UsageError, match="unknown data set"):
+        fetch("cifar")
+
+
+def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch):
+    """An archive in the official format, with five images in each batch."""
+    numbers = np.arange(6 * 5 * 3072).reshape(6, 5, 3072) % 251
+    batches = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    contents = {
+        name: pickle.dumps({"data": data.astype(np.uint8), "labels": [0, 1, 2, 3, 9]})
+        for name, data in zip(batches, numbers, strict=True)
+    }
+    contents["batches.meta"] = pickle.dumps({"label_names": list("abcdefghij")})
+    sums = {}
+    with tarfile.open(downloads / "cifar-10-python.tar.gz", "w:gz") as packed:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(data)
+            packed.addfile(member, io.BytesIO(data))
+            sums[name] = md5(data)
+    official = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(official, "train_list", [[name, sums[name]] for name in batches[:5]])
+    monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(official, "meta", {**official.meta, "md5": sums["batches.meta"]})
+    archive = Archive("cifar-10-python.tar.gz", "md5:" + md5((downloads / "cifar-10-python.tar.gz").read_bytes()))
+    offer(monkeypatch, "cifar10", archive, place=0)
+    test = load("cifar10", "test")
+    assert test.name == "CIFAR-10"
+    assert test.classes == tuple("abcdefghij")
+    assert test.labels.tolist() == [0, 1, 2, 3, 9]
+    assert torch.equal(test.images, torch.from_numpy(numbers[5].reshape(5, 3, 32, 32)).to(torch.uint8))
+    assert len(load("cifar10", "train")) == 25  # fewer than ten of a class: nothing is held out
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def test_our_checksums_are_those_of_torchvision():
+    (cifar,), (imagenette,) = catalogue.ARCHIVES["cifar10"][0], catalogue.ARCHIVES["imagenette"][0]
+    official = torchvision.datasets.CIFAR10
+    assert (cifar.name, cifar.url, cifar.checksum) == (official.filename, official.url, f"md5:{official.tgz_md5}")
+    assert (imagenette.url, imagenette.checksum.removeprefix("md5:")) == torchvision.datasets.Imagenette._ARCHIVES[
+        "160px"
+    ]
+
+
+def test_imagenette_is_cropped_to_the_middle_square(pack, downloads, monkeypatch):
+    wide = Image.new("RGB", (20, 10), (255, 0, 0))
+    wide.paste((0, 0, 255), (5, 0, 15, 10))
+    buffer = io.BytesIO()
+    wide.save(buffer, "png")
+    root = "imagenette2-160"
+    train = pack(downloads / "imagenette2-160-train.tar.xz", {f"{root}/train/n03000684/a.JPEG": buffer.getvalue()})
+    val = pack(downloads / "imagenette2-160-val.tar.xz", {f"{root}/val/n03000684/{i}.JPEG": png(40) for i in "ab"})
+    offer(monkeypatch, "imagenette", train, val)
+    images = load("imagenette", "train", size=4)
+    assert images.classes == ("chain saw",)
+    assert images.images.shape == (1, 3, 4, 4)
+    assert (images.images[:, 0] == 0).all()
+    assert (images.images[:, 2] == 255).all()
+    assert len(load("imagenette", "test", size=4)) == 2
+    with pytest.raises(UsageError, match="1 to 160"):
+        load("imagenette", "test", size=161)
+
+
+def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, downloads, monkeypatch):
+    wnids = [f"n{99 - i:02}" for i in range(100)]
+    files = {f"tiny-imagenet-100/val/{w}/val_0.JPEG": png((i, i, i), (64, 64), "RGB") for i, w in enumerate(wnids)}
+    files["tiny-imagenet-100/words.txt"] = "".join(f"{w}\tword {w}, other\n" for w in wnids).encode()
+    offer(monkeypatch, "tiny-imagenet-100", pack(downloads / "tiny-imagenet-100.tar.xz", files))
+    found = []
+    for group, first, count in (("base", 0, 64), ("validation", 64, 16), ("novel", 80, 20)):
+        part = load("tiny-imagenet-100", "test", classes=group)
+        assert sorted(part.labels.tolist()) == list(range(count))
+        assert torch.equal(part.images[:, 0, 0, 0].long(), part.labels + first)
+        assert part.classes[0] == f"word {wnids[first]}"
+        found += part.classes
+    assert tuple(found) == load("tiny-imagenet-100", "test").classes
+    with pytest.raises(UsageError, match="'novel'"):
+        load("tiny-imagenet-100", "test", classes="novell")
+
+
+def test_drawings_are_white_on_black_and_no_character_is_in_two_splits(pack, downloads, monkeypatch):
+    drawing = png(1, (105, 105), "1")
+    alphabets = [("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")]
+    alphabets += [("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog")]
+    made = []
+    for i, names in enumerate(alphabets, 1):
+        files = {f"images_background_small{i}/{a}/character0{c}/1.png": drawing for a in names for c in (1, 2)}
+        made.append(pack(downloads / f"omniglot-small{i}.zip", files))
+    offer(monkeypatch, "omniglot", *made)
+    parts = [load("omniglot", split, size=14) for split in datasets.SPLITS]
+    assert [len(part) for part in parts] == [8, 2, 6]
+    assert len({c for part in parts for c in part.classes}) == 16
+    assert (parts[0].images == 0).all()  # blank paper
+    assert parts[0].images.shape == (8, 3, 14, 14)
+
+
+def test_segmentation_frames_go_with_their_annotations(pack, downloads, monkeypatch):
+    files = {}
+    for part, count in (("train", 3), ("val", 1), ("test", 2)):
+        for i in range(count):
+            files[f"camvid-240/{part}/f{i}.png"] = png((i, 0, 0), (8, 6))
+            files[f"camvid-240/{part}annot/f{i}.png"] = png(11 - i, (8, 6), "L")
+    offer(monkeypatch, "camvid", pack(downloads / "camvid-240.tar.xz", files))
+    train = load("camvid", "train")
+    assert train.images.shape == (3, 3, 6, 8)
+    assert torch.equal(train.masks, 11 - train.images[:, 0])
+    assert len(train.classes) == 11
+    assert [len(load("camvid", split)) for split in ("validation", "test")] == [1, 2]
+    del files["camvid-240/testannot/f1.png"]
+    offer(monkeypatch, "camvid", pack(downloads / "camvid-240.tar.xz", files))
+    with pytest.raises(DataError, match="do not correspond"):
+        load("camvid", "test")
+
+
+def test_a_folder_of_ones_own(tmp_path):
+    for part, count in (("train", 10), ("val", 3)):
+        for name in ("cow", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                (tmp_path / part / name / f"{i}.png").write_bytes(png((len(name), i, 0), (12, 9)))
+            (tmp_path / part / name / "notes.txt").touch()
+    sizes = [len(load("folder", split, root=tmp_path, size=6)) for split in datasets.SPLITS]
+    assert sizes == [18, 2, 6]
+    few = load("folder", "test", root=tmp_path, size=6, per_class=1)
+    assert (len(few), few.name, few.classes) == (2, tmp_path.name, ("cow", "dog"))
+    flat = load("folder", "test", root=tmp_path / "train", size=6)
+    assert len(flat) == 20
+    with pytest.raises(DataError, match="a folder of images per class"):
+        load("folder", "train", root=tmp_path / "val")
+    (tmp_path / "val" / "cow" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        load("folder", "test", root=tmp_path, size=6)
+
+
+def test_a_tenth_of_every_class_is_held_out_the_same_each_time():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 9)
+    held = decoding.held_out(labels)
+    assert labels[held].bincount(minlength=3).tolist() == [5, 3, 0]
+    assert torch.equal(held, decoding.held_out(labels))
+
+
+def real(name):
+    """Skip unless the archives of a data set are there."""
+    try:
+        datasets.archives.find(name, catalogue.ARCHIVES[name])
+    except DataError:
+        pytest.skip(f"no archive of {name} in {data_folder()} (set ALIASING_DATA)")
+
+
+@pytest.mark.data
+def test_real_cifar10():
+    real("cifar10")
+    test, validation = load("cifar10", "test"), load("cifar10", "validation")
+    assert test.images.shape == (10_000, 3, 32, 32)
+    assert test.labels.bincount().tolist() == [1000] * 10
+    assert validation.labels.bincount().tolist() == [500] * 10
+    assert test.classes[0] == "airplane"
+    # Mean colour of CIFAR-10 as commonly published for the training images: 0.491, 0.482, 0.447.
+    mean = (validation.images.float() / 255).mean((0, 2, 3))
+    assert mean.tolist() == pytest.approx([0.491, 0.482, 0.447], abs=0.01)
+
+
+@pytest.mark.data
+def test_real_camvid():
+    real("camvid")
+    frames = load("camvid", "validation")
+    assert frames.images.shape == (101, 3, 180, 240)
+    assert frames.masks.unique().tolist() == list(range(12))
+    road = frames.masks == frames.classes.index("road")
+    assert road[:, 90:].float().mean() > 10 * road[:, :60].float().mean()  # the road is at the bottom
+
+
+@pytest.mark.data
+def test_real_omniglot():
+    real("omniglot")
+    drawings = load("omniglot", "test")
+    assert (drawings.labels.bincount() == 20).all()
+    assert len(drawings.classes) == 106
+    assert drawings.images.float().mean() < 60  # mostly paper, black here
+
+
+def test_the_readme_lists_every_archive_with_its_sum():
+    readme = Path(__file__).parents[2] / "data" / "README.md"
+    rows = [line for line in readme.read_text().splitlines() if line.startswith("| `")]
+    for forms in catalogue.ARCHIVES.values():
+        for archive in (archive for form in forms for archive in form):
+            assert f"| `{archive.name}` | {archive.checksum.replace(':', ' ')} |" in rows
+    for name in datasets.NAMES:
+        assert any(row.startswith(f"| `{name}` |") for row in rows), name
