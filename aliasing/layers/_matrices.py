@@ -68,7 +68,7 @@ def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
 
 
 def full_precision(function: Callable[[Tensor], Tensor], x: Tensor, least: torch.dtype | None = None) -> Tensor:
-    """``function(x)`` without autocast, in the wider dtype of ``x`` and ``least``; the result has the dtype of ``x``."""
+    """``function(x)`` without autocast, in the wider dtype of ``x`` and ``least``; its result in the dtype of ``x``."""
     wide = x if least is None else x.to(torch.promote_types(x.dtype, least))
     if not torch.is_autocast_enabled(x.device.type):
         return function(wide).to(x.dtype)

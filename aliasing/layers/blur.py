@@ -142,9 +142,8 @@ class Blur(Downsample):
         trainable: bool = False,
     ) -> None:
         super().__init__()
-        self.taps = binomial(taps) if isinstance(taps, int) else tuple(float(tap) for tap in taps)
-        if not self.taps:
-            raise UsageError("taps must hold at least one number, got none")
+        given = isinstance(taps, Sequence) and not isinstance(taps, str) and len(taps) > 0
+        self.taps = tuple(float(tap) for tap in taps) if given else binomial(taps)  # type: ignore[union-attr, arg-type]
         self.stride = check_stride("blur", stride)
         self.padding_mode = padding_mode
         check_padding_mode(padding_mode)

@@ -1,0 +1,283 @@
+"""FLC and ASAP against discrete Fourier transforms in float64, and against the numbers of their papers."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aliasing.errors import UsageError
+from aliasing.layers import create
+from aliasing.layers.fourier import _axis_matrices
+
+VARIANTS = ("none", "pad-one", "pad-large", "kept-band")
+NUMPY_MODE = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
+SIZES = [
+    (1, 1),
+    (1, 6),
+    (2, 3),
+    (4, 4),
+    (5, 9),
+    (6, 7),
+    (8, 8),
+    (10, 14),
+    (9, 16),
+    (14, 28),
+    (32, 12),
+    (33, 57),
+    (64, 2),
+]
+
+
+def random_map(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def published(x, name, variant="none"):
+    """The authors' definition: pad with zeros, transform, shift, window, crop, shift back, transform back."""
+    h, w = x.shape
+    if name == "asap" and variant == "pad-one":
+        x = np.pad(x, ((0, 1), (0, 1)))
+    if name == "asap" and variant == "pad-large":
+        x = np.pad(x, [(n // 2 - 1, n // 2) for n in (h, w)])
+    spectrum = np.fft.fftshift(np.fft.fft2(x, norm="forward"))
+    if name == "asap":
+        spectrum = spectrum * np.sqrt(np.abs(np.outer(*(np.hamming(n) for n in x.shape))))
+    spectrum = spectrum[tuple(slice(n // 4, 3 * n // 4) for n in x.shape)]
+    y = np.fft.ifft2(np.fft.ifftshift(spectrum), norm="forward").real
+    if name == "asap" and variant == "pad-large":
+        y = y[tuple(slice(n // 4, 3 * n // 4) for n in y.shape)]
+    return y
+
+
+def corrected_axis(x, stride, variant, mode):
+    """The corrected operator along axis 0 of a complex array, one frequency at a time, and its samples' positions."""
+    n = len(x)
+    before = (n - 1) // 2 if variant == "pad-large" else 0
+    after = {"pad-one": (n + 1) % 2, "pad-large": n - 1 - before}.get(variant, 0)
+    x = np.pad(x, [(before, after), (0, 0)], mode=NUMPY_MODE[mode])
+    length = len(x)
+    spectrum = np.fft.fft(x, axis=0) / length
+    rows = -(-n // stride)
+    bins = -(-length // stride) if variant == "pad-large" else rows
+    y = np.zeros((bins, x.shape[1]), complex)
+    for k in range(-(bins // 2), -(-bins // 2)):
+        omega = 2 * np.pi * k / (length - length % 2 or 1)
+        weight = 1.0 if variant == "flc" else np.sqrt(0.54 + 0.46 * np.cos(omega))
+        if variant == "kept-band":
+            weight = 0.54 + 0.46 * np.cos(2 * np.pi * k / (bins - bins % 2 or 1))
+        for i in range(bins):
+            y[i] += weight * spectrum[k] * np.exp(2j * np.pi * k * i / bins)
+    if variant != "pad-large":
+        return y
+    centre = np.array([abs((first + (rows - 1) / 2) * length / bins - before - (n - 1) / 2) for first in range(bins)])
+    first = int(np.flatnonzero(centre <= centre.min() + 1e-9)[-1])
+    return y[first : first + rows]
+
+
+def corrected(x, stride, variant, mode="reflect"):
+    return corrected_axis(corrected_axis(x, stride, variant, mode).T, stride, variant, mode).T.real
+
+
+def both_formats(layer, x):
+    y = layer(x)
+    z = layer(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(y, z, atol=1e-12, rtol=0)
+    return y
+
+
+@pytest.mark.parametrize(("name", "variant"), [("flc", None), *(("asap", v) for v in VARIANTS[:3])])
+def test_faithful_is_the_published_operator_at_every_size(name, variant):
+    layer = create(name, 3, faithful=True, **({"variant": variant} if variant else {}))
+    lengths = [*range(4, 20), 28, 31, 32, 33, 56]
+    for number, n in enumerate(lengths):
+        for other in (n, 8, lengths[number - 3]):
+            x = random_map(2, 3, n, other, seed=n)
+            expected = published(x[1, 2].numpy(), name, variant)
+            y = both_formats(layer, x)
+            np.testing.assert_allclose(y[1, 2].numpy(), expected, atol=1e-12, err_msg=f"{n} x {other}")
+
+
+@pytest.mark.parametrize("variant", ["flc", *VARIANTS])
+def test_default_is_a_crop_of_the_transform_at_every_size(variant):
+    options = {} if variant == "flc" else {"variant": variant}
+    modes = ("reflect",) if variant == "flc" else NUMPY_MODE
+    for (h, w), stride, mode in product(SIZES, (2, 3, 4), modes):
+        layer = create(variant if variant == "flc" else "asap", 3, stride=stride, padding_mode=mode, **options)
+        x = random_map(2, 3, h, w, seed=h)
+        y = both_formats(layer, x)
+        assert y.shape == (2, 3, -(-h // stride), -(-w // stride))
+        expected = corrected(x[1, 2].numpy(), stride, variant, mode)
+        np.testing.assert_allclose(y[1, 2].numpy(), expected, atol=1e-11, err_msg=f"{h} x {w} / {stride} {mode}")
+
+
+def test_sizes_1_to_64():
+    for n in range(1, 65):
+        x = random_map(1, 1, n, 65 - n, seed=n)
+        np.testing.assert_allclose(create("flc", 1)(x)[0, 0].numpy(), corrected(x[0, 0].numpy(), 2, "flc"), atol=1e-11)
+        y = create("asap", 1)(x)[0, 0].numpy()
+        np.testing.assert_allclose(y, corrected(x[0, 0].numpy(), 2, "pad-one"), atol=1e-11)
+
+
+def test_default_and_published_agree_where_the_published_operator_is_sound():
+    for n in (4, 8, 12, 32, 56):
+        x = random_map(2, 2, n, n + 4)
+        assert torch.equal(create("flc", 2)(x), create("flc", 2, faithful=True)(x))
+        for variant in ("pad-one", "pad-large"):
+            ours = create("asap", 2, padding_mode="zeros", variant=variant)(x)
+            torch.testing.assert_close(ours, create("asap", 2, faithful=True, variant=variant)(x), atol=1e-14, rtol=0)
+    x = random_map(2, 2, 14, 18)
+    ours = create("asap", 2, padding_mode="zeros", variant="pad-large")(x)
+    torch.testing.assert_close(ours, create("asap", 2, faithful=True, variant="pad-large")(x), atol=1e-14, rtol=0)
+
+
+def test_flc_of_a_ramp_and_of_an_impulse():
+    ramp = torch.arange(64, dtype=torch.float64).reshape(1, 1, 8, 8)
+    y = create("flc", 1)(ramp)[0, 0]
+    np.testing.assert_allclose(y[0], [18, 17.585786, 20, 22.414214], atol=1e-6)
+    np.testing.assert_allclose(y[3], [53.313708, 52.899495, 55.313708, 57.727922], atol=1e-6)
+    impulse = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    impulse[0, 0, 2, 3] = 1
+    y = create("flc", 1)(impulse)[0, 0]
+    np.testing.assert_allclose(y[1], [-0.025888, 0.150888, 0.150888, -0.025888], atol=1e-6)
+    assert y[[0, 2, 3]].abs().max() < 1e-15
+
+
+def test_the_matrices_of_8_pixels():
+    cpu = torch.device("cpu")
+    stacked, u = _axis_matrices(8, 2, "flc", "reflect", False, cpu)
+    np.testing.assert_allclose(stacked[0], [0.5, 0.301777, 0, -0.051777, 0, -0.051777, 0, 0.301777], atol=1e-6)
+    np.testing.assert_allclose(stacked[1], [0, 0.301777, 0.5, 0.301777, 0, -0.051777, 0, -0.051777], atol=1e-6)
+    np.testing.assert_allclose(stacked[:4].sum(1), 1, atol=1e-15)
+    np.testing.assert_allclose(stacked[4], [0, 0.125, 0, -0.125, 0, 0.125, 0, -0.125], atol=1e-15)
+    assert u.tolist() == [1, -1, 1, -1]
+    stacked, _ = _axis_matrices(8, 2, "pad-one", "reflect", True, cpu)
+    row = [0.399472, 0.283639, 0.070280, -0.033069, -0.020586, -0.020586, -0.033069, 0.070280]
+    np.testing.assert_allclose(stacked[0], row, atol=1e-6)
+    # Zeros beyond the border darken it.
+    np.testing.assert_allclose(stacked[:4].sum(1), [0.716361, 1.035938, 1.033060, 0.770196], atol=1e-6)
+
+
+def test_published_flc_turns_a_constant_14x14_into_a_cosine():
+    y = create("flc", 1, faithful=True)(torch.ones(1, 1, 14, 14, dtype=torch.float64))[0, 0]
+    n = np.arange(7)
+    np.testing.assert_allclose(y, np.cos(2 * np.pi * (n[:, None] + n) / 7), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "gain"),
+    [
+        ({"name": "flc"}, 0.707),
+        ({"name": "asap", "variant": "none", "faithful": True}, 0.706),
+        ({"name": "asap", "variant": "pad-one", "faithful": True}, 0.696),
+        ({"name": "asap", "variant": "pad-large", "faithful": True}, 0.712),
+        ({"name": "asap", "variant": "kept-band"}, 0.707),
+    ],
+)
+def test_gain_along_an_axis_of_32_pixels(options, gain):
+    # The whole operator, an impulse per column; its gain is the product of the gains of its axes.
+    layer = create(channels=1, **options)
+    x = torch.zeros(1024, 1, 32, 32, dtype=torch.float64)
+    x.view(1024, 1024).fill_diagonal_(1)
+    largest = torch.linalg.matrix_norm(layer(x).reshape(1024, 256), 2)
+    assert largest.sqrt().item() == pytest.approx(gain, abs=6e-4)
+
+
+def test_an_edge_rings_less_under_a_window_of_the_kept_band():
+    edge = torch.zeros(1, 1, 64, 64, dtype=torch.float64)
+    edge[..., 16:48] = 1
+    overshoot = {
+        "flc": create("flc", 1)(edge).max() - 1,
+        "none": create("asap", 1, variant="none", faithful=True)(edge).max() - 1,
+        "kept-band": create("asap", 1, variant="kept-band")(edge).max() - 1,
+    }
+    assert overshoot["flc"] == pytest.approx(0.069, abs=0.002)
+    assert overshoot["none"] == pytest.approx(0.056, abs=0.003)
+    assert 0 <= overshoot["kept-band"] < 0.002
+
+
+def test_frequencies_above_the_new_nyquist_are_removed_and_those_below_are_kept():
+    n, i = torch.arange(64, dtype=torch.float64), torch.arange(32, dtype=torch.float64)
+    for k in range(33):
+        wave = torch.cos(2 * torch.pi * k * n / 64 + 0.4).expand(1, 1, 64, 64)
+        y = create("flc", 1)(wave)[0, 0, 0]
+        if k < 16:
+            torch.testing.assert_close(y, torch.cos(2 * torch.pi * k * i / 32 + 0.4), atol=1e-12, rtol=0)
+        elif k > 16:
+            assert y.abs().max() < 1e-12
+
+
+def test_rolls_by_the_stride_and_only_for_the_layers_that_say_so():
+    for name, options in [("flc", {}), *(("asap", {"variant": v}) for v in VARIANTS)]:
+        for stride in (2, 3, 4):
+            layer = create(name, 2, stride=stride, padding_mode="circular", **options)
+            x = random_map(2, 2, 4 * stride, 5 * stride)
+            rolled = layer(x.roll((stride, -2 * stride), (2, 3)))
+            gap = (rolled - layer(x).roll((1, -2), (2, 3))).abs().max()
+            assert layer.periodic == bool(gap < 1e-12)
+    x = random_map(1, 1, 14, 14)
+    layer = create("flc", 1, faithful=True)
+    assert (layer(x.roll(2, 2)) - layer(x).roll(1, 2)).abs().max() > 0.1
+    assert not layer.periodic
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    variant=st.sampled_from(("flc", *VARIANTS)),
+    stride=st.integers(2, 4),
+    mode=st.sampled_from(("reflect", "circular", "replicate")),
+    value=st.floats(-5, 5),
+)
+def test_constants_and_linearity(n, variant, stride, mode, value):
+    options = {} if variant == "flc" else {"variant": variant}
+    layer = create("flc" if variant == "flc" else "asap", 2, stride=stride, padding_mode=mode, **options)
+    x, z = random_map(1, 2, *n, seed=1), random_map(1, 2, *n, seed=2)
+    torch.testing.assert_close(layer(x + value * z), layer(x) + value * layer(z))
+    constant = layer(torch.full_like(x, value))
+    torch.testing.assert_close(constant, torch.full_like(constant, value))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (9, 12)])
+@pytest.mark.parametrize("options", [{"name": "flc"}, {"name": "asap"}, {"name": "flc", "faithful": True}])
+def test_gradients(options, shape):
+    x = random_map(1, 2, *shape).requires_grad_()
+    layer = create(channels=2, **options)
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradgradcheck(layer, x)
+
+
+def test_half_precision_is_computed_in_float32():
+    x = random_map(2, 3, 12, 20)
+    for name in ("flc", "asap"):
+        layer = create(name, 3)
+        exact = layer(x.bfloat16().double())
+        assert (layer(x.bfloat16()).double() - exact).abs().max() < 2**-8 * exact.abs().max()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x.float())
+        assert y.dtype == torch.float32
+        assert (y - layer(x)).abs().max() < 1e-6
+
+
+def test_stride_1_of_flc_changes_nothing():
+    x = random_map(2, 3, 7, 10)
+    torch.testing.assert_close(create("flc", 3, stride=1)(x), x, atol=1e-13, rtol=0)
+
+
+def test_refuses_what_is_not_defined():
+    for options in (
+        {"name": "flc", "stride": 3, "faithful": True},
+        {"name": "asap", "stride": 1},
+        {"name": "asap", "stride": 5},
+    ):
+        with pytest.raises(UsageError, match="stride must be"):
+            create(channels=1, **options)
+    with pytest.raises(UsageError, match="unknown variant of asap 'pad-two'"):
+        create("asap", 1, variant="pad-two")
+    with pytest.raises(UsageError, match="not published"):
+        create("asap", 1, variant="kept-band", faithful=True)
+    for name, options in [("flc", {}), ("asap", {"variant": "pad-large"})]:
+        with pytest.raises(UsageError, match="no output for maps 1 pixels wide"):
+            create(name, 1, faithful=True, **options)(torch.zeros(1, 1, 8, 1))
