@@ -12,9 +12,12 @@ from .errors import unknown
 from .metrics import (
     accuracy_against_shift,
     adversary_accuracy,
+    equivariance_maps,
     exact_consistency,
     probability_variation,
     roll_predictions,
+    sites,
+    total_variation,
     variation_per_image,
 )
 from .records import Run
@@ -77,11 +80,14 @@ def circular_rolls(subject: Subject, count: int) -> dict[str, Any]:
     test = subject.split("test", count)
     predictions = roll_predictions(subject.network, test.images, test.labels)
     by_shift = accuracy_against_shift(predictions)
+    accuracy = by_shift.curve[0]
     return {
-        "accuracy": by_shift.curve[0],
+        "accuracy": accuracy,
         "circular_accuracy": by_shift.map.mean(),
         "circular_consistency": exact_consistency(predictions),
-        "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True),
+        "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True)
+        if accuracy.value
+        else None,
         "probability_variation": probability_variation(predictions),
         "probability_variation_quantiles": variation_per_image(predictions).quantile(torch.linspace(0, 1, 21).double()),
         "accuracy_by_shift": [estimate.value for estimate in by_shift.curve],
@@ -97,3 +103,17 @@ def shift_curves(subject: Subject, count: int) -> dict[str, Any]:
     predictions = roll_predictions(subject.network, test.images, test.labels)
     assert predictions.probability is not None
     return {"diagonal_probability": predictions.probability.diagonal(dim1=1, dim2=2)}
+
+
+@measurement
+def filter_variation(subject: Subject) -> dict[str, Any]:
+    """Normalised total variation of the filters of each convolution, input side first (Zhang 2019, supplement)."""
+    return {"filter_variation": list(total_variation(subject.network).values())}
+
+
+@measurement
+def equivariance(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
+    """Distance of each halving from moving with the picture, for shifts of up to ``max_shift`` pixels per axis."""
+    halvings = list(sites(subject.network))
+    maps = equivariance_maps(subject.network, subject.split("test", count).images, halvings, max_shift)
+    return {"equivariance": {f"halving {level}": maps[name] for level, name in enumerate(halvings, start=1)}}

@@ -91,8 +91,8 @@ def equivariance(table: pd.DataFrame) -> Captioned:
     """Figure 3 of the plan: how far each stage is from moving with the picture, for every shift."""
     chosen = table[(table["seed"] == 0) & ~table["augmented"]].set_index("layer")
     rows = [chosen.loc["subsample"], chosen.iloc[-1]]
-    stages = list(rows[0]["equivariance_maps"])
-    maps = {row.name: [np.fft.fftshift(np.array(row["equivariance_maps"][stage])) for stage in stages] for row in rows}
+    stages = list(rows[0]["equivariance"])
+    maps = {row.name: [np.array(row["equivariance"][stage]) for stage in stages] for row in rows}
     top = max(value.max() for values in maps.values() for value in values)
     figure, axes = grid(2, len(stages), width=9, height=2.1, sharex=True, sharey=True, squeeze=False)
     for axis_row, (name, values) in zip(axes, maps.items(), strict=True):

@@ -120,7 +120,10 @@ def _measurements(size: Size, seed: int, augmented: bool) -> tuple[Measurement, 
         Measurement("filter_variation"),
     ]
     if seed == 0 and not augmented:
-        wanted += [Measurement("shift_curves", {"count": 48}), Measurement("equivariance_maps", {"count": 16})]
+        wanted += [
+            Measurement("shift_curves", {"count": 48}),
+            Measurement("equivariance", {"count": 8, "max_shift": 8}),
+        ]
     return tuple(wanted)
 
 

@@ -1,0 +1,83 @@
+"""Opening a chapter and executing notebooks."""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from aliasing import chapters
+from aliasing.errors import UsageError
+
+ROOT = Path(__file__).parents[1]
+NAMESPACE = {"profile": "smoke", "device": "cpu", "seeds": 1, "In": [], "_": 0, "module": types, "__name__": "x"}
+
+
+@pytest.fixture(autouse=True)
+def empty_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"profle": "laptop"},
+            "unknown parameter 'profle'; choose from profile, device, seeds. Did you mean 'profile'",
+        ),
+        ({"profile": "lapto"}, "choose from smoke, laptop, desktop, gpu, cluster"),
+        ({"device": "tpu"}, "choose from auto, cpu"),
+        ({"seeds": 0}, "seeds must be a whole number from 1 on"),
+        ({"seeds": "3"}, "seeds must be a whole number from 1 on"),
+    ],
+)
+def test_wrong_parameters_stop_before_anything_runs(change, message):
+    with pytest.raises(UsageError, match=message):
+        chapters.begin("zhang2019", NAMESPACE | change)
+
+
+def test_execute_refuses_a_parameter_the_notebook_does_not_have(tmp_path):
+    with pytest.raises(UsageError, match="Did you mean 'profile'"):
+        chapters.execute(ROOT / "notebooks/zhang2019.ipynb", tmp_path / "out.ipynb", {"profle": "smoke"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameter", [("profile", "lapto"), ("profle", "smoke")])
+def test_plain_papermill_stops_too_and_names_the_choices(parameter, tmp_path):
+    """Papermill itself only warns of a parameter it does not know and injects it."""
+    command = [sys.executable, "-m", "papermill", "notebooks/zhang2019.ipynb", str(tmp_path / "out.ipynb")]
+    options = ["-k", "python3", "-p", *parameter, "--no-progress-bar"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"'{parameter[1] if parameter[0] == 'profile' else parameter[0]}'; choose from" in done.stderr
+
+
+def test_the_stamp_changes_with_notebook_package_records_and_profile(tmp_path):
+    for name in ("notebooks/a.ipynb", "aliasing/x.py", "data/records/r.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    notebook = tmp_path / "notebooks/a.ipynb"
+    stamps = {chapters.stamp(notebook, "smoke", tmp_path), chapters.stamp(notebook, "laptop", tmp_path)}
+    for name in ("notebooks/a.ipynb", "aliasing/x.py", "data/records/r.jsonl"):
+        (tmp_path / name).write_text("2")
+        stamps.add(chapters.stamp(notebook, "smoke", tmp_path))
+    assert len(stamps) == 5
+    assert chapters.stamp(notebook, "smoke", tmp_path) in stamps
+
+
+def test_a_wrong_profile_of_the_book_ends_with_2(capsys):
+    assert chapters.main(["--profile", "lapto"]) == 2
+    assert "Did you mean 'laptop'" in capsys.readouterr().err
+
+
+def test_the_pages_made_of_records_say_what_was_not_run(tmp_path):
+    chapters._generate(tmp_path, "smoke", {"zhang2019": {"profile": "smoke", "seconds": 1.0}})
+    assert "Not run in any profile of this build." in (tmp_path / "findings.md").read_text()
+    assert "| zhang2019 | smoke | 1 |" in (tmp_path / "status.md").read_text()
+
+
+def test_sources_have_no_outputs():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"])

@@ -1,0 +1,98 @@
+"""The command line: exit statuses, tables, messages that name the valid choices."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from aliasing.cli import main
+from aliasing.profiles import PROFILES
+from aliasing.studies import STUDIES
+
+
+@pytest.fixture(autouse=True)
+def empty_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("what", ["layers", "models", "datasets", "studies", "metrics", "profiles"])
+def test_list_names_what_exists(what, capsys):
+    assert main(["list", what]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 1
+    assert main(["list", what, "--json"]) == 0
+    assert all(all(row.values()) for row in json.loads(capsys.readouterr().out))
+
+
+def test_list_without_argument_shows_everything(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("bin-5", "vgg13-bn", "cifar10", "zhang2019", "circular_rolls", "laptop"))
+
+
+@pytest.mark.parametrize("command", [["run", "zhang2019"], ["status"], ["findings"], ["publish", "zhang2019"]])
+def test_a_wrong_profile_ends_with_2_and_the_valid_ones(command, capsys):
+    assert main([*command, "--profile", "lapto"]) == 2
+    error = capsys.readouterr().err
+    assert "Did you mean 'laptop'?" in error
+    assert all(profile in error for profile in PROFILES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "zang2019"], "Did you mean 'zhang2019'?"),
+        (["run", "zhang2019", "--only", "layer=bin-9"], "layer=VALUE with VALUE one of bin-5, bin-7"),
+        (["run", "zhang2019", "--only", "filter=bin-5"], "KEY one of ['augmented', 'layer']"),
+        (["run", "zhang2019", "--seeds", "0"], "seeds must be 1 or more"),
+        (["run", "zhang2019", "--device", "tpu"], "choose from auto, cpu"),
+        (["data", "cifar"], "cifar10"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_what_is_valid(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b"])
+def test_a_wrong_shard_is_refused(shard, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "zhang2019", "--shard", shard])
+    assert stopped.value.code == 2
+    assert "1 <= I <= N" in capsys.readouterr().err
+
+
+def test_every_command_has_help():
+    for command in ("list", "run", "status", "publish", "findings", "data"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+
+
+def test_run_status_publish_findings(empty_store, capsys):
+    only = ["--only", "layer=subsample", "--only", "augmented=False"]
+    run = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet", *only]
+    assert main([*run, "--shard", "1/2"]) == 0
+    assert "1 done" in capsys.readouterr().out
+    assert main(["status", "zhang2019", "--profile", "smoke", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["planned"], row["done"], row["failed"]) == (6, 1, 0)
+    out = empty_store / "one.jsonl"
+    for _ in range(2):
+        assert main(["publish", "zhang2019", "--profile", "smoke", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 1
+    capsys.readouterr()
+    assert main(["findings", "--study", "zhang2019", "--profile", "smoke", "--json"]) == 0
+    assert {row["verdict"] for row in json.loads(capsys.readouterr().out)} == {"not run"}
+
+
+def test_status_lists_every_study_and_profile(capsys):
+    assert main(["status", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["study"], row["profile"]) for row in rows} == {(s, p) for s in STUDIES for p in PROFILES}
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "aliasing", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("aliasing ")

@@ -1,0 +1,124 @@
+"""Records and stores: identity, merging, damage."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aliasing.errors import DataError
+from aliasing.metrics import Estimate
+from aliasing.records import Record, Run, Store, encode, merge, provenance, publish, write_atomically
+from aliasing.training import Recipe
+
+RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0)
+
+
+def record(keys: dict[str, tuple[str, float]], run: Run = RUN) -> Record:
+    return Record(run, {key: {"x": x} for key, (_, x) in keys.items()}, {k: {"date": d} for k, (d, _) in keys.items()})
+
+
+def test_the_id_depends_on_every_part_and_on_nothing_else():
+    assert RUN.id == Run(dict(reversed(RUN.dataset.items())), RUN.network, Recipe(epochs=2), 0).id
+    others = [
+        replace(RUN, seed=1),
+        replace(RUN, recipe=Recipe(epochs=3)),
+        replace(RUN, dataset={"name": "shapes", "count": 9}),
+        replace(RUN, network=RUN.network | {"width": 4}),
+    ]
+    assert len({RUN.id, *(other.id for other in others)}) == 5
+    assert Run.from_description(RUN.describe()).id == RUN.id
+
+
+def test_recipe_fields_at_their_default_do_not_enter_the_id():
+    assert RUN.describe()["recipe"] == {"epochs": 2}
+
+
+def test_encoding():
+    assert encode(Estimate(0.5, 0.4, float("inf"), 3)) == {"value": 0.5, "low": 0.4, "high": None, "n": 3}
+    assert encode(torch.tensor([[1 / 3]])) == [[0.33333]]
+    assert encode({"a": torch.tensor(2)}) == {"a": 2}
+    assert encode([1, float("nan")]) == [1, None]
+
+
+def test_a_line_reads_back(tmp_path):
+    written = Record(RUN)
+    written.add("accuracy()", {"accuracy": Estimate(0.5, 0.4, 0.6, 9)}, provenance(torch.device("cpu"), 1.0))
+    read = Record.from_line(written.to_line())
+    assert read.to_line() == written.to_line()
+    assert {"code", "date", "device", "python", "torch", "seconds"} == set(read.provenance["accuracy()"])
+
+
+KEYS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.sampled_from(["2026-01", "2026-02"]), st.floats(0, 1)))
+
+
+@given(KEYS, KEYS, KEYS)
+def test_merging_is_commutative_associative_and_idempotent(a, b, c):
+    first, second, third = record(a), record(b), record(c)
+    assert merge(first, second).to_line() == merge(second, first).to_line()
+    assert merge(merge(first, second), third).to_line() == merge(first, merge(second, third)).to_line()
+    assert merge(first, first).to_line() == first.to_line()
+
+
+def test_what_was_measured_first_stays():
+    merged = merge(record({"a": ("2026-02", 2.0)}), record({"a": ("2026-01", 1.0), "b": ("2026-03", 3.0)}))
+    assert merged.measurements == {"a": {"x": 1.0}, "b": {"x": 3.0}}
+
+
+def test_publishing_twice_changes_nothing_and_order_does_not_matter(tmp_path):
+    records = [record({"a": ("2026", seed)}, replace(RUN, seed=seed)) for seed in range(5)]
+    forward, backward = tmp_path / "forward.jsonl", tmp_path / "backward.jsonl"
+    assert publish(records, forward) == 5
+    content = forward.read_bytes()
+    assert publish(records[:2], forward) == 5 and forward.read_bytes() == content
+    for one in reversed(records):
+        publish([one], backward)
+    assert backward.read_bytes() == content
+
+
+def test_the_store_is_the_union_of_both_stores(tmp_path):
+    publish([record({"a": ("2026", 1.0)})], tmp_path / "published/x.jsonl")
+    store = Store(tmp_path / "working", tmp_path / "published")
+    store.save(record({"b": ("2026", 2.0)}))
+    assert store.load(RUN).measurements == {"a": {"x": 1.0}, "b": {"x": 2.0}}
+    assert store.load(replace(RUN, seed=7)).measurements == {}
+
+
+def _damage(line: str) -> list[str]:
+    content = json.loads(line)
+    wrong_run = content | {"run": content["run"] | {"seed": 5}}
+    wrong_recipe = content | {"run": content["run"] | {"recipe": {"epoch": 1}}}
+    missing = {key: value for key, value in content.items() if key != "provenance"}
+    unpaired = content | {"provenance": {}}
+    return [line[:-20], "", "[]", "null", "{}", *map(json.dumps, (wrong_run, wrong_recipe, missing, unpaired))]
+
+
+def test_damaged_lines_are_named_and_the_others_kept(tmp_path):
+    good = record({"a": ("2026", 1.0)}).to_line()
+    other = record({"a": ("2026", 2.0)}, replace(RUN, seed=1)).to_line()
+    for number, bad in enumerate(_damage(good)):
+        path = tmp_path / f"{number}/study.jsonl"
+        write_atomically(path, f"{bad}\n{other}\n")
+        with pytest.warns(UserWarning, match="line 1 is damaged"):
+            store = Store(tmp_path / "working", path.parent)
+        assert store.load(replace(RUN, seed=1)).measurements == {"a": {"x": 2.0}}
+        before = path.read_bytes()
+        with pytest.raises(DataError, match="line 1 is damaged"):
+            publish([record({"a": ("2026", 1.0)})], path)
+        assert path.read_bytes() == before
+
+
+def test_a_damaged_working_record_is_named_and_measured_again(tmp_path):
+    store = Store(tmp_path / "working", tmp_path / "published")
+    store.save(record({"a": ("2026", 1.0)}))
+    path = store.folder(RUN) / "record.json"
+    path.write_text(path.read_text()[:30])
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert store.load(RUN).measurements == {}
+
+
+def test_an_atomic_write_leaves_no_temporary_file(tmp_path):
+    write_atomically(tmp_path / "folder/file.txt", "text")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file.txt"]

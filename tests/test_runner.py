@@ -1,0 +1,182 @@
+"""Carrying out runs: equal records whatever the way, shared stores, failures."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from filelock import FileLock
+
+from aliasing.evaluation import MEASUREMENTS, Measurement
+from aliasing.records import Run, Store
+from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
+from aliasing.studies import get
+from aliasing.training import Recipe
+
+CPU = torch.device("cpu")
+RUN = Run(
+    {"name": "shapes", "count": 64},
+    {"name": "vgg-small", "num_classes": 10, "width": 2, "padding_mode": "circular", "downsample": "tri-3"},
+    Recipe(epochs=2, batch_size=32),
+    0,
+)
+JOB = Job(RUN, (Measurement("circular_rolls", {"count": 4}),), {"layer": "tri-3"})
+JOBS = [replace(JOB, run=replace(RUN, seed=seed)) for seed in range(3)]
+
+
+def store(folder) -> Store:
+    return Store(folder, folder / "published")
+
+
+def numbers(jobs, where: Store) -> dict:
+    return {job.run.id: where.load(job.run).measurements for job in jobs}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    where = store(tmp_path_factory.mktemp("undisturbed"))
+    assert set(execute(JOBS, where, "cpu", workers=1, progress=False).values()) == {"done"}
+    return numbers(JOBS, where)
+
+
+def test_a_run_is_trained_and_measured_once(tmp_path, monkeypatch):
+    where = store(tmp_path)
+    assert carry_out(JOB, where, CPU) == "done"
+    record = where.load(RUN)
+    assert complete(JOB, record)
+    assert set(record.measurements) == {"training", "circular_rolls(count=4)"} == set(record.provenance)
+    assert len(record.measurements["training"]["loss"]) == 2
+    monkeypatch.setitem(MEASUREMENTS, "circular_rolls", lambda *a, **k: pytest.fail("measured twice"))
+    assert carry_out(JOB, where, CPU) == "done"
+
+
+def test_a_new_measurement_uses_the_trained_network(tmp_path, monkeypatch):
+    where = store(tmp_path)
+    assert carry_out(JOB, where, CPU) == "done"
+    before = where.load(RUN).measurements["training"]
+    monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
+    assert carry_out(replace(JOB, measurements=(Measurement("shift_curves", {"count": 2}),)), where, CPU) == "done"
+    after = where.load(RUN).measurements
+    assert after["training"] == before
+    assert len(after) == 3
+
+
+def test_workers_do_not_change_a_number(tmp_path, undisturbed):
+    where = store(tmp_path)
+    execute(JOBS, where, "cpu", workers=2, progress=False)
+    assert numbers(JOBS, where) == undisturbed
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = build(RUN).state_dict()
+    torch.manual_seed(2)
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), build(RUN).state_dict().values(), strict=True))
+
+
+def test_a_leased_run_is_left_to_its_owner(tmp_path):
+    where = store(tmp_path)
+    where.folder(RUN).mkdir(parents=True)
+    assert not is_leased(where, RUN)
+    # Another process's lock: within one process the operating system would hand it out twice.
+    lock = str(where.folder(RUN) / "lock")
+    code = f"from filelock import FileLock; lock = FileLock({lock!r}); lock.acquire(); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout.readline() == "1\n"
+        assert is_leased(where, RUN)
+        assert carry_out(JOB, where, CPU) == "busy"
+        other.kill()
+    assert carry_out(JOB, where, CPU) == "done"
+
+
+def test_a_failing_run_is_named_and_the_others_go_on(tmp_path):
+    bad = replace(JOB, run=replace(RUN, recipe=replace(RUN.recipe, lr=1e30, warmup=0.0)))
+    where = store(tmp_path)
+    outcomes = execute([bad, JOB], where, "cpu", workers=1, progress=False)
+    assert outcomes[bad.run.id].startswith("failed: the loss is")
+    assert outcomes[RUN.id] == "done"
+    assert "TrainingError" in (where.folder(bad.run) / "failed.txt").read_text()
+
+
+def test_a_damaged_checkpoint_fails_with_the_remedy_and_keeps_the_file(tmp_path):
+    where = store(tmp_path)
+    path = where.folder(RUN) / "checkpoint.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a checkpoint")
+    assert "delete it to train that run again" in carry_out(JOB, where, CPU)
+    assert path.read_bytes() == b"not a checkpoint"
+
+
+def test_no_run_is_started_after_the_limit(tmp_path):
+    outcomes = execute(JOBS, store(tmp_path), "cpu", workers=1, progress=False, limit_minutes=-1)
+    assert set(outcomes.values()) == {"stopped"}
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_continued_gives_the_same_numbers(tmp_path):
+    """Issue 2: kill -9 the smoke study a dozen times; the records equal those of an undisturbed run."""
+    jobs = get("zhang2019").jobs("smoke")
+    calm = store(tmp_path / "calm")
+    execute(jobs, calm, "cpu", workers=1, progress=False)
+    command = [sys.executable, "-m", "aliasing", "run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--quiet"]
+    environment = os.environ | {"ALIASING_RUNS": str(tmp_path / "wild")}
+    draw = random.Random(0)
+    for _ in range(12):
+        process = subprocess.Popen([*command, "--workers", "2"], env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(draw.uniform(2, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "6 done" in done.stdout
+    wild = Store(tmp_path / "wild", tmp_path / "none")
+    assert numbers(jobs, wild) == numbers(jobs, calm)
+
+
+def test_a_stopped_worker_leaves_no_process_behind(tmp_path):
+    """Workers end when their parent is killed: otherwise every interrupted campaign would leak processes."""
+    code = (
+        "from tests.test_runner import JOBS, store\n"
+        "from dataclasses import replace\nfrom pathlib import Path\n"
+        "from aliasing.runner import execute\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = [replace(j, run=replace(j.run, recipe=replace(j.run.recipe, epochs=100000))) for j in JOBS]\n"
+        f"    execute(jobs, store(Path({str(tmp_path)!r})), 'cpu', workers=2, progress=False)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": "."})
+
+    def leased() -> int:
+        return sum(is_leased(store(tmp_path), job.run) for job in _endless())
+
+    def wait_for(count: int) -> bool:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and leased() != count:
+            time.sleep(0.2)
+        return leased() == count
+
+    assert wait_for(2)
+    process.kill()
+    process.wait()
+    assert wait_for(0)
+
+
+def _endless() -> list[Job]:
+    return [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=100000))) for job in JOBS]
+
+
+def test_records_of_a_run_hold_no_value_that_json_cannot(undisturbed):
+    assert json.loads(json.dumps(undisturbed, allow_nan=False)) == undisturbed
+
+
+def test_locks_are_advisory_files_beside_the_record(tmp_path):
+    where = store(tmp_path)
+    carry_out(JOB, where, CPU)
+    with FileLock(where.folder(RUN) / "lock", timeout=0):
+        assert {path.name for path in where.folder(RUN).iterdir()} == {"lock", "record.json", "checkpoint.safetensors"}

@@ -1,0 +1,168 @@
+"""The training loop: what it draws, what it stores, what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing.datasets import ImageSet
+from aliasing.errors import DataError, UsageError
+from aliasing.training import (
+    Recipe,
+    TrainingError,
+    _learning_rate,
+    augment,
+    load_weights,
+    pick_device,
+    recipe_from,
+    train,
+)
+
+
+def toy_data(count: int = 40) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 128, (count, 3, 8, 8), generator=generator) + 100 * labels[:, None, None, None]
+    return ImageSet(images.to(torch.uint8), labels, ("dark", "bright"), "toy")
+
+
+def toy_network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 2),
+        )
+
+
+RECIPE = Recipe(epochs=3, batch_size=8, lr=0.05, flip=True, shift=2)
+
+
+def test_training_learns_and_reports_every_epoch():
+    seen = []
+    history = train(toy_network(), toy_data(), RECIPE, seed=0, on_epoch=seen.append)
+    assert [entry["epoch"] for entry in history] == [1, 2, 3] and seen == history
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_interrupted_and_continued_training_ends_with_the_same_bits(tmp_path):
+    whole, part = toy_network(), toy_network()
+    train(whole, toy_data(), RECIPE, seed=3)
+
+    class Stop(Exception):
+        pass
+
+    def stop(entry):
+        if entry["epoch"] == 2:
+            raise Stop
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Stop):
+        train(part, toy_data(), RECIPE, seed=3, checkpoint=checkpoint, on_epoch=stop)
+    torch.manual_seed(99)  # the global generator must not matter
+    continued = toy_network()
+    history = train(continued, toy_data(), RECIPE, seed=3, checkpoint=checkpoint)
+    assert len(history) == 3
+    for ours, theirs in zip(continued.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    loaded = toy_network()
+    assert load_weights(checkpoint, loaded) == history
+    assert torch.equal(loaded[0].weight, whole[0].weight)
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(toy_network(), toy_data(), RECIPE, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_seed_gives_another_network():
+    first, second = toy_network(), toy_network()
+    train(first, toy_data(), RECIPE, seed=0)
+    train(second, toy_data(), RECIPE, seed=1)
+    assert not torch.equal(first[0].weight, second[0].weight)
+
+
+@pytest.mark.parametrize("mode", ["circular", "standard"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_equals_a_loop_over_images(mode, flip):
+    images = torch.randint(0, 256, (16, 3, 7, 5), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    recipe = Recipe(flip=flip, shift=3, shift_mode=mode)
+    ours = augment(images, recipe, torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(2)
+    mirrored = torch.rand(16, 1, generator=generator)[:, 0] < 0.5 * flip
+    dy, dx = torch.randint(-3, 4, (2, 16, 1), generator=generator)[:, :, 0]
+    for index in range(16):
+        # Shift first, then mirror: the columns that entered are those of the shifted, unmirrored picture.
+        expected = torch.zeros_like(images[0])
+        for y in range(7):
+            for x in range(5):
+                row, column = y - int(dy[index]), x - int(dx[index])
+                if mirrored[index]:
+                    column = 4 - column
+                if mode == "circular":
+                    expected[:, y, x] = images[index, :, row % 7, column % 5]
+                elif 0 <= row < 7 and 0 <= column < 5:
+                    expected[:, y, x] = images[index, :, row, column]
+        assert torch.equal(ours[index], expected)
+
+
+def test_no_augmentation_returns_the_images_themselves():
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    assert augment(images, Recipe(), torch.Generator()) is images
+
+
+def test_learning_rates():
+    recipe = Recipe(lr=1.0, warmup=0.25)
+    assert _learning_rate(recipe, 0.125) == pytest.approx(0.5)
+    assert _learning_rate(recipe, 0.25) == pytest.approx(1.0)
+    assert _learning_rate(recipe, 0.625) == pytest.approx(0.5)
+    assert _learning_rate(recipe, 1.0) == pytest.approx(0.0)
+    assert _learning_rate(replace(recipe, schedule="cosine"), 0.625) == pytest.approx(0.5)
+    steps = replace(recipe, schedule="steps", warmup=0.0)
+    assert [_learning_rate(steps, p) for p in (0.0, 0.34, 0.67)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_a_diverging_training_says_so():
+    with pytest.raises(TrainingError, match="smaller lr"):
+        train(toy_network(), toy_data(), replace(RECIPE, lr=1e30, warmup=0.0), seed=0)
+
+
+def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    train(toy_network(), toy_data(), RECIPE, seed=0, checkpoint=path)
+    with pytest.raises(DataError, match="another network"):
+        load_weights(path, nn.Linear(2, 2))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_weights(path, toy_network())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "adam"}, "choose from sgd, adamw"),
+        ({"schedule": "onecycle"}, "Did you mean 'one-cycle'"),
+        ({"shift_mode": "crop"}, "choose from circular, standard"),
+        ({"epochs": 0}, "epochs >= 1"),
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+    ],
+)
+def test_wrong_recipes_are_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        recipe_from(values)
+
+
+def test_devices():
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="choose from auto, cpu"):
+        pick_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="this machine has none"):
+            pick_device("cuda:1")
