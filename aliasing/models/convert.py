@@ -20,6 +20,8 @@ from .trace import after_activation
 __all__ = ["Change", "Report", "antialias"]
 
 _STRIDES = (2, 3, 4)
+# Classes of timm, and of those who copied them, that pad as TensorFlow does.
+_SAME = ("Conv2dSame", "MaxPool2dSame")
 
 
 class Change(NamedTuple):
@@ -95,9 +97,9 @@ def antialias(
       as function calls inside a ``forward`` are out of reach.
 
     Output sizes are those of the original at every input size. With ``subsample`` the function does not change, except
-    for average pools and for TensorFlow-style "same" convolutions, whose sampling grid depends on the stride. Names of
-    parameters do not change, so checkpoints of the original load (``strict=False`` for layers that learn). Branches of
-    a residual block choose their grids apart: exact invariance needs the networks of ``aliasing.models``.
+    where average pools are replaced. Names of parameters do not change, so checkpoints of the original load
+    (``strict=False`` for layers that learn). Branches of a residual block choose their grids apart: exact invariance
+    needs the networks of ``aliasing.models``.
 
     To recover the accuracy of pretrained weights, fine-tune: Zhang's code starts from the original weights and runs
     the last two thirds of the original schedule (ImageNet: SGD, momentum 0.9, weight decay 1e-4, 60 epochs, learning
@@ -187,6 +189,8 @@ class _Job:
 
     def _convolution(self, conv: nn.Conv2d, layer: Downsample, place: tuple[str, nn.Module] | None) -> str:
         in_front = self._in_front(conv)
+        if type(conv).__name__ in _SAME:
+            _fix_same(conv, 0.0)
         conv.stride = (1, 1)
         if in_front and not hasattr(conv, "down_before"):
             _before(conv, layer)
@@ -208,7 +212,9 @@ class _Job:
         return "stride 1, layer after the convolution" + reason[self.placement]
 
     def _max(self, pool: nn.MaxPool2d, layer: Downsample) -> str:
-        if pool.ceil_mode:
+        if type(pool).__name__ in _SAME:
+            _fix_same(pool, float("-inf"))
+        elif pool.ceil_mode:
             pool.register_forward_pre_hook(partial(_complete, stride=_stride(pool)[0]))
             pool.ceil_mode = False
         pool.stride = 1
@@ -248,7 +254,7 @@ def _after(target: nn.Module, layer: Downsample) -> None:
 
 def _before(target: nn.Module, layer: Downsample) -> None:
     target.down_before = layer
-    target.register_forward_pre_hook(_apply_before)
+    target.register_forward_pre_hook(_apply_before, prepend=True)  # before what pads for the target itself
 
 
 def _apply_after(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
@@ -257,6 +263,25 @@ def _apply_after(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
 
 def _apply_before(module: nn.Module, inputs: tuple) -> tuple:
     return (module.down_before(inputs[0]), *inputs[1:])  # type: ignore[operator]
+
+
+def _fix_same(part: nn.Module, value: float) -> None:
+    """Pad as for the stride the module had: left to itself it would pad for stride 1, and move the sampling grid."""
+    part.register_forward_pre_hook(partial(_pad_same, stride=_stride(part)[0], value=value))
+    part.__class__ = nn.Conv2d if isinstance(part, nn.Conv2d) else nn.MaxPool2d
+    part.padding = (0, 0)  # type: ignore[assignment]
+
+
+def _pad_same(part: nn.Module, inputs: tuple, stride: int, value: float) -> tuple:
+    """Pad as TensorFlow does: ceil(n / stride) windows, the odd pixel at the right and bottom."""
+    (x,) = inputs
+    amounts = []
+    for axis in (1, 0):
+        kernel = _pair(part.dilation)[axis] * (_pair(part.kernel_size)[axis] - 1) + 1
+        n = x.shape[2 + axis]
+        total = max(0, (-(-n // stride) - 1) * stride + kernel - n)
+        amounts += [total // 2, total - total // 2]
+    return (F.pad(x, amounts, value=value),)
 
 
 def _complete(pool: nn.MaxPool2d, inputs: tuple, stride: int) -> tuple:
@@ -308,6 +333,8 @@ def _why_left(part: nn.Module) -> str | None:
         return "patch embedding: dense windows would cost stride^2 times as much"
     if stride[0] not in _STRIDES:
         return f"strides are supported up to {_STRIDES[-1]}"
+    if isinstance(part, nn.AvgPool2d) and type(part) is not nn.AvgPool2d:
+        return "an average pool of another kind"
     if isinstance(part, nn.MaxPool2d) and part.return_indices:
         return "its indices are used"
     return None

@@ -1,0 +1,352 @@
+"""Every registered network: sizes, gradients, placements, twins, circular symmetry."""
+
+import itertools
+
+import pytest
+import torch
+import torchvision
+
+from aliasing import layers, models
+from aliasing.errors import UsageError
+from aliasing.layers.base import Downsample
+from aliasing.models.blocks import Convolution, DenseMax
+
+SMALL = {"wide-resnet": {"depth": 10, "widen": 1}}
+LAYERS = ("subsample", "bin-5", "flc", "aps")
+CLASSIFIERS = [name for name in models.NAMES if name != "unet-small"]
+EVERYWHERE = {"positions": ("stem", "pool", "conv", "skip")}
+
+
+def tiny(name: str, downsample: object = "subsample", **options: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    options = {"width": 4, **SMALL.get(name, {}), **options}
+    return models.create(name, 3, downsample, **options)
+
+
+def images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def settle(network: torch.nn.Module, x: torch.Tensor) -> torch.nn.Module:
+    """Batch-norm statistics of ``x``, so that the maps of a random network keep a sensible scale; evaluation mode."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(x)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("placement", models.PLACEMENTS)
+def test_odd_sizes_and_gradients(name: str, placement: str) -> None:
+    for downsample in LAYERS:
+        network = tiny(name, downsample, placement=placement)
+        y = network(images(2, 3, 37, 26))
+        y.square().sum().backward()
+        expected = (2, 3) if name in CLASSIFIERS else (2, 3, 37, 26)
+        assert y.shape == expected
+        assert y.isfinite().all()
+        missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
+        assert not missing
+        assert network.eval()(images(1, 3, 1, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vgg-small", "resnet-small", "resnet50", "preact-resnet18", "mobilenet-v2"])
+@pytest.mark.parametrize("downsample", ["lps", "tips", {"name": "ddac", "groups": 1}])
+def test_layers_that_learn_get_gradients(name: str, downsample: object) -> None:
+    network = tiny(name, downsample)
+    network(images(2, 3, 64, 64)).square().sum().backward()
+    assert not [key for key, parameter in network.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_twins_share_keys_parameters_and_initial_weights(name: str) -> None:
+    plain, twin = tiny(name), tiny(name, "bin-5", activation="gelu")
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in twin.parameters())
+    for (key, value), (other, same) in zip(plain.state_dict().items(), twin.state_dict().items(), strict=True):
+        assert key == other
+        assert torch.equal(value, same)
+    learned = tiny(name, "lps")
+    assert all(torch.equal(value, learned.state_dict()[key]) for key, value in plain.state_dict().items())
+    twin.load_state_dict(plain.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("resnet18", "resnet18"),
+        ("resnet34", "resnet34"),
+        ("resnet50", "resnet50"),
+    ],
+)
+def test_torchvision_weights_load(name: str, theirs: str) -> None:
+    torch.manual_seed(0)
+    reference = getattr(torchvision.models, theirs)(weights=None, num_classes=7)
+    network = models.create(name, 7)
+    network.load_state_dict(reference.state_dict(), strict=True)
+    models.create(name, 7, "bin-5").load_state_dict(reference.state_dict(), strict=True)
+    x = images(2, 3, 49, 64)
+    for mode in (False, True):
+        torch.testing.assert_close(network.train(mode)(x), reference.train(mode)(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("preact-resnet18", 11_172_170),  # Grabinski et al. 2023
+        ("wide-resnet", 36_479_194),  # 28-10: 36.5 million in the paper
+        ("densenet-40-12", 1_019_722),  # 1.0 million in the paper
+    ],
+)
+def test_number_of_parameters(name: str, count: int) -> None:
+    assert sum(p.numel() for p in models.create(name, 10).parameters()) == count
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("densenet121", "densenet121"), ("mobilenet-v2", "mobilenet_v2")])
+def test_number_of_parameters_like_torchvision(name: str, theirs: str) -> None:
+    reference = getattr(torchvision.models, theirs)(weights=None)
+    ours = models.create(name, 1000)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in reference.parameters())
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect", "replicate"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (9, 12)])
+def test_strides_keep_the_pixels_of_the_dense_map(padding_mode: str, height: int, width: int) -> None:
+    x = images(2, 4, height, width, dtype=torch.float64)
+    for size in (1, 3, 7):
+        conv = Convolution(4, 2, size, padding=size // 2, padding_mode=padding_mode).double()
+        assert conv(x).shape == (2, 2, height, width)
+        torch.testing.assert_close(conv(x, 2), conv(x)[..., ::2, ::2])
+    for size in (2, 3):
+        dense_max = DenseMax(size, padding_mode)
+        assert dense_max(x).shape == x.shape
+        assert torch.equal(dense_max(x, 2), dense_max(x)[..., ::2, ::2])
+
+
+def test_dense_max_by_hand() -> None:
+    x = torch.tensor([[[[1.0, 5.0, 2.0]]]])
+    assert DenseMax(2, "circular")(x).tolist() == [[[[5.0, 5.0, 2.0]]]]
+    assert DenseMax(2, "circular")(x.roll(1, 3)).tolist() == [[[[2.0, 5.0, 5.0]]]]
+    assert DenseMax(2)(-x).tolist() == [[[[-1.0, -2.0, -2.0]]]]
+    assert DenseMax(3)(-x).tolist() == [[[[-1.0, -1.0, -2.0]]]]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_training_fuses_the_stride_and_evaluation_does_not(name: str) -> None:
+    """Same logits from the strided and the dense computation of the plain network, and every layer is really called."""
+    network = settle(tiny(name), images(4, 3, 45, 33)).double()
+    x = images(2, 3, 45, 33, dtype=torch.float64)
+    dense = network(x)
+    sizes = []
+    for module in network.modules():
+        if isinstance(module, Downsample):
+            module.train()
+            module.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
+    torch.testing.assert_close(network(x), dense)
+    fused = len(sizes)
+    network.eval()(x)
+    assert len(sizes) - fused == sum(isinstance(module, Downsample) for module in network.modules())
+
+
+def total_stride(name: str) -> int:
+    return {"densenet-40-12": 4, "wide-resnet": 4, "preact-resnet18": 8, "resnet-small": 8, "vgg-small": 16}.get(
+        name, 32
+    )
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_circular_networks_repeat_at_the_total_stride(name: str) -> None:
+    step = total_stride(name)
+    for downsample in ("subsample", "bin-5"):
+        network = settle(tiny(name, downsample, padding_mode="circular", width=8), images(4, 3, 64, 64)).double()
+        x = images(2, 3, 2 * step, step, dtype=torch.float64)
+        with torch.no_grad():
+            maps = network.maps(x)
+            torch.testing.assert_close(network.maps(x.roll((step, 0), (2, 3))), maps.roll(1, 2))
+            torch.testing.assert_close(network(x.roll((step, -step), (2, 3))), network(x))
+            assert not torch.allclose(network(x.roll((1, 2), (2, 3))), network(x), rtol=1e-6)
+
+
+def test_vgg_stages_move_with_the_image() -> None:
+    network = settle(tiny("vgg13-bn", "tri-3", padding_mode="circular"), images(4, 3, 32, 32)).double()
+    x = images(1, 3, 32, 64, dtype=torch.float64)
+    h, moved = x, [x.roll((2**k, -(2**k)), (2, 3)) for k in range(1, 6)]
+    with torch.no_grad():
+        for k, stage in enumerate(network.stages, start=1):
+            h, moved = stage(h), [stage(m) for m in moved]
+            torch.testing.assert_close(moved[k - 1], h.roll((1, -1), (2, 3)))
+
+
+def changed(network: torch.nn.Module, x: torch.Tensor) -> float:
+    """Largest relative change of the features under some circular shifts."""
+    with torch.no_grad():
+        f = network.features(x)
+        rolls = [(1, 0), (0, 1), (3, 2), (5, 7)]
+        return max(float((network.features(x.roll(r, (2, 3))) - f).norm() / f.norm()) for r in rolls)
+
+
+@pytest.mark.parametrize("downsample", ["aps", "lps"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet-small", {}),
+        ("resnet18", {"stem": "cifar"}),
+        ("resnet18", EVERYWHERE),
+        ("resnet50", EVERYWHERE),
+        ("preact-resnet18", {}),
+        ("wide-resnet", {}),
+    ],
+)
+def test_polyphase_networks_are_invariant_only_with_a_shared_choice(
+    downsample: str, name: str, options: dict[str, object]
+) -> None:
+    for placement in models.PLACEMENTS:
+        errors = {}
+        for shared in (True, False):
+            network = tiny(name, downsample, padding_mode="circular", placement=placement, shared=shared, **options)
+            network = settle(network, images(4, 3, 64, 64)).double()
+            errors[shared] = changed(network, images(2, 3, 64, 64, dtype=torch.float64))
+        assert errors[True] < 1e-12
+        if placement != "pool-then-conv":  # there both branches may look at the same map, and agree by themselves
+            assert errors[False] > 1e-3
+
+
+def test_polyphase_invariance_needs_circular_padding() -> None:
+    network = settle(tiny("resnet-small", "aps"), images(4, 3, 64, 64)).double()
+    assert changed(network, images(2, 3, 64, 64, dtype=torch.float64)) > 1e-3
+
+
+@pytest.mark.parametrize("downsample", ["aps", "lps"])
+def test_unet_is_equivariant_with_polyphase_layers(downsample: str) -> None:
+    network = settle(tiny("unet-small", downsample, padding_mode="circular"), images(4, 3, 32, 32)).double()
+    x = images(2, 3, 32, 16, dtype=torch.float64)
+    with torch.no_grad():
+        for roll in ((1, 0), (0, 3), (5, 6)):
+            torch.testing.assert_close(network(x.roll(roll, (2, 3))), network(x).roll(roll, (2, 3)))
+
+
+def test_unet_repeats_at_its_stride_otherwise() -> None:
+    network = settle(tiny("unet-small", "bin-5", padding_mode="circular"), images(4, 3, 32, 32)).double()
+    x = images(1, 3, 32, 16, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x.roll((8, -8), (2, 3))), network(x).roll((8, -8), (2, 3)))
+        assert not torch.allclose(network(x.roll(1, 2)), network(x).roll(1, 2), rtol=1e-3)
+
+
+def test_placements_differ_and_subsample_does_not_care() -> None:
+    x = images(2, 3, 32, 32)
+    for name, downsample in itertools.product(("resnet-small", "preact-resnet18"), ("subsample", "bin-5")):
+        outputs = []
+        for placement in models.PLACEMENTS:
+            network = settle(tiny(name, downsample, placement=placement), images(8, 3, 32, 32))
+            outputs.append(network(x))
+        same = [torch.allclose(a, b, atol=1e-5) for a, b in itertools.combinations(outputs, 2)]
+        assert same == [downsample == "subsample"] * 3
+
+
+def kinds(network: torch.nn.Module) -> dict[str, int]:
+    return {
+        name: len(module.taps) if isinstance(module, layers.Blur) else -1
+        for name, module in network.named_modules()
+        if isinstance(module, Downsample)
+    }
+
+
+def test_positions_say_where_the_layer_goes() -> None:
+    found = kinds(tiny("resnet18", "bin-5"))
+    assert found == {"down": 1, "maxpool.down": 5} | {
+        f"layer{stage}.0.{branch}": 5 for stage in (2, 3, 4) for branch in ("main", "side")
+    }
+    found = kinds(tiny("resnet18", "bin-5", positions=("skip",)))
+    assert {name for name, taps in found.items() if taps == 5} == {f"layer{stage}.0.side" for stage in (2, 3, 4)}
+    assert set(kinds(tiny("resnet18", "bin-5", placement="pool-then-conv")).values()) == {5}
+    assert "down" not in kinds(tiny("resnet18", "bin-5", stem_stride=1))
+
+
+def test_vgg_pools() -> None:
+    average = tiny("vgg-small", "rect-2", pool="none")
+    assert not [m for m in average.modules() if isinstance(m, DenseMax)]
+    x = images(2, 4, 8, 6)
+    torch.testing.assert_close(average.stages[0][-1](x), torch.nn.functional.avg_pool2d(x, 2))
+    plain = tiny("vgg-small").eval()
+    torch.testing.assert_close(plain.stages[0][-1](x), torch.nn.functional.max_pool2d(x, 2))
+    alone = tiny("vgg-small", "max").eval()
+    torch.testing.assert_close(alone.stages[0][-1](x), torch.nn.functional.max_pool2d(x, 2))
+    assert not [m for m in tiny("vgg-small", "flc", placement="pool-then-conv").modules() if isinstance(m, DenseMax)]
+    strided = tiny("vgg-small", "bin-5", strided=True)
+    assert list(kinds(strided).values()) == [5] * 4
+    assert not [m for m in strided.modules() if isinstance(m, DenseMax)]
+
+
+def test_activation_everywhere_or_low() -> None:
+    def count(smooth: str, kind: type) -> int:
+        network = tiny("resnet18", activation="silu", smooth=smooth)
+        return sum(isinstance(module, kind) for module in network.modules())
+
+    assert (count("all", torch.nn.SiLU), count("all", torch.nn.ReLU)) == (9, 0)
+    assert (count("low", torch.nn.SiLU), count("low", torch.nn.ReLU)) == (3, 6)  # stem and the two blocks of stage 1
+    assert any(isinstance(module, torch.nn.ReLU6) for module in tiny("mobilenet-v2").modules())
+
+
+def test_zero_init_residual_starts_as_the_shortcut() -> None:
+    network = tiny("resnet18", zero_init_residual=True).eval()
+    x = images(1, 4, 8, 8)
+    torch.testing.assert_close(network.layer1[0](x), x.relu())
+
+
+def test_features_feed_the_classifier() -> None:
+    for name in CLASSIFIERS:
+        network = tiny(name).eval()
+        x = images(2, 3, 32, 32)
+        f = network.features(x)
+        assert f.ndim == 2
+        torch.testing.assert_close(getattr(network, network.head_name)(f), network(x))
+
+
+def test_normalized_standardises_and_keeps_the_keys() -> None:
+    network = tiny("vgg-small").eval()
+    wrapped = models.normalized(network, (0.4, 0.5, 0.6), (0.2, 0.25, 0.5))
+    x = images(2, 3, 32, 32)
+    by_hand = torch.stack([(x[:, 0] - 0.4) / 0.2, (x[:, 1] - 0.5) / 0.25, (x[:, 2] - 0.6) / 0.5], 1)
+    torch.testing.assert_close(wrapped(x), network(by_hand))
+    torch.testing.assert_close(wrapped.features(x), network.features(by_hand))
+    assert list(wrapped.state_dict()) == list(network.state_dict())
+    other = tiny("vgg-small")
+    torch.nn.init.ones_(other.classifier.weight)
+    wrapped.load_state_dict(other.state_dict(), strict=True)
+    assert torch.equal(network.classifier.weight, other.classifier.weight)
+    torch.nn.Sequential(wrapped).load_state_dict({f"0.{k}": v for k, v in other.state_dict().items()}, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: models.create("vgg13", 10), "vgg13-bn"),
+        (lambda: models.create("vgg-small", 10, "bin5"), "bin-5"),
+        (lambda: models.create("vgg-small", 10, {"taps": 3}), "name"),
+        (lambda: models.create("vgg-small", 10, placement="act"), "act-then-pool"),
+        (lambda: models.create("vgg-small", 10, activation="swish"), "silu"),
+        (lambda: models.create("vgg-small", 10, smooth="high"), "low"),
+        (lambda: models.create("vgg-small", 10, padding_mode="wrap"), "circular"),
+        (lambda: models.create("vgg-small", 10, pool="avg"), "none"),
+        (lambda: models.create("vgg-small", 10, stem="cifar"), "strided"),
+        (lambda: models.create("vgg-small", 0), "num_classes"),
+        (lambda: models.create("vgg-small", 10, width=0), "width"),
+        (lambda: models.create("resnet18", 10, stem="tiny"), "imagenet"),
+        (lambda: models.create("resnet18", 10, stem_stride=3), "stem_stride"),
+        (lambda: models.create("resnet18", 10, positions=("convolution",)), "conv"),
+        (lambda: models.create("wide-resnet", 10, depth=12), "16"),
+        (lambda: models.normalized(torch.nn.Identity(), (0.5,), (0.0,)), "std"),
+    ],
+)
+def test_bad_input_is_refused(call, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call()
+
+
+def test_catalogue_is_complete() -> None:
+    assert tuple(models.CATALOGUE) == models.NAMES
+    for entry in models.CATALOGUE.values():
+        assert entry.description
+        assert entry.source
