@@ -24,7 +24,7 @@ def layers(book):
     lines = ["## Names", "", "| name | what it does | strides | source | class |", "|---|---|---|---|---|"]
     for name, entry in CATALOGUE.items():
         link = f"[{entry.layer.__name__}](#layer-{entry.layer.__name__.lower()})"
-        strides = ", ".join(map(str, entry.strides))
+        strides = f"{min(entry.strides)} to {max(entry.strides)}" if len(entry.strides) > 1 else str(entry.strides[0])
         lines.append(f"| `{name}` | {entry.description} | {strides} | {entry.source} | {link} |")
     for layer, answers_to in names.items():
         lines += ["", f"(layer-{layer.__name__.lower()})=", f"## {layer.__name__}", ""]
