@@ -19,9 +19,9 @@ def equivariance_maps(
 ) -> dict[str, Tensor]:
     """For every named layer F the map (A, B) of ``1 - cos(roll(F(x)), F(roll(x)))`` over circular shifts.
 
-    The mean over images is returned. Features are enlarged to the size of the image by repetition (nearest), so a layer of accumulated stride s can be
-    exact at multiples of s alone. Rows and columns run over rolls by 0 to H-1 and W-1, or by -M to M with
-    ``max_shift`` M. The cosine is our choice: sources disagree on the paper's distance.
+    The mean over images is returned. Features are enlarged to the size of the image by repetition (nearest), so a
+    layer of accumulated stride s can be exact at multiples of s alone. Rows and columns run over rolls by 0 to H-1
+    and W-1, or by -M to M with ``max_shift`` M. The cosine is our choice: sources disagree on the paper's distance.
 
     Costs one forward pass per roll, so give it few images.
     """

@@ -78,8 +78,10 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
     rows, columns = x.shape[2] // stride, x.shape[3] // stride
     layer = model.get_submodule(sample.site)
     if isinstance(layer, TIPS):  # its weights depend on the input; the indicators would have their own
-        tau: Tensor = layer.tau(layer.psi(layer.complete(x)))
-        return tau[:, :, None, None].expand(-1, -1, rows, columns, -1)
+        whole = layer.complete(x)
+        if whole.shape != x.shape:  # completed maps have other windows
+            return None
+        return layer.tau(whole)[:, :, None, None].expand(-1, -1, rows, columns, -1)
     parity = (torch.arange(x.shape[2])[:, None] // stride + torch.arange(x.shape[3]) // stride) % 2
     board = parity.to(x).expand_as(x)
     answer, squares = (

@@ -1,0 +1,199 @@
+"""One-pixel protocols: the pairs by hand, the measures against loops."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import signal
+from torch import nn
+
+from aliasing import metrics
+from aliasing.errors import UsageError
+from aliasing.metrics.inpainting import embed, inpaint
+from aliasing.metrics.one_pixel import ONE_PIXEL, one_pixel_pairs, shrink
+
+PROTOCOLS = sorted(ONE_PIXEL)
+
+
+def pictures(n=4, size=32):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+
+
+def pairs_of(protocol, images, pairs=1, seed=1, batch_size=256):
+    parts = list(one_pixel_pairs(images, protocol, pairs, torch.Generator().manual_seed(seed), batch_size))
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def box(image, background):
+    """Rows and columns of what differs from the background: (top, bottom, left, right), ends included."""
+    rows, columns = (image - background).abs().sum(0).nonzero().unbind(1)
+    return [rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item()]
+
+
+@pytest.mark.parametrize(("protocol", "colour"), [("black", (0, 0, 0)), ("grey", (0.485, 0.456, 0.406))])
+@pytest.mark.parametrize(("size", "side"), [(32, 14), (224, 100)])
+def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour, size, side):
+    images = pictures(3, size)
+    first, second, owners = pairs_of(protocol, images, pairs=2)
+    background = torch.tensor(colour).view(3, 1, 1)
+    small = shrink(images, side)
+    corners = set()
+    for index, owner in enumerate(owners.tolist()):
+        top, bottom, left, right = box(first[index], background)
+        assert (bottom - top + 1, right - left + 1) == (side, side)
+        torch.testing.assert_close(first[index, :, top : bottom + 1, left : right + 1], small[owner])
+        assert box(second[index], background) == [top + 1, bottom + 1, left + 1, right + 1]
+        torch.testing.assert_close(second[index, :, 1:, 1:], first[index, :, :-1, :-1])
+        corners.add((top, left))
+    assert owners.tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(corners) > 3
+
+
+def test_shrinking_keeps_the_aspect():
+    assert shrink(torch.rand(1, 3, 60, 90), 20).shape[-2:] == (20, 30)
+
+
+def test_scale_keeps_the_corner_and_adds_one_pixel():
+    images = pictures(3)
+    first, second, _ = pairs_of("scale", images)
+    for image, one, other in zip(images, first, second, strict=True):
+        top, bottom, left, right = box(one, 0)
+        assert box(other, 0) == [top, bottom + 1, left, right + 1]
+        larger = nn.functional.interpolate(image[None], (15, 15), mode="bilinear", antialias=True)[0]
+        torch.testing.assert_close(other[:, top : top + 15, left : left + 15], larger)
+
+
+def test_crop_moves_the_window_over_one_resized_picture():
+    first, second, owners = pairs_of("crop", pictures(), pairs=3)
+    assert owners.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    torch.testing.assert_close(second[:, :, :-1, :-1], first[:, :, 1:, 1:])
+    # The pairs of an image follow each other along the diagonal.
+    torch.testing.assert_close(second[0], first[1])
+    assert not torch.equal(first[:, :, :-1, :-1], second[:, :, :-1, :-1])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_pairs_depend_on_the_seed_alone(protocol):
+    images = pictures(5)
+    before = torch.get_rng_state()
+    reference = pairs_of(protocol, images, 2)
+    for size in (1, 3):
+        for one, other in zip(reference, pairs_of(protocol, images, 2, batch_size=size), strict=True):
+            torch.testing.assert_close(one, other)
+    prefix = pairs_of(protocol, images[:2], 2)
+    torch.testing.assert_close(prefix[0], reference[0][:4])
+    assert not torch.equal(reference[1], pairs_of(protocol, images, 2, seed=2)[1])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def published_inpainting(image, taps, allowed):
+    """The algorithm as described, one image, with dense two-dimensional convolutions."""
+    row = np.array([0.5, 0.5])
+    for _ in range(taps - 2):
+        row = np.convolve(row, [0.5, 0.5])
+    blur = np.outer(row, row)
+    image = image.copy()
+    for _ in range(80):
+        known = image.sum(0) != 0
+        if (~known).sum() <= allowed:
+            break
+        weight = signal.convolve2d(known.astype(float), blur, mode="same")
+        weight[weight == 0] = 1
+        for channel in image:
+            fill = signal.convolve2d(channel * known, blur, mode="same") / weight
+            channel[~known] = fill[~known]
+    return image
+
+
+@pytest.mark.parametrize(("size", "taps"), [(32, 4), (112, 6)])
+def test_inpainting_equals_the_published_algorithm(size, taps):
+    small = pictures(2, size // 3).double()
+    small[0, :, 2:4, 2:4] = 0  # truly black pixels are filled too
+    canvas = embed(small, torch.tensor([[1, 2], [size // 2, size // 3]]), (size, size))
+    ours = inpaint(canvas)
+    allowed = 200 * size**2 / 224**2
+    for image, filled in zip(canvas, ours, strict=True):
+        np.testing.assert_allclose(filled, published_inpainting(image.numpy(), taps, allowed), atol=1e-12)
+        assert (filled.sum(0) == 0).sum() <= allowed
+
+
+class Reader(nn.Module):
+    """Class 1 if the pixel (5, 5) is brighter than a half."""
+
+    def forward(self, x):
+        value = x[:, 0, 5, 5]
+        return torch.stack([torch.full_like(value, 0.5), value], 1) * 4
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) * 5
+
+
+def test_an_invariant_network_never_changes():
+    result = metrics.one_pixel(Mean(), pictures(8), "circular", pairs=3)
+    assert result.top1_change.value == 0
+    assert result.mean_absolute_change.value == pytest.approx(0, abs=1e-6)
+    assert result.top1_change.n == 8
+
+
+def test_a_network_that_reads_one_pixel_by_hand():
+    board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float()
+    stripes = (torch.arange(32) % 2).float().expand(32, 32)
+    images = torch.stack([board, stripes])[:, None].expand(2, 3, 32, 32)
+    result = metrics.one_pixel(Reader(), images, "circular", pairs=4)
+    # A diagonal step keeps the parity of row + column, and flips that of the column.
+    assert result.images.tolist() == [0, 1]
+    gap = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))).item()
+    assert result.mean_absolute_change.value == pytest.approx(gap / 2)
+    assert metrics.top1_change(Reader(), images, "circular", pairs=4) == result.top1_change
+    assert metrics.mean_absolute_change(Reader(), images, "circular", pairs=4) == result.mean_absolute_change
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_measures_equal_a_loop(protocol):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 225, 4))
+        nn.init.normal_(model[-1].weight)
+    images, labels = pictures(20), torch.arange(20) % 4
+    first, second, owners = pairs_of(protocol, images, 2, seed=3)
+    changes, moves, right = [], [], []
+    with torch.no_grad():
+        for one, other, owner in zip(first, second, owners.tolist(), strict=True):
+            before, after = (model(x[None]).softmax(1)[0] for x in (one, other))
+            top = int(before.argmax())
+            changes.append(float(int(after.argmax()) != top))
+            moves.append(abs(before[top] - after[top]).item())
+            right.append(float(top == labels[owner]))
+    assert sum(changes) > 0
+    results = [
+        metrics.one_pixel(
+            model, images, protocol, labels, pairs=2, generator=torch.Generator().manual_seed(3), batch_size=size
+        )
+        for size in (3, 256)
+    ]
+    for result in results:
+        assert result.top1_change.value == pytest.approx(np.mean(changes))
+        assert result.mean_absolute_change.value == pytest.approx(np.mean(moves), rel=1e-5)
+        assert result.accuracy.value == pytest.approx(np.mean(right))
+        assert result.top1_change.n == 20
+    restricted = metrics.one_pixel(
+        model, images, protocol, labels, True, pairs=2, generator=torch.Generator().manual_seed(3)
+    )
+    kept = [change for change, hit in zip(changes, right, strict=True) if hit]
+    assert restricted.top1_change.value == pytest.approx(np.mean(kept))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: metrics.one_pixel(Mean(), x, "zoom"),
+        lambda x: metrics.one_pixel(Mean(), x, pairs=0),
+        lambda x: metrics.one_pixel(Mean(), x, correct_only=True),
+        lambda x: metrics.one_pixel(Mean(), x[:, :, :4]),
+        lambda x: embed(x, torch.zeros(4, 2), (40, 40), "white"),
+    ],
+)
+def test_refuses(call):
+    with pytest.raises(UsageError):
+        call(pictures())

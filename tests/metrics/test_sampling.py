@@ -1,0 +1,167 @@
+"""Maximum-sampling bias against loops over windows and the table of reference values."""
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing import layers, metrics, models
+from aliasing.errors import UsageError
+from aliasing.metrics.sampling import windows
+from aliasing.metrics.sites import sampled, sites
+
+
+class Site(nn.Module):
+    """One layer on a map, so that a known map reaches it."""
+
+    def __init__(self, layer, channels=3):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x - 0.5)
+
+
+def gaussian(n=4, size=32, relu=False):
+    maps = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (maps.relu() if relu else maps) + 0.5
+
+
+def bias(layer, images):
+    return metrics.max_sampling_bias(Site(layer), images, batch_size=3)["layer"]
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("name", "exact", "nearest", "weight"),
+    # The reference table of random inputs: iid Gaussian and ReLU of it.
+    [
+        ("max", 1, 1, None),
+        ("subsample", 0.25, 0.25, 0.25),
+        ("aps", 0.25, 0.25, 0.25),
+    ],
+)
+def test_known_values(name, exact, nearest, weight, relu):
+    result = bias(layers.create(name, 3, padding_mode="circular"), gaussian(relu=relu))
+    assert result.exact.value == pytest.approx(exact, abs=0.02)
+    assert result.nearest.value == pytest.approx(nearest, abs=0.02)
+    if weight is None:
+        assert result.weight is None
+    else:
+        assert result.weight.value == pytest.approx(weight, abs=0.02)
+    # Behind the ReLU one window in sixteen is all zero.
+    assert result.constant.value == pytest.approx(1 / 16 if relu else 0, abs=0.01)
+
+
+def test_blending_never_takes_the_maximum_exactly():
+    average = bias(nn.AvgPool2d(2), gaussian())
+    assert (average.exact.value, average.nearest.value, average.weight.value) == (0, 0, 0)
+    blur = bias(layers.create("tri-3", 3), gaussian())
+    assert blur.exact.value == 0
+    assert blur.nearest.value == pytest.approx(0.05, abs=0.02)  # the table
+    assert blur.weight is None
+
+
+def test_equals_a_loop_over_windows():
+    layer, images = layers.create("bin-4", 3), gaussian(2, 8, relu=True)
+    images[0, 0, :2, :2] = 3.0  # a constant window
+    x = images - 0.5
+    with torch.no_grad():
+        y = layer(x)
+    counts = {"all": 0, "constant": 0, "exact": 0, "nearest": 0}
+    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, y.shape)).tolist():
+        block = x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten().tolist()
+        value, top = y[n, c, i, j].item(), max(block)
+        counts["all"] += 1
+        if min(block) == top:
+            counts["constant"] += 1
+            continue
+        counts["exact"] += abs(value - top) <= 1e-6 * x[n].abs().max().item()
+        rest = [v for v in block if v != top]
+        counts["nearest"] += abs(value - top) < min(abs(value - v) for v in rest)
+    assert counts["constant"] > 0
+    assert counts["nearest"] > 0
+    result = bias(layer, images)
+    uneven = counts["all"] - counts["constant"]
+    assert result.constant.value == counts["constant"] / counts["all"]
+    assert result.exact.value == counts["exact"] / uneven
+    assert result.nearest.value == counts["nearest"] / uneven
+
+
+def test_weight_follows_the_sample_that_weighs_most():
+    images = gaussian(3, 16)
+
+    # Always the last sample of the window: by hand.
+    class Last(layers.Downsample):
+        stride = 2
+
+        def sample(self, x, choice=None):
+            return x[:, :, 1::2, 1::2]
+
+    class Mixture(layers.Downsample):
+        stride = 2
+
+        def sample(self, x, choice=None):
+            return 0.1 * (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2]) + 0.7 * x[:, :, 1::2, 1::2]
+
+    blocks = windows(images - 0.5, 2)
+    expected = (blocks[..., 3] == blocks.amax(-1)).double().mean().item()
+    for layer in (Last(), Mixture()):
+        assert bias(layer, images).weight.value == pytest.approx(expected)
+    assert bias(Mixture(), images).exact.value == 0
+
+
+def test_mixing_weights_of_tips():
+    layer = layers.create("tips", 3, padding_mode="circular").double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(100)
+    images = gaussian(3, 16)
+    tau = layer.tau(images - 0.5).detach()
+    blocks = windows(images - 0.5, 2)
+    best = tau.argmax(-1)[:, :, None, None, None].expand(*blocks.shape[:-1], 1)
+    expected = (blocks.gather(-1, best)[..., 0] == blocks.amax(-1)).double().mean().item()
+    assert bias(layer, images).weight.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["vgg-small", "resnet-small"])
+@pytest.mark.parametrize("downsample", ["subsample", "aps", "tri-3"])
+def test_every_site_of_a_network_is_seen_and_batches_do_not_matter(name, downsample):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.create(name, 4, downsample, width=4).double().train()
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    results = [metrics.max_sampling_bias(model, images, batch_size=size) for size in (2, 5)]
+    assert list(results[0]) == list(sites(model))
+    assert model.training
+    assert not any("sample" in vars(part) for part in model.modules())
+    for site, first in results[0].items():
+        second = results[1][site]
+        for one, other in zip(first, second, strict=True):
+            assert one == other if one is None else one == pytest.approx(other, nan_ok=True)
+    assert 0 <= metrics.mean_bias(results[0], "nearest") <= 1
+
+
+def test_strided_layers_of_anybody_are_sites():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+        model = nn.Sequential(conv, nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(5, 5, 1), nn.AvgPool2d(2))
+    images = torch.rand(2, 3, 15, 16)
+    (samples,) = sampled(model, images)
+    assert [sample.site for sample in samples] == ["0", "2", "4"]
+    dense = torch.nn.functional.conv2d(images, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(samples[0].x, dense[:, :, :15, :16])
+    torch.testing.assert_close(samples[0].y, dense[:, :, ::2, ::2])
+    assert conv.stride == (2, 2)
+    for sample in samples:
+        torch.testing.assert_close(sample.operator(sample.x)[:, :, : sample.y.shape[2]], sample.y)
+    result = metrics.max_sampling_bias(model, images)
+    assert result["2"].exact.value == 1
+    assert result["0"].weight is not None
+
+
+def test_a_network_without_sites_is_an_error():
+    with pytest.raises(UsageError, match="no downsampling site"):
+        list(sampled(nn.Conv2d(3, 3, 3), torch.rand(1, 3, 8, 8)))
+    with pytest.raises(UsageError, match="definition"):
+        metrics.mean_bias({}, "median")

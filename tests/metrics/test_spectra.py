@@ -1,0 +1,144 @@
+"""Alias energy, responses and total variation: waves and kernels whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aliasing import layers, metrics
+from aliasing.errors import UsageError
+from aliasing.metrics.spectra import aliasable, ideal
+
+
+def wave(rows, columns, height=16, width=16):
+    down, right = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
+    return torch.cos(2 * torch.pi * (rows * down[:, None] + columns * right) + 0.3)[None, None]
+
+
+def noise(n=3, channels=3, height=16, width=16):
+    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_aliasable_energy_of_waves():
+    low, high, corner = wave(3, 2), wave(1, 5), wave(4, 4)
+    assert aliasable(low, 2).item() == pytest.approx(0, abs=1e-12)
+    assert aliasable(corner, 2).item() == pytest.approx(0, abs=1e-12)  # exactly at the new Nyquist frequency
+    assert aliasable(high, 2).item() == pytest.approx(1)
+    assert aliasable(low, 4).item() == pytest.approx(1)
+    assert aliasable(10 + low + 2 * high, 2).item() == pytest.approx(4 / 5)
+    assert aliasable(torch.full((1, 2, 8, 8), 0.3), 2).item() == 0
+
+
+def test_aliasable_energy_equals_a_loop():
+    x = noise(2, 3, 12, 10)
+    expected = []
+    for image in x.numpy():
+        total = beyond = 0.0
+        for channel in image:
+            power = np.abs(np.fft.fft2(channel)) ** 2
+            for i in range(12):
+                for j in range(10):
+                    if (i, j) != (0, 0):
+                        k1, k2 = min(i, 12 - i), min(j, 10 - j)
+                        total += power[i, j]
+                        beyond += power[i, j] * (k1 > 12 / 4 or k2 > 10 / 4)
+        expected.append(beyond / total)
+    np.testing.assert_allclose(aliasable(x, 2), expected)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 12), (14, 10), (9, 16)])
+def test_ideal_is_flc_and_keeps_what_fits(size):
+    height, width = size
+    low = 0.4 + wave(1, -1, *size)
+    torch.testing.assert_close(ideal(low, 2), 0.4 + wave(1, -1, -(-height // 2), -(-width // 2)))
+    if height % 2 == 0 and width % 2 == 0:
+        torch.testing.assert_close(ideal(noise(2, 3, *size), 2), layers.create("flc", 3)(noise(2, 3, *size)))
+
+
+def test_alias_measures_per_site():
+    conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular", bias=False).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nn.init.normal_(conv.weight)
+    for name in ("subsample", "flc"):
+        layer = layers.create(name, 4, padding_mode="circular")
+        model, images = nn.Sequential(conv, layer), noise(5)
+        x = conv(images).detach()
+        energy = [metrics.alias_energy(model, images, batch_size=size)["1"] for size in (2, 5)]
+        assert energy[0] == pytest.approx(energy[1])
+        assert energy[0] == pytest.approx(metrics.Estimate.mean(aliasable(x, 2)))
+        target = ideal(x, 2)
+        expected = (layer(x) - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
+        assert metrics.alias_error(model, images, 2)["1"].value == pytest.approx(expected.mean().item(), abs=1e-12)
+        assert (metrics.alias_error(model, images)["1"].value < 1e-12) == (name == "flc")
+
+
+def test_radial_spectrum_of_white_noise_is_flat_and_of_a_wave_a_peak():
+    generator = torch.Generator().manual_seed(0)
+    frequency, power = metrics.radial_spectrum(torch.randn(200, 1, 32, 32, generator=generator))
+    assert frequency[0] == pytest.approx(1 / 64)
+    # The mean of log of an exponential variable is minus Euler's constant.
+    torch.testing.assert_close(power, torch.full_like(power, -np.euler_gamma), atol=0.1, rtol=0)
+    frequency, power = metrics.radial_spectrum(wave(0, 6, 32, 32))
+    assert frequency[power.argmax()].item() == pytest.approx(6 / 32, abs=1 / 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "overshoot", "passed"),
+    # Overshoot and mean energy above the cut of on-bin cosines at N = 64, from the table of grabinski2023 3.5.
+    [
+        ("subsample", 0, 1),
+        ("tri-3", 0, 5e-2),
+        ("bin-5", 0, 7e-3),
+        ("bin-7", 0, 1e-3),
+        ("flc", 0.069, 0),
+    ],
+)
+def test_reference_table_of_the_layers(name, overshoot, passed):
+    layer = layers.create(name, 1, padding_mode="circular")
+    assert metrics.step_overshoot(layer)[0] == pytest.approx(overshoot, abs=1e-3)
+    curve = metrics.leakage(layer)
+    assert curve.energy[curve.stopped].mean().item() == pytest.approx(passed, rel=0.1, abs=1e-12)
+    if name == "flc":  # alias-free on the bins alone
+        between = metrics.leakage(layer, half_bin=True)
+        assert between.energy[between.stopped].mean() > 1e-2
+
+
+def test_leakage_and_response_of_binomial_filters_are_their_transfer_functions():
+    layer = layers.create("tri-3", 1, padding_mode="circular")
+    gain = torch.cos(torch.pi * torch.fft.fftfreq(16, dtype=torch.float64)) ** 2
+    torch.testing.assert_close(metrics.frequency_response(layer, size=16), gain[:, None] * gain)
+    curve = metrics.leakage(layer, size=32)
+    torch.testing.assert_close(curve.energy, torch.cos(torch.pi * curve.frequency) ** 4)
+    assert curve.stopped.sum() == 7
+
+
+def test_total_variation_of_known_kernels():
+    kernels = {
+        0: torch.ones(2, 3, 3, 3),
+        4: torch.zeros(1, 1, 3, 3).index_put((torch.tensor([0]),) * 2 + (torch.tensor([1]),) * 2, torch.tensor(1.0)),
+        24 / 9: ((torch.arange(3)[:, None] + torch.arange(3)) % 2 * 2 - 1.0)[None, None],
+    }
+    for expected, kernel in kernels.items():
+        assert metrics.normalised_variation(kernel) == pytest.approx(expected)
+    random = torch.randn(300, 300, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert metrics.normalised_variation(random) == pytest.approx(12 * 2**0.5 / 9, rel=5e-3)
+    assert metrics.normalised_variation(-7 * random) == pytest.approx(metrics.normalised_variation(random))
+
+
+def test_total_variation_lists_convolutions_with_neighbours():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 5))
+    assert list(metrics.total_variation(model)) == ["0", "2"]
+    weight = model[2].weight.detach().numpy().astype(float)
+    slow = sum(abs(weight[:, :, i, j] - weight[:, :, i + 1, j]).sum() for i in range(4) for j in range(5))
+    slow += sum(abs(weight[:, :, i, j] - weight[:, :, i, j + 1]).sum() for i in range(5) for j in range(4))
+    assert metrics.total_variation(model)["2"] == pytest.approx(slow / abs(weight).sum())
+    with pytest.raises(UsageError):
+        metrics.total_variation(nn.Linear(2, 2))
+
+
+def test_refuses_what_has_no_answer():
+    with pytest.raises(UsageError):
+        metrics.radial_spectrum(torch.rand(1, 1, 8, 8), bins=0)
+    with pytest.raises(UsageError):
+        metrics.frequency_response(layers.create("tri-3", 1), size=15)
