@@ -65,7 +65,7 @@ def _official_cifar10(path: Path, part: str) -> Decoded:
 
 
 def imagenette(split: str, root: str | Path | None = None, size: int = 128) -> ImageSet:
-    """Imagenette (ten classes of ImageNet): 8,525 / 944 / 3,925 images, about; ``size`` pixels, at most 160.
+    """Imagenette (ten classes of ImageNet): 8,525 / 944 / 3,925 images of ``size`` pixels, at most 160.
 
     The short side is resized to ``size``, the middle square kept. Test is the official validation folder.
     """
