@@ -6,11 +6,29 @@ from inspect import signature
 from types import MappingProxyType
 
 from ..errors import UsageError, unknown
+from .adaptive import DDAC, TIPS
 from .base import Downsample, PaddingMode, check_padding_mode
 from .blur import Blur, Max
 from .fourier import ASAP, FLC
+from .polyphase import APS, LPS, PolyphaseUpsample
 
-__all__ = ["ASAP", "CATALOGUE", "FLC", "NAMES", "Blur", "Downsample", "Entry", "Max", "PaddingMode", "create"]
+__all__ = [
+    "APS",
+    "ASAP",
+    "CATALOGUE",
+    "DDAC",
+    "FLC",
+    "LPS",
+    "NAMES",
+    "TIPS",
+    "Blur",
+    "Downsample",
+    "Entry",
+    "Max",
+    "PaddingMode",
+    "PolyphaseUpsample",
+    "create",
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,28 @@ CATALOGUE: dict[str, Entry] = {
         "FLC pooling under a Hamming window of the spectrum",
         "Grabinski et al. 2023, ASAP",
         strides=(2, 3, 4),
+    ),
+    "aps": Entry(APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS", linear=False),
+    "lps": Entry(
+        LPS,
+        "keeps the polyphase component that a small network scores highest",
+        "Rojas-Gomez et al. 2022, LPS",
+        linear=False,
+        parameters=True,
+    ),
+    "tips": Entry(
+        TIPS,
+        "mixes the polyphase components with learned weights per channel",
+        "Saha and Gokhale 2025, TIPS",
+        linear=False,
+        parameters=True,
+    ),
+    "ddac": Entry(
+        DDAC,
+        "filters every place with weights predicted from the map",
+        "Zou et al. 2020, content-adaptive filters",
+        linear=False,
+        parameters=True,
     ),
 }
 
