@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["image_seeds", "per_image"]
+__all__ = ["image_seeds", "per_image", "streams"]
 
 
 def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
@@ -17,6 +17,11 @@ def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
     return torch.randint(2**32, (n,), generator=generator)  # a CPU generator uses 32 bits of its seed
 
 
+def streams(seeds: Tensor) -> list[Generator]:
+    """A generator per image; all of them on the CPU, whatever device the work is done on."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+
+
 def per_image(seeds: Tensor, draw: Callable[[Generator], Tensor]) -> Tensor:
-    """Stack ``draw(stream)`` over the images; the streams live on the CPU whatever device the work is done on."""
-    return torch.stack([draw(torch.Generator().manual_seed(seed)) for seed in seeds.tolist()])
+    """Stack ``draw(stream)`` over the images."""
+    return torch.stack([draw(stream) for stream in streams(seeds)])

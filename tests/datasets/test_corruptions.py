@@ -1,0 +1,379 @@
+"""Corruptions against slow versions, libraries that do the same, and cases whose answer is known."""
+
+import colorsys
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from aliasing.datasets import corruption_filters as filters
+from aliasing.datasets import corruption_transforms as transforms
+from aliasing.datasets.corruptions import CONSTANTS, GROUPS, NAMES, SEVERITIES, corrupt, read_corrupted, table_side
+from aliasing.errors import DataError, UsageError
+from aliasing.streams import image_seeds, streams
+
+torch.set_num_threads(1)
+
+RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog",
+          "elastic_transform")  # fmt: skip
+# Not these: their published steps trade several constants against each other (elastic: less affine, more wobble).
+RISING = [n for n in NAMES if n not in ("glass_blur", "frost", "pixelate", "elastic_transform")]
+
+
+def photographs(n=6, height=32, width=32, seed=0):
+    """Smooth colourful images with some detail, uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse, fine = (torch.rand(n, 3, k, k, generator=generator) for k in (4, 12))
+    coarse, fine = (torch.nn.functional.interpolate(x, (height, width), mode="bilinear") for x in (coarse, fine))
+    return ((0.7 * coarse + 0.3 * fine) * 255).to(torch.uint8)
+
+
+def constant(value, n=2, side=32):
+    return torch.full((n, 3, side, side), value, dtype=torch.uint8)
+
+
+def levels(name, severity, side=32):
+    return CONSTANTS[name][side][severity - 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shape_dtype_and_determinism(name):
+    images = photographs(5, 30, 34)
+    before = torch.get_rng_state()
+    for severity in (1, 5):
+        one = corrupt(images, name, severity, torch.Generator().manual_seed(3))
+        assert one.shape == images.shape
+        assert one.dtype == torch.uint8
+        assert not one.equal(images)
+        assert corrupt(images, name, severity, torch.Generator().manual_seed(3)).equal(one)
+        other = corrupt(images, name, severity, torch.Generator().manual_seed(4))
+        assert other.equal(one) == (name not in RANDOM)
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_do_not_see_each_other(name):
+    images = photographs(5)
+    whole = corrupt(images, name, 4, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    parts = torch.cat([corrupt(images[:2], name, 4, generator), corrupt(images[2:], name, 4, generator)])
+    assert (parts.int() - whole.int()).abs().max() <= 1  # a rounding of float32 sums may fall either way
+    assert (parts != whole).float().mean() < 0.001
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(7, 12), (64, 48), (130, 121)])
+def test_every_size_works(name, size):
+    assert corrupt(photographs(1, *size), name, 5).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_image_is_a_set_too(name):
+    assert corrupt(photographs(0), name, 5).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", RISING)
+@pytest.mark.parametrize("side", [32, 64])
+def test_error_rises_with_severity(name, side):
+    images = photographs(12, side, side)
+    errors = [(corrupt(images, name, s).float() - images.float()).square().mean().item() for s in SEVERITIES]
+    assert errors[0] > 0
+    assert errors == sorted(errors)
+
+
+def test_names_are_the_fifteen_in_four_groups():
+    assert [len(group) for group in GROUPS.values()] == [3, 4, 4, 4]
+    assert len(set(NAMES)) == 15
+    assert all(len(table) == 5 for name in NAMES for table in CONSTANTS[name].values())
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"),
+    [(28, 28, 32), (32, 32, 32), (45, 300, 32), (46, 46, 64), (96, 96, 64), (119, 200, 64), (120, 120, 224),
+     (500, 375, 224)],
+)  # fmt: skip
+def test_table_is_the_nearest_on_a_log_scale(height, width, side):
+    assert table_side(height, width) == side
+    assert table_side(width, height) == side
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_noise_has_the_published_strength(severity):
+    grey = constant(102, n=30)  # 0.4: far enough from black and white
+    noisy = corrupt(grey, "gaussian_noise", severity).float() / 255
+    assert (noisy - 0.4).mean().abs() < 1e-3
+    assert noisy.std().item() == pytest.approx(levels("gaussian_noise", severity)[0], rel=0.02)
+    photons = levels("shot_noise", severity)[0]  # before bytes are made: their steps beat with those of the counts
+    counted = transforms.shot_noise(grey / 255, streams(image_seeds(30)), photons)
+    assert counted.mean().item() == pytest.approx(0.4, abs=2e-3)
+    assert counted.var().item() == pytest.approx(0.4 / photons, rel=0.02)
+    salted = corrupt(grey, "impulse_noise", severity)
+    amount = levels("impulse_noise", severity)[0]
+    assert (salted == 255).float().mean().item() == pytest.approx(amount / 2, rel=0.12)
+    assert (salted == 0).float().mean().item() == pytest.approx(amount / 2, rel=0.12)
+    assert ((salted == 102) | (salted == 0) | (salted == 255)).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "contrast", "elastic_transform", "pixelate"]
+)
+@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize("side", [32, 130])
+def test_a_constant_image_stays_constant(name, severity, side):
+    assert (corrupt(constant(77, side=side), name, severity).int() - 77).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("side", "severity"), [(32, 3), (32, 5), (64, 4), (130, 5)])
+def test_defocus_is_a_correlation_with_the_disk(side, severity):
+    radius, alias_blur = CONSTANTS["defocus_blur"][table_side(side, side)][severity - 1]
+    reach = 12
+    disk = np.array(
+        [[float(a * a + b * b <= radius**2) for a in range(-reach, reach + 1)] for b in range(-reach, reach + 1)]
+    )
+    soft = 1 if radius <= 8 else 2
+    kernel = ndimage.gaussian_filter(disk / disk.sum(), alias_blur, radius=soft, mode="constant")
+    images = photographs(2, side, side)
+    expected = [[ndimage.correlate(c / 255, kernel, mode="mirror") for c in image.double().numpy()] for image in images]
+    difference = corrupt(images, "defocus_blur", severity).double() - 255 * torch.tensor(np.array(expected))
+    assert difference.abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("constants", [(0.4, 1, 2), (0.9, 2, 1), (0.7, 3, 1)])
+def test_glass_copies_neighbours_in_scan_order_from_the_end(constants):
+    sigma, reach, rounds = constants
+    images, seeds = photographs(2, 13, 16), image_seeds(2)
+    found = transforms.glass_blur(images.float() / 255, streams(seeds), sigma, reach, rounds)
+    for image, stream, result in zip(images.numpy(), streams(seeds), found, strict=True):
+        soft = np.stack([ndimage.gaussian_filter(c / 255, sigma, mode="nearest", truncate=4) for c in image])
+        pixels = np.round(soft * 255) / 255
+        offsets = torch.randint(-reach, reach, (rounds, 2, 13, 16), generator=stream)
+        for dy, dx in offsets.tolist():
+            for h in range(13 - reach, reach, -1):
+                for w in range(16 - reach, reach, -1):
+                    pixels[:, h, w] = pixels[:, h + dy[h][w], w + dx[h][w]]
+        expected = np.stack([ndimage.gaussian_filter(c, sigma, mode="nearest", truncate=4) for c in pixels])
+        np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+
+
+def test_motion_blur_of_a_point_is_a_line_with_its_light():
+    point = torch.zeros(20, 3, 41, 41)
+    point[:, :, 20, 20] = 1
+    blurred = transforms.motion_blur(point, streams(image_seeds(20)), 8, 2.5)
+    torch.testing.assert_close(blurred.sum((2, 3)), torch.ones(20, 3))
+    taps = torch.exp(-(torch.arange(17.0) ** 2) / (2 * 2.5**2))
+    assert blurred[:, 0, 20, 20] == pytest.approx((taps[0] / taps.sum()).item(), rel=1e-2)
+    slopes = []
+    for image in blurred[:, 0]:
+        rows, columns = image.nonzero().sub(20).T
+        assert (rows.abs() <= columns.abs() + 1).all()  # between -45 and 45 degrees
+        slopes.append(np.polyfit(columns, rows, 1)[0])
+    assert min(slopes) < -0.5
+    assert max(slopes) > 0.5
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.07, 1.25, 2.25])
+def test_zoom_is_that_of_scipy(factor):
+    images = photographs(2, 32, 32).double() / 255
+    h = int(np.ceil(32 / factor))
+    top = (32 - h) // 2
+    for image, found in zip(images, filters.zoom(images, factor), strict=True):
+        large = ndimage.zoom(image[:, top : top + h, top : top + h].numpy(), (1, factor, factor), order=1)
+        trim = (large.shape[1] - 32) // 2
+        np.testing.assert_allclose(found.numpy(), large[:, trim : trim + 32, trim : trim + 32], atol=1e-10)
+
+
+def test_zoom_blur_averages_the_image_with_its_zooms():
+    image = photographs(1).float() / 255
+    zooms = [filters.zoom(image, 1 + 0.02 * i) for i in range(8)]
+    torch.testing.assert_close(transforms.zoom_blur(image, [], 1.15, 0.02), (image + sum(zooms)) / 9)
+
+
+def test_snow_only_brightens_and_falls_from_both_sides():
+    images = photographs(4)
+    for severity in SEVERITIES:
+        snowy = corrupt(images, "snow", severity)
+        assert (snowy.int() >= images.int() - 1).all()
+    black = transforms.snow(torch.zeros(3, 3, 32, 32), streams(image_seeds(3)), *levels("snow", 2))
+    layer = black - (1 - levels("snow", 2)[-1]) * 0.5
+    torch.testing.assert_close(layer, layer.flip(2, 3))  # streaks plus the same streaks turned by half a circle
+    assert layer.max() > 0.05
+
+
+def test_frost_is_a_weighted_sum_with_a_texture_in_range():
+    black, white = torch.zeros(3, 3, 64, 64), torch.ones(3, 3, 64, 64)
+    on_black = transforms.frost(black, streams(image_seeds(3)), 0.75, 0.45)
+    on_white = transforms.frost(white, streams(image_seeds(3)), 0.75, 0.45)
+    torch.testing.assert_close(on_white - on_black, 0.75 * white)
+    texture = on_black / 0.45
+    assert texture.min() > 0
+    assert texture.max() <= 1
+    assert texture.std() > 0.05
+    assert not texture[0].equal(texture[1])
+
+
+def slow_plasma(noise, size, decay):
+    """Diamond-square on a wrapping map, point by point, with the same random numbers in the same places."""
+    cloud = {(0, 0): 0.0}
+    step, amplitude, used = size, 1.0, 0
+    while step >= 2:
+        half, m = step // 2, size // step
+        index = [(i, j) for i in range(m) for j in range(m)]
+        square, right, below = (noise[used + k * m * m : used + (k + 1) * m * m] for k in range(3))
+        used += 3 * m * m
+
+        def at(i, j):
+            return cloud[i % size, j % size]
+
+        for r, (i, j) in zip(square, index, strict=True):
+            y, x = i * step, j * step
+            total = at(y, x) + at(y + step, x) + at(y, x + step) + at(y + step, x + step)
+            cloud[y + half, x + half] = total / 4 + amplitude * r
+        for r, b, (i, j) in zip(right, below, index, strict=True):
+            y, x = i * step, j * step
+            total = at(y, x) + at(y, x + step) + at(y + half, x + half) + at(y - half, x + half)
+            cloud[y, x + half] = total / 4 + amplitude * r
+            total = at(y, x) + at(y + step, x) + at(y + half, x + half) + at(y + half, x - half)
+            cloud[y + half, x] = total / 4 + amplitude * b
+        step, amplitude = half, amplitude / decay**2
+    grid = np.array([[cloud[i, j] for j in range(size)] for i in range(size)])
+    return (grid - grid.min()) / (grid.max() - grid.min())
+
+
+@pytest.mark.parametrize("decay", [3, 1.4])
+def test_plasma_is_diamond_square(decay):
+    seeds = image_seeds(2)
+    found = filters.plasma(streams(seeds), 13, 16, decay, torch.empty(0, dtype=torch.float64))
+    for cloud, stream in zip(found, streams(seeds), strict=True):
+        noise = (2 * torch.rand(256, generator=stream).double() - 1).tolist()
+        np.testing.assert_allclose(cloud[0].numpy(), slow_plasma(noise, 16, decay)[:13], atol=1e-6)
+
+
+def test_fog_keeps_the_brightest_value_and_leaves_black_black():
+    assert corrupt(constant(0), "fog", 5).max() == 0
+    images = photographs(4)
+    foggy = corrupt(images, "fog", 5)
+    assert (foggy.amax((1, 2, 3)) <= images.amax((1, 2, 3))).all()
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_brightness_raises_the_value_of_hsv(severity):
+    images = photographs(1, 12, 12)
+    images[0, :, 0, 0] = 0
+    found = corrupt(images, "brightness", severity)[0]
+    (add,) = levels("brightness", severity)
+    for y in range(12):
+        for x in range(12):
+            hue, saturation, value = colorsys.rgb_to_hsv(*(images[0, :, y, x] / 255).tolist())
+            expected = torch.tensor(colorsys.hsv_to_rgb(hue, saturation, min(1, value + add))) * 255
+            assert (found[:, y, x] - expected).abs().max() <= 0.51
+
+
+def test_contrast_of_two_levels_by_hand():
+    image = constant(50, n=1)
+    image[:, :, :16] = 150  # mean 100
+    found = corrupt(image, "contrast", 2)  # factor 0.5
+    assert found[:, :, :16].unique().tolist() == [125]
+    assert found[:, :, 16:].unique().tolist() == [75]
+
+
+def test_elastic_is_an_affine_map_then_displacements():
+    images, seeds = photographs(2, 24, 24), image_seeds(2)
+    found = transforms.elastic_transform(images.double() / 255, streams(seeds), 3.0, 1.5, 2.0)
+    ys, xs = np.mgrid[:24, :24].astype(float)
+    for image, stream, result in zip(images.double().numpy() / 255, streams(seeds), found, strict=True):
+        points = np.array([[20, 20], [20, 4], [4, 4]], dtype=float)
+        moved = points + 2.0 * (2 * torch.rand(3, 2, generator=stream).double().numpy() - 1)
+        forward = np.linalg.lstsq(np.c_[points, np.ones(3)], moved, rcond=None)[0]  # (x, y, 1) -> new (x, y)
+        back = np.linalg.inv(np.c_[forward, [0, 0, 1]])
+        source = np.stack([xs, ys, np.ones_like(xs)], -1) @ back
+        warped = [ndimage.map_coordinates(c, [source[..., 1], source[..., 0]], order=1, mode="mirror") for c in image]
+        noise = 2 * torch.rand(2, 24, 24, generator=stream).double().numpy() - 1
+        dx, dy = (3.0 * ndimage.gaussian_filter(field, 1.5, mode="reflect", truncate=3) for field in noise)
+        expected = [ndimage.map_coordinates(c, [ys + dy, xs + dx], order=1, mode="reflect") for c in warped]
+        np.testing.assert_allclose(result.numpy(), np.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "severity"), [(32, 1), (32, 3), (32, 5), (50, 2), (130, 4)])
+def test_pixelate_is_pillows_box_filter(side, severity):
+    images = photographs(3, side, side + 6)
+    (scale,) = CONSTANTS["pixelate"][table_side(side, side)][severity - 1]
+    for image, found in zip(images, corrupt(images, "pixelate", severity), strict=True):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        small = picture.resize((int((side + 6) * scale), int(side * scale)), Image.Resampling.BOX)
+        expected = torch.from_numpy(np.array(small.resize((side + 6, side), Image.Resampling.BOX))).permute(2, 0, 1)
+        assert found.equal(expected)
+
+
+def test_jpeg_is_pillows():
+    images = photographs(2)
+    for image, found in zip(images, corrupt(images, "jpeg_compression", 5), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=40)
+        assert found.equal(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "name", ["defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"]
+)
+def test_agrees_with_the_library_where_nothing_is_random(name):
+    library = pytest.importorskip("imagecorruptions")
+    image = photographs(1, 224, 224)
+    expected = library.corrupt(image[0].permute(1, 2, 0).numpy(), severity=3, corruption_name=name)
+    difference = corrupt(image, name, 3)[0].int() - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()
+    assert difference.abs().float().mean() < 1  # it cuts fractions off
+    assert difference.abs().max() <= 3
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow"])
+def test_changes_as_much_as_the_library_does(name):
+    library = pytest.importorskip("imagecorruptions")
+    np.random.seed(0)  # noqa: NPY002 the library draws from the global generator
+    image = photographs(1, 224, 224).expand(12, -1, -1, -1)
+    picture = image[0].permute(1, 2, 0).numpy()
+    theirs = np.stack([library.corrupt(picture, severity=3, corruption_name=name) for _ in range(12)])
+    errors = [
+        (done.float() - image.float()).square().mean().item()
+        for done in (corrupt(image, name, 3), torch.from_numpy(theirs).permute(0, 3, 1, 2))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=0.2)
+
+
+def test_official_cifar_files_are_read(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (5 * 4, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "fog.npy", pixels)
+    np.save(tmp_path / "labels.npy", np.arange(20, dtype=np.uint8) % 4)
+    images, labels = read_corrupted(tmp_path, "fog", 3)
+    assert images.permute(0, 2, 3, 1).numpy().tolist() == pixels[8:12].tolist()
+    assert labels.tolist() == [0, 1, 2, 3]
+    assert labels.dtype == torch.int64
+    some, labels = read_corrupted(tmp_path, "fog", 3, slice(1, 3))
+    assert some.equal(images[1:3])
+    assert labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("root", ["snow/2", "weather/snow/2"])
+def test_official_imagenet_folders_are_read(tmp_path, root):
+    for wnid, name, value in (("n02", "b", 10), ("n01", "a", 20), ("n02", "a", 30)):
+        folder = tmp_path / root / wnid
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (224, 224), (value, 0, 0)).save(folder / f"{name}.JPEG", quality=95)
+    images, labels = read_corrupted(tmp_path, "snow", 2)
+    assert images.shape == (3, 3, 224, 224)
+    assert [round(image[0].float().mean().item(), -1) for image in images] == [20, 30, 10]
+    assert labels.tolist() == [0, 1, 1]
+    assert read_corrupted(tmp_path, "snow", 2, slice(2, None))[1].tolist() == [1]
+
+
+def test_bad_input_is_named(tmp_path):
+    images = photographs(1)
+    with pytest.raises(UsageError, match=r"unknown corruption 'frog'.*Did you mean 'fog'"):
+        corrupt(images, "frog", 1)
+    with pytest.raises(UsageError, match="severity must be 1 to 5, got 0"):
+        corrupt(images, "fog", 0)
+    with pytest.raises(UsageError, match="images must be uint8"):
+        corrupt(images.float(), "fog", 1)
+    with pytest.raises(DataError, match=r"neither fog\.npy"):
+        read_corrupted(tmp_path, "fog", 1)
