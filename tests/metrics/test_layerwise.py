@@ -1,0 +1,225 @@
+"""Equivariance maps, sweeps, readouts and typicality: against loops and for networks known by hand."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing import layers, metrics, models
+from aliasing.errors import UsageError
+from aliasing.metrics.one_pixel import shrink
+from aliasing.metrics.sites import outputs
+
+
+def pictures(n=3, size=16):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def circular_network(downsample="subsample"):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return models.create("vgg-small", 3, downsample, padding_mode="circular", width=4).double()
+
+
+def chain(channels=4):
+    """Convolution, then two subsamplings."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, channels, 3, padding=1, padding_mode="circular")
+    down = [layers.create("subsample", channels) for _ in range(2)]
+    return nn.Sequential(conv, nn.ReLU(inplace=True), *down, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+# --- equivariance ----------------------------------------------------------------------------------------------------
+
+
+def test_equivariance_is_exact_at_multiples_of_the_stride():
+    model, images = chain().double(), pictures()
+    maps = metrics.equivariance_maps(model, images, ["0", "2", "3"])
+    for name, stride in (("0", 1), ("2", 2), ("3", 4)):
+        exact = torch.zeros(16, 16, dtype=torch.bool)
+        exact[::stride, ::stride] = True
+        assert maps[name][exact].abs().max() < 1e-12
+        assert (maps[name][~exact] > 1e-4).all()
+
+
+@pytest.mark.parametrize("batch_size", [2, 256])
+def test_equivariance_equals_a_loop(batch_size):
+    model, images = chain().double(), pictures()
+    maps = metrics.equivariance_maps(model, images, ["3"], max_shift=1, batch_size=batch_size)
+    front = model[:4]
+
+    def features(x):
+        with torch.no_grad():
+            return front(x).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    for i, down in enumerate((-1, 0, 1)):
+        for j, right in enumerate((-1, 0, 1)):
+            distances = []
+            for image in images.split(1):
+                a = features(image).roll((down, right), (2, 3)).flatten()
+                b = features(image.roll((down, right), (2, 3))).flatten()
+                distances.append(1 - (a @ b / a.norm() / b.norm()).item())
+            assert maps["3"][i, j].item() == pytest.approx(sum(distances) / 3, abs=1e-12)
+
+
+def test_features_are_those_before_activations_that_work_in_place():
+    model, images = chain().double(), pictures()
+    (seen,) = outputs(model, images, ["0", "1"])
+    torch.testing.assert_close(seen["0"], model[0](images).detach())
+    torch.testing.assert_close(seen["1"], seen["0"].relu())
+
+
+# --- sweeps ----------------------------------------------------------------------------------------------------------
+
+
+def test_crossings_by_hand():
+    inside = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]).bool()
+    result = metrics.crossings(inside)
+    assert result.crossings == 4
+    assert result.images.value == 2 / 4
+    assert result.pairs.value == 4 / 16
+
+
+@pytest.mark.parametrize("border", ["black", "grey", "inpainting"])
+def test_the_picture_moves_down_one_row_per_frame(border):
+    images = pictures(2, 32)
+    frames = metrics.vertical_sweep(images, border=border)
+    assert frames.shape == (14, 2, 3, 32, 32)  # 101 of 224 positions
+    if border != "inpainting":
+        for earlier, later in pairwise(frames):
+            assert torch.equal(later[:, :, 1:], earlier[:, :, :-1])
+    small = shrink(images, 14)
+    torch.testing.assert_close(frames[0, :, :, 2:16, 9:23], small)
+    torch.testing.assert_close(frames[13, :, :, 15:29, 9:23], small)
+
+
+class ByRow(nn.Module):
+    """Class 0 while the brightest row is even, class 1 while it is odd."""
+
+    def forward(self, x):
+        row = x.mean((1, 3)).argmax(1) % 2
+        return nn.functional.one_hot(row, 2).double()
+
+
+def test_jaggedness_by_hand():
+    images = torch.zeros(2, 3, 8, 8)
+    images[:, :, 2] = 1
+    result = metrics.jaggedness(ByRow(), images, torch.tensor([0, 1]), top=1, border="circular")
+    assert result == (14, metrics.Estimate.proportion(2, 2), metrics.Estimate(1, 1, 1, 2))
+    calm = metrics.jaggedness(ByRow(), images, torch.tensor([0, 1]), top=2, border="circular")
+    assert calm.crossings == 0
+    probability, rank = metrics.probability_curves(
+        ByRow(), metrics.vertical_sweep(images, 3, "circular"), torch.tensor([0, 1])
+    )
+    likely = torch.e / (torch.e + 1)
+    expected = torch.tensor([[likely, 1 - likely, likely], [1 - likely, likely, 1 - likely]]).double()
+    torch.testing.assert_close(probability, expected)
+    assert rank.tolist() == [[0, 1, 0], [1, 0, 1]]
+
+
+def test_non_shiftability_by_hand():
+    """One bright row, subsampled by 2 and by 4: the sum is 8 at every second, or fourth, position and 0 else."""
+    images = torch.zeros(2, 3, 8, 8)
+    images[:, :, 0] = 1
+    model = nn.Sequential(layers.create("subsample", 3), layers.create("subsample", 3))
+    dense = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2))
+    for batch_size in (1, 256):
+        result = metrics.non_shiftability(model, images, border="circular", batch_size=batch_size)
+        assert {name: estimate.value for name, estimate in result.items()} == {"0": 1, "1": 1}
+    assert [e.value for e in metrics.non_shiftability(dense, images, border="circular").values()] == [0, 0]
+    # At stride 2 the mean is half the peak, so that peak and zeros are both 100 % off.
+    loose = metrics.non_shiftability(model, images, ["0"], border="circular", tolerance=1.01)
+    assert loose["0"].value == 0
+    # At stride 4 the mean is a quarter of the peak: the peak is 300 % off, the zeros 100 %.
+    peak = metrics.non_shiftability(model, images, ["1"], border="circular", tolerance=1.01)
+    assert peak["1"].value == 2 / 8
+
+
+def test_non_shiftability_draws_maps_by_seed():
+    model, images = circular_network(), pictures(4)
+    first, again, other = (
+        metrics.non_shiftability(model, images, border="circular", generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+# --- readouts and typicality -----------------------------------------------------------------------------------------
+
+
+def test_readouts_separate_what_the_layer_separates():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(200, 3, 8, 8, generator=generator) * 0.5
+    labels = (torch.rand(200, generator=generator) < 0.5).long()
+    images[:, 1] += 0.2 * labels[:, None, None]  # green tells the class
+    conv = nn.Conv2d(3, 3, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.eye(3)[:, :, None, None])
+    blind = nn.Conv2d(3, 1, 1, bias=False)
+    with torch.no_grad():
+        blind.weight.copy_(torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1))
+    model = nn.Sequential(conv, blind)
+    before = torch.get_rng_state()
+    readouts = metrics.fit_readouts(model, images, labels, ["0", "1"], batch_size=64)
+    assert torch.equal(before, torch.get_rng_state())
+
+    def accuracy(name):
+        return (metrics.predict(readouts[name], images, 50).argmax(1) == labels).double().mean().item()
+
+    assert accuracy("0") == 1
+    assert accuracy("1") < 0.65
+    assert metrics.consistency(readouts["0"], images).value == 1
+    # At the optimum the gradient vanishes: recompute the penalised loss by hand.
+    readout = readouts["0"]
+    inputs = images.mean((2, 3))
+    inputs = (inputs - inputs.mean(0)) / inputs.std(0, correction=0)
+    weight = readout.classifier.weight.clone().requires_grad_()
+    logits = inputs @ weight.T + readout.classifier.bias
+    loss = nn.functional.cross_entropy(logits, labels) + 1e-3 / 2 * weight.square().sum()
+    assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-3
+
+
+def test_typicality_equals_a_loop():
+    model = circular_network()
+    known, queries = pictures(30), pictures(34)[30:]
+    ours = metrics.typicality(model, queries, known, neighbours=3, batch_size=7)
+    features = {}
+
+    def keep(name):
+        def hook(_, inputs):
+            features[name] = torch.nn.functional.normalize(inputs[0].flatten(1), dim=1)
+
+        return hook
+
+    last = [part for part in model.modules() if isinstance(part, nn.Linear)][-1]
+    for name, images in (("known", known), ("queries", queries)):
+        handle = last.register_forward_pre_hook(keep(name))
+        metrics.predict(model, images)
+        handle.remove()
+    for value, query in zip(ours, features["queries"], strict=True):
+        nearest = sorted((query - one).norm().item() for one in features["known"])[:3]
+        assert value.item() == pytest.approx(sum(nearest) / 3)
+    assert metrics.typicality(model, known[:4], known, neighbours=1).max() < 1e-7
+    by_layer = metrics.embedding(model, queries, layer=next(iter(metrics.sites(model))))
+    torch.testing.assert_close(by_layer.norm(dim=1), torch.ones(4).double())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x: metrics.equivariance_maps(m, x, ["nowhere"]),
+        lambda m, x: metrics.equivariance_maps(m, x, ["5"], max_shift=0),
+        lambda m, x: metrics.vertical_sweep(x, 100, "black"),
+        lambda m, x: metrics.vertical_sweep(x, border="white"),
+        lambda m, x: metrics.crossings(torch.ones(3, 1).bool()),
+        lambda m, x: metrics.jaggedness(m, x, torch.zeros(3), top=0),
+        lambda m, x: metrics.typicality(m, x, x, neighbours=4),
+        lambda m, x: metrics.embedding(nn.Conv2d(3, 3, 1), x),
+    ],
+)
+def test_refuses(call):
+    with pytest.raises(UsageError):
+        call(chain().double(), pictures())
