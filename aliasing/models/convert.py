@@ -15,7 +15,7 @@ from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample, PaddingMode
 from .blocks import PLACEMENTS
-from .trace import after_activation
+from .trace import after_activation, pool_calls, trace
 
 __all__ = ["Change", "Report", "antialias"]
 
@@ -93,8 +93,8 @@ def antialias(
     - Strided 1 x 1 convolutions get the layer in front: for a linear layer the same function, and cheaper.
     - Max-pools become dense max and the layer; with ``pool-then-conv`` the layer alone. Average pools become the layer.
     - Left as they are: patch embeddings (kernel = stride >= 4: dense windows would cost stride^2 times as much),
-      strides that differ between the axes, strides the layer does not define, and what ``skip`` names. Pools written
-      as function calls inside a ``forward`` are out of reach.
+      strides that differ between the axes, what the layer refuses, what ``skip`` names, and pools written
+      as function calls inside a ``forward``.
 
     Output sizes are those of the original at every input size. With ``subsample`` the function does not change, except
     where average pools are replaced. Names of parameters do not change, so checkpoints of the original load
@@ -150,7 +150,10 @@ class _Job:
             if id(part) not in existing and _stride(part) != (1, 1)
         ]
         convolutions = [part for _, part in strided if isinstance(part, nn.Conv2d)]
-        behind = after_activation(network, convolutions) if self.placement == "act-then-pool" else {}
+        graph = trace(network)
+        behind = {}
+        if graph is not None and self.placement == "act-then-pool":
+            behind = after_activation(graph, network, convolutions)
         channels = _count_channels(network, [part for _, part in strided], example) if self._learns() else {}
         for name, part in strided:
             why = _why_left(part)
@@ -173,6 +176,8 @@ class _Job:
             else:
                 network.set_submodule(name, _Instead(part, layer))
                 self.report.replaced.append(Change(name, what, "the layer alone"))
+        for name in pool_calls(graph) if graph is not None else ():
+            self.report.left.append(Change(name, "a function call", "not a module, out of reach"))
 
     def _learns(self) -> bool:
         return layers.CATALOGUE[self.name].parameters

@@ -1,0 +1,282 @@
+"""antialias(): sizes, weights, places, reports, on hand-made networks and on those of torchvision and timm."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from aliasing import models
+from aliasing.errors import UsageError
+from aliasing.layers import create
+from aliasing.layers.base import Downsample
+from aliasing.models import antialias
+
+TORCHVISION = (
+    *("alexnet", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "densenet121"),
+    *("googlenet", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5"),
+    *("shufflenet_v2_x0_5", "squeezenet1_0", "squeezenet1_1", "efficientnet_b0", "efficientnet_v2_s"),
+    *("regnet_x_400mf", "regnet_y_400mf", "convnext_tiny"),
+)
+TIMM = (
+    *("resnet18", "resnet26d", "seresnet50", "resnext26ts", "regnetx_002", "regnety_002", "efficientnet_b0"),
+    *("tf_efficientnet_b0", "mobilenetv3_small_100", "mnasnet_100", "densenet121", "convnext_atto", "rexnet_100"),
+    *("ghostnet_100", "repvgg_a0", "resnetv2_50", "ese_vovnet19b_dw", "lcnet_050", "skresnet18", "hrnet_w18_small"),
+)
+FAST = ("torchvision.resnet18", "torchvision.mobilenet_v3_small", "torchvision.squeezenet1_1", "timm.lcnet_050")
+ALL = [f"torchvision.{name}" for name in TORCHVISION] + [f"timm.{name}" for name in TIMM]
+
+
+def build(name: str) -> nn.Module:
+    library, _, name = name.partition(".")
+    torch.manual_seed(0)
+    if library == "timm":
+        return timm.create_model(name, pretrained=False, num_classes=10)
+    options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return getattr(torchvision.models, name)(weights=None, num_classes=10, **options)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+def check(name: str, downsample: str) -> None:
+    network = build(name)
+    converted, report = antialias(network, downsample, return_report=True)
+    assert report.replaced
+    for (key, value), (other, same) in zip(network.state_dict().items(), converted.state_dict().items(), strict=True):
+        assert key == other
+        assert torch.equal(value, same)
+    size = 96 if "inception" in name else 64
+    x = images(2, 3, size, size)
+    y = converted.train()(x)
+    assert y.shape == (2, 10)
+    assert y.isfinite().all()
+    y.logsumexp(1).sum().backward()
+    assert not [key for key, parameter in converted.named_parameters() if parameter.grad is None]
+    assert not any(isinstance(module, Downsample) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("downsample", ["bin-5", "aps"])
+def test_some_networks(name: str, downsample: str) -> None:
+    check(name, downsample)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("downsample", ["bin-5", "flc", "aps"])
+def test_all_networks(name: str, downsample: str) -> None:
+    check(name, downsample)
+
+
+def same_function(name: str) -> None:
+    network = build(name).eval()
+    plain = antialias(network, "subsample").eval()
+    size = 96 if "inception" in name else 64
+    x = images(2, 3, size, size - 1)
+    with torch.no_grad():
+        ours, theirs = plain(x), network(x)
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", [*FAST, "timm.tf_efficientnet_b0"])
+def test_subsampling_is_the_original(name: str) -> None:
+    same_function(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name not in FAST])
+def test_subsampling_is_the_original_everywhere(name: str) -> None:
+    if any(isinstance(module, nn.AvgPool2d) and module.stride not in (1, (1, 1)) for module in build(name).modules()):
+        return  # the layer replaces these
+    same_function(name)
+
+
+def modules_with_stride() -> list[nn.Module]:
+    convolutions = [
+        nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups)
+        for kernel, padding, dilation, groups in (
+            *((1, 0, 1, 1), (1, 1, 1, 1), (2, 0, 1, 1), (2, 1, 1, 2), (3, 0, 1, 1), (3, 1, 1, 2), (3, 2, 2, 1)),
+            *((5, 2, 1, 1), (5, 0, 1, 1), (7, 3, 1, 2), (4, 1, 1, 1), ((3, 5), (1, 2), 1, 1)),
+        )
+        for stride in (2, 3)
+    ]
+    pools: list[nn.Module] = []
+    for kernel, padding in ((2, 0), (2, 1), (3, 0), (3, 1), (4, 1), (5, 2)):
+        for stride in (2, 3, 4):
+            for ceil_mode in (False, True):
+                pools.append(nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil_mode))
+                pools.append(nn.AvgPool2d(kernel, stride, padding, ceil_mode))
+    pools.append(nn.MaxPool2d(2, 2, 0, 2))
+    pools.append(nn.MaxPool2d((3, 2), 2, (1, 0)))
+    return convolutions + pools
+
+
+@pytest.mark.parametrize("placement", models.PLACEMENTS)
+def test_sizes_are_the_originals(placement: str) -> None:
+    for module in modules_with_stride():
+        network = nn.Sequential(module)
+        converted = antialias(network, "bin-5", placement)
+        plain = antialias(network, "subsample", placement)
+        for height in range(1, 14):
+            x = images(1, 2, height, 17 - height)
+            try:
+                y = network(x)
+            except RuntimeError:  # smaller than the kernel
+                continue
+            assert converted(x).shape == y.shape, (module, x.shape)
+            if not isinstance(module, nn.AvgPool2d) and placement != "pool-then-conv":
+                torch.testing.assert_close(plain(x), y, msg=str(module))
+
+
+def test_average_pool_becomes_the_layer() -> None:
+    x = images(1, 2, 9, 8)
+    for kernel, padding in ((2, 0), (3, 1)):
+        pool = nn.Sequential(nn.AvgPool2d(kernel, 2, padding))
+        cut = x[:, :, :8] if kernel == 2 else x
+        torch.testing.assert_close(antialias(pool, "tri-3")(x), create("tri-3", 2)(cut))
+    # A window of 3 that starts at the first pixel is centred on the second.
+    torch.testing.assert_close(
+        antialias(nn.Sequential(nn.AvgPool2d(3, 2)), "tri-3")(x), create("tri-3", 2)(x[:, :, 1:9, 1:7])
+    )
+
+
+class Residual(nn.Module):
+    """One activation module used twice, as in many residual blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4)
+        self.conv2, self.side = nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(3, 4, 1, 2)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.conv2(self.relu(self.bn1(self.conv1(x)))) + self.side(x))
+
+
+def by_hand(block: Residual, x: torch.Tensor, placement: str) -> torch.Tensor:
+    def blur(h: torch.Tensor) -> torch.Tensor:
+        return create("tri-3", h.shape[1])(h)
+
+    def dense(conv: nn.Conv2d, h: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(h, conv.weight, conv.bias, 1, conv.padding)
+
+    side = dense(block.side, blur(x))
+    if placement == "act-then-pool":
+        h = blur(block.bn1(dense(block.conv1, x)).relu())
+    elif placement == "conv-then-pool":
+        h = block.bn1(blur(dense(block.conv1, x))).relu()
+    else:
+        h = block.bn1(dense(block.conv1, blur(x))).relu()
+    return (block.conv2(h) + side).relu()
+
+
+@pytest.mark.parametrize("placement", models.PLACEMENTS)
+def test_placements_by_hand(placement: str) -> None:
+    torch.manual_seed(0)
+    block = Residual().eval()
+    x = images(2, 3, 11, 8)
+    torch.testing.assert_close(antialias(block, "tri-3", placement)(x), by_hand(block, x, placement))
+
+
+def test_max_pool_is_dense_max_then_layer_or_the_layer_alone() -> None:
+    x = images(1, 2, 9, 8)
+    pool = nn.Sequential(nn.MaxPool2d(3, 2, 1))
+    dense = create("bin-5", 2)(nn.functional.max_pool2d(x, 3, 1, 1))
+    torch.testing.assert_close(antialias(pool)(x), dense)
+    torch.testing.assert_close(antialias(pool, placement="pool-then-conv")(x), create("bin-5", 2)(x))
+
+
+class Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.conv(x)) if x.sum() > 0 else x
+
+
+def test_networks_that_cannot_be_traced_are_filtered_behind_the_convolution() -> None:
+    network = Untraceable()
+    converted, report = antialias(network, return_report=True)
+    assert "no activation found" in report.replaced[0].note
+    x = images(1, 3, 8, 8)
+    dense = nn.functional.conv2d(x, network.conv.weight, network.conv.bias, 1, 1)
+    torch.testing.assert_close(converted(x), create("bin-5", 4)(dense).relu())
+
+
+class FunctionalPool(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.max_pool2d(nn.functional.avg_pool2d(self.conv(x), 3, 1, 1), 2)
+
+
+def test_report_says_what_was_left_and_why() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4),
+        nn.Conv2d(8, 8, 3, (2, 1), 1),
+        nn.Conv2d(8, 8, 3, 5, 1),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        FunctionalPool(),
+    )
+    _, report = antialias(network, skip=("4",), return_report=True)
+    assert [change.name for change in report.replaced] == ["3", "5.conv"]
+    assert [change.name for change in report.left] == ["0", "1", "2", "4", report.left[-1].name]
+    text = str(report)
+    for words in ("patch embedding", "differ between", "up to 4", "named in skip", "function call", "dense max"):
+        assert words in text
+
+
+def test_skip_patterns_and_stem() -> None:
+    network = build("torchvision.resnet18")
+    _, report = antialias(network, skip=("layer4.*",), keep_stem=True, return_report=True)
+    left = {change.name: change.note for change in report.left}
+    assert set(left) == {"conv1", "layer4.0.conv1", "layer4.0.downsample.0"}
+    assert "stem" in left["conv1"]
+
+
+def test_layers_that_learn_count_the_channels_of_pools() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, 2, 1))
+    converted = antialias(network, "tips", example=images(1, 3, 16, 16))
+    converted(images(2, 3, 16, 16)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in converted.parameters())
+    assert network.training
+
+
+def test_what_the_layer_refuses_is_left() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1))
+    _, report = antialias(network, {"name": "ddac", "groups": 2}, return_report=True)
+    assert [change.name for change in report.left] == ["0"]
+    assert "ddac" in report.left[0].note
+
+
+def test_the_model_is_copied_unless_inplace() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1))
+    x = images(1, 3, 8, 8)
+    before = network(x)
+    converted = antialias(network)
+    assert torch.equal(network(x), before)
+    assert not torch.allclose(converted(x), before)
+    assert antialias(network, inplace=True) is network
+    assert torch.equal(network(x), converted(x))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3))), "nothing to anti-alias"),
+        (lambda: antialias(models.create("vgg-small", 10)), "nothing to anti-alias"),
+        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), skip=("0",)), "named in skip"),
+        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), "bin5"), "bin-5"),
+        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), placement="act"), "act-then-pool"),
+        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), padding_mode="wrap"), "circular"),
+    ],
+)
+def test_bad_input_is_refused(call, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call()
