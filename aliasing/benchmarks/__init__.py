@@ -1,0 +1,1 @@
+"""Our speed beside that of others, measured in one run."""
