@@ -129,6 +129,17 @@ def test_commands_on_pages_exist(page):
     assert checked
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/layers.md"])
+def test_python_on_pages_runs(page):
+    """Each Python block runs; a last line with ``# (8, 64, 16, 16)`` behind it has that shape."""
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
+        names = {}
+        exec(block, names)
+        last = block.strip().splitlines()[-1]
+        if shape := re.search(r"# \D*(\([\d, ]+\))", last):
+            assert tuple(eval(last, names)) == ast.literal_eval(shape[1])
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_module_says_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text()))

@@ -1,6 +1,7 @@
-"""The parts of pages that the build computes: the layer reference and the status page.
+"""The parts of pages that the build computes: the layer reference, the status page, how to run a chapter again.
 
 A page asks for a part with a comment line, ``% computed: layers``; the text is computed each time the book is built.
+Pages made from notebooks end with the command that runs them and the time it took.
 """
 
 import json
@@ -33,15 +34,38 @@ def layers(book):
     return lines
 
 
+def execution(notebook):
+    """Profile, end (UTC, to the minute) and seconds of the execution that papermill noted in ``notebook``."""
+    facts = notebook["metadata"]["papermill"]
+    ended = facts["end_time"][:16].replace("T", " ")
+    return facts["parameters"].get("profile", "laptop"), ended, facts["duration"]
+
+
 def runs(book):
     """When each notebook of this build was executed, with which profile, and how long it took."""
     lines = ["| page | profile | executed (UTC) | run time |", "|---|---|---|---|"]
     for path in sorted((book / "notebooks").glob("*.ipynb")):
-        facts = json.loads(path.read_text())["metadata"]["papermill"]
-        ended, profile = facts["end_time"][:16].replace("T", " "), facts["parameters"].get("profile", "as written")
-        link = f"[{path.stem}](notebooks/{path.name})"
-        lines.append(f"| {link} | `{profile}` | {ended} | {facts['duration']:.0f} s |")
+        profile, ended, seconds = execution(json.loads(path.read_text()))
+        lines.append(f"| [{path.stem}](notebooks/{path.name}) | `{profile}` | {ended} | {seconds:.0f} s |")
     return lines
+
+
+def run_again(name, source):
+    """The notebook, given as text, with a last cell that tells how to run it."""
+    notebook = json.loads(source)
+    profile, ended, seconds = execution(notebook)
+    text = f"""
+:::{{admonition}} Run this page yourself
+:class: tip
+`.venv/bin/papermill -k python3 notebooks/{name}.ipynb out.ipynb -p profile {profile}`
+
+This page was executed on {ended} UTC with the profile `{profile}`, in {seconds:.0f} seconds; networks that were in the
+records already were not trained again. [How to re-run](../rerun.md) says what a profile is and where records are.
+:::
+"""
+    cell = {"cell_type": "markdown", "id": "run-again", "metadata": {}, "source": text}
+    notebook["cells"].append(cell)
+    return json.dumps(notebook)
 
 
 def versions(book):
@@ -66,6 +90,8 @@ def fill(app, page, source):
             source[0],
             flags=re.MULTILINE,
         )
+    if page.startswith("notebooks/"):
+        source[0] = run_again(page.removeprefix("notebooks/"), source[0])
 
 
 def setup(app):
