@@ -81,10 +81,9 @@ def test_mce_by_hand():
     wrong[0] = True  # half of the answers wrong everywhere
     found = mean_corruption_error(CorruptionErrors(wrong, NAMES, SEVERITIES))
     assert found.value == pytest.approx(sum(0.5 / error for error in ALEXNET.values()) / 15)
-    perfect = torch.tensor(list(ALEXNET.values()))
-    alexnet = CorruptionErrors(
-        torch.rand(4000, 15, 5, generator=torch.Generator().manual_seed(0)) < perfect[:, None], NAMES, SEVERITIES
-    )
+    rates = torch.tensor(list(ALEXNET.values()))[:, None]
+    draws = torch.rand(4000, 15, 5, generator=torch.Generator().manual_seed(0))
+    alexnet = CorruptionErrors(draws < rates, NAMES, SEVERITIES)
     assert mean_corruption_error(alexnet).value == pytest.approx(1, abs=0.02)
 
 

@@ -1,0 +1,140 @@
+"""Few-shot accuracy of a frozen network: N-way K-shot episodes, nearest centroid by cosine.
+
+Protocol. Features are scaled to unit length; the prototype of a class is the mean of its support features, and a
+query goes to the prototype of largest cosine (Snell et al. 2017 with cosine similarity). Episodes are drawn from the
+labels and the generator only, so networks measured with equally seeded generators see the same ones and can be
+compared in pairs. Intervals are over episodes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..errors import UsageError
+from .estimate import Estimate
+from .inference import batches, check_images, evaluating
+
+__all__ = [
+    "Episodes",
+    "episode_accuracies",
+    "few_shot_accuracy",
+    "few_shot_difference",
+    "penultimate",
+    "sample_episodes",
+]
+
+
+class Episodes(NamedTuple):
+    """Image indices of E episodes: ``support`` (E, ways, shots) and ``query`` (E, ways, queries), never shared."""
+
+    support: Tensor
+    query: Tensor
+
+
+def few_shot_accuracy(
+    features: Tensor | nn.Module,
+    images: Tensor | None,
+    labels: Tensor,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    episodes: int = 600,
+    generator: Generator | None = None,
+    batch_size: int = 256,
+) -> Estimate:
+    """Mean accuracy over ``episodes``.
+
+    ``features`` is a network, whose penultimate features of ``images`` (N, 3, H, W) are used, or the features (N, D)
+    themselves with ``images=None``. Without a generator the episodes are those of seed 0.
+    """
+    if isinstance(features, nn.Module):
+        if images is None:
+            raise UsageError("few_shot_accuracy of a network needs images, got None")
+        features = penultimate(features, images, batch_size)
+    return Estimate.mean(
+        episode_accuracies(features, sample_episodes(labels, ways, shots, queries, episodes, generator))
+    )
+
+
+def few_shot_difference(first: Tensor, second: Tensor, episodes: Episodes) -> Estimate:
+    """Mean difference, first minus second, between two networks' features (N, D) on the same episodes, paired."""
+    return Estimate.mean(episode_accuracies(first, episodes) - episode_accuracies(second, episodes))
+
+
+def sample_episodes(
+    labels: Tensor,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    episodes: int = 600,
+    generator: Generator | None = None,
+) -> Episodes:
+    """Draw classes without replacement, and images of each without replacement, from ``labels`` (N,).
+
+    Raises ``UsageError`` where fewer than ``ways`` classes have ``shots + queries`` images.
+    """
+    if min(ways, shots, queries, episodes) < 1:
+        raise UsageError(
+            f"ways, shots, queries and episodes must be at least 1, got {(ways, shots, queries, episodes)}"
+        )
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    labels, each = labels.cpu(), shots + queries
+    members = [(labels == c).nonzero().flatten() for c in labels.unique()]
+    members = [indices for indices in members if len(indices) >= each]
+    if len(members) < ways:
+        raise UsageError(
+            f"{ways} classes with at least {each} images ({shots} shots, {queries} queries) are needed, "
+            f"got {len(members)}; ask for fewer ways, shots or queries"
+        )
+    sizes = torch.tensor([len(indices) for indices in members])
+    table = nn.utils.rnn.pad_sequence(members, batch_first=True)
+    drawn = []
+    for _ in range(episodes):
+        classes = torch.randperm(len(members), generator=generator)[:ways]
+        order = torch.rand(ways, table.shape[1], generator=generator)
+        order[torch.arange(table.shape[1]) >= sizes[classes][:, None]] = 2  # padding comes last
+        drawn.append(table[classes].gather(1, order.argsort(1)[:, :each]))
+    support, query = torch.stack(drawn).split((shots, queries), 2)
+    return Episodes(support, query)
+
+
+def episode_accuracies(features: Tensor, episodes: Episodes, chunk: int = 50) -> Tensor:
+    """Accuracy of each episode (E,), float64, with ``features`` (N, D) of any device; ``chunk`` episodes at a time."""
+    if features.ndim != 2:
+        raise UsageError(f"features must be (N, D), got {tuple(features.shape)}")
+    features = nn.functional.normalize(features.float(), dim=1)
+    found = []
+    for support, query in zip(episodes.support.split(chunk), episodes.query.split(chunk), strict=True):
+        prototypes = nn.functional.normalize(features[support.to(features.device)].mean(2), dim=2)
+        queries = features[query.to(features.device)].flatten(1, 2)
+        answers = (queries @ prototypes.mT).argmax(2).view(query.shape)
+        truth = torch.arange(query.shape[1], device=answers.device)[:, None]
+        found.append((answers == truth).double().mean((1, 2)).cpu())
+    return torch.cat(found)
+
+
+def penultimate(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Features (N, D) that enter the last ``nn.Linear`` which ``model`` runs, for ``images`` (N, 3, H, W).
+
+    Raises ``UsageError`` if the network runs none.
+    """
+    entered: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        entered[:] = [inputs[0]]
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Linear)]
+    features = []
+    try:
+        with evaluating(model), torch.no_grad():
+            for x in batches(model, check_images(images), batch_size):
+                entered.clear()
+                model(x)
+                if not entered:
+                    raise UsageError(f"{type(model).__name__} runs no linear layer; pass its features instead")
+                features.append(entered[0].flatten(1))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(features)

@@ -1,0 +1,135 @@
+"""Few-shot accuracy against a loop over queries, and cases with a known answer."""
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing.errors import UsageError
+from aliasing.metrics.few_shot import (
+    Episodes,
+    episode_accuracies,
+    few_shot_accuracy,
+    few_shot_difference,
+    penultimate,
+    sample_episodes,
+)
+
+torch.set_num_threads(1)
+LABELS = torch.arange(240) % 8
+
+
+def clouds(spread, seed=0, size=6):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(8, size, generator=generator)
+    return centres[LABELS] + spread * torch.randn(240, size, generator=generator)
+
+
+def test_perfect_features_score_one_and_useless_ones_chance():
+    assert few_shot_accuracy(torch.eye(8)[LABELS], None, LABELS, episodes=40)[:3] == (1, 1, 1)
+    noise = torch.randn(240, 30, generator=torch.Generator().manual_seed(0))
+    chance = few_shot_accuracy(noise, None, LABELS, episodes=300)
+    assert chance.value == pytest.approx(0.2, abs=0.02)
+    assert chance.n == 300
+
+
+def test_episode_by_hand():
+    # Two ways: supports along x and y; queries at 30 and 60 degrees, long or short: only the angle counts.
+    features = torch.tensor([[9.0, 0], [0, 0.1], [100 * 3**0.5, 100], [1, 3**0.5]])
+    right = Episodes(torch.tensor([[[0], [1]]]), torch.tensor([[[2], [3]]]))
+    half = Episodes(torch.tensor([[[0], [1]]]), torch.tensor([[[2], [2]]]))
+    assert episode_accuracies(features, right).tolist() == [1]
+    assert episode_accuracies(features, half).tolist() == [0.5]
+    # A prototype is the mean of unit vectors: class 0 lies at 45 degrees, although one support is 100 times longer.
+    pulled = torch.tensor([[100.0, 0], [0, 1], [-0.18, 1], [0.6, 1]])  # at 0, 90, 100 and 59 degrees
+    episodes = Episodes(torch.tensor([[[0, 1], [2, 2]]]), torch.tensor([[[3], [2]]]))
+    assert episode_accuracies(pulled, episodes).tolist() == [1]
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_equals_a_loop_over_queries(shots):
+    features, episodes = clouds(0.8), sample_episodes(LABELS, 4, shots, 6, 30)
+    expected = []
+    for support, query in zip(episodes.support, episodes.query, strict=True):
+        units = [[features[i] / features[i].norm() for i in way] for way in support.tolist()]
+        prototypes = [sum(way) / len(way) for way in units]
+        right = 0
+        for way, indices in enumerate(query.tolist()):
+            for i in indices:
+                scores = [(features[i] @ p / features[i].norm() / p.norm()).item() for p in prototypes]
+                right += scores.index(max(scores)) == way
+        expected.append(right / 24)
+    found = episode_accuracies(features, episodes, chunk=7)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert 0.3 < found.mean() < 1
+    estimate = few_shot_accuracy(features, None, LABELS, 4, shots, 6, 30)
+    assert estimate.value == pytest.approx(found.mean().item())
+    # t quantile for 29 degrees of freedom
+    assert estimate.high - estimate.value == pytest.approx(2.0452 * found.std().item() / 30**0.5, rel=1e-3)
+
+
+def test_episodes_are_what_they_should_be():
+    episodes = sample_episodes(LABELS, 5, 3, 7, 200)
+    images = torch.cat(episodes, 2)
+    assert episodes.support.shape == (200, 5, 3)
+    assert episodes.query.shape == (200, 5, 7)
+    classes = LABELS[images]
+    assert (classes == classes[..., :1]).all()
+    for episode in images:
+        assert len(episode.unique()) == 50
+        assert len(LABELS[episode[:, 0]].unique()) == 5
+    counts = torch.bincount(classes[..., 0].flatten(), minlength=8)
+    assert (counts - 125).abs().max() < 35  # every class about as often
+    assert torch.bincount(images.flatten(), minlength=240).min() > 10  # every image in use
+
+
+def test_episodes_are_the_same_for_every_network():
+    before = torch.get_rng_state()
+    one, two = sample_episodes(LABELS, episodes=20), sample_episodes(LABELS, episodes=20)
+    assert one.support.equal(two.support)
+    assert one.query.equal(two.query)
+    other = sample_episodes(LABELS, episodes=20, generator=torch.Generator().manual_seed(1))
+    assert not other.query.equal(one.query)
+    assert torch.get_rng_state().equal(before)
+
+
+def test_paired_difference_is_tighter_than_two_intervals():
+    good = clouds(0.6)
+    worse = good + 0.25 * torch.randn(good.shape, generator=torch.Generator().manual_seed(5))
+    episodes = sample_episodes(LABELS, episodes=200)
+    difference = few_shot_difference(good, worse, episodes)
+    first, second = (few_shot_accuracy(x, None, LABELS, episodes=200) for x in (good, worse))
+    assert difference.value == pytest.approx(first.value - second.value)
+    assert difference.low > 0
+    assert difference.high - difference.low < first.high - first.low
+    assert few_shot_difference(good, good, episodes)[:3] == (0, 0, 0)
+
+
+def test_classes_with_too_few_images_are_left_out():
+    labels = torch.cat([LABELS, torch.full((3,), 8)])
+    assert 8 not in labels[sample_episodes(labels, 8, 1, 15, 50).query]
+    with pytest.raises(UsageError, match=r"9 classes with at least 16 images .* got 8"):
+        sample_episodes(labels, 9, 1, 15, 1)
+
+
+def test_features_of_a_network_are_those_before_its_classifier():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(body, nn.Linear(4, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 2)).train()
+    images = torch.randint(0, 256, (10, 3, 8, 8)).to(torch.uint8)
+    found = penultimate(model, images, batch_size=3)
+    torch.testing.assert_close(found, model[1](body(images / 255)).relu().detach())
+    assert model.training
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    whole = few_shot_accuracy(model, images, torch.arange(10) % 2, 2, 1, 2, 30)
+    assert whole == few_shot_accuracy(found, None, torch.arange(10) % 2, 2, 1, 2, 30)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(UsageError, match="at least 1"):
+        sample_episodes(LABELS, shots=0)
+    with pytest.raises(UsageError, match="needs images"):
+        few_shot_accuracy(nn.Linear(2, 2), None, LABELS)
+    with pytest.raises(UsageError, match="runs no linear layer"):
+        penultimate(nn.Conv2d(3, 2, 1), torch.rand(2, 3, 4, 4))
+    with pytest.raises(UsageError, match=r"features must be \(N, D\)"):
+        few_shot_accuracy(torch.rand(240, 2, 2), None, LABELS)
