@@ -45,8 +45,8 @@ def leakage(
 def frequency_response(layer: nn.Module, stride: int = 2, size: int = 32, channels: int = 1) -> Tensor:
     """Amplitude gain (size, size) of a layer for every on-bin complex plane wave, frequencies as in ``fftfreq``.
 
-    Root mean square of the output for a wave of unit amplitude, linearity assumed: that of a filter followed by
-    subsampling is the magnitude of the filter's transfer function. One or all channels alike.
+    Root mean square of the output for a wave of unit amplitude, the real and the imaginary part passed separately:
+    for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike.
     """
     if size % stride:
         raise UsageError(f"size must be a multiple of the stride {stride}, got {size}")
@@ -64,11 +64,11 @@ def frequency_response(layer: nn.Module, stride: int = 2, size: int = 32, channe
 def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1) -> tuple[float, float]:
     """By how much the response to a step edge from 0 to 1 exceeds 1 and falls below 0, as fractions of the step.
 
-    The edge is vertical, one quarter to three quarters of the width are 1, and the largest value over all positions
-    of the edge within two pixels counts.
+    The edges are vertical, half of the width is 1, and the largest value over four positions of the edges counts, so
+    that every phase of a stride up to 4 is met.
     """
     column = torch.arange(size)
-    edges = torch.stack([((column >= size // 4 + k) & (column < 3 * size // 4 + k)).double() for k in range(2)])
+    edges = torch.stack([((column >= size // 4 + k) & (column < 3 * size // 4 + k)).double() for k in range(4)])
     response = _apply(layer, edges[:, None, None, :].expand(-1, channels, size, -1))
     return max(0.0, response.max().item() - 1), max(0.0, -response.min().item())
 
