@@ -1,0 +1,160 @@
+"""Segmentation metrics against loops over pixels, and networks that commute with shifts or do not."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing.errors import UsageError
+from aliasing.metrics.segmentation import (
+    SHIFTS,
+    _align,
+    _draw_shifts,
+    _pair,
+    class_iou,
+    mask_consistency,
+    mask_equivariance_error,
+    mean_iou,
+    overlaps,
+)
+
+torch.set_num_threads(1)
+
+
+class Channels(nn.Module):
+    """The channels of the image are the logits: every pixel for itself, hence equivariant to every shift."""
+
+    def forward(self, images):
+        return 5 * images
+
+
+class Grid(nn.Module):
+    """Answers class 0 on even columns of the picture frame and class 1 on odd ones, whatever the image."""
+
+    def forward(self, images):
+        odd = (torch.arange(images.shape[3]) % 2).expand(len(images), *images.shape[2:])
+        return torch.stack([1.0 - odd, odd.float()], 1)
+
+
+def pictures(n=6, height=20, width=24, seed=0):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_iou_by_hand():
+    predicted = torch.tensor([[[0, 0, 1, 1]], [[2, 0, 0, 1]]])
+    masks = torch.tensor([[[0, 1, 1, 255]], [[0, 0, 0, 1]]], dtype=torch.uint8)
+    counts = overlaps(predicted, masks, 4)
+    assert counts[0].tolist() == [[1, 1, 0, 0], [2, 2, 0, 0]]
+    assert counts[1].tolist() == [[2, 1, 0, 0], [3, 1, 1, 0]]
+    iou = class_iou(counts.sum(0)).tolist()
+    assert iou[:3] == [3 / 5, 2 / 3, 0]
+    assert math.isnan(iou[3])
+
+
+def test_mean_iou_equals_a_loop_over_pixels():
+    images = pictures(7)
+    masks = torch.randint(0, 4, (7, 20, 24), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    masks[masks == 3] = 255
+    predicted = images.argmax(1)
+
+    def slow(chosen):
+        ious = []
+        for c in range(3):
+            pairs = [
+                (p, m)
+                for i in chosen
+                for p, m in zip(predicted[i].flatten().tolist(), masks[i].flatten().tolist(), strict=True)
+                if m != 255
+            ]
+            both = sum(p == c and m == c for p, m in pairs)
+            either = sum(p == c or m == c for p, m in pairs)
+            ious.append(both / either)
+        return sum(ious) / 3
+
+    found = mean_iou(Channels(), images, masks, batch_size=3)
+    assert found.value == pytest.approx(slow(range(7)))
+    left_out = torch.tensor([slow([i for i in range(7) if i != k]) for k in range(7)])
+    error = (6 / 7 * (left_out - left_out.mean()).square().sum()).sqrt().item()
+    assert found.high - found.value == pytest.approx(2.4469 * error, rel=1e-3)  # t quantile, 6 degrees of freedom
+    assert mean_iou(Channels(), images, predicted).value == 1
+    assert found.n == 7
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_pixelwise_network_is_perfect(shift):
+    images = (pictures() * 255).to(torch.uint8)
+    assert mask_consistency(Channels(), images, shift, 5)[:3] == (1, 1, 1)
+    assert mask_equivariance_error(Channels(), images, shift, 5).value == 0
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_network_that_reads_the_frame_flips_at_odd_shifts(shift):
+    images = pictures(40)
+    dx = _draw_shifts(40, 3, None)[:, 1]
+    even = (dx % 2 == 0).double().mean().item()
+    assert 0 < even < 1
+    assert mask_consistency(Grid(), images, shift, 3).value == pytest.approx(even)
+    # softmax of (1, 0) and (0, 1): the probabilities differ by tanh(1/2)
+    assert mask_equivariance_error(Grid(), images, shift, 3).value == pytest.approx((1 - even) * math.tanh(0.5))
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("move", [(2, -3), (-1, 4), (0, 1), (3, 3), (-4, -2)])
+def test_aligned_pixels_show_the_same_scene(shift, move):
+    dy, dx = move
+    scene = torch.arange(1.0, 20 * 24 + 1).view(1, 20, 24)  # every pixel its own value, none zero
+    first, second = _pair(scene, shift, dy, dx, 4)
+    a, b = _align(first, second, shift, dy, dx, 1)
+    assert a.equal(b)
+    assert (a != 0).all()
+    height, width = {"circular": (20, 24), "standard": (20, 24), "crop": (16, 20)}[shift]
+    lost = (0, 0) if shift == "circular" else (abs(dy), abs(dx))
+    assert a.shape == (1, height - lost[0] - 2, width - lost[1] - 2)
+    assert first.shape == second.shape == (1, height, width)
+
+
+def test_standard_shift_fills_with_zeros():
+    first, second = _pair(torch.ones(1, 4, 5), "standard", 1, -2, 2)
+    assert first.eq(1).all()
+    assert second[0].tolist() == [[0, 0, 0, 0, 0]] + [[1, 1, 1, 0, 0]] * 3
+
+
+def test_border_hides_what_zero_padding_does():
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 5, padding=2)
+    images = pictures()
+    for shift in ("standard", "crop"):
+        assert mask_equivariance_error(model, images, shift, 4).value > 1e-4
+        assert mask_equivariance_error(model, images, shift, 4, border=2).value < 1e-6
+        assert mask_consistency(model, images, shift, 4, border=2).value == 1
+
+
+def test_shifts_are_uniform_without_the_centre():
+    shifts = _draw_shifts(24000, 2, torch.Generator().manual_seed(0))
+    counts = torch.bincount((shifts[:, 0] + 2) * 5 + shifts[:, 1] + 2, minlength=25)
+    assert counts[12] == 0
+    assert (counts[counts > 0] - 1000).abs().max() < 150
+    assert (counts > 0).sum() == 24
+
+
+def test_values_do_not_depend_on_batch_size():
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 3, stride=1, padding=1).double()
+    images = pictures().double()
+    values = [mask_equivariance_error(model, images, "crop", 4, batch_size=size).value for size in (1, 4, 6)]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-9)
+    other = mask_equivariance_error(model, images, "crop", 4, generator=torch.Generator().manual_seed(1))
+    assert other.value != values[0]
+
+
+def test_bad_input_is_named():
+    images = pictures(2)
+    with pytest.raises(UsageError, match="unknown shift 'roll'"):
+        mask_consistency(Channels(), images, "roll")
+    with pytest.raises(UsageError, match="leave pixels to compare"):
+        mask_consistency(Channels(), images, "crop", 10)
+    with pytest.raises(UsageError, match="masks must be"):
+        mean_iou(Channels(), images, torch.zeros(2, 3, 3))
+    with pytest.raises(UsageError, match="masks hold class 7, but the network answers 3"):
+        mean_iou(Channels(), images, torch.full((2, 20, 24), 7))
