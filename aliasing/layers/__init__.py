@@ -6,7 +6,7 @@ from inspect import signature
 from types import MappingProxyType
 
 from ..errors import UsageError, unknown
-from .adaptive import DDAC, TIPS
+from .adaptive import DDAC, TIPS, regularisers, tips_inputs
 from .base import Downsample, PaddingMode, check_padding_mode
 from .blur import Blur, Max
 from .fourier import ASAP, FLC
@@ -28,6 +28,8 @@ __all__ = [
     "PaddingMode",
     "PolyphaseUpsample",
     "create",
+    "regularisers",
+    "tips_inputs",
 ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError
-from ._matrices import pad_index
+from ._matrices import full_precision, pad_index
 from .base import PaddingMode
 
 __all__ = ["by_chunks", "is_channels_last", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
@@ -43,7 +43,8 @@ def pad(x: Tensor, top: int, bottom: int, left: int, right: int, padding_mode: P
     elif padding_mode == "circular":
         return _Wrap.apply(x, top, bottom, left, right)
     else:
-        x = F.pad(x, (left, right, top, bottom), mode="constant" if padding_mode == "zeros" else padding_mode)
+        mode = "constant" if padding_mode == "zeros" else padding_mode
+        x = full_precision(lambda x: F.pad(x, (left, right, top, bottom), mode=mode), x)
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
@@ -97,11 +98,7 @@ class _WeightedSlices(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weights: Tensor, size: int, stride: int) -> Tensor:
-        views = _slices(x, size, stride)
-        y = views[0] * weights[..., 0, :, :]
-        for k in range(1, size**2):
-            y.addcmul_(views[k], weights[..., k, :, :])
-        return y
+        return _weighted_slices(x, weights, size, stride)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -121,6 +118,14 @@ class _WeightedSlices(torch.autograd.Function):
         return grad_x, torch.stack(grad_weights, -3), None, None
 
 
+def _weighted_slices(x: Tensor, weights: Tensor, size: int, stride: int) -> Tensor:
+    first, *others = _slices(x, size, stride)
+    y = first * weights[..., 0, :, :]
+    for k, view in enumerate(others, 1):
+        y.addcmul_(view, weights[..., k, :, :])
+    return y
+
+
 def _slices(x: Tensor, size: int, stride: int) -> list[Tensor]:
     h, w = ((side - size) // stride * stride + 1 for side in x.shape[-2:])
     return [x[..., i : i + h : stride, j : j + w : stride] for i in range(size) for j in range(size)]
@@ -138,7 +143,9 @@ def weighted_slices(x: Tensor, weights: Tensor, size: int, stride: int) -> Tenso
         size: side of the window, in pixels.
         stride: distance of the windows, in pixels.
     """
-    return _WeightedSlices.apply(x, weights.to(x.dtype), size, stride)
+    # A compiler fuses the automatic gradients itself (and torch 2.11 gets the written ones wrong).
+    function = _weighted_slices if torch.compiler.is_compiling() else _WeightedSlices.apply
+    return function(x, weights.to(x.dtype), size, stride)
 
 
 def mix(x: Tensor, weights: Tensor, stride: int) -> Tensor:
@@ -157,9 +164,9 @@ def mix(x: Tensor, weights: Tensor, stride: int) -> Tensor:
 
 def take(x: Tensor, choice: Tensor, stride: int) -> Tensor:
     """``select`` by an index (N,), ``mix`` by weights (N, stride^2)."""
-    if choice.shape not in ((len(x),), (len(x), stride**2)):
+    if choice.shape not in ((x.shape[0],), (x.shape[0], stride**2)):
         raise UsageError(
-            f"choice must be an index ({len(x)},) or weights ({len(x)}, {stride**2}), got {tuple(choice.shape)}"
+            f"choice must be an index ({x.shape[0]},) or weights ({x.shape[0]}, {stride**2}), got {tuple(choice.shape)}"
         )
     return select(x, choice, stride) if choice.dim() == 1 else mix(x, choice[:, None], stride)
 
@@ -199,8 +206,8 @@ def by_chunks(function: Callable[..., Tensor], x: Tensor, *weight: Tensor) -> Te
 
     The intermediate maps then stay in the cache, and are computed again for the gradient instead of being kept.
     """
-    images = max(1, CHUNK // max(1, x[:1].numel()))
-    if len(x) <= images or x.device.type != "cpu" or torch.compiler.is_compiling():
+    images = max(1, CHUNK // max(1, x.shape[1] * x.shape[2] * x.shape[3]))
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[0] <= images:
         return function(x, *weight)
     return _ByChunks.apply(function, images, x, *weight)
 

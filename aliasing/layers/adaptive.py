@@ -178,9 +178,9 @@ def regularisers(
     if not layer.faithful:
         limits = (min(limits[0], sides[0] - 1), min(limits[1], sides[1] - 1))
     limit = torch.tensor(limits)
-    drawn = torch.rand(1 if layer.faithful else len(x), 2, generator=generator)
+    drawn = torch.rand(1 if layer.faithful else x.shape[0], 2, generator=generator)
     shifts = (drawn * (2 * limit + 1)).long() - limit
-    return fm, F.mse_loss(psi, _moved(x.detach(), shifts.expand(len(x), 2), shift).to(psi.dtype))
+    return fm, F.mse_loss(psi, _moved(x.detach(), shifts.expand(x.shape[0], 2), shift).to(psi.dtype))
 
 
 def _moved(x: Tensor, shifts: Tensor, shift: str) -> Tensor:

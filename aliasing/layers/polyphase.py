@@ -142,7 +142,7 @@ class APS(Polyphase):
         if is_channels_last(power):
             return phase_reduce(power, self.stride).sum(1)
         # Channels first: they add up in the same pass as the rows.
-        return phase_reduce(power.reshape(len(x), 1, x.shape[1] * x.shape[2], x.shape[3]), self.stride).sum(1)
+        return phase_reduce(power.reshape(x.shape[0], 1, x.shape[1] * x.shape[2], x.shape[3]), self.stride).sum(1)
 
 
 class LPS(Polyphase):

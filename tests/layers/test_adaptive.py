@@ -1,0 +1,415 @@
+"""TIPS, its regularisers and DDAC against loops in NumPy; what TIPS keeps under circular shifts and what not."""
+
+from copy import deepcopy
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aliasing.errors import UsageError
+from aliasing.layers import _phases
+from aliasing.layers.adaptive import DDAC, TIPS, regularisers, tips_inputs
+
+MODES = ("reflect", "circular", "zeros", "replicate")
+NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
+SHAPES = [(1, 1), (1, 6), (5, 1), (2, 2), (4, 4), (7, 4), (6, 9)]
+
+
+def noise(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def tips(channels, *args, scale=20.0, seed=0, **options):
+    """A layer in float64 whose mixing weights are far from uniform."""
+    torch.manual_seed(seed)
+    layer = TIPS(channels, *args, **options).double()
+    with torch.no_grad():
+        layer.tau.scale.weight.mul_(scale)
+    return layer
+
+
+def known(**options):
+    """The published known-answer layer: unit impulse and w = 0.1."""
+    layer = TIPS(1, **options).double()
+    with torch.no_grad():
+        layer.tau.filter.weight.zero_()[0, 0, 1, 1] = 1
+        layer.tau.scale.weight.fill_(0.1)
+    return layer
+
+
+def softmax(values):
+    powers = np.exp(values - np.max(values))
+    return powers / powers.sum()
+
+
+def oracle_tips(layer, x, mode, faithful):
+    s = layer.stride
+    rows, columns = -x.shape[2] % s, -x.shape[3] % s
+    if faithful:
+        x = np.pad(x, [(0, 0), (0, 0), (rows, 0), (columns, 0)], mode="reflect")
+    else:
+        x = np.pad(x, [(0, 0), (0, 0), (0, rows), (0, columns)], mode=NUMPY_MODES[mode])
+    kernel = layer.tau.filter.weight.detach().numpy()[:, 0]
+    scale = layer.tau.scale.weight.detach().numpy().ravel()
+    n, channels, h, w = x.shape
+    around = np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="constant" if faithful else NUMPY_MODES[mode])
+    y, tau = np.zeros((n, channels, h // s, w // s)), np.zeros((n, channels, s * s))
+    for b, c in product(range(n), range(channels)):
+        psi = np.zeros((h, w))
+        for i, j in product(range(3), repeat=2):
+            psi += kernel[c, i, j] * around[b, c, i : i + h, j : j + w]
+        psi = np.maximum(psi, 0)
+        cells = []
+        for i, j in product(range(s), repeat=2):
+            if faithful:
+                cells.append(psi[i * (h // s) : (i + 1) * (h // s), j * (w // s) : (j + 1) * (w // s)].mean())
+            else:
+                cells.append(psi[i::s, j::s].mean())
+        weights = softmax(scale[c] * np.array(cells))
+        for k, weight in enumerate(weights):
+            i, j = (k % s, k // s) if faithful else (k // s, k % s)  # published: columns of phases first
+            y[b, c] += weight * x[b, c, i::s, j::s]
+            tau[b, c, i * s + j] = weight
+    return y, tau
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", [*MODES, "faithful"])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_tips_is_the_oracle(shape, mode, stride):
+    faithful = mode == "faithful"
+    layer = tips(2, stride, **({"faithful": True} if faithful else {"padding_mode": mode}))
+    x = noise(3, 2, *shape, seed=sum(shape))
+    expected, tau = oracle_tips(layer, x.numpy(), mode, faithful)
+    assert expected.shape[2:] == (-(-shape[0] // stride), -(-shape[1] // stride))
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given = x.contiguous(memory_format=memory_format)
+        y = layer(given)
+        np.testing.assert_allclose(y.detach().numpy(), expected, atol=1e-12)
+        assert y.is_contiguous(memory_format=memory_format)
+    np.testing.assert_allclose(layer.tau(layer.complete(x)).detach().numpy(), tau, atol=1e-12)
+
+
+def test_faithful_tips_known_answers():
+    layer = known(faithful=True)
+    x = torch.arange(16.0, dtype=torch.float64).view(1, 1, 4, 4)
+    # In the paper's order of phases: (0,0), (1,0), (0,1), (1,1).
+    published = torch.tensor([0.139563, 0.170463, 0.310603, 0.379371], dtype=torch.float64)
+    close = {"atol": 1e-5, "rtol": 0}
+    torch.testing.assert_close(layer.tau(x)[0, 0][[0, 2, 1, 3]], published, **close)
+    expected = torch.tensor([[2.88931, 4.88931], [10.88931, 12.88931]], dtype=torch.float64)
+    torch.testing.assert_close(layer(x)[0, 0], expected, **close)
+    rolled = torch.tensor([[5.901992, 7.901992], [6.699336, 8.699336]], dtype=torch.float64)
+    torch.testing.assert_close(layer(x.roll(1, 2))[0, 0], rolled, **close)
+    odd = torch.tensor([[1.85062, 2.999505], [5.000495, 6.14938]], dtype=torch.float64)
+    torch.testing.assert_close(layer(torch.arange(9.0, dtype=torch.float64).view(1, 1, 3, 3))[0, 0], odd, **close)
+
+
+def test_faithful_tips_is_not_invariant():
+    layer = known(faithful=True)
+    x = torch.arange(16.0, dtype=torch.float64).view(1, 1, 4, 4)
+    assert layer(x).mean().item() == pytest.approx(7.889310, abs=1e-5)
+    assert layer(x.roll(1, 2)).mean().item() == pytest.approx(7.300664, abs=1e-5)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_corrected_tips_keeps_the_spatial_mean_and_permutes_tau(stride):
+    layer = tips(3, stride, "circular")
+    x = noise(4, 3, 4 * stride, 6 * stride)
+    reference, tau = layer(x).mean((2, 3)), layer.tau(x).unflatten(2, (stride, stride))
+    for a, b in product(range(-stride, stride + 1), repeat=2):
+        moved = x.roll((a, b), (2, 3))
+        torch.testing.assert_close(layer(moved).mean((2, 3)), reference, atol=1e-12, rtol=0)
+        torch.testing.assert_close(layer.tau(moved), tau.roll((a, b), (2, 3)).flatten(2), atol=1e-12, rtol=0)
+    zeros = tips(3, stride, "zeros")
+    assert (zeros(x.roll(1, 2)).mean((2, 3)) - zeros(x).mean((2, 3))).abs().max() > 1e-4
+
+
+class Stack(nn.Module):
+    """Two downsamplings between circular convolutions."""
+
+    def __init__(self, layer):
+        super().__init__()
+        torch.manual_seed(0)
+        convs = [nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular").double() for _ in range(2)]
+        self.parts = nn.Sequential(convs[0], nn.ReLU(), layer(), convs[1], nn.ReLU(), layer())
+
+    def forward(self, x):
+        return self.parts(x)
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_tips_is_never_equivariant(faithful):
+    network = Stack(lambda: tips(3, 2, "circular", faithful=faithful))
+    x = noise(4, 3, 8, 12)
+    reference, moved = network(x), network(x.roll((1, 1), (2, 3)))
+    rolls = torch.stack([reference.roll((a, b), (2, 3)) for a, b in product(range(2), range(3))])
+    error = (rolls - moved).flatten(2).norm(dim=2).amin(0) / reference.flatten(1).norm(dim=1)
+    assert error.min() > 0.05
+    assert (moved.mean((2, 3)) - reference.mean((2, 3))).abs().max() > 1e-3  # and so two layers are not invariant
+
+
+@pytest.mark.parametrize(
+    ("layer", "periodic"),
+    [
+        (lambda: tips(3, 2, "circular"), True),
+        (lambda: tips(3, 2, faithful=True), False),
+        (lambda: DDAC(3, 2, "circular", groups=3).double(), True),
+        (lambda: DDAC(3, 2, "circular", groups=3, faithful=True).double(), True),
+    ],
+    ids=["tips", "tips faithful", "ddac", "ddac faithful"],
+)
+def test_periodic_is_the_truth(layer, periodic):
+    layer = layer()
+    assert layer.periodic is periodic
+    x = noise(2, 3, 8, 12)
+    error = (layer(x.roll((2, -4), (2, 3))) - layer(x).roll((1, -2), (2, 3))).abs().max().item()
+    assert (error < 1e-12) is periodic
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_tau_sums_to_one_and_uniform_tau_is_average_pooling(faithful):
+    layer = tips(3, faithful=faithful)
+    x = noise(2, 3, 6, 8)
+    tau = layer.tau(x)
+    torch.testing.assert_close(tau.sum(2), torch.ones(2, 3, dtype=torch.float64))
+    assert tau.max() > 0.4
+    nn.init.zeros_(layer.tau.scale.weight)
+    torch.testing.assert_close(layer(x), nn.functional.avg_pool2d(x, 2))
+
+
+def test_large_maps_a_few_images_at_a_time(monkeypatch):
+    results = []
+    for chunk in (2**20, 100):
+        monkeypatch.setattr(_phases, "CHUNK", chunk)
+        layer, x = tips(3, 2, "circular"), noise(5, 3, 6, 8).requires_grad_()
+        y = layer(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+    for together, apart in zip(*results, strict=True):
+        torch.testing.assert_close(apart, together, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("options", [{"padding_mode": "circular"}, {}, {"faithful": True}])
+def test_gradients_of_tips(options, memory_format):
+    layer = tips(2, scale=2.0, **options)
+    x = noise(2, 2, 5, 4).contiguous(memory_format=memory_format).requires_grad_()
+    names, values = zip(*layer.named_parameters(), strict=True)
+    assert torch.autograd.gradcheck(
+        lambda x, *values: torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x), (x, *values)
+    )
+
+
+# Regularisers
+
+
+def oracle_psi(layer, x):
+    """psi of a circular layer, by rolls."""
+    kernel = layer.tau.filter.weight.detach()
+    total = sum(kernel[:, 0, i, j, None, None] * x.roll((1 - i, 1 - j), (2, 3)) for i, j in product(range(3), repeat=2))
+    return total.clamp_min(0)
+
+
+@pytest.mark.parametrize("form", ["code", "linear", "two_sided"])
+def test_fm_of_known_weights(form):
+    layer = known(padding_mode="circular")
+    ends = {"code": (0.5, 0.0), "linear": (-1.5, -3.0), "two_sided": (0.0625, 0.0625)}[form]
+    uniform, _ = regularisers(layer, torch.ones(1, 1, 4, 4, dtype=torch.float64), form=form)
+    one_phase = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    one_phase[..., ::2, ::2] = 1e3
+    one_hot, _ = regularisers(layer, one_phase, form=form)
+    assert (uniform.item(), one_hot.item()) == pytest.approx(ends)
+
+
+def test_fm_averages_over_images_and_channels():
+    layer, x = tips(3, 2, "circular"), noise(4, 3, 6, 8)
+    expected = np.mean([1 - np.sqrt((tau**2).sum()) for tau in layer.tau(x).detach().numpy().reshape(12, 4)])
+    assert regularisers(layer, x)[0].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shift", ["circular", "standard"])
+@pytest.mark.parametrize("faithful", [False, True])
+def test_undo_compares_psi_with_moved_inputs(shift, faithful):
+    layer = tips(2, 2, "circular", faithful=faithful)
+    x = noise(6, 2, 6, 8)
+    if faithful:  # with zeros around, psi of the default and of the faithful layer agree
+        layer.tau.padding_mode = "circular"
+    drawn = torch.rand(1 if faithful else 6, 2, generator=torch.Generator().manual_seed(5))
+    moved = []
+    for k in range(6):
+        a, b = (int(u * (2 * m + 1)) - m for u, m in zip(drawn[0 if faithful else k].tolist(), (2, 3), strict=True))
+        image = np.roll(x[k].numpy(), (a, b), (1, 2))
+        if shift == "standard":
+            for i, j in product(range(6), range(8)):
+                if not (0 <= i - a < 6 and 0 <= j - b < 8):
+                    image[:, i, j] = 0
+        moved.append(image)
+    expected = ((oracle_psi(layer, x).numpy() - np.stack(moved)) ** 2).mean()
+    _, undo = regularisers(layer, x, torch.Generator().manual_seed(5), max_shift=(2, 3), shift=shift)
+    assert undo.item() == pytest.approx(expected)
+
+
+def test_undo_does_not_train_its_target_nor_depend_on_the_global_generator():
+    layer, x = tips(1, 2, "circular"), noise(2, 1, 4, 4).requires_grad_()
+    nn.init.zeros_(layer.tau.filter.weight)  # psi = 0, so any gradient of x would come through the target
+    results = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        results.append(regularisers(layer, x, torch.Generator().manual_seed(3))[1])
+    assert torch.equal(*results)
+    assert torch.equal(torch.autograd.grad(results[0], x)[0], torch.zeros_like(x))
+
+
+def test_large_shifts_are_limited_to_the_map_unless_faithful():
+    x = torch.ones(50, 1, 4, 4, dtype=torch.float64)
+    for faithful, blank in ((False, False), (True, True)):
+        layer = known(faithful=faithful, padding_mode="circular")
+        nn.init.zeros_(layer.tau.filter.weight)
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(20)]
+        least = min(
+            regularisers(layer, image[None], seed, max_shift=100, shift="standard")[1].item()
+            for image, seed in zip(x, seeds, strict=False)
+        )
+        assert (least == 0) is blank  # 0: the picture has left the map, the target is all zeros
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.main, self.side = TIPS(2), TIPS(2, faithful=True)
+
+    def forward(self, x):
+        choice = self.main.choose(x)
+        return self.main.sample(x, choice) + self.side.sample(x, choice)
+
+
+def test_inputs_are_collected_from_residual_blocks_too():
+    torch.manual_seed(0)
+    network = nn.Sequential(Block(), nn.ReLU(), TIPS(2))
+    x = noise(2, 2, 8, 8, dtype=torch.float32)
+    with tips_inputs(network) as inputs:
+        y = network(x)
+    assert [layer for layer, _ in inputs] == [network[0].main, network[0].side, network[2]]
+    assert torch.equal(inputs[0][1], x)
+    assert inputs[2][1].shape == (2, 2, 4, 4)
+    losses = [sum(regularisers(layer, given)) for layer, given in inputs]
+    (y.mean() + sum(losses)).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    with tips_inputs(network) as fresh:
+        pass
+    network(x)
+    assert len(inputs) == 3
+    assert fresh == []
+
+
+# DDAC
+
+
+def oracle_ddac(layer, x, mode):
+    """The published definition at full resolution, then subsampling; in evaluation mode after one batch."""
+    s, k, g = layer.stride, layer.size, layer.groups
+    n, channels, h, w = x.shape
+    around = np.pad(x, [(0, 0), (0, 0), (k // 2, k // 2), (k // 2, k // 2)], mode=NUMPY_MODES[mode])
+    kernel = layer.predict.weight.detach().numpy()
+    mean, variance = layer.norm.running_mean.numpy(), layer.norm.running_var.numpy()
+    gain, shift = layer.norm.weight.detach().numpy(), layer.norm.bias.detach().numpy()
+    y = np.zeros((n, channels, h, w))
+    for b, m, p in np.ndindex(n, h, w):
+        window = around[b, :, m : m + k, p : p + k]
+        scores = (kernel * window).sum((1, 2, 3))
+        scores = (scores - mean) / np.sqrt(variance + layer.norm.eps) * gain + shift
+        if layer.faithful:
+            weights = softmax(scores).reshape(g, k, k)
+        else:
+            weights = np.stack([softmax(group) for group in scores.reshape(g, k * k)]).reshape(g, k, k)
+        for c in range(channels):
+            y[b, c, m, p] = (weights[c * g // channels] * window[c]).sum()
+    return y[:, :, ::s, ::s]
+
+
+def ddac(channels, stride=2, mode="reflect", **options):
+    torch.manual_seed(0)
+    layer = DDAC(channels, stride, mode, **options).double()
+    for tensor in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(layer.norm.running_var, 0.5, 2)
+    return layer.eval()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2, "groups": 2},
+        {"stride": 2, "groups": 2, "faithful": True},
+        {"stride": 3, "groups": 1, "size": 5},
+        {"stride": 1, "groups": 4, "size": 1, "faithful": True},
+        {"stride": 4, "groups": 4},
+    ],
+)
+def test_ddac_is_the_oracle(shape, mode, options):
+    layer = ddac(4, mode=mode, **options)
+    x = noise(2, 4, *shape, seed=sum(shape))
+    expected = oracle_ddac(layer, x.numpy(), mode)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        y = layer(x.contiguous(memory_format=memory_format))
+        np.testing.assert_allclose(y.detach().numpy(), expected, atol=1e-12)
+        assert y.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_ddac_batch_statistics(faithful):
+    """The full resolution if faithful, the kept positions otherwise."""
+    layer = DDAC(2, groups=1, faithful=faithful).double()
+    x = noise(3, 2, 6, 8)
+    layer(x)
+    scores = nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), layer.predict.weight)
+    measured = scores if faithful else scores[:, :, ::2, ::2]
+    torch.testing.assert_close(layer.norm.running_mean, 0.1 * measured.mean((0, 2, 3)).detach())
+
+
+def test_ddac_keeps_constants_unless_faithful():
+    x = torch.ones(2, 8, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(ddac(8)(x), x[:, :, ::2, ::2])
+    faithful = ddac(8, faithful=True)(x)
+    torch.testing.assert_close(faithful.sum(1), torch.ones(2, 3, 3, dtype=torch.float64))  # all groups together: 1
+    assert DDAC(24).groups == 8
+    assert DDAC(3).groups == 1
+
+
+def test_ddac_with_a_single_value_per_channel_keeps_its_statistics():
+    layer = DDAC(2, groups=1).train()
+    for n in (0, 1):
+        before = deepcopy(layer.norm.running_var)
+        y = layer(noise(n, 2, 1, 2, dtype=torch.float32))
+        assert y.shape == (n, 2, 1, 1)
+        assert torch.equal(layer.norm.running_var, before)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("faithful", [False, True])
+@pytest.mark.parametrize("train", [False, True])
+def test_gradients_of_ddac(train, faithful, memory_format):
+    layer = ddac(2, groups=1, faithful=faithful).train(train)
+    x = noise(2, 2, 5, 4).contiguous(memory_format=memory_format).requires_grad_()
+    assert torch.autograd.gradcheck(layer, x)
+    names, values = zip(*layer.named_parameters(), strict=True)
+    assert torch.autograd.gradcheck(
+        lambda *values: torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x.detach()), values
+    )
+
+
+def test_bad_arguments():
+    with pytest.raises(UsageError, match="size must be odd, got 4"):
+        DDAC(8, size=4)
+    with pytest.raises(UsageError, match="groups must divide the 6 channels, got 4"):
+        DDAC(6, groups=4)
+    with pytest.raises(UsageError, match="tips: stride must be 1 to 4, got 0"):
+        TIPS(6, 0)
+    with pytest.raises(UsageError, match="unknown form 'twosided'"):
+        regularisers(TIPS(1), torch.ones(1, 1, 4, 4), form="twosided")
+    with pytest.raises(UsageError, match="unknown shift 'zero-fill'"):
+        regularisers(TIPS(1), torch.ones(1, 1, 4, 4), shift="zero-fill")
