@@ -1,0 +1,126 @@
+"""What a network costs: floating point operations, parameters, time per image and memory."""
+
+import copy
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import UsageError
+from .inference import device_of, evaluating
+
+__all__ = ["Cost", "Timing", "cost", "count_flops", "count_parameters", "milliseconds", "peak_memory"]
+
+
+class Timing(NamedTuple):
+    """Milliseconds per image: median of the repeats with their quartiles."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+class Cost(NamedTuple):
+    """Cost of one forward pass.
+
+    Attributes:
+        flops: floating point operations per image in convolutions and matrix products (a multiplication and an
+            addition are two); FFTs, pooling and pointwise work count nothing.
+        macs: multiply-accumulates, half of ``flops``.
+        parameters: trainable numbers.
+        time: milliseconds per image.
+        memory: peak MiB that the pass adds to what is allocated before it; ``None`` without CUDA.
+    """
+
+    flops: int
+    macs: int
+    parameters: int
+    time: Timing
+    memory: float | None
+
+
+def cost(
+    model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: int = 64, repeats: int = 20, warmup: int = 3
+) -> Cost:
+    """Measure ``model`` on random images (batch_size, 3, *size), on its own device and in evaluation mode."""
+    flops = count_flops(model, size)
+    return Cost(
+        flops=flops,
+        macs=flops // 2,
+        parameters=count_parameters(model),
+        time=milliseconds(model, size, batch_size, repeats, warmup),
+        memory=peak_memory(model, size, batch_size),
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers; a parameter that modules share counts once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
+    """Floating point operations for one image (3, *size), counted by PyTorch operator by operator.
+
+    Without computing anything (on the meta device) where the network allows it; a layer whose sampling grid depends on
+    the image does not, and a zero image is sent through the network itself.
+    """
+    try:
+        return _flops(copy.deepcopy(model).to("meta"), torch.zeros(1, 3, *size, device="meta"))
+    except (RuntimeError, NotImplementedError):
+        return _flops(model, _images(model, size, 1).zero_())
+
+
+def _flops(model: nn.Module, images: Tensor) -> int:
+    counter = FlopCounterMode(display=False)
+    with evaluating(model), torch.no_grad(), counter:
+        model(images)
+    return counter.get_total_flops()
+
+
+def milliseconds(
+    model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: int = 64, repeats: int = 20, warmup: int = 3
+) -> Timing:
+    """Time of a forward pass per image, after ``warmup`` passes; on CUDA each pass is waited for."""
+    if batch_size < 1 or repeats < 1 or warmup < 0:
+        raise UsageError(f"batch_size and repeats must be >= 1, warmup >= 0; got {batch_size}, {repeats}, {warmup}")
+    images = _images(model, size, batch_size)
+    times = []
+    with evaluating(model), torch.no_grad():
+        for _ in range(warmup + repeats):
+            _wait(images)
+            start = time.perf_counter()
+            model(images)
+            _wait(images)
+            times.append(1000 * (time.perf_counter() - start) / batch_size)
+    low, median, high = torch.tensor(times[warmup:], dtype=torch.float64).quantile(
+        torch.tensor([0.25, 0.5, 0.75]).double()
+    )
+    return Timing(median.item(), low.item(), high.item(), repeats)
+
+
+def peak_memory(model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: int = 64) -> float | None:
+    """Peak MiB that a forward pass over a batch adds to what is allocated before it; ``None`` off CUDA."""
+    images = _images(model, size, batch_size)
+    if images.device.type != "cuda":
+        return None
+    with evaluating(model), torch.no_grad():
+        torch.cuda.synchronize(images.device)
+        torch.cuda.reset_peak_memory_stats(images.device)
+        before = torch.cuda.memory_allocated(images.device)
+        model(images)
+        torch.cuda.synchronize(images.device)
+    return (torch.cuda.max_memory_allocated(images.device) - before) / 2**20
+
+
+def _images(model: nn.Module, size: tuple[int, int], n: int) -> Tensor:
+    images = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+    return images.to(device_of(model, images))
+
+
+def _wait(images: Tensor) -> None:
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)

@@ -1,0 +1,100 @@
+"""Costs counted by hand; times are measured but never judged."""
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing.errors import UsageError
+from aliasing.metrics.cost import cost, count_flops, count_parameters, milliseconds, peak_memory
+
+torch.set_num_threads(1)
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),  # 8 x 8 out of (9, 12): 9 * 12 * 8 * 27 products
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8),  # (5, 6): 5 * 6 * 8 * 9
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),  # 40
+    )
+
+
+MACS = 9 * 12 * 8 * 27 + 5 * 6 * 8 * 9 + 40
+
+
+class DependsOnTheImage(nn.Module):
+    """Takes a decision in Python from the values of the image, which the meta device does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, images):
+        pooled = images.mean((2, 3))
+        return self.layer(pooled if pooled.sum().item() >= 0 else -pooled)
+
+
+def test_operations_by_hand():
+    model = network().train()
+    before = [buffer.clone() for buffer in model.buffers()]
+    assert count_flops(model, (9, 12)) == 2 * MACS
+    assert model.training
+    assert all(a.equal(b) for a, b in zip(before, model.buffers(), strict=True))
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_a_network_that_looks_at_its_image_is_counted_too():
+    assert count_flops(DependsOnTheImage()) == 2 * 12
+
+
+def test_errors_of_the_network_come_through():
+    with pytest.raises(RuntimeError):
+        count_flops(nn.Sequential(nn.Flatten(), nn.Linear(7, 2)))
+
+
+def test_parameters_by_hand():
+    model = network()
+    assert count_parameters(model) == 8 * 27 + 16 + 8 * 9 + 8 + 8 * 5 + 5
+    model[3].weight.requires_grad_(False)
+    assert count_parameters(model) == 8 * 27 + 16 + 8 + 8 * 5 + 5
+    shared = nn.Linear(4, 4, bias=False)
+    assert count_parameters(nn.Sequential(shared, nn.ReLU(), shared)) == 16
+
+
+def test_cost_gathers_everything():
+    found = cost(network(), (9, 12), batch_size=2, repeats=5, warmup=1)
+    assert found.flops == 2 * found.macs == 2 * MACS
+    assert found.parameters == count_parameters(network())
+    assert 0 < found.time.low <= found.time.median <= found.time.high
+    assert found.time.repeats == 5
+    assert found.memory is None
+
+
+def test_every_repeat_and_warmup_is_one_pass():
+    class Counting(nn.Module):
+        passes = 0
+
+        def forward(self, images):
+            self.passes += 1
+            assert images.shape == (3, 3, 6, 7)
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            return images
+
+    model = Counting()
+    milliseconds(model, (6, 7), batch_size=3, repeats=4, warmup=2)
+    assert model.passes == 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_memory_holds_at_least_the_output():
+    model = nn.Conv2d(3, 64, 1).cuda()
+    assert peak_memory(model, (256, 256), 8) >= 8 * 64 * 256 * 256 * 4 / 2**20
+
+
+def test_bad_input_is_named():
+    with pytest.raises(UsageError, match="repeats must be >= 1"):
+        milliseconds(network(), repeats=0)
