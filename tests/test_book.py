@@ -183,11 +183,15 @@ class TestInBrowser:
         assert any("notebooks/primer.html" in hit for hit in hits)
         tab.close()
 
-    def test_figures_keep_their_greys_in_the_dark(self, browser, site):
+    def test_figures_and_captions_in_the_dark(self, browser, site):
         tab = browser.new_context(color_scheme="dark").new_page()
         tab.goto((site / "notebooks/primer.html").as_uri())
         filters = tab.eval_on_selector_all("figure.drawn img", "images => images.map(i => getComputedStyle(i).filter)")
+        behind = tab.eval_on_selector_all(
+            "div.text_html:has(figure.drawn)", "boxes => boxes.map(box => getComputedStyle(box).backgroundColor)"
+        )
         assert tab.get_attribute("html", "data-theme") == "dark"
+        assert set(behind) == {"rgba(0, 0, 0, 0)"}  # otherwise captions are light on light
         assert filters
         assert set(filters) == {"none"}
         tab.close()
