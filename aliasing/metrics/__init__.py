@@ -1,6 +1,9 @@
 """Measuring: shifts, sampling, attacks, corruptions, few-shot, segmentation, cost; every number with an interval."""
 
+from .attacks import ATTACKS, NORMS, attack_accuracy, attack_curve, attack_images, perturb
 from .consistency import Fidelity, consistency, fidelity
+from .corruption import CorruptionErrors, corruption_error, mean_corruption_error, relative_corruption_error
+from .cost import Cost, Timing, cost, count_flops, count_parameters, milliseconds, peak_memory
 from .equivariance import equivariance_maps
 from .estimate import Estimate
 from .exhaustive import (
@@ -11,6 +14,7 @@ from .exhaustive import (
     probability_variation,
     variation_per_image,
 )
+from .few_shot import Episodes, episode_accuracies, few_shot_accuracy, few_shot_difference, sample_episodes
 from .filters import normalised_variation, total_variation
 from .inference import predict
 from .one_pixel import ONE_PIXEL, OnePixel, mean_absolute_change, one_pixel, top1_change
@@ -18,14 +22,20 @@ from .readouts import Readout, embedding, fit_readouts, typicality
 from .response import Leakage, frequency_response, leakage, step_overshoot
 from .rolls import RollLogits, RollPredictions, roll_logits, roll_predictions
 from .sampling import MaxSamplingBias, max_sampling_bias, mean_bias
+from .segmentation import mask_consistency, mask_equivariance_error, mean_iou
 from .shifts import SHIFTS, draw_shifts, shift_images
-from .sites import sites
+from .sites import Sample, outputs, sampled, sites
 from .spectra import alias_energy, alias_error, radial_spectrum
 from .sweeps import Jaggedness, crossings, jaggedness, non_shiftability, probability_curves, vertical_sweep
 
 __all__ = [
+    "ATTACKS",
+    "NORMS",
     "ONE_PIXEL",
     "SHIFTS",
+    "CorruptionErrors",
+    "Cost",
+    "Episodes",
     "Estimate",
     "Fidelity",
     "Jaggedness",
@@ -35,34 +45,57 @@ __all__ = [
     "Readout",
     "RollLogits",
     "RollPredictions",
+    "Sample",
     "ShiftAccuracy",
+    "Timing",
     "accuracy_against_shift",
     "adversary_accuracy",
     "alias_energy",
     "alias_error",
+    "attack_accuracy",
+    "attack_curve",
+    "attack_images",
     "consistency",
+    "corruption_error",
+    "cost",
+    "count_flops",
+    "count_parameters",
     "crossings",
     "draw_shifts",
     "embedding",
+    "episode_accuracies",
     "equivariance_maps",
     "exact_consistency",
+    "few_shot_accuracy",
+    "few_shot_difference",
     "fidelity",
     "fit_readouts",
     "frequency_response",
     "jaggedness",
     "leakage",
+    "mask_consistency",
+    "mask_equivariance_error",
     "max_sampling_bias",
     "mean_absolute_change",
     "mean_bias",
+    "mean_corruption_error",
+    "mean_iou",
+    "milliseconds",
     "non_shiftability",
     "normalised_variation",
     "one_pixel",
+    "outputs",
+    "peak_memory",
+    "perturb",
     "predict",
     "probability_curves",
     "probability_variation",
     "radial_spectrum",
+    "relative_corruption_error",
     "roll_logits",
     "roll_predictions",
+    "sample_episodes",
+    "sampled",
     "shift_images",
     "sites",
     "step_overshoot",

@@ -46,7 +46,7 @@ def accuracy_against_shift(predictions: RollPredictions) -> ShiftAccuracy:
     """Accuracy for every roll, and against the size of the shift (the wrapped distance, 0 to half the side)."""
     correct = _correct(predictions)
     distance = _distance(predictions)
-    curve = [Estimate.mean(correct[:, distance == n].double().mean(1)) for n in range(int(distance.max()) + 1)]
+    curve = [_share(correct[:, distance == n]) for n in range(int(distance.max()) + 1)]
     return ShiftAccuracy(correct.double().mean(0), predictions.rolls, curve)
 
 
@@ -70,6 +70,13 @@ def adversary_accuracy(predictions: RollPredictions) -> list[Estimate]:
     correct, distance = _correct(predictions), _distance(predictions)
     surviving = [correct[:, distance <= n].all(1).sum().item() for n in range(int(distance.max()) + 1)]
     return [Estimate.proportion(count, len(correct)) for count in surviving]
+
+
+def _share(hits: Tensor) -> Estimate:
+    """Mean of booleans (N, K) over images; with one shift per image it is a proportion."""
+    if hits.shape[1] == 1:
+        return Estimate.proportion(hits.sum().item(), len(hits))
+    return Estimate.mean(hits.double().mean(1))
 
 
 def _agreement(classes: Tensor) -> Tensor:

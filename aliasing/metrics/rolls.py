@@ -82,7 +82,7 @@ def roll_logits(
         elif method != BRUTE_FORCE:
             raise UsageError(f"method must be None or {BRUTE_FORCE!r}, got {method!r}")
     # Not one `with` around the loop: the caller has the model back, in its own mode, between two batches.
-    together = batch_size if method == STITCHED else max(batch_size > 0, batch_size // len(rolls[1]))
+    together = batch_size if method == STITCHED or batch_size < 1 else max(1, batch_size // len(rolls[1]))
     for chunk in batches(model, images, together):
         with evaluating(model), torch.no_grad():
             if method == STITCHED:
