@@ -13,16 +13,9 @@ from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
 from .estimate import Estimate
-from .inference import batches, check_images, evaluating
+from .readouts import embedding
 
-__all__ = [
-    "Episodes",
-    "episode_accuracies",
-    "few_shot_accuracy",
-    "few_shot_difference",
-    "penultimate",
-    "sample_episodes",
-]
+__all__ = ["Episodes", "episode_accuracies", "few_shot_accuracy", "few_shot_difference", "sample_episodes"]
 
 
 class Episodes(NamedTuple):
@@ -45,13 +38,13 @@ def few_shot_accuracy(
 ) -> Estimate:
     """Mean accuracy over ``episodes``.
 
-    ``features`` is a network, whose penultimate features of ``images`` (N, 3, H, W) are used, or the features (N, D)
+    ``features`` is a network, whose ``embedding`` of ``images`` (N, 3, H, W) is used, or the features (N, D)
     themselves with ``images=None``. Without a generator the episodes are those of seed 0.
     """
     if isinstance(features, nn.Module):
         if images is None:
             raise UsageError("few_shot_accuracy of a network needs images, got None")
-        features = penultimate(features, images, batch_size)
+        features = embedding(features, images, batch_size=batch_size)
     return Estimate.mean(
         episode_accuracies(features, sample_episodes(labels, ways, shots, queries, episodes, generator))
     )
@@ -59,7 +52,7 @@ def few_shot_accuracy(
 
 def few_shot_difference(first: Tensor, second: Tensor, episodes: Episodes) -> Estimate:
     """Mean difference, first minus second, between two networks' features (N, D) on the same episodes, paired."""
-    return Estimate.mean(episode_accuracies(first, episodes) - episode_accuracies(second, episodes))
+    return Estimate.difference(episode_accuracies(first, episodes), episode_accuracies(second, episodes))
 
 
 def sample_episodes(
@@ -112,29 +105,3 @@ def episode_accuracies(features: Tensor, episodes: Episodes, chunk: int = 50) ->
         truth = torch.arange(query.shape[1], device=answers.device)[:, None]
         found.append((answers == truth).double().mean((1, 2)).cpu())
     return torch.cat(found)
-
-
-def penultimate(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Features (N, D) that enter the last ``nn.Linear`` which ``model`` runs, for ``images`` (N, 3, H, W).
-
-    Raises ``UsageError`` if the network runs none.
-    """
-    entered: list[Tensor] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        entered[:] = [inputs[0]]
-
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Linear)]
-    features = []
-    try:
-        with evaluating(model), torch.no_grad():
-            for x in batches(model, check_images(images), batch_size):
-                entered.clear()
-                model(x)
-                if not entered:
-                    raise UsageError(f"{type(model).__name__} runs no linear layer; pass its features instead")
-                features.append(entered[0].flatten(1))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.cat(features)
