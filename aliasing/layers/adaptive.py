@@ -75,7 +75,7 @@ class _Tau(nn.Module):
     def __init__(self, channels: int, stride: int, padding_mode: PaddingMode, faithful: bool) -> None:
         super().__init__()
         self.stride, self.padding_mode, self.faithful = stride, padding_mode, faithful
-        # Parameters and their initialisation, as in the published layer; ``psi`` and ``mixed`` evaluate them.
+        # Parameters and their initialisation, as in the published layer; ``psi`` and ``weights`` evaluate them.
         self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
 
@@ -103,11 +103,14 @@ class _Tau(nn.Module):
 
 @contextmanager
 def tips_inputs(network: nn.Module) -> Iterator[list[tuple[TIPS, Tensor]]]:
-    """Collect the input of every TIPS layer of ``network`` in the order of the calls, for ``regularisers``::
+    """Collect the input of every TIPS layer of ``network`` in the order of the calls, for ``regularisers``.
 
-    with tips_inputs(network) as inputs:
-        logits = network(images)
-    losses = [regularisers(layer, x, generator) for layer, x in inputs]
+    Example:
+        ::
+
+            with tips_inputs(network) as inputs:
+                logits = network(images)
+            losses = [regularisers(layer, x, generator) for layer, x in inputs]
     """
     inputs: list[tuple[TIPS, Tensor]] = []
     # On tau, because a residual block calls ``sample``, which hooks on the layer would not see.
