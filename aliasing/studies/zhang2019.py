@@ -47,13 +47,15 @@ class Size:
     shift: int = 16
 
 
+# The generator was designed on the pictures of seed 0; the studies use others.
+_SHAPES = {"name": "shapes", "seed": 1}
 _SMALL = {"name": "vgg-small", "num_classes": 10, "padding_mode": "circular"}
 _VGG13 = {"name": "vgg13-bn", "num_classes": 10, "padding_mode": "circular"}
 _MAIN = ("subsample", "tri-3", "bin-5", "bin-7")
 
 SIZES = {
     "smoke": Size(
-        dataset={"name": "shapes", "count": 256},
+        dataset=_SHAPES | {"count": 256},
         network=_SMALL | {"width": 4},
         recipe=Recipe(epochs=2, batch_size=64),
         filters=("subsample", "bin-5"),
@@ -62,7 +64,7 @@ SIZES = {
         count=32,
     ),
     "laptop": Size(
-        dataset={"name": "shapes", "count": 8000},
+        dataset=_SHAPES | {"count": 8000},
         network=_SMALL,
         recipe=Recipe(epochs=4),
         filters=("subsample", "rect-2", "tri-3", "bin-5", "bin-7"),
@@ -73,7 +75,7 @@ SIZES = {
     "desktop": Size(
         dataset={"name": "cifar10"},
         network=_SMALL,
-        recipe=Recipe(epochs=10, flip=True),
+        recipe=Recipe(epochs=8, flip=True),
         filters=_MAIN,
         augmented=_MAIN,
         seeds=3,
