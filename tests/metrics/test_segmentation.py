@@ -158,3 +158,7 @@ def test_bad_input_is_named():
         mean_iou(Channels(), images, torch.zeros(2, 3, 3))
     with pytest.raises(UsageError, match="masks hold class 7, but the network answers 3"):
         mean_iou(Channels(), images, torch.full((2, 20, 24), 7))
+    with pytest.raises(
+        UsageError, match=r"class maps must have the size of the masks \(2, 20, 24\), got \(2, 10, 12\)"
+    ):
+        mean_iou(nn.AvgPool2d(2), images, torch.zeros(2, 20, 24))
