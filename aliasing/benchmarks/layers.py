@@ -8,7 +8,7 @@ import importlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Peer:
     layer: str
     name: str
     make: Callable[[int, Any], Callable[[Tensor], Tensor]]
-    options: dict[str, object]
+    options: Mapping[str, object]
 
 
 class PublishedBlur(nn.Module):

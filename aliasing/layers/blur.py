@@ -34,6 +34,7 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: int = 2, padding_mode: Padd
     On the CPU the filter, its padding and its stride are two dense matrices, or one for small maps; on other devices
     and for large maps it is the depthwise convolution of the paper. All compute in the dtype of ``x``.
     """
+    check_padding_mode(padding_mode)
     if len(taps) == 1:
         kept_pixels = x[:, :, ::stride, ::stride] * taps[0]
         return kept_pixels.contiguous(memory_format=memory_format(x))

@@ -154,7 +154,16 @@ def asap(
 
     ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``; computed in at least float32.
     """
+    _check_variant(variant, faithful)
+    check_padding_mode(padding_mode)
     return full_precision(lambda x: _crop(x, stride, variant, padding_mode, faithful), x, torch.float32)
+
+
+def _check_variant(variant: str, faithful: bool) -> None:
+    if variant not in get_args(Variant):
+        raise unknown("variant of asap", variant, get_args(Variant))
+    if faithful and variant == "kept-band":
+        raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
 
 
 class FLC(Downsample):
@@ -222,10 +231,7 @@ class ASAP(Downsample):
         faithful: bool = False,
     ) -> None:
         super().__init__()
-        if variant not in get_args(Variant):
-            raise unknown("variant of asap", variant, get_args(Variant))
-        if faithful and variant == "kept-band":
-            raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
+        _check_variant(variant, faithful)
         check_padding_mode(padding_mode)
         self.stride = check_stride("faithful asap" if faithful else "asap", stride, (2,) if faithful else (2, 3, 4))
         self.padding_mode = padding_mode

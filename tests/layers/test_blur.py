@@ -204,3 +204,8 @@ def test_circular_shifts_by_the_stride_roll_the_output():
         torch.testing.assert_close(
             layer(x.roll((3 * stride, -stride), (2, 3))), layer(x).roll((3, -1), (2, 3)), atol=1e-13, rtol=0
         )
+
+
+def test_functions_refuse_unknown_padding():
+    with pytest.raises(UsageError, match="unknown padding mode 'constant'"):
+        blur(torch.zeros(1, 1, 4, 4), binomial(3), 2, "constant")
