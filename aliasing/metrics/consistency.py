@@ -16,7 +16,9 @@ __all__ = ["Fidelity", "consistency", "fidelity", "shifted_classes"]
 
 
 class Fidelity(NamedTuple):
-    """Accuracy and consistency in one number; three definitions (Saha 2024, section 3.5), and their ingredients.
+    """Accuracy and consistency in one number; three definitions, and their ingredients.
+
+    Saha and Gokhale (2025) print the product and code, with a defect, the agreement of three; the joint one is ours.
 
     Attributes:
         product: accuracy times consistency, which is what the published table holds.
@@ -43,7 +45,7 @@ def consistency(
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> Estimate:
-    """Probability that two independent random shifts of an image get the same class (Zhang 2019, 3.5, item 3).
+    """Probability that two independent random shifts of an image get the same class (Zhang 2019).
 
     Every image has its own pair of shifts; the published scripts draw one pair per batch, which has the same
     expectation.

@@ -1,4 +1,4 @@
-"""How far each layer is from moving with the picture: Zhang 2019, section 3.5, items 1 and 2."""
+"""How far each layer is from moving with the picture, over all circular shifts (Zhang 2019)."""
 
 import torch
 from torch import Tensor, nn

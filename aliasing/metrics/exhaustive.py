@@ -1,4 +1,4 @@
-"""What one tensor of predictions over all circular shifts tells: Zhang 2019, section 3.5, items 3 to 6."""
+"""What one tensor of predictions over all circular shifts tells: the shift metrics of Zhang (2019), exactly."""
 
 from typing import NamedTuple
 
@@ -65,7 +65,8 @@ def probability_variation(predictions: RollPredictions) -> Estimate:
 def adversary_accuracy(predictions: RollPredictions) -> list[Estimate]:
     """For n = 0, 1, ... the share of images correct under every shift of at most n pixels per axis.
 
-    The working definition of Zhang 2019, section 3.5, item 6; at half the side it covers every roll.
+    Our working definition of the shift-based adversary of Zhang (2019), whose own was not found [unverified]; at half
+    the side it covers every roll.
     """
     correct, distance = _correct(predictions), _distance(predictions)
     surviving = [correct[:, distance <= n].all(1).sum().item() for n in range(int(distance.max()) + 1)]

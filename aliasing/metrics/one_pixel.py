@@ -49,7 +49,8 @@ def one_pixel(
 ) -> OnePixel:
     """P(top-1 change) and mean absolute change between images that differ by one pixel of shift or of size.
 
-    Intervals are bootstrapped over images, since the pairs of one image are not independent.
+    Intervals are bootstrapped over images, since the pairs of one image are not independent; rates of one pair per
+    image, or of 0 or 1, where a bootstrap has no width, get Wilson's.
 
     Args:
         model: images in, logits (N, classes) out.
@@ -82,11 +83,19 @@ def one_pixel(
     change, move = torch.cat(changed), torch.cat(moved)
     groups = torch.arange(len(images)).repeat_interleave(pairs)
     per_image = change.reshape(-1, pairs).mean(1)
-    accuracy = Estimate.bootstrap(torch.cat(correct), groups) if correct else None
+    accuracy = _rate(torch.cat(correct), groups) if correct else None
     if correct_only:
         keep = torch.cat(correct)
         change, move, groups = change[keep], move[keep], groups[keep]
-    return OnePixel(Estimate.bootstrap(change, groups), Estimate.bootstrap(move, groups), accuracy, per_image)
+    return OnePixel(_rate(change, groups), Estimate.bootstrap(move, groups), accuracy, per_image)
+
+
+def _rate(hits: Tensor, groups: Tensor) -> Estimate:
+    """Share of the hits (m,), with an interval over the groups (m,)."""
+    images = len(groups.unique())
+    if images and (images == len(hits) or hits.double().mean() in (0, 1)):
+        return Estimate.proportion(hits.double().mean().item() * images, images)
+    return Estimate.bootstrap(hits, groups)
 
 
 def top1_change(model: nn.Module, images: Tensor, protocol: str = "crop", **options) -> Estimate:

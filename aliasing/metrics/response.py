@@ -1,4 +1,4 @@
-"""What a downsampling layer does to waves and edges, measured on the layer itself (grabinski2023, section 3.9)."""
+"""What a downsampling layer does to waves and edges, measured on the layer itself (after Grabinski et al. 2023)."""
 
 from typing import NamedTuple
 

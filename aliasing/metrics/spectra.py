@@ -14,7 +14,7 @@ __all__ = ["alias_energy", "alias_error", "aliasable", "ideal", "radial_spectrum
 
 
 def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
-    """Alias-able energy in front of every downsampling site, as a fraction, by site (grabinski2023 section 3.9, 1).
+    """Alias-able energy in front of every downsampling site, as a fraction, by site.
 
     The share of the energy, without the mean, at frequencies that the sampling grid cannot hold; mean over images.
     """
@@ -55,7 +55,7 @@ def aliasable(x: Tensor, stride: int) -> Tensor:
 def ideal(x: Tensor, stride: int) -> Tensor:
     """Ideal downsampling of maps (N, C, H, W): keep the spectrum below the new Nyquist frequency, sample at 0, s, ...
 
-    The corrected FLC crop (grabinski2023 section 3.5), for any stride; constants stay constant. At even output
+    FLC pooling (Grabinski et al. 2022) without its one-bin defect at sizes 2 (mod 4), for any stride; constants stay constant. At even output
     sizes the Nyquist frequency is kept on its negative side alone, as published, and the real part taken.
     """
     spectrum = torch.fft.fft2(x, norm="forward")

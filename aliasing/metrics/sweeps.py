@@ -104,7 +104,7 @@ def non_shiftability(
 ) -> dict[str, Estimate]:
     """Share of positions where the sum of a feature map is off its mean over positions by 20 % or more, by layer.
 
-    Azulay and Weiss 2018 (v1), section 3.7: one random feature map per layer and image, a fraction here where they
+    Azulay and Weiss 2018 (v1): one random feature map per layer and image, a fraction here where they
     count positions; 0 is perfectly shiftable. A map that is zero throughout the sweep counts as shiftable.
 
     Args:

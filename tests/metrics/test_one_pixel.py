@@ -133,7 +133,8 @@ def test_an_invariant_network_never_changes():
     result = metrics.one_pixel(Mean(), pictures(8), "circular", pairs=3)
     assert result.top1_change.value == 0
     assert result.mean_absolute_change.value == pytest.approx(0, abs=1e-6)
-    assert result.top1_change.n == 8
+    assert result.top1_change == metrics.Estimate.proportion(0, 8)  # eight images of three pairs are not 24
+    assert metrics.top1_change(Mean(), pictures(8), "circular") == result.top1_change
 
 
 def test_a_network_that_reads_one_pixel_by_hand():

@@ -85,7 +85,7 @@ def test_radial_spectrum_of_white_noise_is_flat_and_of_a_wave_a_peak():
 
 @pytest.mark.parametrize(
     ("name", "overshoot", "passed"),
-    # Overshoot and mean energy above the cut of on-bin cosines at N = 64, from the table of grabinski2023 3.5.
+    # Overshoot and mean energy above the cut of on-bin cosines at N = 64, computed beforehand from the 1-D operators.
     [
         ("subsample", 0, 1),
         ("tri-3", 0, 5e-2),
