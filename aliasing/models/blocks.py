@@ -65,6 +65,30 @@ class Convolution(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, stride, 0, self.dilation, self.groups)
 
 
+class _PairMax(torch.autograd.Function):
+    """Maximum of each pixel and the next one along ``axis``.
+
+    On CPUs two of these are several times faster, forward and backward, than max-pooling with stride 1, which
+    stores and scatters an index per pixel. Of equal pixels the first takes the gradient, as there.
+    """
+
+    @staticmethod
+    def forward(ctx, x, axis, circular):
+        n = x.shape[axis]
+        following = (
+            x.roll(-1, axis) if circular else torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
+        )
+        ctx.save_for_backward(following > x)
+        ctx.axis = axis
+        return torch.maximum(x, following)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (won,) = ctx.saved_tensors
+        moved = grad * won
+        return grad - moved + moved.roll(1, ctx.axis), None, None
+
+
 class DenseMax(nn.Module):
     """Max over ``size`` x ``size`` windows at every pixel: ``(N, C, H, W) -> (N, C, H, W)``.
 
@@ -78,6 +102,10 @@ class DenseMax(nn.Module):
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Take the maxima, and keep every stride-th pixel."""
+        if self.size == 2 and stride == 1:
+            for axis in (3, 2):
+                x = _PairMax.apply(x, axis, self.padding_mode == "circular")
+            return x
         before, after = (self.size - 1) // 2, self.size // 2
         # Repeating the border pixels adds nothing new to a window, so it is the same as cutting the window.
         x = pad(x, before, after, before, after, "circular" if self.padding_mode == "circular" else "replicate")

@@ -124,6 +124,22 @@ def test_strides_keep_the_pixels_of_the_dense_map(padding_mode: str, height: int
         assert torch.equal(dense_max(x, 2), dense_max(x)[..., ::2, ::2])
 
 
+@pytest.mark.parametrize("circular", [True, False])
+def test_dense_max_has_values_and_gradients_of_max_pooling(circular: bool) -> None:
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = images(2, 3, 5, 6).to(memory_format=memory_format).requires_grad_()
+        y = DenseMax(2, "circular" if circular else "zeros")(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        padded = torch.nn.functional.pad(x, (0, 1, 0, 1), mode="circular" if circular else "replicate")
+        expected = torch.nn.functional.max_pool2d(padded, 2, 1)
+        weights = images(*y.shape)
+        torch.testing.assert_close(y, expected, rtol=0, atol=0)
+        (ours,) = torch.autograd.grad((weights * y).sum(), x)
+        (theirs,) = torch.autograd.grad((weights * expected).sum(), x)
+        torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradcheck(DenseMax(2, "circular"), images(1, 1, 3, 4).double().requires_grad_())
+
+
 def test_dense_max_by_hand() -> None:
     x = torch.tensor([[[[1.0, 5.0, 2.0]]]])
     assert DenseMax(2, "circular")(x).tolist() == [[[[5.0, 5.0, 2.0]]]]
