@@ -51,7 +51,7 @@ def accuracy_against_shift(predictions: RollPredictions) -> ShiftAccuracy:
 
 
 def variation_per_image(predictions: RollPredictions) -> Tensor:
-    """Standard deviation (N,) over the rolls of the probability of the labelled class."""
+    """Standard deviation (N,) over the rolls of the probability of the labelled class, Zhang's (2019) [unverified]."""
     if predictions.probability is None:
         raise UsageError("the variation of the class probability needs labels: roll_predictions(..., labels=...)")
     return predictions.probability.double().flatten(1).std(1, correction=0)

@@ -23,8 +23,8 @@ def total_variation(model: nn.Module) -> dict[str, float]:
 def normalised_variation(weight: Tensor) -> float:
     """l1 norm of the differences between neighbouring taps of a kernel (out, in, K, K) over its own l1 norm.
 
-    Scale-free; a constant kernel has 0, a single tap in the centre of 3 x 3 has 4. Zhang
-    (2019) reports it; the formula is not verified against the paper [unverified].
+    Scale-free; a constant kernel has 0, a single tap in the centre of 3 x 3 has 4. Zhang (2019)
+    reports it; the formula is not verified against the paper [unverified].
     """
     weight = weight.detach().double()
     norm = weight.abs().sum().item()

@@ -55,8 +55,9 @@ def aliasable(x: Tensor, stride: int) -> Tensor:
 def ideal(x: Tensor, stride: int) -> Tensor:
     """Ideal downsampling of maps (N, C, H, W): keep the spectrum below the new Nyquist frequency, sample at 0, s, ...
 
-    FLC pooling (Grabinski et al. 2022) without its one-bin defect at sizes 2 (mod 4), for any stride; constants stay constant. At even output
-    sizes the Nyquist frequency is kept on its negative side alone, as published, and the real part taken.
+    FLC pooling (Grabinski et al. 2022) without its one-bin defect at sizes 2 (mod 4), for any stride; constants stay
+    constant. At even output sizes the Nyquist frequency is kept on its negative side alone, as published, and the
+    real part taken.
     """
     spectrum = torch.fft.fft2(x, norm="forward")
     for axis in (2, 3):
