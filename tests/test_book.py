@@ -40,7 +40,7 @@ def site(tmp_path_factory):
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks", "generated"))
     chapters = [sys.executable, "-m", "aliasing.chapters", "--profile", "smoke", "--output", str(book / "notebooks")]
     run(*chapters, ALIASING_RUNS=str(folder / "runs"))
-    run(sys.executable, "-m", "jupyter_book", "build", str(book), "-W", "--keep-going")
+    run(str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "-W", "--keep-going")
     return book / "_build/html"
 
 
