@@ -173,8 +173,8 @@ def elastic_transform(x: Tensor, streams: Streams, alpha: float, sigma: float, a
     """
     height, width = x.shape[2:]
     reach = min(height, width) // 3
-    corners = x.new_tensor([[reach, reach], [reach, -reach], [-reach, -reach]], dtype=torch.float64)
-    points = corners + x.new_tensor([width // 2, height // 2], dtype=torch.float64)  # as (x, y)
+    corners = torch.tensor([[reach, reach], [reach, -reach], [-reach, -reach]], dtype=torch.float64)
+    points = corners + torch.tensor([width // 2, height // 2])  # as (x, y)
     moved = points + affine * (2 * draw(torch.rand, streams, (3, 2), points) - 1)
     back = torch.linalg.solve(F.pad(moved, (0, 1), value=1.0), points.expand_as(moved)).to(x)
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

@@ -43,7 +43,7 @@ def mean_iou(
         for x, truth in zip(batches(model, images, batch_size), masks.split(batch_size), strict=True):
             logits = model(x)
             parts.append(overlaps(logits.argmax(1), truth.to(x.device), logits.shape[1], ignore_index).cpu())
-    counts = torch.cat(parts)
+    counts = torch.cat(parts).double()
     total = counts.sum(0)
     value = class_iou(total).nanmean().item()
     n = len(counts)
@@ -72,7 +72,7 @@ def overlaps(predicted: Tensor, masks: Tensor, classes: int, ignore_index: int =
         return torch.bincount(index, minlength=len(masks) * classes).view(len(masks), classes)
 
     both = count(truth, valid & (truth == answer))
-    return torch.stack([both, count(truth, valid) + count(answer, valid) - both], 1).double()
+    return torch.stack([both, count(truth, valid) + count(answer, valid) - both], 1)
 
 
 def class_iou(counts: Tensor) -> Tensor:
@@ -115,11 +115,11 @@ def mask_equivariance_error(
 
 
 def _same_class(a: Tensor, b: Tensor) -> Tensor:
-    return (a.argmax(1) == b.argmax(1)).double()
+    return (a.argmax(1) == b.argmax(1)).float()
 
 
 def _total_variation(a: Tensor, b: Tensor) -> Tensor:
-    return (a.softmax(1) - b.softmax(1)).abs().sum(1).double() / 2
+    return (a.softmax(1) - b.softmax(1)).abs().sum(1) / 2
 
 
 def _compare(
