@@ -47,7 +47,7 @@ def test_iou_by_hand():
     counts = overlaps(predicted, masks, 4)
     assert counts[0].tolist() == [[1, 1, 0, 0], [2, 2, 0, 0]]
     assert counts[1].tolist() == [[2, 1, 0, 0], [3, 1, 1, 0]]
-    iou = class_iou(counts.sum(0)).tolist()
+    iou = class_iou(counts.sum(0).double()).tolist()
     assert iou[:3] == [3 / 5, 2 / 3, 0]
     assert math.isnan(iou[3])
 
