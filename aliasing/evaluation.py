@@ -9,17 +9,6 @@ from torch import nn
 
 from .datasets import ImageSet, load
 from .errors import unknown
-from .metrics import (
-    accuracy_against_shift,
-    adversary_accuracy,
-    equivariance_maps,
-    exact_consistency,
-    probability_variation,
-    roll_predictions,
-    sites,
-    total_variation,
-    variation_per_image,
-)
 from .records import Run
 
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "measurement"]
@@ -72,48 +61,3 @@ def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
     """Register ``function(subject, **protocol) -> {metric: value}`` under its name."""
     MEASUREMENTS[function.__name__] = function
     return function
-
-
-@measurement
-def circular_rolls(subject: Subject, count: int) -> dict[str, Any]:
-    """Everything that the predictions under all circular shifts tell (Zhang 2019), exact, on ``count`` test images."""
-    test = subject.split("test", count)
-    predictions = roll_predictions(subject.network, test.images, test.labels)
-    by_shift = accuracy_against_shift(predictions)
-    accuracy = by_shift.curve[0]
-    return {
-        "accuracy": accuracy,
-        "circular_accuracy": by_shift.map.mean(),
-        "circular_consistency": exact_consistency(predictions),
-        "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True)
-        if accuracy.value
-        else None,
-        "probability_variation": probability_variation(predictions),
-        "probability_variation_quantiles": variation_per_image(predictions).quantile(torch.linspace(0, 1, 21).double()),
-        "accuracy_by_shift": [estimate.value for estimate in by_shift.curve],
-        "adversary": [estimate.value for estimate in adversary_accuracy(predictions)],
-        "rolls_method": predictions.method,
-    }
-
-
-@measurement
-def shift_curves(subject: Subject, count: int) -> dict[str, Any]:
-    """Probability of the right class of ``count`` test images moved along the diagonal by circular shifts."""
-    test = subject.split("test", count)
-    predictions = roll_predictions(subject.network, test.images, test.labels)
-    assert predictions.probability is not None
-    return {"diagonal_probability": predictions.probability.diagonal(dim1=1, dim2=2)}
-
-
-@measurement
-def filter_variation(subject: Subject) -> dict[str, Any]:
-    """Normalised total variation of the filters of each convolution, input side first (Zhang 2019, supplement)."""
-    return {"filter_variation": list(total_variation(subject.network).values())}
-
-
-@measurement
-def equivariance(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
-    """Distance of each halving from moving with the picture, for shifts of up to ``max_shift`` pixels per axis."""
-    halvings = list(sites(subject.network))
-    maps = equivariance_maps(subject.network, subject.split("test", count).images, halvings, max_shift)
-    return {"equivariance": {f"halving {level}": maps[name] for level, name in enumerate(halvings, start=1)}}

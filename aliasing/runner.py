@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 from tqdm import tqdm
 
-from . import datasets, models
+from . import datasets, measurements, models  # noqa: F401 - importing measurements registers them
 from .evaluation import Measurement, Subject
 from .records import Record, Run, Store, provenance, write_atomically
 from .training import load_weights, pick_device, train

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from .datasets import ImageSet
 from .errors import DataError, UsageError, unknown
+from .layers import LPS, TIPS, regularisers, tips_inputs
+from .metrics.attacks import perturb
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "to_float", "train"]
 
@@ -48,6 +50,14 @@ class Recipe:
         shift: largest random shift of the augmentation in pixels per axis, uniform on -shift..shift; 0 for none.
         shift_mode: "circular" (wrap around) or "standard" (zero fill).
         clip_norm: largest norm of the gradient; 0 for none.
+        adversary: radius (fraction of 1, l_inf) of single-step adversarial training (Wong et al. 2020); 0 for none.
+        tips: weight alpha of TIPS's undo loss, ``(1 - alpha) * task + fm + alpha * undo`` (Saha & Gokhale 2025,
+            Eq. 5 as read by a third party); 0 for none of the auxiliary losses.
+        tips_wake: share of the epochs before the undo loss begins.
+        tips_form: of the fm loss, see ``layers.regularisers``.
+        temperature: of LPS's Gumbel softmax in the last epoch; it falls geometrically from 1.
+        target: "labels", or "masks" for networks that classify every pixel.
+        ignore: mask value that is not trained on.
     """
 
     epochs: int = 4
@@ -63,6 +73,13 @@ class Recipe:
     shift: int = 0
     shift_mode: Literal["circular", "standard"] = "circular"
     clip_norm: float = 0.0
+    adversary: float = 0.0
+    tips: float = 0.0
+    tips_wake: float = 0.4
+    tips_form: Literal["code", "linear", "two_sided"] = "code"
+    temperature: float = 0.5
+    target: Literal["labels", "masks"] = "labels"
+    ignore: int = 255
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -71,6 +88,8 @@ class Recipe:
             ("optimizer", ("sgd", "adamw")),
             ("schedule", ("one-cycle", "cosine", "steps")),
             ("shift_mode", ("circular", "standard")),
+            ("tips_form", ("code", "linear", "two_sided")),
+            ("target", ("labels", "masks")),
         ):
             if getattr(self, field) not in choices:
                 raise unknown(field, getattr(self, field), choices)
@@ -130,12 +149,12 @@ def _learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Weight decay for matrices and filters only: vectors are biases and normalisation parameters."""
+    """Weight decay for matrices and filters, not for vectors (biases, normalisation) nor LPS's scoring networks."""
+    scoring = {id(p) for layer in network.modules() if isinstance(layer, LPS) for p in layer.parameters()}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in scoring]
+    others = [p for p in parameters if p.ndim <= 1 or id(p) in scoring]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     fused = device.type == "cuda"
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
@@ -168,8 +187,8 @@ def train(
     """
     device = torch.device(device)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = data.images.to(device), data.labels.to(device)
-    count, steps = len(labels), math.ceil(len(labels) / recipe.batch_size)
+    images, targets = _inputs_and_targets(data, recipe, device)
+    count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
     optimizer = _optimizer(network, recipe, device)
     history: list[dict] = _resume(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
     amp = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
@@ -181,25 +200,34 @@ def train(
             generator = torch.Generator().manual_seed(epoch_seed)
             order = torch.randperm(count, generator=generator)
             network.train()
+            _cool(network, recipe, epoch)
             total_loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
             for step in range(steps):
                 chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size].to(device)
                 if len(chosen) < 2:  # batch normalisation is undefined on a single image
                     continue
-                batch = to_float(augment(images[chosen], recipe, generator))
-                batch, target = batch.contiguous(memory_format=torch.channels_last), labels[chosen]
+                batch, target = augment(images[chosen], recipe, generator), targets[chosen]
+                if recipe.target == "masks":  # they moved with the images, as a fourth channel
+                    batch, target = batch[:, :3], batch[:, 3].long()
+                batch = to_float(batch).contiguous(memory_format=torch.channels_last)
+                if recipe.adversary:
+                    batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
                 for group in optimizer.param_groups:
                     group["lr"] = _learning_rate(recipe, (epoch * steps + step + 1) / (recipe.epochs * steps + 1))
-                with amp:
+                with amp, tips_inputs(network) as inputs:
                     logits = network(batch)
-                    loss = F.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+                    loss = F.cross_entropy(
+                        logits.float(), target, label_smoothing=recipe.label_smoothing, ignore_index=recipe.ignore
+                    )
+                    if recipe.tips and inputs:
+                        loss = _with_regularisers(loss, inputs, recipe, epoch / recipe.epochs, generator)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
                 total_loss += loss.detach() * len(chosen)
-                correct += (logits.detach().argmax(1) == target).sum()
+                correct += (logits.detach().argmax(1) == target).float().mean() * len(chosen)
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / count, "accuracy": correct.item() / count}
             if not math.isfinite(entry["loss"]):
                 raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; try a smaller lr or clip_norm")
@@ -210,6 +238,32 @@ def train(
                 on_epoch(history[-1])
     network.eval()
     return history
+
+
+def _inputs_and_targets(data: ImageSet, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bytes and labels on the device; masks travel as a fourth channel, so that they are augmented alike."""
+    if recipe.target == "labels":
+        return data.images.to(device), data.labels.to(device)
+    if data.masks is None:
+        raise UsageError(f"the recipe trains on masks, but {data.name} has none")
+    return torch.cat([data.images, data.masks[:, None]], 1).to(device), data.labels.to(device)
+
+
+def _cool(network: nn.Module, recipe: Recipe, epoch: int) -> None:
+    """Set the temperature of every LPS layer for ``epoch``."""
+    for layer in network.modules():
+        if isinstance(layer, LPS):
+            layer.temperature = recipe.temperature ** (epoch / max(recipe.epochs - 1, 1))
+
+
+def _with_regularisers(
+    task: Tensor, inputs: list[tuple[TIPS, Tensor]], recipe: Recipe, done: float, generator: torch.Generator
+) -> Tensor:
+    """The task's loss with TIPS's two auxiliary losses, each averaged over the layers."""
+    losses = [regularisers(layer, x, generator, form=recipe.tips_form) for layer, x in inputs]
+    fm, undo = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
+    loss = (1 - recipe.tips) * task + fm
+    return loss + recipe.tips * undo if done >= recipe.tips_wake else loss
 
 
 def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
