@@ -74,6 +74,7 @@ def create(
     *,
     smooth: str = "all",
     shared: bool = True,
+    filter_everywhere: bool = False,
     **options: Any,
 ) -> nn.Module:
     """Create the network ``name``: ``(N, 3, H, W) -> (N, num_classes)``, any H, W >= 1.
@@ -94,6 +95,8 @@ def create(
         width: channels of the first stage, the others in proportion; the published number unless given.
         smooth: ``all`` or ``low``: the activation everywhere, or in stem and first stage only with ReLU elsewhere.
         shared: whether the branches of a residual block sample the same grid.
+        filter_everywhere: whether convolutions that do not downsample are followed by the layer at stride 1, the
+            over-filtering ablation of Vasconcelos et al. 2020.
         options: of the network: see the classes of this package.
 
     Raises:
@@ -110,6 +113,15 @@ def create(
     known = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
     for option in options:
         if option not in known:
-            raise unknown(f"option of {name}", option, [*known, "smooth", "shared"])
-    style = Style(layer.pop("name"), layer, placement or "act-then-pool", activation, smooth, padding_mode, shared)
+            raise unknown(f"option of {name}", option, [*known, "smooth", "shared", "filter_everywhere"])
+    style = Style(
+        layer.pop("name"),
+        layer,
+        placement or "act-then-pool",
+        activation,
+        smooth,
+        padding_mode,
+        shared,
+        filter_everywhere,
+    )
     return build(name, num_classes, style, width, **options)

@@ -53,11 +53,22 @@ class Convolution(nn.Conv2d):
     """Convolution that keeps the size: ``(N, C, H, W) -> (N, K, H, W)``, odd kernel, any H, W >= 1.
 
     Called with a ``stride`` it returns ``conv(x)[..., ::stride, ::stride]`` without computing what would be dropped.
-    Parameters and their names are those of ``torch.nn.Conv2d``.
+    Parameters and their names are those of ``torch.nn.Conv2d``. A low-pass ``filter`` may follow it.
     """
+
+    filter: nn.Module | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.filter = None
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Convolve, and keep every stride-th pixel."""
+        if self.filter is not None:
+            return self.filter(self._convolve(x, 1))[..., ::stride, ::stride]
+        return self._convolve(x, stride)
+
+    def _convolve(self, x: Tensor, stride: int) -> Tensor:
         reach = self.dilation[0] * (self.kernel_size[0] - 1) // 2
         if self.padding_mode == "zeros":
             return F.conv2d(x, self.weight, self.bias, stride, reach, self.dilation, self.groups)
@@ -129,6 +140,8 @@ class Style:
             Where Vasconcelos et al. put theirs is not known; the two settings are our choice.
         padding_mode: of the convolutions, and of the layers too, which however reflect where convolutions pad zeros.
         shared: whether the two branches of a residual block sample the grid chosen by the main one.
+        filter_everywhere: whether each convolution that does not downsample is followed by the layer at stride 1, the
+            over-filtering ablation of Vasconcelos et al.
     """
 
     downsample: str = "subsample"
@@ -138,6 +151,7 @@ class Style:
     smooth: str = "all"
     padding_mode: PaddingMode = "zeros"
     shared: bool = True
+    filter_everywhere: bool = False
 
     def __post_init__(self) -> None:
         for kind, value, choices in (
@@ -150,11 +164,16 @@ class Style:
             if value not in choices:
                 raise unknown(kind, value, choices)
 
-    def convolution(self, inputs: int, outputs: int, size: int = 3, groups: int = 1, bias: bool = False) -> Convolution:
-        """A convolution of odd ``size`` that keeps H and W."""
-        return Convolution(
+    def convolution(
+        self, inputs: int, outputs: int, size: int = 3, groups: int = 1, bias: bool = False, site: bool = False
+    ) -> Convolution:
+        """A convolution of odd ``size`` that keeps H and W; ``site``: no filter of its own, a layer downsamples it."""
+        conv = Convolution(
             inputs, outputs, size, padding=size // 2, groups=groups, bias=bias, padding_mode=self.padding_mode
         )
+        if self.filter_everywhere and not site:
+            conv.filter = self.layer(outputs, stride=1)
+        return conv
 
     def layer(self, channels: int, stride: int = 2, plain: bool = False) -> Downsample:
         """A downsampling layer of this style; with ``plain``, subsampling.
@@ -252,7 +271,7 @@ class Unit(nn.Module):
         plain: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = style.convolution(inputs, outputs, size, groups)
+        self.conv = style.convolution(inputs, outputs, size, groups, site=stride > 1)
         self.norm = nn.BatchNorm2d(outputs)
         self.act = style.act(stage) if act is None else act
         self.placement = style.placement

@@ -40,7 +40,7 @@ class Transition(nn.Module):
     def __init__(self, style: Style, inputs: int, outputs: int, stage: int) -> None:
         super().__init__()
         self.norm, self.act = nn.BatchNorm2d(inputs), style.act(stage)
-        self.conv = style.convolution(inputs, outputs, 1)
+        self.conv = style.convolution(inputs, outputs, 1, site=True)
         self.first = style.placement == "pool-then-conv"
         self.down = style.layer(inputs if self.first else outputs)
 

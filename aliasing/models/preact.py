@@ -22,7 +22,7 @@ class PreActBlock(nn.Module):
         self, style: Style, inputs: int, outputs: int, stage: int, stride: int, raw: bool, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), style.convolution(inputs, outputs)
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), style.convolution(inputs, outputs, site=stride > 1)
         self.bn2, self.conv2 = nn.BatchNorm2d(outputs), style.convolution(outputs, outputs)
         self.act = style.act(stage)
         self.dropout = nn.Dropout(dropout)
@@ -30,7 +30,9 @@ class PreActBlock(nn.Module):
         channels = inputs if style.placement == "pool-then-conv" else outputs
         self.main = style.layer(channels, stride) if stride > 1 else None
         self.side = style.follower(self.main, inputs) if self.main is not None else None
-        self.shortcut = style.convolution(inputs, outputs, 1) if stride > 1 or inputs != outputs else None
+        self.shortcut = (
+            style.convolution(inputs, outputs, 1, site=stride > 1) if stride > 1 or inputs != outputs else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Both branches, added."""

@@ -36,7 +36,9 @@ class Block(nn.Module):
         self.side = style.follower(self.main, inputs, plain="skip" not in positions) if self.main is not None else None
         self.downsample = None
         if stride > 1 or inputs != outputs:
-            self.downsample = nn.Sequential(style.convolution(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+            self.downsample = nn.Sequential(
+                style.convolution(inputs, outputs, 1, site=stride > 1), nn.BatchNorm2d(outputs)
+            )
 
     def shortcut(self, x: Tensor, choice: Tensor | None) -> Tensor:
         """The other branch."""
@@ -52,7 +54,7 @@ class Basic(Block):
     ) -> None:
         super().__init__()
         self.width = width
-        self.conv1, self.bn1 = style.convolution(inputs, width), nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = style.convolution(inputs, width, site=stride > 1), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = style.convolution(width, width), nn.BatchNorm2d(width)
         self.relu = style.act(stage)
         self._sample(style, inputs, inputs if style.placement == "pool-then-conv" else width, stride, positions)
@@ -75,7 +77,7 @@ class Bottleneck(Block):
         super().__init__()
         self.width = width
         self.conv1, self.bn1 = style.convolution(inputs, width, 1), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = style.convolution(width, width), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = style.convolution(width, width, site=stride > 1), nn.BatchNorm2d(width)
         self.conv3, self.bn3 = style.convolution(width, 4 * width, 1), nn.BatchNorm2d(4 * width)
         self.relu = style.act(stage)
         self._sample(style, inputs, width, stride, positions)
@@ -139,7 +141,7 @@ class ResNet(Classifier):
                 raise unknown("position", position, POSITIONS)
         inputs = widths[0]
         self.placement = style.placement
-        self.conv1 = style.convolution(3, inputs, 7 if large else 3)
+        self.conv1 = style.convolution(3, inputs, 7 if large else 3, site=stride > 1)
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = style.act(0)
         self.down = style.layer(3 if first else inputs, stride, "stem" not in positions) if stride > 1 else None

@@ -40,7 +40,7 @@ class UNet(nn.Module):
                 self.down.append(style.layer(channels))
                 self.reduce.append(style.convolution(2 * channels, channels))
                 self.decoder.append(_two(style, 2 * channels, channels, level + 1))
-        self.classifier = style.convolution(width, num_classes, 1, bias=True)
+        self.classifier = style.convolution(width, num_classes, 1, bias=True, site=True)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

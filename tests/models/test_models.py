@@ -366,3 +366,17 @@ def test_catalogue_is_complete() -> None:
     for entry in models.CATALOGUE.values():
         assert entry.description
         assert entry.source
+
+
+def test_filter_everywhere_filters_each_convolution_once() -> None:
+    plain, filtered = tiny("resnet50"), tiny("resnet50", "bin-5", filter_everywhere=True)
+    filtered.load_state_dict(plain.state_dict(), strict=True)
+    filters = {name.removesuffix(".filter") for name in kinds(filtered) if name.endswith(".filter")}
+    convolutions = {name for name, module in filtered.named_modules() if isinstance(module, Convolution)}
+    strided = {f"layer{stage}.0.{conv}" for stage in (2, 3, 4) for conv in ("conv2", "downsample.0")}
+    assert filters == convolutions - strided - {"conv1"}
+    x = images(1, 4, 7, 6)
+    conv = filtered.layer1[0].conv2
+    expected = layers.create("bin-5", 4, stride=1)(torch.nn.functional.conv2d(x, conv.weight, padding=1))
+    torch.testing.assert_close(conv(x), expected)
+    torch.testing.assert_close(conv(x, 2), expected[..., ::2, ::2])
