@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample, PaddingMode
 from .blocks import PLACEMENTS
+from .surgery import Instead, complete, fix_same, keeps_size, pair, place_after, place_before, stride_of
 from .trace import after_activation, pool_calls, trace
 
 __all__ = ["Change", "Report", "antialias"]
@@ -147,7 +147,7 @@ class _Job:
         strided = [
             (name, part)
             for name, part in network.named_modules()
-            if id(part) not in existing and _stride(part) != (1, 1)
+            if id(part) not in existing and stride_of(part) != (1, 1)
         ]
         convolutions = [part for _, part in strided if isinstance(part, nn.Conv2d)]
         graph = trace(network)
@@ -174,7 +174,7 @@ class _Job:
             elif isinstance(part, nn.MaxPool2d) and self.placement != "pool-then-conv":
                 self.report.replaced.append(Change(name, what, self._max(part, layer)))
             else:
-                network.set_submodule(name, _Instead(part, layer))
+                network.set_submodule(name, Instead(part, layer))
                 self.report.replaced.append(Change(name, what, "the layer alone"))
         for name in pool_calls(graph) if graph is not None else ():
             self.report.left.append(Change(name, "a function call", "not a module, out of reach"))
@@ -185,30 +185,30 @@ class _Job:
     def _layer(self, part: nn.Module, channels: int) -> Downsample:
         if isinstance(part, nn.Conv2d):
             channels = part.in_channels if self._in_front(part) else part.out_channels
-        layer = layers.create(self.name, channels, _stride(part)[0], **self.options)
+        layer = layers.create(self.name, channels, stride_of(part)[0], **self.options)
         weight = next(part.parameters(), None)
         return layer.train(part.training) if weight is None else layer.train(part.training).to(weight.device)
 
     def _in_front(self, conv: nn.Conv2d) -> bool:
-        return _keeps_size(conv) and (conv.kernel_size == (1, 1) or self.placement == "pool-then-conv")
+        return keeps_size(conv) and (conv.kernel_size == (1, 1) or self.placement == "pool-then-conv")
 
     def _convolution(self, conv: nn.Conv2d, layer: Downsample, place: tuple[str, nn.Module] | None) -> str:
         in_front = self._in_front(conv)
         if type(conv).__name__ in _SAME:
-            _fix_same(conv, 0.0)
+            fix_same(conv, 0.0)
         conv.stride = (1, 1)
         if in_front and not hasattr(conv, "down_before"):
-            _before(conv, layer)
+            place_before(conv, layer)
             return "layer, then the convolution at stride 1"
         if place is not None:
             side, target = place
             if side == "after" and not hasattr(target, "down"):
-                _after(target, layer)
+                place_after(target, layer)
                 return "stride 1, layer after the activation"
             if side == "before" and not hasattr(target, "down_before"):
-                _before(target, layer)
+                place_before(target, layer)
                 return "stride 1, layer after the activation"
-        _after(conv, layer)
+        place_after(conv, layer)
         reason = {
             "conv-then-pool": "",
             "act-then-pool": " (no activation found behind it)",
@@ -218,120 +218,18 @@ class _Job:
 
     def _max(self, pool: nn.MaxPool2d, layer: Downsample) -> str:
         if type(pool).__name__ in _SAME:
-            _fix_same(pool, float("-inf"))
+            fix_same(pool, float("-inf"))
         elif pool.ceil_mode:
-            pool.register_forward_pre_hook(partial(_complete, stride=_stride(pool)[0]))
+            pool.register_forward_pre_hook(partial(complete, stride=stride_of(pool)[0]))
             pool.ceil_mode = False
         pool.stride = 1
-        _after(pool, layer)
+        place_after(pool, layer)
         return "dense max, then the layer"
-
-
-class _Instead(nn.Module):
-    """The layer in place of a pool: sampled around the centres of its windows, with the pool's output size."""
-
-    def __init__(self, pool: nn.Module, layer: Downsample) -> None:
-        super().__init__()
-        self.down = layer
-        self.kernel, self.padding = _pair(pool.kernel_size), _pair(pool.padding)
-        self.dilation, self.ceil_mode = _pair(getattr(pool, "dilation", 1)), bool(pool.ceil_mode)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Half the size, or whatever the pool's was."""
-        stride = self.down.stride
-        for axis in (0, 1):
-            kernel = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-            n, padding = x.shape[2 + axis], self.padding[axis]
-            out = _pooled(n, kernel, stride, padding, self.ceil_mode)
-            start = max(0, (kernel - 1) // 2 - padding)
-            # The layer returns ceil(length / stride); lengths that give `out` are (out - 1) stride + 1 to out stride.
-            length = min(max(n - start, (out - 1) * stride + 1), out * stride)
-            index = torch.arange(start, start + length, device=x.device).clamp(max=n - 1)
-            if length != n:
-                x = x.index_select(2 + axis, index)
-        return self.down(x)
-
-
-def _after(target: nn.Module, layer: Downsample) -> None:
-    target.down = layer
-    target.register_forward_hook(_apply_after)
-
-
-def _before(target: nn.Module, layer: Downsample) -> None:
-    target.down_before = layer
-    target.register_forward_pre_hook(_apply_before, prepend=True)  # before what pads for the target itself
-
-
-def _apply_after(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-    return module.down(output)  # type: ignore[operator]
-
-
-def _apply_before(module: nn.Module, inputs: tuple) -> tuple:
-    return (module.down_before(inputs[0]), *inputs[1:])  # type: ignore[operator]
-
-
-def _fix_same(part: nn.Module, value: float) -> None:
-    """Pad as for the stride the module had: left to itself it would pad for stride 1, and move the sampling grid."""
-    part.register_forward_pre_hook(partial(_pad_same, stride=_stride(part)[0], value=value))
-    part.__class__ = nn.Conv2d if isinstance(part, nn.Conv2d) else nn.MaxPool2d
-    part.padding = (0, 0)  # type: ignore[assignment]
-
-
-def _pad_same(part: nn.Module, inputs: tuple, stride: int, value: float) -> tuple:
-    """Pad as TensorFlow does: ceil(n / stride) windows, the odd pixel at the right and bottom."""
-    (x,) = inputs
-    amounts = []
-    for axis in (1, 0):
-        kernel = _pair(part.dilation)[axis] * (_pair(part.kernel_size)[axis] - 1) + 1
-        n = x.shape[2 + axis]
-        total = max(0, (-(-n // stride) - 1) * stride + kernel - n)
-        amounts += [total // 2, total - total // 2]
-    return (F.pad(x, amounts, value=value),)
-
-
-def _complete(pool: nn.MaxPool2d, inputs: tuple, stride: int) -> tuple:
-    """Extend the map at the right and bottom as far as a ``ceil_mode`` pool would reach."""
-    (x,) = inputs
-    extra = []
-    for axis in (1, 0):
-        kernel = _pair(pool.dilation)[axis] * (_pair(pool.kernel_size)[axis] - 1) + 1
-        n, padding = x.shape[2 + axis], _pair(pool.padding)[axis]
-        dense = n + 2 * padding - kernel + 1
-        extra += [0, max(0, (_pooled(n, kernel, stride, padding, True) - 1) * stride + 1 - dense)]
-    return (F.pad(x, extra, value=float("-inf")) if any(extra) else x,)
-
-
-def _pooled(n: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """Output length of a pool; in ``ceil_mode`` no window may start beyond the map."""
-    free = n + 2 * padding - kernel
-    if not ceil_mode:
-        return free // stride + 1
-    out = -(-free // stride) + 1
-    return out - 1 if (out - 1) * stride >= n + padding else out
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def _stride(part: nn.Module) -> tuple[int, int]:
-    """The stride of a convolution or pool, (1, 1) of anything else."""
-    if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return _pair(part.stride)
-    return (1, 1)
-
-
-def _keeps_size(conv: nn.Conv2d) -> bool:
-    """Whether at stride 1 the output is as large as the input."""
-    if isinstance(conv.padding, str):
-        return conv.padding == "same"
-    reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-    return [2 * p for p in conv.padding] == reach
 
 
 def _why_left(part: nn.Module) -> str | None:
     """Why a strided module is left as it is, or ``None``."""
-    stride = _stride(part)
+    stride = stride_of(part)
     if stride[0] != stride[1]:
         return "its strides differ between the axes"
     if isinstance(part, nn.Conv2d) and part.kernel_size == stride and stride[0] >= 4:
@@ -346,8 +244,8 @@ def _why_left(part: nn.Module) -> str | None:
 
 
 def _describe(part: nn.Module) -> str:
-    kernel = "x".join(map(str, _pair(part.kernel_size)))
-    return f"{type(part).__name__} {kernel} stride {'x'.join(map(str, _stride(part)))}"
+    kernel = "x".join(map(str, pair(part.kernel_size)))
+    return f"{type(part).__name__} {kernel} stride {'x'.join(map(str, stride_of(part)))}"
 
 
 def _count_channels(network: nn.Module, parts: list[nn.Module], example: Tensor | None) -> dict[nn.Module, int]:

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers._phases import pad, spread
-from .blocks import DenseMax, Style, Unit, check_choice, check_width, initialise
+from .blocks import Style, Unit, check_choice, check_width, initialise
+from .operators import DenseMax
 
 __all__ = ["UNet", "build"]
 
