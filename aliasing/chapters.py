@@ -51,6 +51,7 @@ def begin(study: str, namespace: Mapping[str, Any], extra: tuple[str, ...] = ())
         raise UsageError(f"seeds must be a whole number from 1 on, or None for all of the profile, got {seeds!r}")
     device = pick_device(namespace["device"])
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
+    pd.set_option("display.max_colwidth", None)  # claims and rules are read in full
     results = studies.run(study, profile, seeds, device=str(device))
     devices = ", ".join(sorted(results["device"].unique()))
     hours = results["training.seconds"].sum() / 3600
@@ -64,10 +65,9 @@ def ledger(study: str, results: pd.DataFrame, profile: str) -> pd.DataFrame:
     interval = decided.apply(
         lambda row: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.seeds > 1 else "not run", axis=1
     )
-    shown = decided[["finding", "claim", "published", "statistic"]].assign(
-        ours=interval, seeds=decided["seeds"], rule=decided["rule"], verdict=decided["verdict"]
-    )
-    return shown.set_index("finding")
+    shown = decided.assign(ours=interval)
+    head = ["finding", "claim", "published", "verdict"]  # cells of the index that repeat are merged
+    return shown.set_index(head)[["statistic", "rule", "ours", "seeds"]]
 
 
 def stamp(notebook: Path, profile: str, root: Path) -> str:
@@ -97,6 +97,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: P
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_suffix(".tmp.ipynb")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the user's of the same name must not win
+    os.environ["TQDM_DISABLE"] = "1"  # a progress bar has no place in a page
     started = time.perf_counter()
     papermill.execute_notebook(
         str(notebook),
