@@ -22,10 +22,10 @@ import torch
 from . import __version__, studies
 from .errors import UsageError, unknown
 from .profiles import PROFILES, check_profile
-from .records import code_version, home, write_atomically
+from .records import Store, code_version, home, write_atomically
 from .training import pick_device
 
-__all__ = ["PARAMETERS", "begin", "execute", "ledger", "stamp"]
+__all__ = ["PARAMETERS", "begin", "execute", "ledger", "published", "stamp"]
 
 PARAMETERS = ("profile", "device", "seeds")
 
@@ -57,6 +57,11 @@ def begin(study: str, namespace: Mapping[str, Any], extra: tuple[str, ...] = ())
     hours = results["training.seconds"].sum() / 3600
     print(f"profile {profile}: {len(results)} networks, trained in {hours:.2f} h of computing on {devices}")
     return results
+
+
+def published(study: str, profile: str) -> pd.DataFrame:
+    """The results table of the runs of another ``profile`` that the stores already hold; nothing is trained."""
+    return studies.table(studies.get(study).jobs(profile), Store())
 
 
 def ledger(study: str, results: pd.DataFrame, profile: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,7 +110,7 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
     if len(history) < job.run.recipe.epochs:
         history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
-        curves = {name: [entry[name] for entry in history] for name in ("loss", "accuracy")}
+        curves = {name: [entry[name] for entry in history] for name in history[0] if name not in ("epoch", "seconds")}
         parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         seconds = sum(entry["seconds"] for entry in history)
         record.add("training", curves | {"data": data.name, "parameters": parameters}, provenance(device, seconds))
@@ -173,6 +174,7 @@ def _in_processes(
     outcomes = {}
     with ProcessPoolExecutor(workers, context, _start_worker, (steps, device.type == "cpu")) as pool:
         waiting, running = list(todo), dict[Future, Job]()
+        # Jobs are handed over one by one, so that the limit and the order hold.
         try:
             while waiting or running:
                 while waiting and len(running) < workers and time.monotonic() <= deadline:
@@ -183,7 +185,11 @@ def _in_processes(
                 finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 _drain(steps, bar)
                 for future in finished:
-                    outcomes[running.pop(future).run.id] = future.result()
+                    outcomes[running[future].run.id] = future.result()
+                    del running[future]
+        except BrokenProcessPool:
+            killed = "failed: its worker process was killed, perhaps for memory; run the command again to continue"
+            outcomes |= {job.run.id: killed for job in running.values()}
         except BaseException:  # also KeyboardInterrupt: a checkpoint is at most one epoch old
             for process in list(pool._processes.values()):
                 process.terminate()

@@ -1,11 +1,13 @@
 """Carrying out runs: equal records whatever the way, shared stores, failures."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -118,6 +120,23 @@ def test_no_run_is_started_after_the_limit(tmp_path):
     assert set(outcomes.values()) == {"stopped"}
 
 
+def test_a_killed_worker_is_named_and_the_command_continues(tmp_path):
+    jobs = [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=300))) for job in JOBS]
+    where = store(tmp_path)
+
+    def kill_a_worker():
+        while not any(is_leased(where, job.run) for job in jobs):
+            time.sleep(0.1)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    outcomes = execute(jobs, where, "cpu", workers=2, progress=False)
+    killer.join()
+    assert any("worker process was killed" in outcome for outcome in outcomes.values())
+    assert set(outcomes) == {job.run.id for job in jobs}
+
+
 @pytest.mark.slow
 def test_killed_at_random_and_continued_gives_the_same_numbers(tmp_path):
     """Issue 2: kill -9 the smoke study a dozen times; the records equal those of an undisturbed run."""
@@ -156,7 +175,7 @@ def test_a_stopped_worker_leaves_no_process_behind(tmp_path):
         return sum(is_leased(store(tmp_path), job.run) for job in _endless())
 
     def wait_for(count: int) -> bool:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 130
         while time.monotonic() < deadline and leased() != count:
             time.sleep(0.2)
         return leased() == count
