@@ -1,7 +1,9 @@
 """Measurements: what can be asked of a trained network, by name, with the protocol as part of the name."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,6 +16,12 @@ from .records import Run
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "measurement"]
 
 
+@lru_cache(maxsize=1)
+def _loaded(dataset: str, split: str) -> ImageSet:
+    """The data set whose options are the JSON text; kept, because one measurement after the other asks for it."""
+    return load(split=split, **json.loads(dataset))
+
+
 @dataclass
 class Subject:
     """A trained network with the run it came from; what a measurement looks at."""
@@ -24,7 +32,7 @@ class Subject:
 
     def split(self, name: str, count: int | None = None) -> ImageSet:
         """``count`` images of a split of the run's data set (all of them by default), the same for every run."""
-        data = load(split=name, **self.run.dataset)
+        data = _loaded(json.dumps(self.run.dataset), name)
         if count is None or count >= len(data):
             return data
         return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]

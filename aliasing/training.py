@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .datasets import ImageSet
+from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
 from .layers import LPS, TIPS, regularisers, tips_inputs
-from .metrics.attacks import perturb
+from .metrics.attacks import attack_accuracy, perturb
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "to_float", "train"]
 
@@ -49,8 +50,11 @@ class Recipe:
         flip: mirror each image left-right with probability one half.
         shift: largest random shift of the augmentation in pixels per axis, uniform on -shift..shift; 0 for none.
         shift_mode: "circular" (wrap around) or "standard" (zero fill).
+        randaugment: operations per image of RandAugment, see ``datasets.randaugment``; 0 for none.
         clip_norm: largest norm of the gradient; 0 for none.
         adversary: radius (fraction of 1, l_inf) of single-step adversarial training (Wong et al. 2020); 0 for none.
+        adversary_wake: share of the epochs before the adversary begins.
+        probe: training images attacked after every epoch, within ``adversary``, for the history; 0 for none.
         tips: weight alpha of TIPS's undo loss, ``(1 - alpha) * task + fm + alpha * undo`` (Saha & Gokhale 2025,
             Eq. 5 as read by a third party); 0 for none of the auxiliary losses.
         tips_wake: share of the epochs before the undo loss begins.
@@ -72,8 +76,11 @@ class Recipe:
     flip: bool = False
     shift: int = 0
     shift_mode: Literal["circular", "standard"] = "circular"
+    randaugment: int = 0
     clip_norm: float = 0.0
     adversary: float = 0.0
+    adversary_wake: float = 0.0
+    probe: int = 0
     tips: float = 0.0
     tips_wake: float = 0.4
     tips_form: Literal["code", "linear", "two_sided"] = "code"
@@ -93,6 +100,8 @@ class Recipe:
         ):
             if getattr(self, field) not in choices:
                 raise unknown(field, getattr(self, field), choices)
+        if self.randaugment and self.target == "masks":
+            raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -207,10 +216,12 @@ def train(
                 if len(chosen) < 2:  # batch normalisation is undefined on a single image
                     continue
                 batch, target = augment(images[chosen], recipe, generator), targets[chosen]
+                if recipe.randaugment:
+                    batch = randaugment(batch, recipe.randaugment, generator)
                 if recipe.target == "masks":  # they moved with the images, as a fourth channel
                     batch, target = batch[:, :3], batch[:, 3].long()
                 batch = to_float(batch).contiguous(memory_format=torch.channels_last)
-                if recipe.adversary:
+                if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
                     batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
                 for group in optimizer.param_groups:
                     group["lr"] = _learning_rate(recipe, (epoch * steps + step + 1) / (recipe.epochs * steps + 1))
@@ -231,6 +242,8 @@ def train(
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / count, "accuracy": correct.item() / count}
             if not math.isfinite(entry["loss"]):
                 raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; try a smaller lr or clip_norm")
+            if recipe.probe:
+                entry |= _probe(network, data, recipe)
             history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
             if checkpoint:
                 _save(checkpoint, network, optimizer, history)
@@ -238,6 +251,16 @@ def train(
                 on_epoch(history[-1])
     network.eval()
     return history
+
+
+def _probe(network: nn.Module, data: ImageSet, recipe: Recipe) -> dict[str, float]:
+    """Accuracy on the first ``probe`` training images: clean, under one step, and under ten steps of PGD."""
+    images, labels, eps = data.images[: recipe.probe], data.labels[: recipe.probe], recipe.adversary
+    return {
+        "clean": attack_accuracy(network, images, labels, "fgsm", 0.0).value,
+        "fgsm": attack_accuracy(network, images, labels, "fgsm", eps).value,
+        "pgd": attack_accuracy(network, images, labels, "pgd", eps, steps=10).value,
+    }
 
 
 def _inputs_and_targets(data: ImageSet, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -166,3 +166,12 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="this machine has none"):
             pick_device("cuda:1")
+
+
+def test_randaugment_is_drawn_from_the_seed_and_refuses_masks():
+    recipe = replace(RECIPE, randaugment=1)
+    first, second, plain = toy_network(), toy_network(), toy_network()
+    losses = [train(network, toy_data(), recipe, seed=3)[-1]["loss"] for network in (first, second)]
+    assert losses[0] == losses[1] != train(plain, toy_data(), RECIPE, seed=3)[-1]["loss"]
+    with pytest.raises(UsageError, match="masks"):
+        replace(recipe, target="masks")

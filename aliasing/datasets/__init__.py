@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError, unknown
-from . import drawings, photographs, segmentation, shapes
+from . import drawings, glyphs, photographs, segmentation, shapes
 from .archives import cache_folder, data_folder, download, find, verify
 from .catalogue import ARCHIVES, CATALOGUE, NAMES, Entry
 from .imageset import SPLITS, ImageSet, check_split
@@ -25,6 +25,7 @@ __all__ = [
     "load",
 ]
 
+_DRAWN: dict[str, Callable[..., ImageSet]] = {"shapes": shapes.load, "glyphs": glyphs.load}
 _FROM_FILES: dict[str, Callable[..., ImageSet]] = {
     "cifar10": photographs.cifar10,
     "imagenette": photographs.imagenette,
@@ -49,12 +50,12 @@ def load(name: str, split: str, root: str | Path | None = None, **options: Any) 
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     check_split(split)
-    function: Callable[..., ImageSet] = shapes.load if name == "shapes" else _FROM_FILES[name]
+    function = _DRAWN.get(name) or _FROM_FILES[name]
     known = [option for option in signature(function).parameters if option not in ("split", "root")]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known) if known else UsageError(f"{name} has no options")
-    return function(split, **options) if name == "shapes" else function(split, root, **options)
+    return function(split, **options) if name in _DRAWN else function(split, root, **options)
 
 
 def fetch(name: str, root: str | Path | None = None) -> Path:
@@ -69,7 +70,7 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     place = data_folder(root)
-    if name not in ARCHIVES:  # shapes are drawn when they are asked for; a folder is looked at by loading it
+    if name not in ARCHIVES:  # shapes and glyphs are drawn when asked for; a folder is looked at by loading it
         return place
     try:
         form = find(name, ARCHIVES[name], root)

@@ -24,6 +24,11 @@ CATALOGUE: dict[str, Entry] = {
         "this package",
         "MIT, generated",
     ),
+    "glyphs": Entry(
+        "procedural handwriting, a character a class, 32x32 or other, for few-shot transfer",
+        "this package",
+        "MIT, generated",
+    ),
     "cifar10": Entry(
         "photographs, 10 classes, 32x32, 50,000 + 10,000",
         "Krizhevsky, Learning multiple layers of features from tiny images, 2009",

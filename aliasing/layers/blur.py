@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from math import comb
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, unknown
 from ._matrices import full_precision, is_channels_last, kept, kronecker, memory_format, pad_index, plain, separable
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 
-__all__ = ["Blur", "Max", "binomial", "blur", "filter_depthwise"]
+__all__ = ["Blur", "Control", "Max", "binomial", "blur", "filter_depthwise"]
+
+Control = Literal["none", "forward", "backward", "late"]
 
 
 def binomial(taps: int) -> tuple[float, ...]:
@@ -128,9 +131,12 @@ class Blur(Downsample):
         taps: the number of binomial taps, or the taps of any other separable filter.
         trainable: learn one m x m filter per channel, starting from the fixed one (the ablation of Vasconcelos
             et al. 2020: training gives no incentive to stay a low-pass).
+        control: one of three control experiments (after Vasconcelos et al. 2020, whose own are not known; ours).
+            ``forward``: filters values and subsamples gradients; ``backward``: the reverse; ``late``: filters after
+            the subsampling, which widens the receptive field at least as much and removes no alias.
 
     Raises:
-        UsageError: for a stride, padding mode or number of taps outside these.
+        UsageError: for a stride, padding mode, number of taps or control outside these.
     """
 
     def __init__(
@@ -141,6 +147,7 @@ class Blur(Downsample):
         *,
         taps: int | Sequence[float] = 5,
         trainable: bool = False,
+        control: Control = "none",
     ) -> None:
         super().__init__()
         given = isinstance(taps, Sequence) and not isinstance(taps, str) and len(taps) > 0
@@ -148,6 +155,9 @@ class Blur(Downsample):
         self.stride = check_stride("blur", stride)
         self.padding_mode = padding_mode
         check_padding_mode(padding_mode)
+        if control not in get_args(Control):
+            raise unknown("control of blur", control, get_args(Control))
+        self.control = control
         self.weight: nn.Parameter | None = None
         if trainable:
             (weight,) = _weight_matrix(self.taps, torch.device("cpu"))
@@ -155,15 +165,27 @@ class Blur(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``."""
+        if self.control == "none":
+            return self._blur(x, self.stride)
+        kept_pixels = blur(x, (1.0,), self.stride)
+        if self.control == "late":
+            return self._blur(kept_pixels, 1)
+        blurred = self._blur(x, self.stride)
+        value, slope = (blurred, kept_pixels) if self.control == "forward" else (kept_pixels, blurred)
+        return value.detach() + (slope - slope.detach())
+
+    def _blur(self, x: Tensor, stride: int) -> Tensor:
         if self.weight is None:
-            return blur(x, self.taps, self.stride, self.padding_mode)
+            return blur(x, self.taps, stride, self.padding_mode)
         weight = self.weight.to(x.dtype)
-        return full_precision(lambda x: filter_depthwise(x, weight, self.stride, self.padding_mode), x)
+        return full_precision(lambda x: filter_depthwise(x, weight, stride, self.padding_mode), x)
 
     def extra_repr(self) -> str:
         """Show what distinguishes two filters."""
-        trainable = "" if self.weight is None else ", trainable"
-        return f"{len(self.taps)} taps, stride={self.stride}, padding_mode={self.padding_mode!r}{trainable}"
+        extras = ("" if self.weight is None else ", trainable") + (
+            f", {self.control}" if self.control != "none" else ""
+        )
+        return f"{len(self.taps)} taps, stride={self.stride}, padding_mode={self.padding_mode!r}{extras}"
 
 
 class Max(Downsample):

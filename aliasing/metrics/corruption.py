@@ -19,6 +19,7 @@ from .inference import batches, check_images, evaluating
 __all__ = [
     "ALEXNET",
     "CorruptionErrors",
+    "corrupted",
     "corruption_error",
     "mean_corruption_error",
     "relative_corruption_error",
@@ -72,6 +73,20 @@ class CorruptionErrors:
 Source = Callable[[str, int, slice], Tensor]
 
 
+def corrupted(images: Tensor, generator: Generator | None = None) -> Source:
+    """The source that corrupts ``images`` (N, 3, H, W) uint8 as it is asked, slice after slice of each cell."""
+    seed = int(torch.randint(2**31, (), generator=generator or torch.Generator().manual_seed(0)))
+    streams: dict[tuple[str, int], Generator] = {}
+
+    def source(name: str, severity: int, part: slice) -> Tensor:
+        cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
+        if not part.start:
+            streams[name, severity] = torch.Generator().manual_seed(seed + cell)
+        return corrupt(images[part], name, severity, streams[name, severity])
+
+    return source
+
+
 def corruption_error(
     model: nn.Module,
     images: Tensor,
@@ -91,15 +106,12 @@ def corruption_error(
         raise UsageError(f"one label per image is needed, got {len(labels)} labels for {len(images)} images")
     if not names or not severities:
         raise UsageError("corruption_error needs at least one corruption and one severity")
-    seed = int(torch.randint(2**31, (), generator=generator or torch.Generator().manual_seed(0)))
+    source = source or corrupted(images, generator)
     wrong = torch.zeros(len(images), len(names), len(severities), dtype=torch.bool)
     for i, name in enumerate(names):
         for j, severity in enumerate(severities):
-            cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
-            stream = torch.Generator().manual_seed(seed + cell)
             for part in (slice(start, start + batch_size) for start in range(0, len(images), batch_size)):
-                done = source(name, severity, part) if source else corrupt(images[part], name, severity, stream)
-                (x,) = batches(model, done, batch_size)
+                (x,) = batches(model, source(name, severity, part), batch_size)
                 with evaluating(model), torch.no_grad():
                     wrong[part, i, j] = (model(x).argmax(1) != labels[part].to(x.device)).cpu()
     return CorruptionErrors(wrong, tuple(names), tuple(severities))

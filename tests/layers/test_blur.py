@@ -166,6 +166,30 @@ def test_other_taps_than_binomial_ones():
     np.testing.assert_allclose(Blur(1, taps=[0.5, -1, 2])(x)[0, 0].numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("control", "value", "slope"), [("forward", 5, 1), ("backward", 1, 5)])
+def test_controls_take_the_value_of_one_layer_and_the_gradient_of_another(control, value, slope):
+    x, signal = random_map(2, 3, 9, 8), random_map(2, 3, 5, 4, seed=1)
+
+    def result(layer):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        y.backward(signal)
+        return y, leaf.grad
+
+    y, gradient = result(Blur(3, taps=5, control=control))
+    torch.testing.assert_close(y, result(Blur(3, taps=value))[0])
+    torch.testing.assert_close(gradient, result(Blur(3, taps=slope))[1])
+
+
+def test_the_late_control_keeps_the_alias():
+    # The highest frequency becomes a constant when every second value is kept; no later filter can tell.
+    x = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
+    assert torch.equal(Blur(1, 2, "circular", taps=3)(x), torch.zeros(1, 1, 8, 8))
+    assert torch.equal(Blur(1, 2, "circular", taps=3, control="late")(x), torch.ones(1, 1, 8, 8))
+    with pytest.raises(UsageError, match="sideways"):
+        Blur(1, control="sideways")
+
+
 @pytest.mark.parametrize("taps", [0, -3, 2.5, "five", []])
 def test_refuses_what_is_no_filter(taps):
     with pytest.raises(UsageError, match="taps must"):

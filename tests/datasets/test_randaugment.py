@@ -1,0 +1,73 @@
+"""RandAugment: each operation against a case known by hand, and where the draws come from."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from aliasing.datasets.randaugment import OPERATIONS, randaugment
+
+
+def pictures(count: int = 4, size: int = 12) -> torch.Tensor:
+    return torch.randint(30, 200, (count, 3, size, size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def apply(name: str, images: torch.Tensor, strength: float) -> torch.Tensor:
+    strengths, places = torch.full((len(images),), strength), torch.full((len(images), 2), 0.5)
+    return OPERATIONS[name](images.float(), strengths, places)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("autocontrast", ImageOps.autocontrast),
+        ("invert", ImageOps.invert),
+        ("posterize", lambda image: ImageOps.posterize(image, 6)),
+        ("solarize", lambda image: ImageOps.solarize(image, 128)),
+    ],
+)
+def test_colour_operations_agree_with_pillow(name, reference):
+    images = pictures()
+    ours = apply(name, images, 0.5)
+    for picture, found in zip(images, ours, strict=True):
+        expected = np.asarray(reference(Image.fromarray(picture.permute(1, 2, 0).numpy())), dtype=float)
+        np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), expected, atol=1.0)  # Pillow truncates
+
+
+def test_equalize_gives_ranks():
+    image = torch.tensor([[10, 20], [30, 40]]).expand(1, 3, 2, 2)
+    assert apply("equalize", image, 0.0)[0, 0].tolist() == [[0, 85], [170, 255]]
+    flat = torch.full((1, 3, 2, 2), 7)
+    assert torch.equal(apply("equalize", flat, 0.0), flat.float())
+
+
+def test_solarize_add_brightens_the_dark_half():
+    image = torch.tensor([[100, 200], [20, 127]]).expand(1, 3, 2, 2)
+    assert apply("solarize-add", image, 0.1)[0, 0].round().tolist() == [[111, 200], [31, 138]]
+
+
+def test_shifts_move_by_whole_pixels_and_fill_with_grey():
+    images = pictures(2, 224)
+    moved = apply("shift-x", images, 0.1)  # 10 of 224 pixels
+    torch.testing.assert_close(moved[..., :-10], images[..., 10:].float(), atol=0.02, rtol=0)
+    assert torch.allclose(moved[..., -9:], torch.tensor(128.0))
+    torch.testing.assert_close(apply("shift-y", images.mT, 0.1), moved.mT)
+
+
+def test_opposite_rotations_nearly_cancel_and_cutout_is_a_grey_square():
+    smooth = torch.linspace(0, 255, 64)[None, None, :, None].expand(1, 3, 64, 64)
+    back = apply("rotate", apply("rotate", smooth, 0.3), -0.3)
+    assert (back - smooth)[..., 16:48, 16:48].abs().max() < 1
+    hole = apply("cutout", pictures(1, 224), 0.5)[0, 0] == 128
+    assert hole[92:132, 92:132].all()
+    assert hole[132].sum() < 40
+
+
+def test_draws_are_per_image_and_repeatable():
+    images = pictures(1).repeat(64, 1, 1, 1)
+    first = randaugment(images, 2, torch.Generator().manual_seed(5))
+    assert first.dtype == torch.uint8 and first.shape == images.shape
+    assert torch.equal(first, randaugment(images, 2, torch.Generator().manual_seed(5)))
+    assert len(first.flatten(1).unique(dim=0)) > 30
+    assert torch.equal(randaugment(images, 0, torch.Generator()), images)
+    assert not torch.equal(images, first) and torch.equal(images, pictures(1).repeat(64, 1, 1, 1))
