@@ -88,7 +88,8 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
     folder = store.folder(job.run)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "lock", timeout=0):
+        # Not 0: who only looks whether a run is leased holds its lock for an instant.
+        with FileLock(folder / "lock", timeout=1):
             record = store.load(job.run)
             if not complete(job, record):
                 _train_and_measure(job, record, store, device, notify)

@@ -169,7 +169,6 @@ def test_a_stopped_worker_leaves_no_process_behind(tmp_path):
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    process = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": "."})
 
     def leased() -> int:
         return sum(is_leased(store(tmp_path), job.run) for job in _endless())
@@ -180,9 +179,11 @@ def test_a_stopped_worker_leaves_no_process_behind(tmp_path):
             time.sleep(0.2)
         return leased() == count
 
-    assert wait_for(2)
-    process.kill()
-    process.wait()
+    with subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": "."}) as process:
+        try:
+            assert wait_for(2)
+        finally:
+            process.kill()
     assert wait_for(0)
 
 
