@@ -13,11 +13,11 @@ from .datasets import ImageSet, load
 from .errors import unknown
 from .records import Run
 
-__all__ = ["MEASUREMENTS", "Measurement", "Subject", "measurement"]
+__all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement"]
 
 
-@lru_cache(maxsize=1)
-def _loaded(dataset: str, split: str) -> ImageSet:
+@lru_cache(maxsize=3)
+def loaded(dataset: str, split: str) -> ImageSet:
     """The data set whose options are the JSON text; kept, because one measurement after the other asks for it."""
     return load(split=split, **json.loads(dataset))
 
@@ -32,7 +32,7 @@ class Subject:
 
     def split(self, name: str, count: int | None = None) -> ImageSet:
         """``count`` images of a split of the run's data set (all of them by default), the same for every run."""
-        data = _loaded(json.dumps(self.run.dataset), name)
+        data = loaded(json.dumps(self.run.dataset), name)
         if count is None or count >= len(data):
             return data
         return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]

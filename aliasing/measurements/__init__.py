@@ -3,6 +3,6 @@
 Importing this package fills ``evaluation.MEASUREMENTS``.
 """
 
-from . import cost, few_shot, one_pixel, robustness, sampling, segmentation, shifts
+from . import cost, few_shot, generalisation, one_pixel, robustness, sampling, segmentation, shifts
 
-__all__ = ["cost", "few_shot", "one_pixel", "robustness", "sampling", "segmentation", "shifts"]
+__all__ = ["cost", "few_shot", "generalisation", "one_pixel", "robustness", "sampling", "segmentation", "shifts"]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..evaluation import Subject, measurement
-from ..metrics import Estimate, predict
+from ..metrics import Estimate, count_flops, predict
 from ..metrics.bands import band_accuracy, stop_bands
 
 
@@ -27,3 +27,10 @@ def band_removal(subject: Subject, count: int, bands: int = 16) -> dict[str, Any
 def kernels(subject: Subject) -> dict[str, Any]:
     """Share of each convolution's and trainable blur's power that would alias, by name."""
     return {"stop_band": stop_bands(subject.network)}
+
+
+@measurement
+def operations(subject: Subject) -> dict[str, Any]:
+    """Multiply-accumulates of one test image; unlike ``cost`` without a clock, so it depends on the network alone."""
+    height, width = subject.split("test", 1).images.shape[2:]
+    return {"macs": count_flops(subject.network, (height, width)) // 2}

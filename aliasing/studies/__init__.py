@@ -13,11 +13,12 @@ from ..profiles import PROFILES
 from ..records import Store
 from .findings import Finding, Part
 from .study import Study, ledger, status, table
+from .vasconcelos2020 import STUDY as VASCONCELOS2020
 from .zhang2019 import STUDY as ZHANG2019
 
 __all__ = ["STUDIES", "Finding", "Part", "Study", "findings", "get", "run", "status_of"]
 
-STUDIES: dict[str, Study] = {study.name: study for study in (ZHANG2019,)}
+STUDIES: dict[str, Study] = {study.name: study for study in (ZHANG2019, VASCONCELOS2020)}
 
 
 def get(name: str) -> Study:
