@@ -3,6 +3,17 @@
 Importing this package fills ``evaluation.MEASUREMENTS``.
 """
 
-from . import cost, few_shot, generalisation, one_pixel, robustness, sampling, segmentation, shifts
+from . import bias, cost, few_shot, generalisation, layerwise, one_pixel, robustness, sampling, segmentation, shifts
 
-__all__ = ["cost", "few_shot", "generalisation", "one_pixel", "robustness", "sampling", "segmentation", "shifts"]
+__all__ = [
+    "bias",
+    "cost",
+    "few_shot",
+    "generalisation",
+    "layerwise",
+    "one_pixel",
+    "robustness",
+    "sampling",
+    "segmentation",
+    "shifts",
+]

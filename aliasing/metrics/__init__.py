@@ -25,6 +25,7 @@ from .sampling import MaxSamplingBias, max_sampling_bias, mean_bias
 from .segmentation import mask_consistency, mask_equivariance_error, mean_iou
 from .shifts import SHIFTS, draw_shifts, shift_images
 from .sites import Sample, outputs, sampled, sites
+from .sizes import SIZES, size_pairs
 from .spectra import alias_energy, alias_error, radial_spectrum
 from .sweeps import Jaggedness, crossings, jaggedness, non_shiftability, probability_curves, vertical_sweep
 
@@ -33,6 +34,7 @@ __all__ = [
     "NORMS",
     "ONE_PIXEL",
     "SHIFTS",
+    "SIZES",
     "CorruptionErrors",
     "Cost",
     "Episodes",
@@ -98,6 +100,7 @@ __all__ = [
     "sampled",
     "shift_images",
     "sites",
+    "size_pairs",
     "step_overshoot",
     "top1_change",
     "total_variation",

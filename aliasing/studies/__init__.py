@@ -11,6 +11,7 @@ import pandas as pd
 from ..errors import unknown
 from ..profiles import PROFILES
 from ..records import Store
+from .azulay2018 import STUDY as AZULAY2018
 from .findings import Finding, Part
 from .study import Study, ledger, status, table
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
@@ -18,7 +19,7 @@ from .zhang2019 import STUDY as ZHANG2019
 
 __all__ = ["STUDIES", "Finding", "Part", "Study", "findings", "get", "run", "status_of"]
 
-STUDIES: dict[str, Study] = {study.name: study for study in (ZHANG2019, VASCONCELOS2020)}
+STUDIES: dict[str, Study] = {study.name: study for study in (AZULAY2018, ZHANG2019, VASCONCELOS2020)}
 
 
 def get(name: str) -> Study:
