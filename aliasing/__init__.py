@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import datasets, layers, metrics, models, studies
+    from .diagnosis import diagnose
     from .metrics import Estimate
+    from .models import antialias
     from .studies import run
 
 try:
@@ -14,10 +16,21 @@ try:
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Estimate", "__version__", "datasets", "layers", "metrics", "models", "run", "studies"]
+__all__ = [
+    "Estimate",
+    "__version__",
+    "antialias",
+    "datasets",
+    "diagnose",
+    "layers",
+    "metrics",
+    "models",
+    "run",
+    "studies",
+]
 
 # Loaded on first use: who wants one layer should not wait for pandas and the studies.
-_HOMES = {"Estimate": "metrics", "run": "studies"}
+_HOMES = {"Estimate": "metrics", "antialias": "models", "diagnose": "diagnosis", "run": "studies"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .evaluation import MEASUREMENTS
 from .profiles import PROFILES, check_profile
 from .records import Store, home, publish
 from .runner import execute
+from .training import pick_device
 
 __all__ = ["main"]
 
@@ -102,6 +104,45 @@ def _data(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _diagnose(arguments: argparse.Namespace) -> int:
+    from .diagnosis import diagnose  # draws in torchvision, which other commands do not wait for
+
+    found = diagnose(
+        [arguments.model, *arguments.compare],
+        arguments.images,
+        count=arguments.count,
+        size=arguments.size,
+        weights=arguments.weights or "pretrained",
+        device=arguments.device,
+        report=arguments.report,
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    print(json.dumps(found.plain(), indent=1) if arguments.json else found)
+    for name, reason in (found.skipped | found.failed).items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if arguments.report:
+        print(f"report: {arguments.report}", file=sys.stderr)
+    return int(bool(found.failed))
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    reports = {}
+    for name in [arguments.what] if arguments.what else _BENCHES:
+        bench = import_module(f".benchmarks.{name}", __package__)
+        frame = bench.run(device=str(pick_device(arguments.device)), repeats=arguments.repeats, quick=arguments.quick)
+        reports[name] = bench.report(frame)
+        if not arguments.json:
+            print(f"\n{name}: times of the peer over ours, above 1 where ours is faster")
+            print(bench.table(frame).to_string())
+    text = json.dumps(reports, indent=1)
+    if arguments.json:
+        print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+_BENCHES = ("layers", "training", "evaluation")
 _KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 
@@ -153,6 +194,32 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("findings", _findings, "every claim with its statistic, interval, rule and verdict")
     sub.add_argument("--study", **study)
     sub.add_argument("--profile", **profile)
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = command("diagnose", _diagnose, "how fragile a network is under shifts, where it aliases, what would help")
+    sub.add_argument(
+        "model", metavar="MODEL", help="of torchvision or timm, or module:factory; NAME+LAYER anti-aliases"
+    )
+    sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="pictures, nested as they may be")
+    sub.add_argument("--compare", nargs="+", default=[], metavar="MODEL2", help="more networks, side by side")
+    sub.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures and curves")
+    sub.add_argument("--count", type=int, default=200, metavar="N", help="pictures (default 200)")
+    sub.add_argument("--size", type=int, metavar="N", help="side of the input in pixels (default: the network's own)")
+    sub.add_argument(
+        "--weights",
+        action="append",
+        metavar="FILE.safetensors",
+        help="a file, 'pretrained' (default) or 'none' for random ones; once for all networks or once for each",
+    )
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = command("bench", _bench, "our speed beside the peers', taking turns: medians and ratios")
+    sub.add_argument("what", nargs="?", choices=_BENCHES)
+    sub.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument("--quick", action="store_true", help="small sizes, to see that it works; the ratios mean nothing")
+    sub.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns per case (default 5)")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="write everything as JSON")
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("data", _data, "find, fetch or unpack a data set and print where it is")

@@ -29,7 +29,7 @@ ROOMS = [
     ["plots"],
     ["figures"],
     ["studies"],
-    ["chapters", "benchmarks", "diagnose"],
+    ["chapters", "benchmarks", "diagnosis"],
     ["cli"],
     ["__main__"],
 ]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..layers import LPS, create
 from ..layers.blur import binomial
 
-__all__ = ["FORMATS", "SIZES", "bench", "report", "run", "table"]
+__all__ = ["FORMATS", "SIZES", "bench", "report", "run", "surroundings", "table"]
 
 SIZES = ((128, 64, 32, 32), (128, 128, 16, 16), (32, 64, 56, 56), (16, 256, 56, 56))
 QUICK = ((4, 8, 16, 16), (2, 8, 28, 28))
@@ -195,14 +195,18 @@ def run(
                     [peer for peer in found if peer.layer == layer], size, memory_format, device, repeats, format_name
                 )
     frame = pd.DataFrame(rows)
-    frame.attrs = {
+    frame.attrs = surroundings(device, repeats) | {"skipped": skipped}
+    return frame
+
+
+def surroundings(device: str, repeats: int) -> dict[str, Any]:
+    """What a measured time depends on besides the code."""
+    return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "repeats": repeats,
-        "skipped": skipped,
     }
-    return frame
 
 
 def _rows(

@@ -1,0 +1,140 @@
+"""Our training loop beside the plain loop of the field, on the same network, images and schedule.
+
+The plain loop is what tutorials show: a ``DataLoader`` over a data set whose transforms work on one image at a time,
+single precision, channels first. Both take turns, so that a busy machine slows both.
+"""
+
+import statistics
+import time
+from copy import deepcopy
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from .. import models
+from ..datasets import ImageSet
+from ..training import Recipe, _learning_rate, train
+from .layers import report, surroundings
+
+__all__ = ["plain_loop", "report", "run", "table"]
+
+# Network, number of images, side in pixels, batch size.
+CASES = (("vgg-small", 4096, 32, 128), ("resnet-small", 2048, 32, 128))
+QUICK = (("vgg-small", 64, 16, 16),)
+
+
+class OneByOne(Dataset):
+    """Images transformed one at a time, as they are asked for."""
+
+    def __init__(self, data: ImageSet, augmented: bool) -> None:
+        self.data = data
+        side = data.images.shape[-1]
+        steps = [v2.RandomCrop(side, padding=side // 8), v2.RandomHorizontalFlip()] if augmented else []
+        self.transform = v2.Compose([v2.ToPILImage(), *steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.data.images[index]), int(self.data.labels[index])
+
+
+def plain_loop(
+    network: nn.Module, data: ImageSet, recipe: Recipe, order: list[int], device: str, workers: int = 0
+) -> None:
+    """Train ``network`` in place for one epoch, the images in ``order``."""
+    loader = DataLoader(
+        OneByOne(data, recipe.flip or recipe.shift > 0), recipe.batch_size, sampler=order, num_workers=workers
+    )
+    network.to(device).train()
+    momentum = recipe.momentum
+    optimizer = torch.optim.SGD(
+        network.parameters(), recipe.lr, momentum, weight_decay=recipe.weight_decay, nesterov=momentum > 0
+    )
+    for step, (images, labels) in enumerate(loader):
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(recipe, (step + 1) / (len(loader) + 1))
+        loss = F.cross_entropy(network(images.to(device)), labels.to(device), label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int = 0) -> pd.DataFrame:
+    """Time one epoch of both loops.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``; on CUDA ours uses bfloat16 autocast, which is part of the comparison.
+        repeats: timed turns per network, after one that warms up.
+        quick: one small case, to see that it works; its ratio means nothing.
+        workers: processes that load for the plain loop.
+
+    Returns:
+        One row per network: median images per second of both, the median, smallest and largest ratio of a turn, and
+        the largest difference of the weights after an epoch without augmentation and weight decay.
+    """
+    rows = []
+    for name, count, side, batch_size in QUICK if quick else CASES:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(10, (count,), generator=generator)
+        data = ImageSet(images, labels, tuple("0123456789"), "noise")
+        recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.05, flip=True, shift=side // 8, shift_mode="standard")
+        order = torch.randperm(count, generator=generator).tolist()
+        network = models.create(name, 10)
+        ours, theirs = [], []
+        for turn in range(repeats + 1):
+            first, second = deepcopy(network), deepcopy(network)
+            middle_of = [time.perf_counter()]
+            train(first, data, recipe, 0, device)
+            _wait(device)
+            middle_of.append(time.perf_counter())
+            plain_loop(second, data, recipe, order, device, workers)
+            _wait(device)
+            middle_of.append(time.perf_counter())
+            if turn > 0:  # the first one warms up
+                ours.append(middle_of[1] - middle_of[0])
+                theirs.append(middle_of[2] - middle_of[1])
+        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        rows.append(
+            {
+                "network": name,
+                "images": count,
+                "size": side,
+                "ours_images_per_s": count / statistics.median(ours),
+                "plain_images_per_s": count / statistics.median(theirs),
+                "ratio": statistics.median(theirs) / statistics.median(ours),
+                "ratio_low": min(ratios),
+                "ratio_high": max(ratios),
+                "difference": difference(network, data[: 3 * batch_size], batch_size, device),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.attrs = surroundings(device, repeats) | {"workers": workers}
+    return frame
+
+
+def difference(network: nn.Module, data: ImageSet, batch_size: int, device: str) -> float:
+    """Largest difference of the weights that the two loops end with, where they should compute the same."""
+    recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.05, weight_decay=0.0)
+    # The order of our loop: seed 0, epoch 0.
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    first, second = deepcopy(network), deepcopy(network)
+    train(first, data, recipe, 0, device)
+    plain_loop(second, data, recipe, order, device)
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows by network, numbers rounded for reading."""
+    return frame.set_index("network").round({column: 2 for column in frame.columns if column.startswith("ratio")})
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

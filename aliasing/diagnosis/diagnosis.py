@@ -1,0 +1,236 @@
+"""Several networks side by side: the call, the table, the plain values."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from .. import __version__
+from ..errors import DataError, UsageError
+from ..metrics import Estimate
+from ..training import pick_device
+from . import networks, pictures
+from .measuring import Portrait, portray
+from .networks import Network
+
+__all__ = ["Diagnosis", "diagnose"]
+
+
+@dataclass
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        portraits: one per network, in the order asked for.
+        folder: where the pictures are.
+        skipped: pictures that could not be read, and why.
+        failed: networks that could not be measured, and why.
+        device: what the networks ran on.
+        versions: of this package and torch.
+    """
+
+    portraits: list[Portrait]
+    folder: str
+    skipped: dict[str, str]
+    device: str
+    failed: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: {"aliasing": __version__, "torch": torch.__version__})
+
+    def table(self) -> pd.DataFrame:
+        """One row per measure, one column per network; per cent, with 95 % intervals over pictures."""
+        columns = {}
+        for portrait in self.portraits:
+            first = self.portraits[0]
+            cells = {
+                "one pixel changes the answer": percent(portrait.top1_change),
+                "one pixel moves its probability by": percent(portrait.mean_absolute_change),
+                "consistency, crop shifts": percent(portrait.crop),
+                "consistency, standard shifts": percent(portrait.standard),
+                "downsampling sites": str(len(portrait.sites)),
+                "alias energy, mean over sites": _mean([site.alias_energy.value for site in portrait.sites]),
+                "antialias would replace": "nothing"
+                if isinstance(portrait.conversion, str)
+                else f"{len(portrait.conversion.replaced)}, leave {len(portrait.conversion.left)}",
+                "pictures, input": f"{portrait.pictures}, {portrait.size} x {portrait.size}",
+                "weights": portrait.weights,
+            }
+            if len(self.portraits) > 1:
+                cells["changes minus those of the first"] = (
+                    "" if portrait is first else percent(Estimate.difference(portrait.changes, first.changes), sign="+")
+                )
+            columns[portrait.network] = cells
+        return pd.DataFrame(columns)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the pictures as plain values, for JSON: fractions, not per cent; NaN becomes null."""
+        return _plain(
+            {
+                "folder": self.folder,
+                "device": self.device,
+                "versions": self.versions,
+                "skipped": self.skipped,
+                "failed": self.failed,
+                "networks": [_portrait(portrait) for portrait in self.portraits],
+            }
+        )
+
+    def html(self) -> str:
+        """The report: one page that asks for nothing outside itself."""
+        from .report import page
+
+        return page(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report to ``path``; what was there is replaced only when the new one is whole."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(self.html(), encoding="utf-8")
+        os.replace(temporary, path)
+        return path
+
+    def __str__(self) -> str:
+        return self.table().to_string()
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html()
+
+
+def diagnose(
+    models: str | nn.Module | Sequence[str | nn.Module] | Mapping[str, nn.Module],
+    images: str | Path,
+    *,
+    count: int = 200,
+    size: int | None = None,
+    weights: str | Sequence[str] = "pretrained",
+    device: str = "auto",
+    shown: int = 6,
+    batch_size: int = 16,
+    report: str | Path | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Diagnosis:
+    """Measure how fragile networks are under shifts of a folder of pictures, and where they alias.
+
+    Args:
+        models: names as for ``aliasing.diagnosis.load``, modules that take images (N, 3, size, size) in [0, 1], or a
+            mapping from names to such modules. Modules given are put into evaluation mode only while they run.
+        images: folder of pictures, nested as it may be; no labels are needed.
+        count: how many of them, a fixed random choice.
+        size: side of the input in pixels; by default each network's own, 224 for modules.
+        weights: "pretrained", "none" or a safetensors file, for all networks, or one for each.
+        device: auto, cpu, cuda, cuda:N or mps.
+        shown: fragile pictures in the report.
+        batch_size: images per forward pass; does not change the values.
+        report: file for the HTML report, rewritten after each network, so that stopping loses one at most.
+        progress: called with what is being done.
+
+    Raises:
+        UsageError: an unknown network, one that does not take images of its size, or bad arguments. Every network is
+            tried before the first one is measured.
+        DataError: no picture can be read, or pretrained weights cannot be fetched.
+    """
+    if shown < 0:
+        raise UsageError(f"shown must be 0 or more, got {shown}")
+    place = pick_device(device)
+    pictures.find(images)  # an empty folder is noticed before a network is fetched
+    subjects = _load(models, weights, size)
+    for subject in subjects:
+        progress(f"{subject.name}: trying one image")
+        networks.try_out(subject, place)
+    read: dict[int, pictures.Pictures] = {}
+    found = Diagnosis([], str(images), {}, str(place))
+    for subject in subjects:
+        if subject.size not in read:
+            progress(f"reading {images}")
+            read[subject.size] = pictures.read(images, subject.size, count)
+            found.skipped |= read[subject.size].skipped
+        try:
+            measured = portray(
+                _fast(subject, place),
+                read[subject.size],
+                shown,
+                batch_size,
+                lambda step, name=subject.name: progress(f"{name}: {step}"),  # type: ignore[misc]
+            )
+        except (RuntimeError, UsageError) as error:  # such as memory that runs out: keep what is there
+            found.failed[subject.name] = str(error).splitlines()[0]
+        else:
+            found.portraits.append(measured)
+        if report is not None and found.portraits:
+            found.save(report)
+    if not found.portraits:
+        raise DataError("; ".join(f"{name}: {reason}" for name, reason in found.failed.items()))
+    return found
+
+
+def percent(estimate: Estimate, sign: str = "") -> str:
+    """``12.3 % (10.1 to 14.9)``."""
+    low, high = (f"{100 * end:{sign}.1f}" if math.isfinite(end) else "?" for end in (estimate.low, estimate.high))
+    return f"{100 * estimate.value:{sign}.1f} % ({low} to {high})"
+
+
+def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[Network]:
+    if isinstance(models, Mapping):
+        named = list(models.items())
+    else:
+        listed = [models] if isinstance(models, (str, nn.Module)) else list(models)
+        named = [(model if isinstance(model, str) else type(model).__name__, model) for model in listed]
+    names = [name for name, _ in named]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"networks must have different names, got {', '.join(names) or 'none'}")
+    files = [weights] * len(named) if isinstance(weights, str) else list(weights)
+    if len(files) == 1:
+        files *= len(named)
+    if len(files) != len(named):
+        raise UsageError(f"weights must be given once, or once per network: got {len(files)} for {len(named)} networks")
+    return [
+        networks.load(model, file, size)
+        if isinstance(model, str)
+        else Network(name, model, size or 224, "weights of the module")
+        for (name, model), file in zip(named, files, strict=True)
+    ]
+
+
+def _fast(network: Network, device: torch.device) -> Network:
+    """On the device, in the memory format in which convolutions are fastest."""
+    network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _mean(values: list[float]) -> str:
+    finite = [value for value in values if math.isfinite(value)]
+    return f"{100 * sum(finite) / len(finite):.1f} %" if finite else "-"
+
+
+def _portrait(portrait: Portrait) -> dict[str, Any]:
+    values = {key: value for key, value in vars(portrait).items() if key not in ("curves", "sites", "conversion")}
+    values["class_names"] = len(portrait.class_names)
+    values["curves"] = [
+        {key: value for key, value in vars(curve).items() if key not in ("before", "after")}
+        for curve in portrait.curves
+    ]
+    values["sites"] = [vars(site) for site in portrait.sites]
+    values["conversion"] = portrait.conversion if isinstance(portrait.conversion, str) else asdict(portrait.conversion)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

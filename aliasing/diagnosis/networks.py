@@ -1,0 +1,215 @@
+"""Anybody's network by name: from torchvision, from timm, or from a function of one's own."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import DataError, UsageError
+from ..metrics.inference import evaluating
+from ..models import antialias, normalized
+
+__all__ = ["Network", "load", "try_out"]
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
+_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that is ready to be measured.
+
+    Attributes:
+        name: as it was asked for.
+        module: takes float images (N, 3, size, size) in [0, 1] and returns logits (N, classes).
+        size: side of its input in pixels.
+        weights: where its weights come from, in words.
+        classes: names of the classes; empty where nobody tells.
+    """
+
+    name: str
+    module: nn.Module
+    size: int
+    weights: str
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """How to build a network: ``build(pretrained, classes)``, with what its library says about it."""
+
+    build: Callable[[bool, int | None], nn.Module]
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    classes: tuple[str, ...] = ()
+
+
+def load(name: str, weights: str = "pretrained", size: int | None = None) -> Network:
+    """The network called ``name``.
+
+    Args:
+        name: of torchvision or timm (``timm:NAME`` if both have it), or ``module:factory``, a function without
+            arguments (or a module) that takes images in [0, 1]; for the others the standardisation their library
+            names is put in front. ``+LAYER`` behind it, as in ``resnet18+bin-5``, anti-aliases it.
+        weights: "pretrained", a safetensors file, or "none" for random weights (seed 0). Those of a factory are its own
+            unless a file is named. Nothing falls back to random weights by itself.
+        size: side of the input in pixels; by default what the library says, 224 for a factory.
+
+    Raises:
+        UsageError: no such network, or weights that do not fit.
+        DataError: the pretrained weights cannot be fetched, or the file cannot be read.
+    """
+    plain, _, layer = name.partition("+")
+    if size is not None and size < 8:
+        raise UsageError(f"size must be at least 8 pixels, got {size}")
+    own = ":" in plain and not plain.startswith(("timm:", "torchvision:"))
+    found = _factory(plain, size or _SIZE) if own else _library(plain, weights, size)
+    module, note = found.module, found.weights
+    if weights not in ("pretrained", "none"):
+        tensors = _read(weights)
+        note = f"weights of {Path(weights).name}"
+        if layer and set(tensors) != set(module.state_dict()):
+            # Layers that learn add names of their own: the file is of the anti-aliased network.
+            module, layer = antialias(module, layer), ""
+        _fill(module, tensors, weights)
+    if layer:
+        module, note = antialias(module, layer), f"{note}, anti-aliased without fine-tuning"
+    return replace(found, name=name, module=module.eval(), weights=note)
+
+
+def _library(name: str, weights: str, size: int | None) -> Network:
+    source = _source(name)
+    if weights == "pretrained":
+        try:
+            network = source.build(True, None)
+        except Exception as error:  # each library wraps what its network access raises in classes of its own
+            raise DataError(
+                f"the pretrained weights of {name} are neither on this machine nor could they be fetched "
+                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}); "
+                "name a safetensors file with --weights FILE, or ask for random weights with --weights none"
+            ) from error
+        note = "pretrained weights"
+    else:
+        classes = None
+        if weights != "none":
+            template = source.build(False, None)
+            last, tensors = list(template.state_dict())[-1], _read(weights)
+            classes = tensors[last].shape[0] if last in tensors else None  # the head of a fine-tuned network
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = source.build(False, classes)
+        note = "random weights"
+    module = normalized(network, source.mean, source.std)
+    names = source.classes if weights == "pretrained" else ()
+    return Network(name, module, size or source.size, note, names)
+
+
+def _source(name: str) -> _Source:
+    library, _, plain = name.rpartition(":")
+    from torchvision import models as torchvision_models
+
+    known = torchvision_models.list_models(module=torchvision_models)
+    if library != "timm" and plain in known:
+        recommended: Any = torchvision_models.get_model_weights(plain)
+        best = recommended.DEFAULT
+        preset = best.transforms()
+
+        def build(pretrained: bool, classes: int | None) -> nn.Module:
+            if pretrained:
+                return torchvision_models.get_model(plain, weights=best, progress=False)
+            options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+            if plain in ("googlenet", "inception_v3"):
+                options["init_weights"] = True
+            return torchvision_models.get_model(plain, weights=None, **options)
+
+        return _Source(build, preset.crop_size[0], preset.mean, preset.std, tuple(best.meta["categories"]))
+    timm: Any
+    try:
+        timm = import_module("timm")
+    except ImportError:
+        timm = None
+    if timm is not None and library != "torchvision" and timm.is_model(plain):
+        config = timm.get_pretrained_cfg(plain)
+        shape = config.input_size if config is not None else (3, _SIZE, _SIZE)
+        mean, std = (config.mean, config.std) if config is not None else (_MEAN, _STD)
+
+        def build_timm(pretrained: bool, classes: int | None) -> nn.Module:
+            options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+            return timm.create_model(plain, pretrained=pretrained, **options)
+
+        return _Source(build_timm, shape[1], mean, std)
+    names = [*known, *(timm.list_models() if timm is not None else ())]
+    near = get_close_matches(plain, names, n=3)
+    raise UsageError(
+        f"no network {name!r} in torchvision ({len(known)} classifiers)"
+        + (f" or timm ({len(names) - len(known)})" if timm is not None else "; timm is not installed")
+        + (f"; did you mean {' or '.join(near)}?" if near else "; give a name of theirs")
+        + " Your own: MODULE:FACTORY, such as mynets:build"
+    )
+
+
+def _factory(name: str, size: int) -> Network:
+    """What ``module:factory`` makes; the module may lie in the working directory."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory = getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise UsageError(f"cannot import {module!r} of {name!r} from here or from the environment: {error}") from error
+    except AttributeError as error:
+        raise UsageError(f"the module {module!r} has no {attribute!r}: {error}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    network = factory if isinstance(factory, nn.Module) else factory()
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"{name} must give a torch.nn.Module, got {type(network).__name__}")
+    return Network(name, network, size, "weights of the factory")
+
+
+def _read(path: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"weights must be 'pretrained', 'none' or a safetensors file; there is no file {path!r}"
+        ) from error
+    except Exception as error:  # the reader's own class of errors is not public
+        raise DataError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise UsageError(f"the weights of {path} are of another network: {' '.join(lines[1:3]).strip()}") from error
+
+
+def try_out(network: Network, device: torch.device) -> None:
+    """Run one image through ``network``, before any work that could be lost.
+
+    Raises:
+        UsageError: it does not take images of its size, or returns something else than logits (N, classes).
+    """
+    side = f"(2, 3, {network.size}, {network.size})"
+    try:
+        with torch.no_grad(), evaluating(network.module.to(device)) as module:
+            logits = module(torch.full((2, 3, network.size, network.size), 0.5, device=device))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"{network.name} does not take images {side}: {reason}. Name its input size with --size N"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"{network.name} must return logits (2, classes) for images {side}, got {got}")
+    if not logits.isfinite().all():
+        raise UsageError(f"{network.name} returns logits that are not finite for a grey image; are its weights loaded?")

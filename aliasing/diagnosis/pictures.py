@@ -1,0 +1,102 @@
+"""Any folder of pictures, as squares that leave room for crop shifts."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..datasets.decoding import pixels, square
+from ..errors import DataError, UsageError
+
+__all__ = ["Pictures", "find", "margin_of", "read"]
+
+_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+class Pictures(NamedTuple):
+    """Pictures of one size.
+
+    Attributes:
+        images: (N, 3, size + 2 margin, size + 2 margin), uint8.
+        names: paths relative to the folder.
+        skipped: what could not be read, and why.
+        margin: pixels on each side beyond the network's input: how far crop shifts reach.
+    """
+
+    images: Tensor
+    names: list[str]
+    skipped: dict[str, str]
+    margin: int
+
+
+def margin_of(size: int) -> int:
+    """A fourteenth of the input's side: 16 pixels around 224, so that the window is taken from 256."""
+    return max(1, round(size / 14))
+
+
+def find(folder: str | Path) -> list[Path]:
+    """Every picture below ``folder``, sorted by path.
+
+    Raises:
+        UsageError: there is no such folder.
+        DataError: it holds no picture.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"--images must be a folder of pictures, and {str(folder)!r} is none")
+    paths = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    found = sorted(path for path in paths if path.suffix.lower() in _ENDINGS and not path.name.startswith("."))
+    if not found:
+        raise DataError(
+            f"no picture in {folder} or its subfolders; files ending in {', '.join(sorted(_ENDINGS))} count"
+        )
+    return found
+
+
+def read(folder: str | Path, size: int, count: int | None = None) -> Pictures:
+    """Up to ``count`` pictures of ``folder``: short side resized to ``size`` plus twice the margin, middle square kept.
+
+    Which ones is a fixed random choice. Orientation notes of cameras are obeyed, greyscale and CMYK become RGB. Files
+    that cannot be read are listed, and the next ones take their place.
+
+    Raises:
+        DataError: none of the files can be read.
+    """
+    if count is not None and count < 1:
+        raise UsageError(f"count must be at least 1, got {count}")
+    paths, margin = find(folder), margin_of(size)
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
+    images, names, skipped = [], [], {}
+    for path, image in _decoded([paths[i] for i in order], size + 2 * margin):
+        name = str(path.relative_to(folder))
+        if isinstance(image, Tensor):
+            images.append(image)
+            names.append(name)
+        else:
+            skipped[name] = image
+        if len(images) == count:
+            break
+    if not images:
+        name, reason = next(iter(skipped.items()))
+        raise DataError(f"none of the {len(skipped)} pictures in {folder} can be read; {name}: {reason}")
+    return Pictures(torch.stack(images), names, skipped, margin)
+
+
+def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str]]:
+    """Each path with its pixels (3, side, side), or with the reason why there are none."""
+    resize = square(side)
+    for path in paths:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd metadata is no reason to stop
+                with Image.open(path) as image:
+                    upright = ImageOps.exif_transpose(image)
+                    yield path, pixels(resize(upright.convert("RGB")))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            # Pillow raises SyntaxError for some broken PNG files.
+            yield path, str(error).replace(str(path), path.name) or type(error).__name__
