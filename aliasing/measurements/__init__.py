@@ -3,7 +3,20 @@
 Importing this package fills ``evaluation.MEASUREMENTS``.
 """
 
-from . import bias, cost, few_shot, generalisation, layerwise, one_pixel, robustness, sampling, segmentation, shifts
+from . import (
+    bias,
+    cost,
+    few_shot,
+    generalisation,
+    layerwise,
+    one_pixel,
+    polyphase,
+    robustness,
+    sampling,
+    segmentation,
+    shifts,
+    stability,
+)
 
 __all__ = [
     "bias",
@@ -12,8 +25,10 @@ __all__ = [
     "generalisation",
     "layerwise",
     "one_pixel",
+    "polyphase",
     "robustness",
     "sampling",
     "segmentation",
     "shifts",
+    "stability",
 ]

@@ -1,0 +1,104 @@
+"""What the TIPS paper asks of polyphase layers: their weights, their undo loss, the surface of consistency."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..evaluation import Subject, measurement
+from ..layers import TIPS, tips_inputs
+from ..metrics import fidelity, predict, roll_predictions, shift_images
+from ..metrics.inference import batches, evaluating
+from ..metrics.realignment import realigned_errors
+
+
+@measurement
+def circular_fidelity(subject: Subject, count: int) -> dict[str, Any]:
+    """Accuracy, consistency of two drawn circular shifts and the three fidelities, also where no stitching works."""
+    test = subject.split("test", count)
+    drawn = fidelity(subject.network, test.images, test.labels, "circular")
+    return {
+        "accuracy": drawn.accuracy,
+        "circular_consistency_drawn": drawn.consistency,
+        "circular_fidelity_product": drawn.product,
+        "circular_fidelity_joint": drawn.joint,
+        "circular_fidelity_agreement3": drawn.agreement3,
+    }
+
+
+@measurement
+def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
+    """Share of ``count`` test images that keep the class of the unshifted image, for all shifts of -M..M per axis."""
+    images = subject.split("test", count).images
+    plain = predict(subject.network, images).argmax(1).cpu()
+    classes = roll_predictions(subject.network, images, max_shift=max_shift).classes.long()
+    circular = (classes == plain[:, None, None]).double().mean(0)
+    standard = torch.zeros_like(circular)
+    reach = range(-max_shift, max_shift + 1)
+    for i, down in enumerate(reach):
+        for j, right in enumerate(reach):
+            moved = shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
+            standard[i, j] = (predict(subject.network, moved).argmax(1).cpu() == plain).double().mean()
+    return {"surface_circular": circular, "surface_standard": standard}
+
+
+@measurement
+def depth_error(subject: Subject, count: int) -> dict[str, Any]:
+    """Error of each downsampling under one-pixel rolls after realignment, and change of the pooled features."""
+    errors = realigned_errors(subject.network, subject.split("test", count).images)
+    return {"depth_error": errors.maps, "pooled_change": errors.pooled}
+
+
+@measurement
+def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
+    """Mixing weights of each TIPS layer on ``count`` test images: mean largest weight and mean l2 norm."""
+    with torch.no_grad():
+        taus = [layer.tau(x) for layer, x in _inputs(subject, count)]
+    return {
+        "tau_largest": [tau.amax(2).mean() for tau in taus],
+        "tau_norm": [tau.norm(dim=2).mean() for tau in taus],
+    }
+
+
+@measurement
+def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]:
+    """The undo loss of each TIPS layer split into its floor and what psi adds, in units of the input's energy.
+
+    Over all circular shifts of up to a quarter of the map the loss is exactly the sum of two terms:
+    ``E|psi - X^t|^2 = E|X^t - mean(X^t)|^2 + |psi - mean(X^t)|^2``. No psi can get below the first. ``pictured``
+    channels of the first layer and the first image are returned as pictures, those of largest contrast.
+    """
+    values: dict[str, Any] = {"undo_floor": [], "undo_excess": [], "undo_pictures": []}
+    for level, (layer, x) in enumerate(_inputs(subject, count)):
+        mean, psi = _mean_over_shifts(x), _psi(layer, x)
+        energy = x.square().mean()
+        values["undo_floor"].append((energy - mean.square().mean()) / energy)
+        values["undo_excess"].append((psi - mean).square().mean() / energy)
+        if level == 0 and pictured:
+            chosen = x[0].flatten(1).std(1).argsort(descending=True)[:pictured]
+            moved = x.roll((5, 3), (2, 3))
+            values["undo_pictures"] = torch.stack([maps[0, chosen] for maps in (x, moved, psi, mean)], 1).round(
+                decimals=4
+            )
+    return values
+
+
+def _inputs(subject: Subject, count: int) -> list[tuple[TIPS, Tensor]]:
+    """Each TIPS layer with its completed input for the first ``count`` test images."""
+    (batch,) = batches(subject.network, subject.split("test", count).images, count)
+    with evaluating(subject.network), torch.no_grad(), tips_inputs(subject.network) as inputs:
+        subject.network(batch)
+    return [(layer, x.detach().clone()) for layer, x in inputs]
+
+
+@torch.no_grad()
+def _psi(layer: TIPS, x: Tensor) -> Tensor:
+    return layer.tau.psi(x, layer.tau.filter.weight)
+
+
+def _mean_over_shifts(x: Tensor) -> Tensor:
+    """Mean of ``x`` (N, C, H, W) over all circular shifts of at most a quarter of the side, axis by axis."""
+    for axis in (2, 3):
+        reach = x.shape[axis] // 4
+        x = torch.stack([x.roll(step, axis) for step in range(-reach, reach + 1)]).mean(0)
+    return x

@@ -1,0 +1,119 @@
+"""Saha & Gokhale 2024/25: maximum-sampling bias, and TIPS, a learned mixture of polyphase components.
+
+The networks are those of the other chapters, so the maximum of each max pooling stays in front of every layer. The
+paper's body was not available to us: what is tested are the claims of its abstract, its figures and table in the
+authors' repository, and its code.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from ..evaluation import Measurement
+from ..records import Run
+from ..runner import Job
+from .bases import BASES, Base
+from .saha2024_findings import FINDINGS
+from .study import Study
+
+__all__ = ["ALPHA", "METHODS", "STUDY"]
+
+ALPHA = 0.35  # weight of the undo loss in the authors' code
+
+# What the chapter calls a method: options of the network, and whether TIPS's auxiliary losses are on. "average" has no
+# maximum in front of its two-tap filter; the others have, as everywhere in this book.
+METHODS: dict[str, tuple[dict[str, Any], bool]] = {
+    "subsample": ({"downsample": "subsample"}, False),
+    "tips": ({"downsample": "tips"}, False),
+    "tips + losses": ({"downsample": "tips"}, True),
+    "tips as published": ({"downsample": {"name": "tips", "faithful": True}}, True),
+    "aps": ({"downsample": "aps"}, False),
+    "lps": ({"downsample": "lps"}, False),
+    "bin-5": ({"downsample": "bin-5"}, False),
+    "average": ({"downsample": "rect-2", "pool": "none"}, False),
+    "tri-3": ({"downsample": "tri-3"}, False),
+    "max": ({"downsample": "max"}, False),
+}
+ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses")  # those that are attacked and corrupted
+SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
+SEGMENTED = ("subsample", "bin-5", "aps", "tips")
+
+# Images of each measurement; reach of the surface in pixels; steps of the attack; pixels whose cost is measured.
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {"bias": 16, "surface": 8, "reach": 2, "attack": 8, "steps": 2, "severities": (3,), "pixels": 16},
+    "laptop": {"bias": 256, "surface": 64, "attack": 100, "steps": 10, "severities": (1, 3, 5)},
+    "desktop": {"bias": 512, "surface": 200, "attack": 500, "steps": 20},
+    "gpu": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40},
+    "cluster": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40, "pixels": 224},
+}
+_USUAL = {"reach": 8, "severities": (1, 2, 3, 4, 5), "pixels": 32}
+_UNET = {"name": "unet-small", "num_classes": 6, "padding_mode": "circular"}
+_CAMVID = {"name": "unet-small", "num_classes": 11, "padding_mode": "circular"}
+_SHAPES = {"name": "shapes", "seed": 1}
+# Data, network, changes to the recipe, and images of the measurement.
+SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]] = {
+    "smoke": (_SHAPES | {"count": 64}, _UNET | {"width": 4}, {"epochs": 1, "batch_size": 32}, 16),
+    "laptop": (_SHAPES | {"count": 1000}, _UNET | {"width": 8}, {"epochs": 6, "batch_size": 16, "lr": 0.1}, 200),
+    "desktop": (_SHAPES | {"count": 8000}, _UNET, {"epochs": 8, "batch_size": 32, "lr": 0.1}, 1000),
+    "gpu": ({"name": "camvid"}, _CAMVID | {"width": 32}, {"epochs": 60, "batch_size": 16, "ignore": 11}, 233),
+    "cluster": ({"name": "camvid"}, _CAMVID | {"width": 64}, {"epochs": 200, "batch_size": 16, "ignore": 11}, 233),
+}
+
+
+def plan(profile: str) -> list[Job]:
+    """All runs of ``profile``, a whole seed before the next; classification first."""
+    base = BASES[profile]
+    jobs = []
+    for seed in range(base.seeds):
+        methods = [method for method in METHODS if profile != "smoke" or method != "tri-3"]
+        jobs += [_classifier(profile, base, method, seed) for method in methods]
+        jobs += [_segmenter(profile, base, layer, seed) for layer in SEGMENTED]
+    return jobs
+
+
+def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
+    options, losses = METHODS[method]
+    recipe = replace(base.recipe, tips=ALPHA) if losses else base.recipe
+    size, circular = _USUAL | SIZES[profile], base.vgg.get("padding_mode") == "circular"
+    wanted = [
+        Measurement("circular_fidelity", {"count": base.count}),
+        Measurement("shift_consistency", {"count": base.count, "max_shift": 8}),
+        Measurement("sampling_bias", {"count": size["bias"]}),
+        Measurement("depth_error", {"count": size["bias"]}),
+    ]
+    if seed == 0 or method in ("subsample", "tips"):  # the others are only drawn, and no seed changes them
+        wanted.append(Measurement("cost", {"size": size["pixels"]}))
+    if method in SURFACES:
+        wanted.append(Measurement("consistency_surface", {"count": size["surface"], "max_shift": size["reach"]}))
+    if circular and method != "tips as published":  # whose layers do not stitch: all rolls would take hours
+        wanted.append(Measurement("circular_rolls", {"count": base.count}))
+    if method.startswith("tips"):
+        pictured = 3 if seed == 0 else 0
+        wanted += [
+            Measurement("tips_weights", {"count": size["bias"]}),
+            Measurement("undo_loss", {"count": size["surface"], "pictured": pictured}),
+        ]
+    if method in ROBUST:
+        wanted += [
+            Measurement("attacks", {"count": size["attack"], "steps": size["steps"]}),
+            Measurement("corruptions", {"count": size["attack"], "severities": size["severities"]}),
+        ]
+    run = Run(base.dataset, base.vgg | options, recipe, seed)
+    return Job(run, tuple(wanted), {"task": "classes", "method": method})
+
+
+def _segmenter(profile: str, base: Base, layer: str, seed: int) -> Job:
+    data, network, changes, count = SEGMENTATION[profile]
+    wanted = [Measurement("masks", {"count": count, "max_shift": 8})]
+    if seed == 0:
+        wanted.append(Measurement("mask_pictures", {"count": 2, "down": 3, "right": 5}))
+    run = Run(data, network | {"downsample": layer}, replace(base.recipe, target="masks", **changes), seed)
+    return Job(run, tuple(wanted), {"task": "masks", "method": layer})
+
+
+STUDY = Study(
+    "saha2024",
+    "Do not take the maximum",
+    "Saha and Gokhale, Improving Shift Invariance in CNNs with Translation Invariant Polyphase Sampling, WACV 2025",
+    plan,
+    FINDINGS,
+)

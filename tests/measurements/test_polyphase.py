@@ -1,0 +1,66 @@
+"""What is measured on TIPS layers and on surfaces, against slow versions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aliasing.evaluation import Measurement, Subject
+from aliasing.records import Run
+from aliasing.runner import build
+from aliasing.training import Recipe
+
+
+def _subject(layer):
+    network = {"name": "vgg-small", "num_classes": 10, "width": 4, "padding_mode": "circular", "downsample": layer}
+    run = Run({"name": "shapes", "seed": 1, "count": 32}, network, Recipe(), 0)
+    return Subject(run, build(run).eval(), torch.device("cpu"))
+
+
+def test_weights_of_an_untrained_layer_are_almost_uniform():
+    values = Measurement("tips_weights", {"count": 8}).measure(_subject("tips"))
+    assert [float(v) for v in values["tau_largest"]] == pytest.approx([0.25] * 4, abs=0.03)
+    assert all(0.5 <= float(v) < 0.53 for v in values["tau_norm"])
+
+
+def test_the_undo_loss_is_the_mean_over_all_shifts():
+    subject = _subject({"name": "tips", "faithful": True})
+    values = Measurement("undo_loss", {"count": 4, "pictured": 2}).measure(subject)
+    seen = {}
+    layer = next(m for m in subject.network.modules() if type(m).__name__ == "TIPS")
+    layer.tau.register_forward_pre_hook(lambda _, args: seen.update(x=args[0]))
+    with torch.no_grad():
+        subject.network(subject.split("test", 4).images.float() / 255)
+        x = seen["x"]
+        psi = layer.tau.psi(x, layer.tau.filter.weight)
+        reach = x.shape[2] // 4
+        steps = range(-reach, reach + 1)
+        losses = [(psi - x.roll((i, j), (2, 3))).square().mean() for i in steps for j in steps]
+    slow = torch.stack(losses).mean() / x.square().mean()
+    assert float(values["undo_floor"][0] + values["undo_excess"][0]) == pytest.approx(float(slow), rel=1e-4)
+    assert len(values["undo_floor"]) == 4 and 0 < float(values["undo_floor"][0]) < 1
+    assert values["undo_pictures"].shape == (2, 4, *x.shape[2:])
+    assert (values["undo_pictures"][:, 0].roll((5, 3), (1, 2)) == values["undo_pictures"][:, 1]).all()
+
+
+def test_the_surface_is_one_without_a_shift_and_everywhere_for_aps():
+    values = Measurement("consistency_surface", {"count": 12, "max_shift": 2}).measure(_subject("aps"))
+    assert values["surface_circular"].shape == values["surface_standard"].shape == (5, 5)
+    assert values["surface_standard"][2, 2] == 1 and (values["surface_circular"] == 1).all()
+    assert values["surface_standard"].min() < 1
+
+
+def test_drawn_consistency_is_exact_for_aps():
+    values = Measurement("circular_fidelity", {"count": 16}).measure(_subject("aps"))
+    assert values["circular_consistency_drawn"].value == 1
+    assert values["circular_fidelity_joint"].value == pytest.approx(values["accuracy"].value)
+
+
+def test_masks_that_move_with_the_picture():
+    subject = _subject("aps")
+    network = {"name": "unet-small", "num_classes": 6, "width": 4, "padding_mode": "circular", "downsample": "aps"}
+    run = replace(subject.run, network=network, recipe=replace(subject.run.recipe, target="masks"))
+    wanted = Measurement("mask_pictures", {"count": 2, "down": 3, "right": 5})
+    values = wanted.measure(Subject(run, build(run).eval(), torch.device("cpu")))
+    assert values["pictures"].shape == (2, 3, 32, 32) and values["true_masks"].shape == (2, 32, 32)
+    assert (values["masks"] == values["masks_moved_back"]).float().mean() > 0.999
