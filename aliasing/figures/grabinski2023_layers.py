@@ -89,8 +89,8 @@ def pipeline() -> Captioned:
         "the spectrum with the root of a Hamming window, of which the kept part is shown: 1 in the middle, 0.73 at the "
         "edges, 0.54 in the corners. The spectrum is the logarithm of the magnitude, frequency 0 in the middle. The "
         "transforms are only drawn; the package's layers are the equivalent matrices. Picture: shapes, test.",
-        "Six panels: a striped shape, its spectrum, the central quarter of it, the halved shape, stripes turned to checks, a "
-        "soft hump of weights, and the halved shape with a darker border.",
+        "Six panels: a striped shape, its spectrum, the central quarter of it, the halved shape with checks instead, "
+        "a soft hump of weights, and the halved shape with a darker border.",
         vector=False,
     )
 
