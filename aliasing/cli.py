@@ -126,6 +126,8 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.repeats < 1:
+        raise UsageError(f"repeats must be 1 or more, got {arguments.repeats}")
     reports = {}
     for name in [arguments.what] if arguments.what else _BENCHES:
         bench = import_module(f".benchmarks.{name}", __package__)

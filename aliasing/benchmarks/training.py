@@ -20,7 +20,7 @@ from ..datasets import ImageSet
 from ..training import Recipe, _learning_rate, train
 from .layers import report, surroundings
 
-__all__ = ["plain_loop", "report", "run", "table"]
+__all__ = ["plain_loop", "report", "run", "table", "wait"]
 
 # Network, number of images, side in pixels, batch size.
 CASES = (("vgg-small", 4096, 32, 128), ("resnet-small", 2048, 32, 128))
@@ -91,10 +91,10 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
             first, second = deepcopy(network), deepcopy(network)
             middle_of = [time.perf_counter()]
             train(first, data, recipe, 0, device)
-            _wait(device)
+            wait(device)
             middle_of.append(time.perf_counter())
             plain_loop(second, data, recipe, order, device, workers)
-            _wait(device)
+            wait(device)
             middle_of.append(time.perf_counter())
             if turn > 0:  # the first one warms up
                 ours.append(middle_of[1] - middle_of[0])
@@ -135,6 +135,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_index("network").round({column: 2 for column in frame.columns if column.startswith("ratio")})
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()

@@ -1,6 +1,7 @@
 """Anybody's network by name: from torchvision, from timm, or from a function of one's own."""
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -168,7 +169,7 @@ def _factory(name: str, size: int) -> Network:
         raise UsageError(f"the module {module!r} has no {attribute!r}: {error}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    network = factory if isinstance(factory, nn.Module) else factory()
+    network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     if not isinstance(network, nn.Module):
         raise UsageError(f"{name} must give a torch.nn.Module, got {type(network).__name__}")
     return Network(name, network, size, "weights of the factory")
@@ -186,8 +187,11 @@ def _read(path: str) -> dict[str, Tensor]:
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
+    state = OrderedDict(tensors)
+    # Some networks ask for the version of their format, which these files cannot hold.
+    state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     try:
-        module.load_state_dict(tensors)
+        module.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise UsageError(f"the weights of {path} are of another network: {' '.join(lines[1:3]).strip()}") from error

@@ -1,0 +1,326 @@
+"""Diagnosing: any folder, any network, clear messages, known answers, a report that stands alone."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models as torchvision_models
+
+import aliasing
+from aliasing.cli import main
+from aliasing.diagnosis import load, pictures
+from aliasing.errors import DataError, UsageError
+
+SIZE, MARGIN = 28, 2
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def tiny():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+
+def rigid():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+
+def maps():
+    return nn.Conv2d(3, 5, 1)
+
+fixed = tiny()
+number = 7
+"""
+
+
+class Corner(nn.Module):
+    """Reads one pixel: whether the top left one is bright."""
+
+    def forward(self, x):
+        bright = x[:, 0, 0, 0]
+        return torch.stack([bright, 1 - bright], 1)
+
+
+class MeanColour(nn.Module):
+    """The colour of the whole window; a uniform picture gets one answer under every crop shift."""
+
+    def forward(self, x):
+        return 10 * x.mean((2, 3))
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    (tmp_path / "own_nets.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Noise of all kinds of files, in nested folders, one of them broken and one cut short."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(height=60, width=45):
+        pixels = torch.randint(256, (height // 5, width // 5, 3), dtype=torch.uint8, generator=generator)
+        return Image.fromarray(pixels.numpy()).resize((width, height))
+
+    (folder / "a/b").mkdir(parents=True)
+    noise().save(folder / "plain.jpg")
+    noise().convert("L").save(folder / "a/grey.png")
+    noise().convert("CMYK").save(folder / "a/b/cmyk.jpg")
+    noise().convert("RGBA").save(folder / "a/b/alpha.png")
+    noise(16, 20).convert("P").save(folder / "small.gif")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    noise().save(folder / "cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:200])
+    (folder / "notes.txt").write_text("not asked for")
+    return folder
+
+
+def colours(folder, count=4):
+    for index in range(count):
+        Image.new("RGB", (32, 32), tuple(200 if axis == index % 3 else 40 for axis in range(3))).save(
+            folder / f"{index}.png"
+        )
+    return folder
+
+
+def test_every_kind_of_file_is_read_and_broken_ones_are_listed(photos):
+    found = pictures.read(photos, SIZE)
+    assert found.images.shape == (5, 3, SIZE + 2 * MARGIN, SIZE + 2 * MARGIN)
+    assert found.margin == MARGIN
+    assert set(found.skipped) == {"broken.jpg", "cut.png"}
+    assert all(found.skipped.values())
+    grey = found.images[found.names.index("a/grey.png")]
+    assert torch.equal(grey[0], grey[1]) and torch.equal(grey[0], grey[2])
+
+
+def test_broken_pictures_are_replaced_by_the_next(photos):
+    assert len(pictures.read(photos, SIZE, count=5).names) == 5
+    assert len(pictures.read(photos, SIZE, count=2).names) == 2
+
+
+def test_orientation_notes_are_obeyed(tmp_path):
+    half = Image.new("RGB", (40, 40))
+    half.paste((255, 255, 255), (0, 0, 40, 20))  # stored: upper half white
+    exif = half.getexif()
+    exif[0x0112] = 6  # to be shown turned clockwise: right half white
+    half.save(tmp_path / "turned.png", exif=exif)
+    image = pictures.read(tmp_path, SIZE).images[0].float()
+    assert image[..., -8:].mean() > 250
+    assert image[..., :8].mean() < 5
+
+
+def test_no_folder_an_empty_folder_and_nothing_readable(tmp_path):
+    with pytest.raises(UsageError, match="must be a folder"):
+        aliasing.diagnose(Corner(), tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no picture in"):
+        aliasing.diagnose(Corner(), tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of the 1 pictures .* broken\.jpg"):
+        aliasing.diagnose(Corner(), tmp_path)
+
+
+def test_an_invariant_network_never_changes(tmp_path):
+    found = aliasing.diagnose(MeanColour(), colours(tmp_path), size=SIZE, device="cpu").portraits[0]
+    assert found.top1_change.value == 0
+    assert found.mean_absolute_change.value < 1e-5  # of rounding
+    assert found.crop.value == found.standard.value == 1
+    assert [curve.changes for curve in found.curves] == [0] * 4
+    assert found.top1_change.high > 0  # four pictures prove little
+    assert found.sites == []
+    assert isinstance(found.conversion, str)
+
+
+def test_a_network_that_reads_one_pixel_changes_at_every_stripe(tmp_path):
+    stripes = torch.zeros(32, 32, 3, dtype=torch.uint8)
+    stripes[:, ::2] = 255  # the file has the size that is asked for, so nothing is resized
+    Image.fromarray(stripes.numpy()).save(tmp_path / "stripes.png")
+    found = aliasing.diagnose(Corner(), tmp_path, size=SIZE, device="cpu").portraits[0]
+    (curve,) = found.curves
+    assert curve.positions == [-2, -1, 0, 1, 2]
+    assert curve.answers in ([0, 1, 0, 1, 0], [1, 0, 1, 0, 1])
+    assert curve.changes == 4
+    # The window at position p shows column 2 - p in its corner: even columns are bright.
+    assert curve.answers[2] == 0
+    assert torch.equal(curve.before[:, :, :-1], curve.after[:, :, 1:])
+
+
+def test_two_networks_side_by_side_json_and_report(photos, factories, capsys):
+    arguments = ["diagnose", "own_nets:tiny", "--compare", "own_nets:tiny+bin-5", "--images", str(photos)]
+    assert main([*arguments, "--size", str(SIZE), "--device", "cpu", "--json", "--report", "out/report.html"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    first, second = found["networks"]
+    assert (first["network"], second["network"]) == ("own_nets:tiny", "own_nets:tiny+bin-5")
+    assert first["pictures"] == 5
+    assert [site["name"] for site in first["sites"]] == ["0", "2"]
+    assert len(first["conversion"]["replaced"]) == 2
+    assert set(found["skipped"]) == {"broken.jpg", "cut.png"}
+    assert "skipped broken.jpg" in err
+    for network in (first, second):
+        for measure in ("top1_change", "mean_absolute_change", "crop", "standard"):
+            assert network[measure]["low"] <= network[measure]["value"] <= network[measure]["high"]
+    check_page("out/report.html", pictures=2 * 2 * 5, curves=2 * 5)
+
+
+class Page(HTMLParser):
+    """What a page refers to, and what its pictures say to those who do not see them."""
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.drawings, self.references, self.tags = [], [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.add(tag)
+        self.references += [values[name] for name in ("src", "href", "srcset", "data", "action") if name in values]
+        if tag == "img":
+            self.images.append(values)
+        if tag == "svg":
+            self.drawings.append(values)
+
+
+def check_page(path, pictures, curves):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    page = Page()
+    page.feed(text)
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert len(page.images) == pictures
+    assert len(page.drawings) == curves
+    assert all(image["alt"].strip() for image in page.images)
+    assert all(drawing["aria-label"].strip() for drawing in page.drawings)
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    assert "broken.jpg" in text
+
+
+def test_names_in_the_report_are_escaped(tmp_path):
+    colours(tmp_path, 1)
+    (tmp_path / "0.png").rename(tmp_path / "<b>&.png")
+    page = aliasing.diagnose({"<i>": MeanColour()}, tmp_path, size=SIZE, device="cpu").html()
+    assert "<b>&.png" not in page
+    assert "&lt;b&gt;&amp;.png" in page
+    assert "<i>" not in page
+
+
+def test_the_table_compares_with_the_first(photos):
+    networks = {"mean": MeanColour(), "corner": Corner()}
+    table = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").table()
+    assert list(table.columns) == ["mean", "corner"]
+    assert table.loc["changes minus those of the first", "mean"] == ""
+    assert "% (" in table.loc["changes minus those of the first", "corner"]
+
+
+def test_batch_size_and_company_do_not_change_the_values(photos, factories):
+    alone = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, batch_size=3, device="cpu").portraits[0]
+    both = aliasing.diagnose([Corner(), "own_nets:tiny"], photos, size=SIZE, device="cpu").portraits[1]
+    assert torch.equal(alone.changes, both.changes)
+    assert alone.crop == both.crop
+    assert alone.mean_absolute_change.value == pytest.approx(both.mean_absolute_change.value, abs=1e-6)
+    assert [curve.name for curve in alone.curves] == [curve.name for curve in both.curves]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("resnet19", [], "did you mean resnet1"),
+        ("nowhere_at_all:build", [], "cannot import 'nowhere_at_all'"),
+        ("own_nets:missing", [], "has no 'missing'"),
+        ("own_nets:number", [], "must give a torch.nn.Module"),
+        ("own_nets:rigid", ["--size", "28"], "does not take images (2, 3, 28, 28)"),
+        ("own_nets:rigid", ["--size", "28"], "Name its input size with --size"),
+        ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
+        ("own_nets:tiny", ["--size", "4"], "at least 8"),
+        ("own_nets:tiny", ["--count", "0"], "count must be"),
+        ("own_nets:tiny+bin-9", [], "Did you mean 'bin-"),
+        ("own_nets:tiny", ["--compare", "own_nets:tiny"], "different names"),
+        ("own_nets:tiny", ["--weights", "none", "--weights", "none"], "once per network"),
+        ("own_nets:tiny", ["--weights", "gone.safetensors"], "no file 'gone.safetensors'"),
+        ("own_nets:tiny", ["--device", "tpu"], "choose from auto, cpu"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_what_is_valid(model, options, message, photos, factories, capsys):
+    assert main(["diagnose", model, "--images", str(photos), "--device", "cpu", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_network_of_the_wrong_size_stops_before_any_work(photos, factories, tmp_path):
+    with pytest.raises(UsageError, match="own_nets:rigid does not take"):
+        aliasing.diagnose(["own_nets:tiny", "own_nets:rigid"], photos, size=SIZE, report=tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    assert aliasing.diagnose("own_nets:rigid", photos, size=32, device="cpu").portraits[0].size == 32
+
+
+class Fails(MeanColour):
+    """Works on the first image it is tried with, and never again: as when memory runs out."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 1:
+            raise RuntimeError("out of memory")
+        return super().forward(x)
+
+
+def test_a_network_that_fails_later_loses_nothing_of_the_others(photos, tmp_path):
+    networks = {"good": MeanColour(), "bad": Fails(), "fine": Corner()}
+    found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu", report=tmp_path / "report.html")
+    assert [portrait.network for portrait in found.portraits] == ["good", "fine"]
+    assert found.failed == {"bad": "out of memory"}
+    assert "out of memory" in (tmp_path / "report.html").read_text()
+    with pytest.raises(DataError, match="out of memory"):
+        aliasing.diagnose(Fails(), photos, size=SIZE, device="cpu")
+
+
+def test_modules_get_their_mode_back(tmp_path):
+    network = nn.Sequential(nn.Dropout(), MeanColour()).train()
+    found = aliasing.diagnose(network, colours(tmp_path), size=SIZE, device="cpu")
+    assert network.training and network[0].training
+    assert found.portraits[0].top1_change.value == 0
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_no_silent_random_ones(monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(DataError, match="--weights none") as raised:
+        load("squeezenet1_1")
+    assert "no route to host" in str(raised.value)
+
+
+def test_torchvision_and_timm_say_size_and_standardisation():
+    ours = load("squeezenet1_1", weights="none")
+    assert (ours.size, ours.weights) == (224, "random weights")
+    assert not ours.classes  # names mean nothing for random weights
+    torch.testing.assert_close(ours.module.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    pytest.importorskip("timm")
+    theirs = load("timm:test_vit", weights="none")
+    assert (theirs.size, theirs.module.mean.flatten().tolist()) == (160, [0.5, 0.5, 0.5])
+
+
+def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
+    tuned = torchvision_models.squeezenet1_1(num_classes=7)
+    save_file(tuned.state_dict(), tmp_path / "tuned.safetensors")
+    found = load("squeezenet1_1+tri-3", weights=str(tmp_path / "tuned.safetensors"), size=64)
+    assert found.module(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+    assert "tuned.safetensors" in found.weights
+    torch.testing.assert_close(found.module.state_dict()["classifier.1.weight"], tuned.classifier[1].weight.detach())
+    with pytest.raises(UsageError, match="of another network"):
+        load("mnasnet0_5", weights=str(tmp_path / "tuned.safetensors"))
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match="no readable safetensors"):
+        load("squeezenet1_1", weights=str(tmp_path / "torn.safetensors"))
