@@ -186,7 +186,7 @@ def _measurements(sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
         Measurement("kernels"),
     ]
     if seed == 0:
-        wanted.append(Measurement("operations"))
+        wanted.append(Measurement("macs"))
     return tuple(wanted)
 
 
