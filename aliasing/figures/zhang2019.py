@@ -192,7 +192,8 @@ def _against_size(table: pd.DataFrame, column: str, label: str, caption: str, al
             axis.fill_between(range(len(mean)), low, high, color=COLOURS[layer], alpha=0.15)
         axis.set_title(f"trained {'with' if augmented else 'without'} shift augmentation")
         axis.set_xlabel("n (pixels)")
-        axis.legend()
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center")
     axes[0].set_ylabel(label)
     return show(figure, f"{caption} Bands: 95 % intervals over seeds. {describe(table)}.", f"Two panels. {alt}")
 
