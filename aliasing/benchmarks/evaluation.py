@@ -24,7 +24,7 @@ QUICK = (("vgg-small", "tri-3", 2, 16),)
 
 @torch.no_grad()
 def one_at_a_time(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits (N, H, W, classes) under all circular shifts of (N, 3, H, W): shift the batch, run the network, next shift."""
+    """Logits (N, H, W, classes) under all circular shifts of (N, 3, H, W) images, one shift after the other."""
     height, width = images.shape[-2:]
     rows = [
         torch.stack([model(images.roll((down, right), (2, 3))) for right in range(width)], 1) for down in range(height)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..metrics import Estimate
 from .measuring import Curve
 
-__all__ = ["bar", "curve_svg", "picture"]
+__all__ = ["bar", "curve_svg", "picture", "shift"]
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -49,8 +49,8 @@ def curve_svg(curve: Curve, labels: list[str]) -> str:
             for p in (0, 0.5, 1)
         ),
         *(
-            f'<text x="{x(position):.1f}" y="{_HEIGHT - 4}" text-anchor="middle">{position:+d} px</text>'
-            for position in (first, 0, last)
+            f'<text x="{x(position):.1f}" y="{_HEIGHT - 4}" text-anchor="{anchor}">{shift(position)}</text>'
+            for position, anchor in ((first, "start"), (0, "middle"), (last, "end"))
         ),
     ]
     for index in range(len(curve.answers) - 1):
@@ -69,6 +69,11 @@ def curve_svg(curve: Curve, labels: list[str]) -> str:
             f'<polyline class="line c{number}" points="{points}"{dash}><title>{html.escape(label)}</title></polyline>'
         )
     return "".join(parts) + "</svg>"
+
+
+def shift(position: int) -> str:
+    """``+3 px``, and ``0 px`` without a sign."""
+    return f"{position:+d} px" if position else "0 px"
 
 
 def bar(estimate: Estimate | None, largest: float = 1.0) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from .drawing import bar, curve_svg, picture
+from .drawing import bar, curve_svg, picture, shift
 from .measuring import AT_SITES, PAIRS, Curve, Portrait
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ svg { width: 100%; height: auto; } svg text { font-size: 10px; fill: var(--faint
 .grid { stroke: var(--rule); } .change { stroke: var(--ink); stroke-width: 1.5; }
 .line { fill: none; stroke-width: 2; } .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); }
 .c3 { stroke: var(--c3); }
+.key { display: inline-block; width: 1.4em; border-bottom: 3px solid; margin: 0 .5em .25em 0; }
+.key.c0 { color: var(--c0); } .key.c1 { color: var(--c1); } .key.c2 { color: var(--c2); } .key.c3 { color: var(--c3); }
 figcaption, .note { font-size: .85rem; color: var(--faint); overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
 """
 
@@ -108,15 +110,16 @@ def _card(portrait: Portrait, curve: Curve) -> str:
         label = _class(portrait, answer)
         if answer in curve.classes:
             label += f", {100 * float(curve.probabilities[index, curve.classes.index(answer)]):.0f} %"
-        where = f"{curve.positions[index]:+d} px"
+        where = shift(curve.positions[index])
         alt = f"{curve.name}, window at {where}: {label}"
         windows.append(f"<div>{picture(window, alt)}{_text(where)}: {_text(label)}</div>")
     labels = [_class(portrait, index) for index in curve.classes]
+    legend = "".join(f'<br><span class="key c{number}"></span>{_text(label)}' for number, label in enumerate(labels))
     times = "once" if curve.changes == 1 else f"{curve.changes} times"
     return (
         f'<figure><div class="pair">{"".join(windows)}</div>{curve_svg(curve, labels)}'
         f"<figcaption>{_text(curve.name)}: the answer changes {times} in {len(curve.positions) - 1} steps. "
-        f"Lines: {_text('; '.join(labels))}.</figcaption></figure>"
+        f"{legend}</figcaption></figure>"
     )
 
 

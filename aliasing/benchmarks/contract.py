@@ -1,0 +1,162 @@
+"""What every downsampling layer promises, found out by calling it; ours and those of other packages."""
+
+import copy
+import importlib
+import warnings
+from collections.abc import Callable
+from math import ceil
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..layers import CATALOGUE, create
+
+__all__ = ["CHECKS", "examine", "ours", "peers", "table"]
+
+Make = Callable[[int, int], nn.Module]  # (channels, stride) -> layer
+
+_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 16)
+_CHANNELS = 3
+
+
+def _noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def _strides(make: Make) -> str:
+    """Strides at which every pair of sizes gives ``ceil(n / stride)`` and finite values; elsewhere how many do."""
+    good, bad = [], []
+    for stride in (1, 2, 3, 4):
+        try:
+            layer = make(_CHANNELS, stride).eval()
+        except UsageError:  # not defined for this stride, and says so
+            continue
+        right = sum(_fits(layer, stride, height, width) for height in _SIZES for width in _SIZES)
+        if right == len(_SIZES) ** 2:
+            good.append(str(stride))
+        else:
+            bad.append(f"{stride} at {right} of {len(_SIZES) ** 2} sizes")
+    return "; ".join([*([", ".join(good)] if good else []), *bad])
+
+
+def _fits(layer: nn.Module, stride: int, height: int, width: int) -> bool:
+    try:
+        y = layer(_noise(1, _CHANNELS, height, width))
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return y.shape[2:] == (ceil(height / stride), ceil(width / stride)) and bool(y.isfinite().all())
+
+
+def _empty(layer: nn.Module) -> bool:
+    return layer(torch.zeros(0, _CHANNELS, 8, 6)).shape == (0, _CHANNELS, 4, 3)
+
+
+def _dtypes(layer: nn.Module) -> bool:
+    types = (torch.float64, torch.float32, torch.bfloat16)
+    return all(layer.to(dtype)(_noise(1, _CHANNELS, 8, 6, dtype=dtype)).dtype == dtype for dtype in types)
+
+
+def _autocast(layer: nn.Module) -> bool:
+    with torch.autocast("cpu", torch.bfloat16):
+        return all(
+            bool(layer(_noise(1, _CHANNELS, 8, 6, dtype=d)).isfinite().all()) for d in (torch.float32, torch.bfloat16)
+        )
+
+
+def _channels_last(layer: nn.Module) -> bool:
+    x = _noise(2, _CHANNELS, 8, 6).contiguous(memory_format=torch.channels_last)
+    return layer(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def _constants(layer: nn.Module) -> bool:
+    y = layer(torch.ones(1, _CHANNELS, 10, 13))
+    return bool((y - 1).abs().max() < 1e-5)
+
+
+def _gradient(layer: nn.Module) -> bool:
+    x = _noise(1, _CHANNELS, 9, 6).requires_grad_()
+    layer(x).square().sum().backward()
+    return x.grad is not None and bool(x.grad.isfinite().all()) and bool(x.grad.abs().sum() > 0)
+
+
+def _compiles(layer: nn.Module) -> bool:
+    """Full graph; traced, not translated, so that no compiler is needed."""
+    x = _noise(2, _CHANNELS, 8, 6)
+    torch.compiler.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the framework about itself
+        return torch.allclose(torch.compile(layer, fullgraph=True, backend="eager")(x), layer(x), atol=1e-6)
+
+
+def _checkpoints(layer: nn.Module) -> bool:
+    """Nothing in the ``state_dict`` but parameters: checkpoints of the plain network load."""
+    return set(layer.state_dict()) == {name for name, _ in layer.named_parameters()}
+
+
+#: Name of the promise -> whether a layer of stride 2 in evaluation mode keeps it.
+CHECKS: dict[str, Callable[[nn.Module], bool]] = {
+    "N = 0": _empty,
+    "64, 32, 16 bits": _dtypes,
+    "autocast": _autocast,
+    "channels_last kept": _channels_last,
+    "constants stay": _constants,
+    "gradient": _gradient,
+    "full graph": _compiles,
+    "no buffers stored": _checkpoints,
+}
+
+
+def examine(make: Make) -> dict[str, str]:
+    """Each promise, "yes" or "no"; first the strides at which sizes are right."""
+    found = {"right sizes at stride": _strides(make)}
+    torch.manual_seed(0)
+    layer = make(_CHANNELS, 2).eval()
+    for name, check in CHECKS.items():
+        try:
+            kept = check(copy.deepcopy(layer))
+        except Exception:  # other people's layers may raise anything; not to work is an answer
+            kept = False
+        found[name] = "yes" if kept else "no"
+    return found
+
+
+def ours() -> dict[str, Make]:
+    """Our layers by name."""
+    return {name: lambda channels, stride, name=name: create(name, channels, stride) for name in CATALOGUE}  # type: ignore[misc]
+
+
+def peers() -> dict[str, Make | None]:
+    """Layers of other packages; ``None`` where the package is not installed."""
+    found: dict[str, Make | None] = {
+        "torch.nn.MaxPool2d(2)": lambda channels, stride: nn.MaxPool2d(stride, stride),
+        "torch.nn.AvgPool2d(2)": lambda channels, stride: nn.AvgPool2d(stride, stride),
+    }
+    for module, layer in (
+        ("timm.layers", "BlurPool2d"),
+        ("antialiased_cnns", "BlurPool"),
+        ("kornia.filters", "BlurPool2D"),
+    ):
+        for taps in (3, 5):
+            found[f"{module}.{layer}, {taps} taps"] = _peer(module, layer, taps)
+    return found
+
+
+def _peer(module: str, layer: str, taps: int) -> Make | None:
+    try:
+        build = getattr(importlib.import_module(module), layer)
+    except ImportError:
+        return None
+    if module.startswith("kornia"):
+        return lambda channels, stride: build(taps, stride=stride)
+    return lambda channels, stride: build(channels, filt_size=taps, stride=stride)
+
+
+def table(makes: dict[str, Make] | dict[str, Make | None]) -> pd.DataFrame:
+    """One row per layer, one column per promise; "not installed" where there is nothing to call."""
+    columns = ["right sizes at stride", *CHECKS]
+    rows = {
+        name: dict.fromkeys(columns, "not installed") if make is None else examine(make) for name, make in makes.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

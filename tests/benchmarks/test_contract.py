@@ -1,0 +1,46 @@
+"""The table of promises tells layers that keep them from layers that do not."""
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing.benchmarks.contract import CHECKS, examine, ours, peers, table
+
+
+class Breaker(nn.Module):
+    """Breaks every promise: floor sizes from 2 x 2, one dtype, brightens, no gradients, no graph, a buffer."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+        self.register_buffer("taps", torch.ones(1))
+
+    def forward(self, x):
+        if not len(x) or x.dtype != torch.float32:
+            raise ValueError("not for me")
+        if x.sum().item() == 0:
+            return x
+        return nn.functional.avg_pool2d(2 * x.detach() * self.taps, self.stride).contiguous()
+
+
+def test_a_layer_that_breaks_all_is_found_out():
+    found = examine(lambda channels, stride: Breaker(stride))
+    assert found.pop("right sizes at stride") == "1; 2 at 36 of 144 sizes; 3 at 16 of 144 sizes; 4 at 9 of 144 sizes"
+    assert set(found) == set(CHECKS)
+    assert set(found.values()) == {"no"}, found
+
+
+@pytest.mark.parametrize("name", ["bin-5", "asap", "lps", "ddac"])
+def test_ours_keep_them(name):
+    found = examine(ours()[name])
+    assert found.pop("right sizes at stride") == ("2, 3, 4" if name == "asap" else "1, 2, 3, 4")
+    if name == "ddac":  # it contains a batch norm
+        assert found.pop("no buffers stored") == "no"
+    assert set(found.values()) == {"yes"}, found
+
+
+def test_peers_that_are_not_installed_say_so():
+    rows = table({name: make for name, make in peers().items() if make is None or name.startswith("torch")})
+    assert rows.loc["torch.nn.MaxPool2d(2)", "gradient"] == "yes"
+    absent = rows[~rows.index.str.startswith("torch")]
+    assert (absent == "not installed").all(axis=None)
