@@ -175,3 +175,16 @@ def test_randaugment_is_drawn_from_the_seed_and_refuses_masks():
     assert losses[0] == losses[1] != train(plain, toy_data(), RECIPE, seed=3)[-1]["loss"]
     with pytest.raises(UsageError, match="masks"):
         replace(recipe, target="masks")
+
+
+def test_the_adversary_sleeps_and_probing_changes_nothing():
+    """Before it wakes, training is ordinary; the probe looks at the network and leaves it and its randomness alone."""
+    asleep = replace(RECIPE, adversary=0.1, adversary_wake=1.0)
+    networks = [toy_network() for _ in range(4)]
+    recipes = (RECIPE, asleep, replace(asleep, probe=16), replace(RECIPE, adversary=0.1))
+    histories = [train(network, toy_data(), recipe, seed=1) for network, recipe in zip(networks, recipes, strict=True)]
+    assert torch.equal(networks[0][0].weight, networks[1][0].weight)
+    assert torch.equal(networks[0][0].weight, networks[2][0].weight)
+    assert not torch.equal(networks[0][0].weight, networks[3][0].weight)
+    assert "pgd" not in histories[1][-1]
+    assert all(entry["clean"] >= entry["fgsm"] and entry["clean"] >= entry["pgd"] for entry in histories[2])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import datasets, layers
-from ..metrics import frequency_response, leakage
+from ..metrics import frequency_response, leakage, step_overshoot
 from ..plots import COLOURS, MARKERS, Captioned, grid, show
 
 __all__ = ["SHOWN", "defect", "edges", "gallery", "leaks", "pipeline", "responses", "zone_plate"]
@@ -124,12 +124,13 @@ def edges() -> Captioned:
         axis.plot(2 * np.arange(len(row)), row, color=COLOURS[SHOWN[name][0]], marker=".")
         axis.axhline(1, color="#999999", lw=1, ls=":")
         axis.axhline(0, color="#999999", lw=1, ls=":")
-        axis.set_title(f"{name}\novershoot {max(0.0, row.max().item() - 1):.1%}", fontsize=9)
+        axis.set_title(f"{name}\novershoot {step_overshoot(_create(name), border=False)[0]:.1%}", fontsize=9)
     axes[0].set_ylabel("value")
     figure.supxlabel("position (input pixels)")
     return show(
         figure,
-        "A step from 0 to 1 and back, halved; middle row of a 64 x 64 map. A hard cut of the spectrum rings at the "
+        "A step from 0 to 1 and back, halved; middle row of a 64 x 64 map; the overshoot is the largest "
+        "over four positions of the step. A hard cut of the spectrum rings at the "
         "edge (Gibbs), and the paper's window takes little of it away; fading the kept band out removes it.",
         "Five step responses: clean for subsample and tri-3, ripples for flc and asap, almost none for the kept-band "
         "variant.",

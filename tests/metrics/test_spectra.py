@@ -142,3 +142,14 @@ def test_refuses_what_has_no_answer():
         metrics.radial_spectrum(torch.rand(1, 1, 8, 8), bins=0)
     with pytest.raises(UsageError):
         metrics.frequency_response(layers.create("tri-3", 1), size=15)
+
+
+def test_overshoot_without_the_border_ignores_what_padding_does_there():
+    class Bright(torch.nn.Module):
+        def forward(self, x):
+            x = x.clone()
+            x[:, :, 0] += 0.5
+            return x
+
+    assert metrics.step_overshoot(Bright())[0] == pytest.approx(0.5)
+    assert metrics.step_overshoot(Bright(), border=False) == (0, 0)
