@@ -64,9 +64,7 @@ def points(axis: Axes, x: pd.DataFrame, y: pd.DataFrame, names: bool = True) -> 
     """One marker per layer with its error bars and its name."""
     for layer in x.index:
         look: dict[str, Any] = {"color": COLOURS[layer], "marker": MARKERS[layer]}
-        axis.errorbar(
-            x["mean"][layer], y["mean"][layer], y["half"][layer], x["half"][layer], lw=0.8, ms=6, mec="white", **look
-        )
+        axis.errorbar(x["mean"][layer], y["mean"][layer], y["half"][layer], x["half"][layer], lw=0.8, ms=6, **look)
         if names:
             position = (x["mean"][layer], y["mean"][layer])
             axis.annotate(layer, position, xytext=(5, 4), textcoords="offset points", fontsize=7)
@@ -201,17 +199,18 @@ def robustness(table: pd.DataFrame) -> Captioned:
     axes[0].set_ylabel("accuracy under PGD (fraction)")
     error = summary(rows, "corruption_error")
     places = range(len(error))
-    axes[1].barh(places, error["mean"], xerr=error["half"], color=[COLOURS[layer] for layer in error.index])
+    for place, layer in zip(places, error.index, strict=True):
+        mean, half = error.loc[layer]
+        axes[1].errorbar(mean, place, xerr=half, fmt=MARKERS[layer], color=COLOURS[layer])
     axes[1].set_yticks(places, error.index)
     axes[1].invert_yaxis()
-    axes[1].set_xlim(max(0, (error["mean"] - error["half"]).min() - 0.05), None)
-    axes[1].set_xlabel("mean error under 15 corruptions (fraction; axis cut)")
+    axes[1].set_xlabel("mean error under 15 corruptions (fraction)")
     axes[0].legend(fontsize=8)
     return show(
         figure,
         "Left: accuracy under projected gradient descent against its radius, means over seeds. Right: error averaged "
         f"over fifteen corruptions and their severities. {BARS}. {describe(rows)}.",
-        "Left: falling curves, one per layer. Right: horizontal bars of corruption error, one per layer.",
+        "Left: falling curves, one per layer. Right: a dot of corruption error per layer.",
     )
 
 
