@@ -10,13 +10,11 @@ from ..metrics import Estimate
 from ..plots import Captioned, across, describe, grid, interval, show
 from ..records import home
 from ..studies.saha2024_statistics import ring
-from .saha2024_look import look
-from .saha2024_theory import random_depth
+from .saha2024_look import classes, look
 
 __all__ = [
     "bias_by_depth",
     "biases",
-    "depth",
     "gains",
     "overhead",
     "robustness",
@@ -24,17 +22,9 @@ __all__ = [
     "segmentation_table",
     "surfaces",
     "table",
-    "undo",
-    "undo_split",
-    "weights",
 ]
 
 TIPS = ("tips", "tips + losses", "tips as published")
-
-
-def _classes(results: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The classifiers on which ``column`` was measured."""
-    return results[(results["task"] == "classes") & results[column].notna()]
 
 
 def _mean(values: Iterable[float]) -> tuple[float, float]:
@@ -45,7 +35,7 @@ def _mean(values: Iterable[float]) -> tuple[float, float]:
 
 def biases(results: pd.DataFrame) -> Captioned:
     """Maximum-sampling bias of every method by every definition."""
-    chosen = _classes(results, "msb_nearest")
+    chosen = classes(results, "msb_nearest")
     methods = list(chosen["method"].unique())
     titles = {
         "msb_exact": "output is the maximum",
@@ -79,7 +69,7 @@ def biases(results: pd.DataFrame) -> Captioned:
 
 def bias_by_depth(results: pd.DataFrame) -> Captioned:
     """Figure 4 of the plan: the bias at each halving."""
-    chosen = _classes(results, "msb_nearest_by_site")
+    chosen = classes(results, "msb_nearest_by_site")
     figure, axis = grid(width=7, height=3.8)
     for method, rows in chosen.groupby("method", sort=False):
         mean, low, high = across(rows["msb_nearest_by_site"])
@@ -99,7 +89,7 @@ def bias_by_depth(results: pd.DataFrame) -> Captioned:
 
 def surfaces(results: pd.DataFrame) -> Captioned:
     """Figure 1 of the plan: agreement with the unshifted image over shifts, for both protocols."""
-    chosen = _classes(results, "surface_standard")
+    chosen = classes(results, "surface_standard")
     figure, axes = grid(2, 4, width=9.5, height=2.6)
     for row, protocol in zip(axes, ("standard", "circular"), strict=True):
         maps = {
@@ -130,110 +120,6 @@ def surfaces(results: pd.DataFrame) -> Captioned:
     )
 
 
-def depth(results: pd.DataFrame) -> Captioned:
-    """Figure 9 of the plan: error after realignment through the network, untrained and trained."""
-    chosen = _classes(results, "depth_error")
-    untrained, data = random_depth()
-    trained = {
-        str(method): [[*row.depth_error, row.pooled_change] for row in rows.itertuples()]
-        for method, rows in chosen.groupby("method", sort=False)
-        if method in untrained
-    }
-    figure, axes = grid(1, 2, width=9, height=3.6, sharey=True)
-    panels = {
-        "random weights, double precision": {name: [[*e.maps, e.pooled]] for name, e in untrained.items()},
-        "trained, single precision": trained,
-    }
-    for axis, (title, errors) in zip(axes, panels.items(), strict=True):
-        for method, runs in errors.items():
-            values = np.maximum(np.mean(runs, axis=0), 1e-17)  # exact zeros have no logarithm
-            axis.plot(range(1, len(values) + 1), values, label=method, **look(method))
-        axis.set_yscale("log")
-        axis.set_title(title)
-        axis.set_xlabel("halving; last: pooled features")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylabel("relative error, one-pixel roll")
-    axes[1].legend(fontsize=8)
-    return show(
-        figure,
-        "Relative error of the map behind each halving after its best realignment, worst of three one-pixel circular "
-        f"rolls, mean over pictures; zeros are drawn at 1e-17. Left: {data}, one random network of width 8 per layer. "
-        f"Right: mean over seeds. {describe(chosen)}.",
-        "Two panels on a logarithmic axis: APS and LPS lie at rounding error, all other layers many orders above.",
-    )
-
-
-def weights(results: pd.DataFrame) -> Captioned:
-    """Figure 5 of the plan: where the mixing weights end up."""
-    chosen = _classes(results, "tau_norm")
-    figure, axes = grid(1, 2, width=9, height=3.2)
-    for axis, column, floor, label in (
-        (axes[0], "tau_norm", 0.5, "l2 norm of the four weights"),
-        (axes[1], "tau_largest", 0.25, "largest of the four weights"),
-    ):
-        for method, rows in chosen.groupby("method", sort=False):
-            mean, low, high = across(rows[column])
-            axis.plot(range(1, len(mean) + 1), mean, label=method, **look(method))
-            axis.fill_between(range(1, len(mean) + 1), low, high, color=look(method)["color"], alpha=0.15)
-        axis.axhline(floor, color="#222222", linewidth=0.8, linestyle=":")
-        axis.set_xlabel("halving, from the input on")
-        axis.set_ylabel(label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend()
-    return show(
-        figure,
-        "Mixing weights of trained TIPS layers, mean over images and channels; dotted: uniform weights, that is, "
-        f"average pooling; one phase would be 1. Bands: 95 % intervals over seeds. {describe(chosen)}.",
-        "Two panels of lines against depth, one per variant of TIPS.",
-    )
-
-
-def undo(results: pd.DataFrame) -> Captioned:
-    """Figure 6 of the plan: what the undo loss asks for and what psi gives."""
-    shown = _classes(results[results["seed"] == 0], "undo_pictures")
-    shown = shown[shown["method"] == "tips + losses"].iloc[0]
-    rows = np.array(shown["undo_pictures"])
-    figure, axes = grid(len(rows), 4, width=8, height=1.8, squeeze=False)
-    titles = ("input X", "target: X moved", "psi(X)", "mean of all targets")
-    for axis_row, maps in zip(axes, rows, strict=True):
-        for axis, values, title in zip(axis_row, maps, titles, strict=True):
-            axis.imshow(values, cmap="gray", vmin=0, vmax=rows[:, :2].max())
-            axis.set_axis_off()
-            if axis_row is axes[0]:
-                axis.set_title(title, fontsize=9)
-    return show(
-        figure,
-        "The first TIPS layer of a network trained with the undo loss, three channels of one test picture, one grey "
-        "scale. psi sees X and is asked for X moved by a shift that it is not told (here 5 down, 3 right); the best "
-        f"it can do is the mean of all targets. {describe(results[results['id'] == shown['id']])}.",
-        "Three rows of four grey maps: input, moved input, psi, and a blurred mean.",
-        vector=False,
-    )
-
-
-def undo_split(results: pd.DataFrame) -> Captioned:
-    """The undo loss of each TIPS layer: the part that no psi can lower, and the rest."""
-    chosen = _classes(results, "undo_floor")
-    figure, axes = grid(1, len(chosen["method"].unique()), width=9, height=3.0, sharey=True)
-    for axis, (method, rows) in zip(axes, chosen.groupby("method", sort=False), strict=True):
-        floor, excess = (np.mean(rows[column].tolist(), axis=0) for column in ("undo_floor", "undo_excess"))
-        level = np.arange(1, len(floor) + 1)
-        axis.bar(level, floor, color="#bbbbbb", edgecolor="#222222", label="floor: shift unknown")
-        axis.bar(level, excess, bottom=floor, color=look(method)["color"], hatch="//", label="psi against the mean")
-        axis.axhline(1, color="#222222", linewidth=0.8, linestyle=":")
-        axis.set_title(method, fontsize=9)
-        axis.set_xlabel("halving")
-    axes[0].set_ylabel("undo loss / energy of X")
-    axes[0].legend(fontsize=8)
-    return show(
-        figure,
-        "The undo loss over all circular shifts of up to a quarter of the map, split exactly: the variance of the "
-        "target given X, which nothing that sees X alone can lower, and the distance of psi from the mean target. "
-        f"Dotted: what psi = 0 would cost. Mean over seeds. {describe(chosen)}.",
-        "Three panels of stacked bars, one per variant of TIPS and one bar per halving.",
-    )
-
-
 def gains(results: pd.DataFrame) -> Captioned:
     """Figure 2 of the plan: TIPS minus max pooling, the paper's means beside ours."""
     columns = {
@@ -244,7 +130,7 @@ def gains(results: pd.DataFrame) -> Captioned:
         "circular_fidelity": "circular_fidelity_joint",
     }
     paper = pd.read_csv(home() / "data/published/saha2024.csv").set_index("metric")["value"]
-    chosen = _classes(results, "accuracy").set_index("seed")
+    chosen = classes(results, "accuracy").set_index("seed")
     plain = chosen[chosen["method"] == "subsample"]
     figure, axis = grid(width=7.5, height=3.4)
     place = np.arange(len(columns))
@@ -270,7 +156,7 @@ def gains(results: pd.DataFrame) -> Captioned:
 
 def robustness(results: pd.DataFrame) -> Captioned:
     """Accuracy under attack, and error under corruption."""
-    chosen = _classes(results, "pgd_accuracy")
+    chosen = classes(results, "pgd_accuracy")
     figure, axes = grid(1, 2, width=9, height=3.4, width_ratios=(2, 1))
     for row, (method, rows) in enumerate(chosen.groupby("method", sort=False)):
         eps = rows["pgd_eps"].iloc[0]
@@ -337,7 +223,7 @@ def segmentation_table(results: pd.DataFrame) -> pd.DataFrame:
 
 def overhead(results: pd.DataFrame) -> Captioned:
     """What each layer costs, relative to max pooling."""
-    chosen = _classes(results, "macs")
+    chosen = classes(results, "macs")
     chosen = chosen[chosen["seed"] == 0].set_index("method")
     relative = chosen[["parameters", "macs", "milliseconds"]] / chosen.loc[
         "subsample", ["parameters", "macs", "milliseconds"]
@@ -376,7 +262,7 @@ def table(results: pd.DataFrame) -> pd.DataFrame:
         "circular_fidelity_product": "circular fidelity, product",
         "circular_fidelity_joint": "joint (circular)",
     }
-    ours = _classes(results, "accuracy").groupby("method", sort=False)[list(columns)].agg(interval)
+    ours = classes(results, "accuracy").groupby("method", sort=False)[list(columns)].agg(interval)
     ours = ours.rename(columns=columns)
     for place, metric, name in (
         (1, "accuracy", "accuracy (paper)"),

@@ -1,13 +1,20 @@
-"""How the methods of the chapter on Saha and Gokhale look: the colour of their layer, a line for every variant."""
+"""What the figures on Saha and Gokhale share: how a method looks, and on which networks something is known."""
 
 from typing import Any
 
+import pandas as pd
+
 from ..plots import COLOURS, MARKERS
 
-__all__ = ["look"]
+__all__ = ["classes", "look"]
 
 LINES = {"tips + losses": "--", "tips as published": ":", "average": "-."}
 LAYERS = {"tips + losses": "tips", "tips as published": "tips", "average": "rect-2"}
+
+
+def classes(results: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The classifiers on which ``column`` was measured."""
+    return results[(results["task"] == "classes") & results[column].notna()]
 
 
 def look(method: str) -> dict[str, Any]:

@@ -47,14 +47,14 @@ def counter_example() -> Captioned:
             axes[:, column], (means[name], maps), ("change of the mean", "error of the map"), strict=True
         ):
             values = values.reshape(4, 4)
-            top = 0.6
-            axis.imshow(values, cmap="PuOr" if axis is axes[0, column] else "Oranges", vmin=-top, vmax=top)
+            signed = axis is axes[0, column]
+            axis.imshow(values, cmap="PuOr" if signed else "Purples", vmin=-1 if signed else 0, vmax=1)
             axis.grid(False)
             axis.set_xticks(range(4))
             axis.set_yticks(range(4))
             for i, j in rolls:
                 axis.text(j, i, f"{values[i, j]:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8)
-            axis.set_title(f"{name}\n{title}" if axis is axes[0, column] else title, fontsize=9)
+            axis.set_title(f"{name}\n{title}" if signed else title, fontsize=9)
     figure.supxlabel("roll to the right (pixels)")
     figure.supylabel("roll down (pixels)")
     one = float(means["tips, as published"][4])
