@@ -71,33 +71,39 @@ def counter_example() -> Captioned:
 
 @torch.no_grad()
 def fm_forms() -> Captioned:
-    """The three forms of the loss on the mixing weights, against their l2 norm."""
+    """The three forms of the loss on the mixing weights, against their l2 norm and against a logit that grows."""
     layer = _impulse(1.0)
-    norms: list[float] = []
+    logits, norms = np.linspace(0, 12, 61), []
     losses: dict[str, list[float]] = {form: [] for form in FORMS}
-    for logit in np.linspace(0, 12, 60):
+    for logit in logits:
         x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
         x[:, :, ::2, ::2] = float(logit)  # logits (a, 0, 0, 0): from uniform weights to one phase
         norms.append(float(layer.tau(x).norm(dim=2)))
         for form in FORMS:
             losses[form].append(float(regularisers(layer, x, form=form)[0]))  # type: ignore[arg-type]
-    figure, axis = grid(width=6.5, height=3.4)
-    lowest = {}
-    for form, line, marker in zip(FORMS, ("-", "--", "-."), "os^", strict=True):
+    figure, axes = grid(1, 2, width=9, height=3.3, sharey=True)
+    lowest, first = {}, {}
+    for start, form, line, marker in zip(range(3), FORMS, ("-", "--", "-."), "os^", strict=True):
         values = np.array(losses[form])
         lowest[form] = norms[int(values.argmin())]
-        axis.plot(norms, (values - values.min()) / np.ptp(values), line, marker=marker, markevery=6, label=form)
-    axis.set_xlabel("l2 norm of the four weights (1/2: uniform, 1: one phase)")
-    axis.set_ylabel("loss, rescaled to 0..1")
-    axis.legend()
+        values = (values - values.min()) / np.ptp(values)
+        first[form] = values[1] - values[0]
+        for axis, place in zip(axes, (norms, logits), strict=True):
+            axis.plot(place, values, line, marker=marker, markevery=(2 * start, 6), label=form)
+    axes[0].set_xlabel("l2 norm of the weights (1/2: uniform, 1: one phase)")
+    axes[1].set_xlabel("logit of one phase, the others 0")
+    axes[0].set_ylabel("loss, rescaled to 0..1")
+    axes[0].legend()
     found = ", ".join(f"{form} {norm:.2f}" for form, norm in lowest.items())
     return show(
         figure,
         f"The loss on the mixing weights as coded by the authors, as a third party reads the paper (linear), and a "
-        f"two-sided form of ours. Each is smallest at the norm: {found}. The first two fall all the way to a single "
-        f"phase: they cannot hold back skewed weights. Computed by the package's loss; no training.",
-        "Three curves over the norm from one half to one: code and linear fall in a straight line and coincide; "
-        "the two-sided form is a parabola with its minimum in the middle.",
+        f"two-sided form of ours. Smallest at the norm: {found}. The first two fall all the way to one phase: they "
+        f"cannot hold back skewed weights. Right: all three are flat at uniform weights, where TIPS starts; a logit of "
+        f"{logits[1]:.1f} changes them by {100 * max(map(abs, first.values())):.1f} per cent of their range at most. "
+        "Computed by the package's loss; no training.",
+        "Left: over the norm from one half to one, code and linear fall in a straight line and coincide, the two-sided "
+        "form is a parabola with its minimum in the middle. Right: over the logit all start flat.",
     )
 
 
