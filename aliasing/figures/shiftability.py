@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..plots import COLOURS, MARKERS, Captioned, across, describe, grid, show
+from .azulay2018 import BACKBONES
 
 __all__ = ["exact_shifts", "feature_maps", "non_shiftability", "readouts", "sums"]
-
-NAMES = {"vgg": "VGG", "resnet": "residual network"}
 
 
 def sums() -> Captioned:
@@ -124,9 +123,10 @@ def _by_factor(results: pd.DataFrame, columns: dict[str, str], label: str, capti
         for (backbone, layer), own in rows.groupby(["backbone", "layer"], sort=False):
             mean, low, high = across(own[column])
             line = "--" if backbone == "resnet" else "-"
-            name = f"{NAMES[backbone]}, {layer}"
+            name = f"{BACKBONES[backbone]}, {layer}"
             factors = own["stage_factors"].iloc[0]
-            axis.plot(factors, mean, line, color=COLOURS[layer], marker=MARKERS[layer], label=name)
+            face = "white" if backbone == "resnet" else None
+            axis.plot(factors, mean, line, color=COLOURS[layer], marker=MARKERS[layer], mfc=face, label=name)
             axis.fill_between(factors, low, high, color=COLOURS[layer], alpha=0.12)
             tops[axis] = max(tops.get(axis, 0), mean.max())
         factors = sorted({factor for own in rows["stage_factors"] for factor in own})
@@ -149,9 +149,9 @@ def exact_shifts(results: pd.DataFrame) -> Captioned:
     for axis, (_, row) in zip(axes[0], rows.iterrows(), strict=True):
         axis.imshow(row["exact_shift_map"], cmap="gray_r", vmin=0, vmax=1)
         axis.grid(False)
-        axis.set_title(f"{NAMES[row['backbone']]}, factor {row['exact_shift_factor']:.0f}", fontsize=10)
+        axis.set_title(f"{BACKBONES[row['backbone']]}, factor {row['exact_shift_factor']:.0f}", fontsize=10)
         axis.set_xlabel("shift right (pixels)")
-        said.append(f"1 in {1 / row['exact_shift_share']:.0f} for the {NAMES[row['backbone']]}")
+        said.append(f"1 in {1 / row['exact_shift_share']:.0f} for the {BACKBONES[row['backbone']]}")
     axes[0, 0].set_ylabel("shift down (pixels)")
     return show(
         figure,
