@@ -38,7 +38,8 @@ def concordance(values: pd.DataFrame) -> Estimate | None:
     """Kendall's W of ``values`` (rows: seeds, columns: layers), with a jackknife interval over the layers.
 
     The question is whether the order would be as stable among other layers like these, hence the layers are the
-    units; the seeds are few. ``None`` with fewer than two seeds or three layers.
+    units of the interval; ``n`` counts the seeds, as in every finding. ``None`` with fewer than two seeds or three
+    layers.
     """
     rows, columns = values.shape
     if rows < 2 or columns < 3:
@@ -46,7 +47,7 @@ def concordance(values: pd.DataFrame) -> Estimate | None:
     whole = kendall_w(values)
     without = [kendall_w(values.drop(columns=layer)) for layer in values]
     pseudo = Estimate.mean(torch.tensor([columns * whole - (columns - 1) * part for part in without]))
-    return Estimate(whole, whole - (pseudo.value - pseudo.low), min(1.0, whole + (pseudo.high - pseudo.value)), columns)
+    return Estimate(whole, whole - (pseudo.value - pseudo.low), min(1.0, whole + (pseudo.high - pseudo.value)), rows)
 
 
 def association(table: pd.DataFrame, first: str, second: str) -> Estimate | None:
