@@ -106,7 +106,9 @@ def test_one_repository_everywhere():
             assert link == source, path
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/rerun.md", "book/extend.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/rerun.md", "book/extend.md", "book/diagnose.md"]
+)
 def test_commands_on_pages_exist(page):
     """Each make target, and each ``aliasing`` command with its options, that a code block or code span shows."""
     from aliasing.cli import main
@@ -130,7 +132,7 @@ def test_commands_on_pages_exist(page):
     assert checked
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/layers.md"])
+@pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/layers.md", "book/diagnose.md"])
 def test_python_on_pages_runs(page):
     """Each Python block runs; a last line with ``# (8, 64, 16, 16)`` behind it has that shape."""
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):

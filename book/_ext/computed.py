@@ -4,14 +4,17 @@ A page asks for a part with a comment line, ``% computed: layers``; the text is 
 Pages made from notebooks end with the command that runs them and the time it took.
 """
 
+import contextlib
 import json
 import platform
 import re
+import runpy
+import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-PAGES = ["layers", "status"]
+PAGES = ["diagnose", "layers", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
 
 
@@ -32,6 +35,56 @@ def layers(book):
         lines += ["Names: " + ", ".join(f"`{name}`" for name in answers_to) + ".", ""]
         lines += ["```{eval-rst}", f".. autoclass:: {layer.__module__}.{layer.__qualname__}", "```"]
     return lines
+
+
+def markdown(frame, corner):
+    """A table of strings; ``corner`` is the heading above the names of the rows."""
+    lines = [f"| {corner} | " + " | ".join(frame.columns) + " |", "|---" * (len(frame.columns) + 1) + "|"]
+    return lines + [
+        f"| {name} | " + " | ".join(row) + " |" for name, row in zip(frame.index, frame.to_numpy(), strict=True)
+    ]
+
+
+def promises(book):
+    """Every layer against the contract, and the same for the layers of other packages."""
+    from aliasing.benchmarks.contract import ours, peers, table
+
+    return [
+        *markdown(table(ours()).rename(index="`{}`".format), "layer"),
+        "",
+        "The same calls on what others offer, as installed where this book was built:",
+        "",
+        *markdown(table(peers()).rename(index="`{}`".format), "peer"),
+    ]
+
+
+def diagnosis(book):
+    """What the example of the page on diagnosing finds: its table, and the sites of its networks."""
+    import pandas as pd
+
+    with tempfile.TemporaryDirectory() as place:
+        tempfile.tempdir = place
+        try:
+            with contextlib.redirect_stdout(None):
+                found = runpy.run_path(str(book / "diagnose_example.py"))["found"]
+        finally:
+            tempfile.tempdir = None
+    sites = {
+        f"{portrait.network}, `{site.name}` ({site.module})": {
+            "alias energy": f"{100 * site.alias_energy.value:.1f} %",
+            "alias error": f"{100 * site.alias_error.value:.1f} %",
+            "maximum-sampling bias": f"{100 * site.max_bias.value:.1f} %",
+        }
+        for portrait in found.portraits
+        for site in portrait.sites
+    }
+    return [
+        *markdown(found.table().drop(index="weights"), "measure"),
+        "",
+        "Where samples are dropped:",
+        "",
+        *markdown(pd.DataFrame.from_dict(sites, orient="index"), "network, site (module)"),
+    ]
 
 
 def execution(notebook):
@@ -82,7 +135,7 @@ def versions(book):
 
 
 def fill(app, page, source):
-    parts = {"layers": layers, "runs": runs, "versions": versions}
+    parts = {"diagnosis": diagnosis, "layers": layers, "promises": promises, "runs": runs, "versions": versions}
     if page in PAGES:
         source[0] = re.sub(
             r"^% computed: (\w+)$",

@@ -1,0 +1,40 @@
+"""The worked example of the page on diagnosing: a small network of one's own, converted, then fine-tuned."""
+
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.io import write_png
+
+import aliasing
+from aliasing.training import Recipe, train
+
+
+def block(inputs, outputs, stride):
+    """What the networks of everybody are made of."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+# A folder of pictures: generated shapes, a little larger than the network's input, so that windows can move.
+folder = Path(tempfile.mkdtemp())
+for number, image in enumerate(aliasing.datasets.load("shapes", "test", count=100, size=48).images):
+    write_png(image, str(folder / f"{number:03d}.png"))
+
+# A network with two strided convolutions and a max-pool, trained for a few seconds.
+torch.manual_seed(0)
+data = aliasing.datasets.load("shapes", "train", count=1500, size=42)
+head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(data.classes))]
+plain = nn.Sequential(block(3, 16, 1), nn.MaxPool2d(2), block(16, 32, 2), block(32, 64, 2), *head)
+train(plain, data, Recipe(epochs=6), seed=0)
+
+# Converted: every weight kept. Fine-tuned: two more epochs with a tenth of the learning rate.
+converted = aliasing.antialias(plain, "tri-3")
+tuned = deepcopy(converted)
+train(tuned, data, Recipe(epochs=2, lr=0.02), seed=1)
+
+found = aliasing.diagnose({"plain": plain, "converted": converted, "fine-tuned": tuned}, folder, size=42, device="cpu")
+print(found)
+found.save(folder / "report.html")
