@@ -78,7 +78,8 @@ def protocols(results: pd.DataFrame) -> Captioned:
     return show(
         figure,
         f"What one pixel does: share of changed decisions and mean change of the leading class's probability, under "
-        f"the paper's four protocols and a circular shift. Whiskers: 95 % intervals over seeds, cut at the frame. {describe(rows)}.",
+        f"the paper's four protocols and a circular shift. Whiskers: 95 % intervals over seeds, cut at the "
+        f"frame. {describe(rows)}.",
         "Grouped bars for five protocols; the networks with longer blur change less.",
     )
 

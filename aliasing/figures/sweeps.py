@@ -68,7 +68,8 @@ def mover(results: pd.DataFrame) -> Captioned:
     caption = (
         f'Drag the slider, or give it the focus and use the arrow keys: the picture, whose right class is "{name}", '
         f"rolls down pixel by pixel, and each network says what it sees. Of the first {count} pictures the one that "
-        f"the plain network moves in and out of the right class most often. {describe(results[results['id'] == plain['id']])}."
+        f"the plain network moves in and out of the right class most often. "
+        f"{describe(results[results['id'] == plain['id']])}."
     )
     alt = f"Probability of the class {name} against shift, jagged without blur, smoother with it."
     return Slider(show(figure, caption, alt), plain["sweep_pictures"][chosen], values, answers, caption)
