@@ -134,7 +134,7 @@ def consistency(table: pd.DataFrame) -> Captioned:
     return show(
         figure,
         f"Accuracy under attack against shift consistency, one point per natural network. {describe(native)}.",
-        "Scatter plot of networks by layer; strided ones lie apart from the three anti-aliased kinds.",
+        "Scatter plot of accuracy under attack against consistency; colour and marker name the layer.",
     )
 
 
@@ -225,6 +225,8 @@ def differences(table: pd.DataFrame, other: str = "subsample") -> pd.DataFrame:
 
 
 def _points(estimate: Estimate) -> str:
+    if estimate.n == 1:
+        return f"{100 * estimate.value:+.1f}"
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
