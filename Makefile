@@ -16,6 +16,7 @@ unexport JUPYTER_PATH
 help:
 	@echo "make test                   lint, type checks and tests"
 	@echo "make book [PROFILE=laptop]  run the notebooks and build the book (profiles: smoke laptop desktop gpu cluster)"
+	@echo "make book FRESH=1           the same without the published records: every network is trained here"
 	@echo "make bench                  our speed beside the peers'"
 	@echo "make lint                   lint and type checks only"
 	@echo "make lock                   resolve requirements.lock again"
@@ -45,7 +46,7 @@ test: lint
 	$(BIN)/pytest -n auto --dist loadgroup
 
 book: $(INSTALLED)
-	$(BIN)/python -m aliasing.chapters --profile $(PROFILE)
+	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.chapters --profile $(PROFILE)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
 	@echo "The book: $(CURDIR)/$(BOOK)"
 

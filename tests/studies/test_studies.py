@@ -74,3 +74,12 @@ def test_only_and_seeds_select_runs():
     assert [job.run.seed for job in jobs] == [0, 1]
     with pytest.raises(UsageError, match="selects nothing in zhang2019"):
         study.jobs("laptop", only=["layer"])
+
+
+def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path))
+    monkeypatch.setenv("ALIASING_FRESH", "1")
+    stores = []
+    monkeypatch.setattr("aliasing.studies.study.execute", lambda jobs, store, **options: stores.append(store) or {})
+    assert len(studies.run("zhang2019", "desktop", progress=False)) == 0
+    assert not list(stores[0].published.glob("*"))
