@@ -18,23 +18,28 @@ def block(inputs, outputs, stride):
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-# A folder of pictures: generated shapes, a little larger than the network's input, so that windows can move.
+# A folder of pictures: generated shapes, larger than the network's input,
+# so that windows can move.
 folder = Path(tempfile.mkdtemp())
-for number, image in enumerate(aliasing.datasets.load("shapes", "test", count=100, size=48).images):
+pictures = aliasing.datasets.load("shapes", "test", count=100, size=48).images
+for number, image in enumerate(pictures):
     write_png(image, str(folder / f"{number:03d}.png"))
 
 # A network with two strided convolutions and a max-pool, trained for a few seconds.
 torch.manual_seed(0)
 data = aliasing.datasets.load("shapes", "train", count=1500, size=42)
-head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(data.classes))]
-plain = nn.Sequential(block(3, 16, 1), nn.MaxPool2d(2), block(16, 32, 2), block(32, 64, 2), *head)
+head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(data.classes)))
+body = nn.Sequential(block(3, 16, 1), nn.MaxPool2d(2), block(16, 32, 2), block(32, 64, 2))
+plain = nn.Sequential(body, head)
 train(plain, data, Recipe(epochs=6), seed=0)
 
-# Converted: every weight kept. Fine-tuned: two more epochs with a tenth of the learning rate.
+# Converted: every weight kept.
+# Fine-tuned: two more epochs with a tenth of the learning rate.
 converted = aliasing.antialias(plain, "tri-3")
 tuned = deepcopy(converted)
 train(tuned, data, Recipe(epochs=2, lr=0.02), seed=1)
 
-found = aliasing.diagnose({"plain": plain, "converted": converted, "fine-tuned": tuned}, folder, size=42, device="cpu")
+networks = {"plain": plain, "converted": converted, "fine-tuned": tuned}
+found = aliasing.diagnose(networks, folder, size=42, device="cpu")
 print(found)
 found.save(folder / "report.html")

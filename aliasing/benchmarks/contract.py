@@ -26,7 +26,7 @@ def _noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _strides(make: Make) -> str:
-    """Strides at which every pair of sizes gives ``ceil(n / stride)`` and finite values; elsewhere how many do."""
+    """Strides at which every pair of sizes gives ``ceil(n / stride)`` and finite values; elsewhere the share."""
     good, bad = [], []
     for stride in (1, 2, 3, 4):
         try:
@@ -37,7 +37,7 @@ def _strides(make: Make) -> str:
         if right == len(_SIZES) ** 2:
             good.append(str(stride))
         else:
-            bad.append(f"{stride} at {right} of {len(_SIZES) ** 2} sizes")
+            bad.append(f"{stride}: {100 * right / len(_SIZES) ** 2:.0f} %")
     return "; ".join([*([", ".join(good)] if good else []), *bad])
 
 
