@@ -159,7 +159,8 @@ def _dominated(rows: pd.DataFrame) -> str:
                 break
     if not beaten:
         return "No layer has a rival that is clearly better in accuracy and one-pixel change at no more operations."
-    return f"Nothing speaks for {named(beaten.values())}, unless a need above does: the rival costs no more operations."
+    listed = "; ".join(beaten.values())
+    return f"Clearly beaten in accuracy and in one-pixel change, by a rival of no more operations: {listed}."
 
 
 def _change(rows: pd.DataFrame, column: str, first: str, second: str) -> Estimate | None:

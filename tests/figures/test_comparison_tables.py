@@ -74,7 +74,7 @@ def test_the_cheapest_and_the_beaten():
     assert "**tri-3** is the cheapest" in cheapest and "1.50 times" in cheapest and "bin-5: 2.00 times" in cheapest
     assert beaten.startswith("No layer has a rival")  # both blurs cost more than what they beat
     table = results({"subsample": {"macs": 150}, "tri-3": {"accuracy": 0.93, "top1_change_crop": 0.02, "macs": 150}})
-    assert "speaks for subsample (by tri-3: accuracy +3.0 points" in sentences(prepared(table))[-1]
+    assert "no more operations: subsample (by tri-3: accuracy +3.0 points" in sentences(prepared(table))[-1]
 
 
 def test_a_single_seed_makes_nothing_clear():
