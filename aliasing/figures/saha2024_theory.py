@@ -46,14 +46,14 @@ def counter_example() -> Captioned:
         for axis, values, title in zip(
             axes[:, column], (means[name], maps), ("change of the mean", "error of the map"), strict=True
         ):
-            values = values.reshape(4, 4)
+            square = values.reshape(4, 4).numpy()
             signed = axis is axes[0, column]
-            axis.imshow(values, cmap="PuOr" if signed else "Purples", vmin=-1 if signed else 0, vmax=1)
+            axis.imshow(square, cmap="PuOr" if signed else "Purples", vmin=-1 if signed else 0, vmax=1)
             axis.grid(False)
             axis.set_xticks(range(4))
             axis.set_yticks(range(4))
             for i, j in rolls:
-                axis.text(j, i, f"{values[i, j]:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8)
+                axis.text(j, i, f"{square[i, j]:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8)
             axis.set_title(f"{name}\n{title}" if signed else title, fontsize=9)
     figure.supxlabel("roll to the right (pixels)")
     figure.supylabel("roll down (pixels)")

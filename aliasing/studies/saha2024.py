@@ -105,7 +105,7 @@ def _segmenter(profile: str, base: Base, layer: str, seed: int) -> Job:
     data, network, changes, count = SEGMENTATION[profile]
     wanted = [Measurement("masks", {"count": count, "max_shift": 8})]
     if seed == 0:
-        wanted.append(Measurement("mask_pictures", {"count": 2, "down": 3, "right": 5}))
+        wanted.append(Measurement("mask_pictures", {"count": 1, "down": 3, "right": 5}))
     run = Run(data, network | {"downsample": layer}, replace(base.recipe, target="masks", **changes), seed)
     return Job(run, tuple(wanted), {"task": "masks", "method": layer})
 
