@@ -87,7 +87,9 @@ def _publish(arguments: argparse.Namespace) -> int:
     store = Store()
     for profile in [arguments.profile] if arguments.profile else PROFILES:
         jobs = studies.get(arguments.study).jobs(profile)
-        records = [record for record in (store.load(job.run) for job in jobs) if record.measurements]
+        # What other studies measured on a shared run is in their own files.
+        asked = [(job.run, ["training", *(m.key for m in job.measurements)]) for job in jobs]
+        records = [record for record in (store.load(run).only(keys) for run, keys in asked) if record.measurements]
         if records and (arguments.profile or profile != "smoke"):
             path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"
             print(f"{path}: {publish(records, path)} records")

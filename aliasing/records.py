@@ -87,6 +87,13 @@ class Record:
         self.measurements[key] = encode(values)
         self.provenance[key] = origin
 
+    def only(self, keys: Iterable[str]) -> "Record":
+        """The record with the measurements under ``keys`` alone, as far as it has them."""
+        kept = [key for key in keys if key in self.measurements]
+        return Record(
+            self.run, {key: self.measurements[key] for key in kept}, {key: self.provenance[key] for key in kept}
+        )
+
     def to_line(self) -> str:
         """One line of canonical JSON."""
         content = {

@@ -78,6 +78,14 @@ def test_publishing_twice_changes_nothing_and_order_does_not_matter(tmp_path):
     assert backward.read_bytes() == content
 
 
+def test_a_record_can_be_cut_to_some_measurements():
+    whole = record({"a": ("2026", 1.0), "b": ("2026", 2.0)})
+    part = whole.only(["b", "c"])
+    assert part.measurements == {"b": {"x": 2.0}}
+    assert part.provenance == {"b": {"date": "2026"}}
+    assert merge(part, whole.only(["a"])).to_line() == whole.to_line()
+
+
 def test_the_store_is_the_union_of_both_stores(tmp_path):
     publish([record({"a": ("2026", 1.0)})], tmp_path / "published/x.jsonl")
     store = Store(tmp_path / "working", tmp_path / "published")
