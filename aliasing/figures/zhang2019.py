@@ -82,8 +82,8 @@ def shift_curves(table: pd.DataFrame) -> Captioned:
         f"between neighbours, averaged over the six pictures, is {jumps['subsample']:.2f} without and "
         f"{jumps[blurred.name]:.2f} with {blurred.name}. Of 48 test pictures the six whose probability varies most in "
         f"the plain network; {describe(table[table['seed'] == 0])}.",
-        f"Six panels of probability against shift from 0 to 31 pixels; the plain network's curves are jagged, those "
-        f"of {blurred.name} smoother.",
+        f"Six panels of probability against shift from 0 to 31 pixels, one solid curve for the plain network and a "
+        f"dashed one for {blurred.name}.",
     )
 
 
@@ -111,8 +111,8 @@ def equivariance(table: pd.DataFrame) -> Captioned:
         "(0 is equivariance). After k halvings only shifts by multiples of 2^k remain exact, hence the lattices. "
         f"Mean of the last map: {last['subsample']:.3f} for subsample, {last[rows[1].name]:.3f} for {rows[1].name}. "
         f"{describe(table[table['seed'] == 0])}.",
-        "Two rows of heat-maps over all shifts, one per stage: dark lattices with a period that doubles from stage to "
-        "stage; the lower row, with blur, is darker throughout.",
+        "Two rows of heat-maps over shifts, one per stage: dark lattices whose period doubles from stage to stage, "
+        "without blur above and with it below.",
         vector=False,
     )
 
@@ -136,8 +136,7 @@ def accuracy_against_consistency(table: pd.DataFrame) -> Captioned:
     return show(
         figure,
         f"Accuracy against circular consistency over all shifts, one point per trained network. {describe(table)}.",
-        "Scatter plot: blurred networks lie above the plain ones; longer filters lie higher; augmented networks "
-        "(open markers) lie highest.",
+        "Scatter plot with one marker per layer; open markers are networks trained with shift augmentation.",
     )
 
 
@@ -168,7 +167,7 @@ def accuracy_under_shift(table: pd.DataFrame) -> Captioned:
         "accuracy_by_shift",
         "accuracy (fraction)",
         "Accuracy over all circular shifts whose larger component is n pixels.",
-        "Accuracy falls as the shift grows without augmentation, least for the long filters, and hardly with it.",
+        "One line of accuracy against the size of the shift per downsampling layer.",
     )
 
 
@@ -179,7 +178,7 @@ def adversary(table: pd.DataFrame) -> Captioned:
         "adversary",
         "accuracy under the worst shift (fraction)",
         "Share of test pictures that stay right under every circular shift of up to n pixels per axis.",
-        "Accuracy under the worst shift falls with the size of the window; blurred networks stay above the plain ones.",
+        "One falling line of accuracy against the size of the adversary's window per downsampling layer.",
     )
 
 
@@ -214,7 +213,7 @@ def probability_variation(table: pd.DataFrame) -> Captioned:
         figure,
         f"Standard deviation of the right class's probability over all circular shifts, sorted over the test pictures. "
         f"Bands: 95 % intervals over seeds. {describe(chosen)}.",
-        "Rising quantile curves, one per downsampling layer; longer filters lie lower.",
+        "Rising quantile curves, one per downsampling layer.",
     )
 
 
