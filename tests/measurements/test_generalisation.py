@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 
 from aliasing import models
@@ -41,7 +42,8 @@ def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():
 
 def test_kernels_names_every_convolution_and_learned_blur():
     found = kernels(subject(downsample={"name": "tri-3", "trainable": True}, placement="conv-then-pool"))["stop_band"]
-    assert found["layer2.0.downsample.0"] == 0.75 and found["layer2.0.main"] < 0.2
+    assert found["layer2.0.downsample.0"] == pytest.approx(0.75)
+    assert found["layer2.0.main"] < 0.2
     assert len(found) == 1 + 3 * 3 + 7
 
 
