@@ -4,6 +4,7 @@ A run is leased by a lock on its folder for as long as a process works on it, so
 one store share the work. The operating system drops the lock of a killed process.
 """
 
+import json
 import multiprocessing
 import os
 import queue
@@ -16,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,8 +25,8 @@ from filelock import FileLock, Timeout
 from torch import nn
 from tqdm import tqdm
 
-from . import datasets, measurements, models  # noqa: F401 - importing measurements registers them
-from .evaluation import Measurement, Subject
+from . import measurements, models  # noqa: F401 - importing measurements registers them
+from .evaluation import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance, write_atomically
 from .training import load_weights, pick_device, train
 
@@ -106,9 +108,11 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
     checkpoint = store.folder(job.run) / "checkpoint.safetensors"
     network = build(job.run)
     history = load_weights(checkpoint, network) if checkpoint.exists() else []
-    data = datasets.load(split="train", **job.run.dataset)
     notify(len(history))
-    if len(history) < job.run.recipe.epochs:
+    trained = len(history) == job.run.recipe.epochs
+    if not trained or "training" not in record.measurements:  # a run that is only measured needs no training images
+        data = loaded(json.dumps(job.run.dataset), "train")
+    if not trained:
         history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
         curves = {name: [entry[name] for entry in history] for name in history[0] if name not in ("epoch", "seconds")}
@@ -209,7 +213,7 @@ def _drain(steps: Any, bar: tqdm) -> None:
 
 
 _steps: Any = None
-_stores: dict[tuple, Store] = {}
+_store = cache(Store)  # reading the published files once per worker, not once per run
 
 
 def _start_worker(steps: Any, one_thread: bool) -> None:
@@ -229,8 +233,7 @@ def _start_worker(steps: Any, one_thread: bool) -> None:
 
 
 def _work(job: Job, working: Any, published: Any, device: torch.device) -> str:
-    store = _stores.setdefault((working, published), Store(working, published))
-    return carry_out(job, store, device, _steps.put)
+    return carry_out(job, _store(working, published), device, _steps.put)
 
 
 @contextmanager

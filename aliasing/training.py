@@ -24,8 +24,9 @@ from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
 from .layers import LPS, TIPS, regularisers, tips_inputs
 from .metrics.attacks import attack_accuracy, perturb
+from .metrics.inference import as_float
 
-__all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "to_float", "train"]
+__all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
 
 
 class TrainingError(RuntimeError):
@@ -123,11 +124,6 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def to_float(images: Tensor) -> Tensor:
-    """Bytes (N, 3, H, W) in 0..255 to floats in [0, 1]; floats pass unchanged."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
-
-
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
     n, _, height, width = images.shape
@@ -220,7 +216,7 @@ def train(
                     batch = randaugment(batch, recipe.randaugment, generator)
                 if recipe.target == "masks":  # they moved with the images, as a fourth channel
                     batch, target = batch[:, :3], batch[:, 3].long()
-                batch = to_float(batch).contiguous(memory_format=torch.channels_last)
+                batch = as_float(batch).contiguous(memory_format=torch.channels_last)
                 if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
                     batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
                 for group in optimizer.param_groups:
@@ -318,18 +314,22 @@ def load_weights(path: Path, network: nn.Module) -> list[dict]:
     Raises:
         DataError: the file is damaged or belongs to another network.
     """
+    return _load(path, network)[1]
+
+
+def _load(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[dict]]:
+    """Read a checkpoint once: the network gets its weights, the caller all tensors and the history."""
     tensors, history = _read(path)
     weights = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"the checkpoint {path} is of another network: {error}") from error
-    return history
+    return tensors, history
 
 
 def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
-    history = load_weights(path, network)
-    tensors, _ = _read(path)
+    tensors, history = _load(path, network)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

@@ -78,7 +78,7 @@ def full_precision(function: Callable[[Tensor], Tensor], x: Tensor, least: torch
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` is stored channels_last and not, as maps of one channel or one pixel may be, both ways."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return x.is_contiguous(memory_format=torch.channels_last) and (x.numel() == 0 or not x.is_contiguous())
 
 
 def memory_format(x: Tensor) -> torch.memory_format:

@@ -12,18 +12,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError
-from ._matrices import full_precision, pad_index
+from ._matrices import full_precision, is_channels_last, memory_format, pad_index
 from .base import PaddingMode
 
-__all__ = ["by_chunks", "is_channels_last", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
+__all__ = ["by_chunks", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
 
 
 CHUNK = 2**20  # values that a CPU works on at a time, so that intermediate maps stay in its cache
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether ``x`` is stored channels last and not, as maps of one pixel or channel are, both ways at once."""
-    return x.is_contiguous(memory_format=torch.channels_last) and (x.numel() == 0 or not x.is_contiguous())
 
 
 def pad(x: Tensor, top: int, bottom: int, left: int, right: int, padding_mode: PaddingMode) -> Tensor:
@@ -54,9 +49,8 @@ class _Wrap(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
         n, c, h, w = x.shape
-        memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
         y = torch.empty(
-            (n, c, top + h + bottom, left + w + right), dtype=x.dtype, device=x.device, memory_format=memory_format
+            (n, c, top + h + bottom, left + w + right), dtype=x.dtype, device=x.device, memory_format=memory_format(x)
         )
         y[:, :, top : top + h, left : left + w] = x
         y[:, :, top : top + h, :left] = x[:, :, :, w - left :]
@@ -198,7 +192,7 @@ def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None 
     y = y.reshape(n, c, h * stride, w * stride)
     if size is not None:
         y = y[:, :, : size[0], : size[1]]
-    return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+    return y.contiguous(memory_format=memory_format(x))
 
 
 def by_chunks(function: Callable[..., Tensor], x: Tensor, *weight: Tensor) -> Tensor:

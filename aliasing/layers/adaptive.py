@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._phases import by_chunks, is_channels_last, mix, pad, phase_reduce, weighted_slices
+from ._matrices import memory_format
+from ._phases import by_chunks, mix, pad, phase_reduce, weighted_slices
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 
 __all__ = ["DDAC", "TIPS", "regularisers", "tips_inputs"]
@@ -265,7 +266,7 @@ class DDAC(Downsample):
         grouped = (self.groups, 1, self.size**2)
         weights = scores.softmax(1).unflatten(1, grouped) if self.faithful else scores.unflatten(1, grouped).softmax(3)
         y = weighted_slices(padded.unflatten(1, (self.groups, -1)), weights, self.size, s).flatten(1, 2)
-        return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+        return y.contiguous(memory_format=memory_format(x))
 
     def _normalised(self, scores: Tensor) -> Tensor:
         norm = self.norm

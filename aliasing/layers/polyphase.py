@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._phases import by_chunks, is_channels_last, pad, phase_reduce, spread, take
+from ._matrices import is_channels_last
+from ._phases import by_chunks, pad, phase_reduce, spread, take
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 from .blur import Blur
 

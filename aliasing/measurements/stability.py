@@ -9,9 +9,8 @@ from torch.nn import functional as F
 from ..datasets.corruptions import corrupt
 from ..evaluation import Subject, measurement
 from ..metrics import Estimate, attack_images, embedding, perturb, predict, radial_spectrum, sampled
-from ..metrics.inference import evaluating
+from ..metrics.inference import as_float, evaluating
 from ..metrics.spectra import ideal
-from ..training import to_float
 
 
 @measurement
@@ -22,7 +21,7 @@ def stability(subject: Subject, count: int, eps: float, severity: int = 3) -> di
     perturbed equally; the corruption is Gaussian noise of ``severity``. Features: those before the last linear layer.
     """
     network, test = subject.network, subject.split("test", count)
-    images = to_float(test.images).to(subject.device)
+    images = as_float(test.images).to(subject.device)
     attacked = _one_step(network, images, test.labels.to(subject.device), eps / 255)
     noisy = corrupt(test.images, "gaussian_noise", severity, torch.Generator().manual_seed(0))
     features = embedding(network, images)
@@ -44,7 +43,7 @@ def aliasing_and_attack(subject: Subject, count: int, eps: float, steps: int = 1
     gradient step of that radius.
     """
     network, test = subject.network, subject.split("test", count)
-    images, labels = to_float(test.images).to(subject.device), test.labels.to(subject.device)
+    images, labels = as_float(test.images).to(subject.device), test.labels.to(subject.device)
     right = predict(network, images).argmax(1) == labels
     images, labels = images[right], labels[right]
     if not len(images):
