@@ -7,11 +7,13 @@ changed since their last execution into ``book/notebooks/`` and writes the gener
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,8 @@ from . import __version__, studies
 from .errors import UsageError, unknown
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home, write_atomically
+from .runner import execute as run_jobs
+from .runner import merged
 from .training import pick_device
 
 __all__ = ["PARAMETERS", "begin", "execute", "ledger", "published", "stamp"]
@@ -111,19 +115,25 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: P
         kernel_name="python3",
         cwd=str(root),
         progress_bar=False,
+        start_timeout=300,  # a crowded machine starts a kernel slowly
         config=Config({"KernelManager": {"transport": "ipc"}}),
     )
     os.replace(temporary, output)
     return time.perf_counter() - started
 
 
+def _known(notebook: Path, output: Path, profile: str, root: Path) -> tuple[str, dict[str, Any] | None]:
+    """The notebook's present stamp, and what is stored with its last execution if that was under the same stamp."""
+    current = stamp(notebook, profile + os.environ.get("ALIASING_FRESH", ""), root)
+    known = json.loads(output.read_text())["metadata"].get("aliasing", {}) if output.exists() else {}
+    return current, known if known.get("stamp") == current else None
+
+
 def _refresh(notebook: Path, output: Path, profile: str, root: Path) -> dict[str, Any]:
     """Execute the notebook unless its last execution is still fresh; returns what is stored with the execution."""
-    current = stamp(notebook, profile + os.environ.get("ALIASING_FRESH", ""), root)
-    if output.exists():
-        known = json.loads(output.read_text())["metadata"].get("aliasing", {})
-        if known.get("stamp") == current:
-            return known
+    current, known = _known(notebook, output, profile, root)
+    if known is not None:
+        return known
     import papermill
 
     parameters = {"profile": profile} if "profile" in papermill.inspect_notebook(str(notebook)) else {}
@@ -137,6 +147,24 @@ def _refresh(notebook: Path, output: Path, profile: str, root: Path) -> dict[str
     write_atomically(output, json.dumps(content, indent=1) + "\n")
     print(f"{notebook.name}: {seconds:.0f} s", flush=True)
     return content["metadata"]["aliasing"]
+
+
+def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) -> dict[str, dict[str, Any]]:
+    """Carry out what the stale chapters' studies lack, all in one pool of workers; then execute them two at a time.
+
+    Raises:
+        papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
+    """
+    stale = [path for path in notebooks if _known(path, output / path.name, profile, root)[1] is None]
+    jobs = [job for path in stale if path.stem in studies.STUDIES for job in studies.get(path.stem).jobs(profile)]
+    if jobs:  # a failed run is reported by its notebook, which tries it again
+        run_jobs(merged(jobs), studies.open_store())
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        executions = {
+            path.stem: pool.submit(_refresh, path, output / path.name, profile, root)
+            for path in sorted(notebooks, key=lambda path: -path.stat().st_size)  # the longest first
+        }
+    return {path.stem: executions[path.stem].result() for path in notebooks}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -154,13 +182,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     from papermill import PapermillExecutionError
 
-    status = {}
-    for notebook in sorted((root / "notebooks").glob("*.ipynb")):
-        try:
-            status[notebook.stem] = _refresh(notebook, output / notebook.name, arguments.profile, root)
-        except PapermillExecutionError as error:
-            print(f"{notebook.name} failed: {error}", file=sys.stderr)
-            return 1
+    try:
+        status = _refresh_all(sorted((root / "notebooks").glob("*.ipynb")), output, arguments.profile, root)
+    except PapermillExecutionError as error:
+        print(error, file=sys.stderr)
+        return 1
     _generate(output.parent / "generated", arguments.profile, status)
     return 0
 

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -30,7 +30,7 @@ from .evaluation import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance, write_atomically
 from .training import load_weights, pick_device, train
 
-__all__ = ["Job", "complete", "execute", "is_leased", "missing"]
+__all__ = ["Job", "complete", "execute", "is_leased", "merged", "missing"]
 
 Notify = Callable[[int], None]
 
@@ -63,6 +63,16 @@ def missing(job: Job, record: Record) -> list[Measurement]:
 def complete(job: Job, record: Record) -> bool:
     """Whether nothing is left to do."""
     return "training" in record.measurements and not missing(job, record)
+
+
+def merged(jobs: Iterable[Job]) -> list[Job]:
+    """One job per run, in the order of first appearance: what several studies ask of a run is measured together."""
+    merged: dict[str, Job] = {}
+    for job in jobs:
+        first = merged.setdefault(job.run.id, job)
+        wanted = {m.key: m for m in first.measurements + job.measurements}
+        merged[job.run.id] = replace(first, measurements=tuple(wanted.values()))
+    return list(merged.values())
 
 
 def is_leased(store: Store, run: Run) -> bool:

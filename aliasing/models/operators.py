@@ -59,7 +59,10 @@ class _PairMax(torch.autograd.Function):
     def backward(ctx, grad):
         (won,) = ctx.saved_tensors
         moved = grad * won
-        return grad - moved + moved.roll(1, ctx.axis), None, None
+        kept, last = grad - moved, grad.shape[ctx.axis] - 1
+        kept.narrow(ctx.axis, 1, last).add_(moved.narrow(ctx.axis, 0, last))  # rather than a rolled copy
+        kept.narrow(ctx.axis, 0, 1).add_(moved.narrow(ctx.axis, last, 1))
+        return kept, None, None
 
 
 class DenseMax(nn.Module):

@@ -16,11 +16,23 @@ from .comparison import STUDY as COMPARISON
 from .findings import Finding, Part
 from .grabinski2023 import STUDY as GRABINSKI2023
 from .saha2024 import STUDY as SAHA2024
-from .study import Study, ledger, status, table
+from .study import Study, ledger, open_store, status, table
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
 from .zhang2019 import STUDY as ZHANG2019
 
-__all__ = ["STUDIES", "Finding", "Part", "Study", "findings", "get", "ledger", "run", "status_of", "table"]
+__all__ = [
+    "STUDIES",
+    "Finding",
+    "Part",
+    "Study",
+    "findings",
+    "get",
+    "ledger",
+    "open_store",
+    "run",
+    "status_of",
+    "table",
+]
 
 STUDIES: dict[str, Study] = {
     study.name: study for study in (AZULAY2018, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON)

@@ -46,7 +46,12 @@ BASES = {
         count=32,
     ),
     "laptop": Base(
-        dataset=_SHAPES | {"count": 8000}, vgg=_VGG, resnet=_RESNET, recipe=Recipe(epochs=4), seeds=3, count=1000
+        dataset=_SHAPES | {"count": 4000},
+        vgg=_VGG,
+        resnet=_RESNET,
+        recipe=Recipe(epochs=4, batch_size=32),
+        seeds=3,
+        count=500,
     ),
     "desktop": Base(
         dataset={"name": "cifar10"},

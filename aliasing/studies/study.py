@@ -14,7 +14,7 @@ from ..records import Store
 from ..runner import Job, complete, execute, is_leased
 from .findings import Finding, decide
 
-__all__ = ["Study", "ledger", "status", "table"]
+__all__ = ["Study", "ledger", "open_store", "status", "table"]
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,22 @@ class Study:
     def run(
         self, profile: str = "laptop", seeds: int | None = None, only: Iterable[str] = (), **options: Any
     ) -> pd.DataFrame:
-        """Carry out what is missing (``options`` go to ``runner.execute``) and return the results table.
-
-        With ``ALIASING_FRESH=1`` in the environment published records do not count, and every run is carried out here.
-        """
-        jobs = self.jobs(profile, seeds, only)
-        store = Store(published=Path(os.devnull)) if os.environ.get("ALIASING_FRESH") == "1" else Store()
+        """Carry out what is missing (``options`` go to ``runner.execute``) and return the results table."""
+        jobs, store = self.jobs(profile, seeds, only), open_store()
         outcomes = execute(jobs, store, **options)
         failed = {run: outcome for run, outcome in outcomes.items() if outcome.startswith("failed")}
         if failed:
             first = next(iter(failed.items()))
             raise RuntimeError(f"{len(failed)} of {len(jobs)} runs of {self.name} failed; {first[0]} {first[1]}")
         return table(jobs, store)
+
+
+def open_store() -> Store:
+    """The project's records; with ``ALIASING_FRESH=1`` in the environment without the published ones.
+
+    So every run is carried out here.
+    """
+    return Store(published=Path(os.devnull)) if os.environ.get("ALIASING_FRESH") == "1" else Store()
 
 
 def table(jobs: list[Job], store: Store) -> pd.DataFrame:
