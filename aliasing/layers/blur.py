@@ -14,7 +14,7 @@ from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 
 __all__ = ["Blur", "Control", "Max", "binomial", "blur", "filter_depthwise"]
 
-Control = Literal["none", "forward", "backward", "late"]
+Control = Literal["none", "forward", "backward", "late", "signs"]
 
 
 def binomial(taps: int) -> tuple[float, ...]:
@@ -92,6 +92,13 @@ def _weight_matrix(taps: tuple[float, ...], device: torch.device) -> tuple[Tenso
     return (line[:, None] * line,)
 
 
+def _random_signs(taps: tuple[float, ...], channels: int) -> Tensor:
+    """Kernels (C, 1, m, m) of unit energy: the filter's own with each tap's sign drawn anew; the same at every call."""
+    (weight,) = _weight_matrix(taps, torch.device("cpu"))
+    drawn = torch.randint(2, (channels, 1, *weight.shape), generator=torch.Generator().manual_seed(0))
+    return ((2 * drawn - 1) * weight / weight.norm()).to(torch.get_default_dtype())
+
+
 _axis = kept(_axis_matrix)
 _both = kept(_both_matrix)
 _weight = kept(_weight_matrix)
@@ -122,21 +129,24 @@ class Blur(Downsample):
 
     Put it after the activation (Zhang) or between convolution and normalisation (Vasconcelos). Use odd filters where
     a second branch keeps the pixels 0, 2, 4, ...: even ones sit half a pixel further. Constants stay constant, except
-    at the border under ``padding_mode="zeros"``. Without ``trainable`` it has neither parameters nor buffers.
+    at the border under ``padding_mode="zeros"``. Without ``trainable`` it has neither parameters nor buffers, but for
+    the kernels of ``signs``.
 
     Args:
-        channels: C, read only by ``trainable``.
+        channels: C, read only by ``trainable`` and ``signs``.
         stride: 1 to 4; 1 filters and keeps every pixel.
         padding_mode: what lies beyond the border.
         taps: the number of binomial taps, or the taps of any other separable filter.
         trainable: learn one m x m filter per channel, starting from the fixed one (the ablation of Vasconcelos
             et al. 2020: training gives no incentive to stay a low-pass).
-        control: one of three control experiments (after Vasconcelos et al. 2020, whose own are not known; ours).
+        control: one of four control experiments (after Vasconcelos et al. 2020, whose own are not known; ours).
             ``forward``: filters values and subsamples gradients; ``backward``: the reverse; ``late``: filters after
-            the subsampling, which widens the receptive field at least as much and removes no alias.
+            the subsampling, which widens the receptive field at least as much and removes no alias; ``signs``: the
+            same taps with random signs, drawn once per channel, and unit energy, which reaches as far as the filter
+            and on average removes no alias.
 
     Raises:
-        UsageError: for a stride, padding mode, number of taps or control outside these.
+        UsageError: for a stride, padding mode, number of taps or control outside these, or ``trainable`` signs.
     """
 
     def __init__(
@@ -157,15 +167,19 @@ class Blur(Downsample):
         check_padding_mode(padding_mode)
         if control not in get_args(Control):
             raise unknown("control of blur", control, get_args(Control))
+        if trainable and control == "signs":
+            raise UsageError("blur: trainable=True starts from the filter and control='signs' replaces it; choose one")
         self.control = control
         self.weight: nn.Parameter | None = None
         if trainable:
             (weight,) = _weight_matrix(self.taps, torch.device("cpu"))
             self.weight = nn.Parameter(weight.to(torch.get_default_dtype()).repeat(channels, 1, 1, 1))
+        self.signs: Tensor | None
+        self.register_buffer("signs", _random_signs(self.taps, channels) if control == "signs" else None)
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``."""
-        if self.control == "none":
+        if self.control in ("none", "signs"):
             return self._blur(x, self.stride)
         kept_pixels = blur(x, (1.0,), self.stride)
         if self.control == "late":
@@ -175,9 +189,10 @@ class Blur(Downsample):
         return value.detach() + (slope - slope.detach())
 
     def _blur(self, x: Tensor, stride: int) -> Tensor:
-        if self.weight is None:
+        learned_or_drawn = self.signs if self.weight is None else self.weight
+        if learned_or_drawn is None:
             return blur(x, self.taps, stride, self.padding_mode)
-        weight = self.weight.to(x.dtype)
+        weight = learned_or_drawn.to(x.dtype)
         return full_precision(lambda x: filter_depthwise(x, weight, stride, self.padding_mode), x)
 
     def extra_repr(self) -> str:

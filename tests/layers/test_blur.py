@@ -190,6 +190,23 @@ def test_the_late_control_keeps_the_alias():
         Blur(1, control="sideways")
 
 
+def test_random_signs_reach_as_far_as_the_filter_and_remove_no_alias_on_average():
+    plain, layer = Blur(500, 1, "circular", taps=3), Blur(500, 1, "circular", taps=3, control="signs")
+    impulse = torch.zeros(1, 500, 9, 9)
+    impulse[:, :, 4, 4] = 1
+    filtered, drawn = plain(impulse), layer(impulse)
+    share = drawn.abs() / filtered.clamp_min(1e-9)  # the taps' sizes are those of the filter, up to one factor
+    assert torch.equal(drawn != 0, filtered != 0) and share[filtered != 0].std() < 1e-5
+    torch.testing.assert_close(drawn.square().sum((2, 3)), torch.ones(1, 500))
+    below = torch.fft.fftfreq(64).abs()
+    inside = (below < 0.25).float() + 0.5 * (below == 0.25).float()
+    power = torch.fft.fft2(drawn[0], s=(64, 64)).abs().square().mean(0)
+    assert ((inside[:, None] * inside) * power).sum() / power.sum() == pytest.approx(0.25, abs=0.02)  # white
+    assert torch.equal(layer(impulse)[..., ::2, ::2], Blur(500, 2, "circular", taps=3, control="signs")(impulse))
+    with pytest.raises(UsageError, match="choose one"):
+        Blur(1, control="signs", trainable=True)
+
+
 @pytest.mark.parametrize("taps", [0, -3, 2.5, "five", []])
 def test_refuses_what_is_no_filter(taps):
     with pytest.raises(UsageError, match="taps must"):
