@@ -4,10 +4,14 @@ import numpy as np
 import pandas as pd
 
 from ..plots import Captioned, across, describe, grid, show
+from ..studies.saha2024 import ALPHA
+from ..studies.saha2024_statistics import mean
 from .saha2024_look import classes, look
 from .saha2024_theory import random_depth
 
-__all__ = ["depth", "undo", "undo_split", "weights"]
+__all__ = ["depth", "phases", "undo", "undo_split", "variants", "weights"]
+
+PER_CENT = {"accuracy": "accuracy (%)", "standard_consistency": "standard\nconsistency (%)"}
 
 
 def depth(results: pd.DataFrame) -> Captioned:
@@ -65,6 +69,66 @@ def weights(results: pd.DataFrame) -> Captioned:
         "Mixing weights of trained TIPS layers, mean over images and channels; dotted: uniform weights, that is, "
         f"average pooling; one phase would be 1. Bands: 95 % intervals over seeds. {describe(chosen)}.",
         "Two panels of lines against depth, one per variant of TIPS.",
+    )
+
+
+def phases(results: pd.DataFrame) -> Captioned:
+    """Figure 7 of the plan, for the losses that are known: which phases the weights prefer."""
+    chosen = classes(results, "tau_mean_phase")
+    levels = len(chosen["tau_mean_phase"].iloc[0])
+    figure, axes = grid(1, levels, width=9.5, height=2.6, sharey=True, squeeze=False)
+    for method, rows in chosen.groupby("method", sort=False):
+        consistency = 100 * rows["circular_consistency_drawn"].mean()
+        density = np.mean(rows["tau_mean_phase"].tolist(), axis=0)
+        for level, (axis, values) in enumerate(zip(axes[0], density, strict=True), start=1):
+            places = 3 * (np.arange(len(values)) + 0.5) / len(values)
+            label = f"{method}: circular consistency {consistency:.1f} %"
+            axis.plot(places, np.maximum(values, 1e-4), label=label, markevery=4, **look(str(method)))
+            axis.set_title(f"halving {level}", fontsize=9)
+            axis.set_yscale("log")
+    axes[0, 0].set_ylabel("density")
+    figure.supxlabel("mean phase of the weights (1.5: no preference)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", fontsize=8, ncols=3)
+    return show(
+        figure,
+        "Distribution of the mean phase that a channel's four weights give, phases counted 0 to 3 row by row, over "
+        "channels and test images and averaged over seeds; densities below 0.0001 are drawn there. The repository "
+        "shows such histograms for four 'handpicked' regularisers, whose form is not published. "
+        f"{describe(chosen)}.",
+        "One panel of three curves per halving.",
+    )
+
+
+def variants(results: pd.DataFrame) -> Captioned:
+    """Figure 11 of the plan: what the weight of the losses, the wake-up and the form of the loss change."""
+    chosen = results[results["task"] == "variants"]
+    chosen = chosen.assign(
+        norm=[mean(norms) for norms in chosen["tau_norm"]], **{name: 100 * chosen[name] for name in PER_CENT}
+    )
+    usual = {"alpha": ALPHA, "wake": 0.4, "form": "code"}
+    columns = {
+        "alpha": "weight of the losses (0: neither)",
+        "wake": "epochs before the undo loss (share)",
+        "form": "form of the loss on the weights",
+    }
+    figure, axes = grid(3, 3, width=9, height=1.9, sharex="col", sharey="row")
+    for column, (name, label) in enumerate(columns.items()):
+        others = [chosen[other] == value for other, value in usual.items() if other != name]
+        groups = list(chosen[np.logical_and(*others)].groupby(name))
+        for axis, reading in zip(axes[:, column], (*PER_CENT, "norm"), strict=True):
+            values, low, high = np.array([across([[v] for v in rows[reading]]) for _, rows in groups])[:, :, 0].T
+            places = range(len(groups))
+            axis.errorbar(places, values, yerr=(values - low, high - values), capsize=3, **look("tips + losses"))
+            axis.set_xticks(places, [str(value) for value, _ in groups])
+        axes[2, column].set_xlabel(label)
+    for axis, label in zip(axes[:, 0], (*PER_CENT.values(), "norm of\nthe weights"), strict=True):
+        axis.set_ylabel(label)
+    return show(
+        figure,
+        f"One thing changed at a time: alpha, the wake-up of the undo loss, the form of the loss on the weights. The "
+        f"usual setting ({', '.join(map(str, usual.values()))}) is in every column. Norm: mean over halvings, 0.5 for "
+        f"uniform weights. Bars: 95 % intervals over seeds. {describe(chosen)}.",
+        "Three columns of points with bars, accuracy, consistency and norm of the weights below each other.",
     )
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from ..plots import COLOURS, Captioned, across, describe, grid, interval, show
 from ..records import home
 from ..studies.findings import across_seeds, paired
+from ..studies.vasconcelos2020 import STEMS
 from ..studies.vasconcelos2020_findings import START, role
 
 __all__ = ["bands", "compute", "controls", "corruptions", "filtering", "kernels", "location", "table", "transfer"]
@@ -23,6 +24,11 @@ LOOKS = {
     "RandAugment": ("#de8f05", "^", "-."),
     "RandAugment + blur": ("#08306b", "v", ":"),
 }
+
+
+def _tried(table: pd.DataFrame, *cases: str) -> list[str]:
+    """Those of the cases that the profile has."""
+    return [case for case in cases if case in set(table["case"])]
 
 
 def _forest(axis: Axes, table: pd.DataFrame, column: str, cases: list[str]) -> None:
@@ -65,24 +71,24 @@ def location(table: pd.DataFrame) -> Captioned:
 
 def controls(table: pd.DataFrame) -> Captioned:
     """Section 3.6 of the plan: which part of the filter's work matters."""
+    order = ("all", "forward only", "backward only", "too late", "random signs", "trainable", "after activation")
     return _differences(
         table,
-        ["all", "forward only", "backward only", "too late", "trainable", "after activation"],
+        _tried(table, *order),
         PANELS,
         "Controls. 'Forward only' filters values but not gradients, 'backward only' the reverse; 'too late' filters "
-        "after "
-        "the subsampling, which widens the receptive field and removes no alias; 'trainable' starts from the same "
-        "filter; 'after activation' is Zhang's place.",
-        "Two panels of six controls, accuracy and corruption error.",
+        "after the subsampling, which widens the receptive field and removes no alias; 'random signs' reaches as far "
+        "as the filter and removes no alias on average; 'trainable' starts from the same filter; 'after activation' is "
+        "Zhang's place.",
+        "Two panels of seven controls, accuracy and corruption error.",
     )
 
 
 def filtering(table: pd.DataFrame) -> Captioned:
     """Item 4 of the plan: filter length, and filters after every convolution."""
-    order = ["all", "critical 5", "critical 7", "everywhere 3", "everywhere 5", "everywhere 7"]
     return _differences(
         table,
-        [case for case in order if case in set(table["case"])],
+        _tried(table, "all", "critical 5", "critical 7", "everywhere 3", "everywhere 5", "everywhere 7"),
         PANELS,
         "Too much of a good thing: three taps at the three places ('all'), longer filters there ('critical'), and the "
         "filter after every convolution ('everywhere').",
@@ -96,13 +102,14 @@ def transfer(table: pd.DataFrame) -> Captioned:
     panels = {name: f"few-shot, {name.split('_')[2]}" for name in columns}
     plain = table[table["case"] == "none"]
     levels = ", ".join(f"{panels[name][10:]} {interval(plain[name])}" for name in columns)
+    order = ("all", "GELU", "GELU + blur", "RandAugment", "RandAugment + blur")
     return _differences(
         table,
-        ["all", "GELU", "GELU + blur", "RandAugment", "RandAugment + blur", "other stem", "other stem + blur"],
+        _tried(table, *order, "other stem", "other stem + blur", "wide stem"),
         panels,
         "Five-way five-shot accuracy of nearest centroids on frozen features, the same episodes for every network. "
         f"Plain network: {levels} per cent; chance is 20. 'Known' pictures are new ones of the kind trained on.",
-        "One panel per domain, few-shot accuracy of seven networks.",
+        "One panel per domain, few-shot accuracy of the networks.",
     )
 
 
@@ -182,9 +189,9 @@ def kernels(table: pd.DataFrame) -> Captioned:
 
 def compute(results: pd.DataFrame) -> pd.DataFrame:
     """What the first halving saves and what it costs: multiply-accumulates (millions), then per cent over seeds."""
-    chosen = results[results["case"].isin(["none", "all", "other stem", "other stem + blur"])]
+    chosen = results[results["case"].isin(STEMS)]
     scores = ["accuracy", "few_shot_known_5", "few_shot_glyphs_5"]
-    rows = chosen.groupby(["stem", "filter"])
+    rows = chosen.groupby(["stem", "case"])
     table = rows[scores].agg(interval)
     table.insert(0, "macs (M)", (rows["macs"].max() / 1e6).round(2))
     return table

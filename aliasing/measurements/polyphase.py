@@ -61,6 +61,22 @@ def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
 
 
 @measurement
+def tips_phases(subject: Subject, count: int, bins: int = 24) -> dict[str, Any]:
+    """Mean phase of each TIPS layer: the density over 0 to 3, in ``bins`` bins, of ``sum_p p tau_p`` over channels.
+
+    Phases are counted row by row. Uniform weights give 1.5; so do others, and an end is reached by one phase only.
+    """
+    densities = []
+    with torch.no_grad():
+        for layer, x in _inputs(subject, count):
+            tau = layer.tau(x).double()
+            place = tau @ torch.arange(tau.shape[2], dtype=tau.dtype, device=tau.device)
+            shares = torch.histc(place.flatten().cpu(), bins, 0, 3) / place.numel()
+            densities.append(shares * bins / 3)
+    return {"tau_mean_phase": densities}
+
+
+@measurement
 def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]:
     """The undo loss of each TIPS layer split into its floor and what psi adds, in units of the input's energy.
 

@@ -15,7 +15,7 @@ from .bases import BASES, Base
 from .saha2024_findings import FINDINGS
 from .study import Study
 
-__all__ = ["ALPHA", "METHODS", "STUDY"]
+__all__ = ["ALPHA", "METHODS", "STUDY", "VARIANTS"]
 
 ALPHA = 0.35  # weight of the undo loss in the authors' code
 
@@ -35,17 +35,48 @@ METHODS: dict[str, tuple[dict[str, Any], bool]] = {
 }
 ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses")  # those that are attacked and corrupted
 SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
+LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses")  # those of which the paper and the finding speak
+OWN = ("tips + losses", "max")  # no other chapter trains them, so that their rolls are not shared
 SEGMENTED = ("subsample", "bin-5", "aps", "tips")
 
-# Images of each measurement; reach of the surface in pixels; steps of the attack; pixels whose cost is measured.
+# Images of each measurement; reach of the surface in pixels and its layers; steps of the attack; pixels whose cost is
+# measured. "rolls" are images under all circular shifts, for the networks of no other chapter.
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"bias": 16, "surface": 8, "reach": 2, "attack": 8, "steps": 2, "severities": (3,), "pixels": 16},
-    "laptop": {"bias": 256, "surface": 64, "attack": 100, "steps": 10, "severities": (1, 3, 5)},
+    "laptop": {
+        "bias": 256,
+        "surface": 40,
+        "surfaces": LEAN_SURFACES,
+        "rolls": 250,
+        "attack": 100,
+        "steps": 10,
+        "severities": (1, 3, 5),
+    },
     "desktop": {"bias": 512, "surface": 200, "attack": 500, "steps": 20},
     "gpu": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40},
     "cluster": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40, "pixels": 224},
 }
-_USUAL = {"reach": 8, "severities": (1, 2, 3, 4, 5), "pixels": 32}
+_USUAL: dict[str, Any] = {"reach": 8, "surfaces": SURFACES, "severities": (1, 2, 3, 4, 5), "pixels": 32}
+# The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
+# form of the other loss.
+VARIANTS: tuple[tuple[float, float, str], ...] = (
+    (0.0, 0.4, "code"),
+    (ALPHA, 0.4, "code"),
+    (0.7, 0.4, "code"),
+    (ALPHA, 0.0, "code"),
+    (ALPHA, 0.8, "code"),
+    (ALPHA, 0.4, "two_sided"),
+)
+# Objects in the middle and no sensor noise: what a small network learns in a hundred steps.
+_EASY = {"position_sigma": 0.0, "noise": 0.0}
+# What differs from the profile's own data, network and recipe.
+VARIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "smoke": ({"count": 64}, {}, {"epochs": 2, "batch_size": 32}),
+    "laptop": (_EASY | {"count": 1000}, {"width": 8}, {"epochs": 5, "batch_size": 32}),
+    "desktop": ({}, {"width": 8}, {}),
+    "gpu": ({}, {}, {"epochs": 20}),
+    "cluster": ({}, {}, {"epochs": 30}),
+}
 _UNET = {"name": "unet-small", "num_classes": 6, "padding_mode": "circular"}
 _CAMVID = {"name": "unet-small", "num_classes": 11, "padding_mode": "circular"}
 _SHAPES = {"name": "shapes", "seed": 1}
@@ -60,13 +91,14 @@ SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], in
 
 
 def plan(profile: str) -> list[Job]:
-    """All runs of ``profile``, a whole seed before the next; classification first."""
+    """All runs of ``profile``, a whole seed before the next; classification first, variants of the losses last."""
     base = BASES[profile]
     jobs = []
     for seed in range(base.seeds):
         methods = [method for method in METHODS if profile != "smoke" or method != "tri-3"]
         jobs += [_classifier(profile, base, method, seed) for method in methods]
         jobs += [_segmenter(profile, base, layer, seed) for layer in SEGMENTED]
+        jobs += [_variant(profile, base, *variant, seed) for variant in VARIANTS]
     return jobs
 
 
@@ -82,14 +114,16 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     ]
     if seed == 0 or method in ("subsample", "tips"):  # the others are only drawn, and no seed changes them
         wanted.append(Measurement("cost", {"size": size["pixels"]}))
-    if method in SURFACES:
+    if method in size["surfaces"]:
         wanted.append(Measurement("consistency_surface", {"count": size["surface"], "max_shift": size["reach"]}))
     if circular and method != "tips as published":  # whose layers do not stitch: all rolls would take hours
-        wanted.append(Measurement("circular_rolls", {"count": base.count}))
+        rolls = size.get("rolls", base.count) if method in OWN else base.count
+        wanted.append(Measurement("circular_rolls", {"count": rolls}))
     if method.startswith("tips"):
         pictured = 3 if seed == 0 else 0
         wanted += [
             Measurement("tips_weights", {"count": size["bias"]}),
+            Measurement("tips_phases", {"count": size["bias"]}),
             Measurement("undo_loss", {"count": size["surface"], "pictured": pictured}),
         ]
     if method in ROBUST:
@@ -108,6 +142,19 @@ def _segmenter(profile: str, base: Base, layer: str, seed: int) -> Job:
         wanted.append(Measurement("mask_pictures", {"count": 1, "down": 3, "right": 5}))
     run = Run(data, network | {"downsample": layer}, replace(base.recipe, target="masks", **changes), seed)
     return Job(run, tuple(wanted), {"task": "masks", "method": layer})
+
+
+def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, seed: int) -> Job:
+    data, network, changes = VARIED[profile]
+    recipe = replace(base.recipe, tips=alpha, tips_wake=wake, tips_form=form, **changes)
+    run = Run(base.dataset | data, base.vgg | {"downsample": "tips"} | network, recipe, seed)
+    wanted = (
+        Measurement("circular_fidelity", {"count": base.count}),
+        Measurement("shift_consistency", {"count": base.count, "max_shift": 8}),
+        Measurement("tips_weights", {"count": (_USUAL | SIZES[profile])["bias"]}),
+    )
+    labels = {"task": "variants", "method": "tips", "alpha": alpha, "wake": wake, "form": form}
+    return Job(run, wanted, labels)
 
 
 STUDY = Study(

@@ -16,7 +16,7 @@ from .bases import BASES
 from .study import Study
 from .vasconcelos2020_findings import FINDINGS
 
-__all__ = ["CASES", "FILTER", "PLACES", "STUDY"]
+__all__ = ["CASES", "FILTER", "PLACES", "STEMS", "STUDY"]
 
 # Three taps: on maps of 16, 8 and 4 pixels a longer filter leaves little. Length is an ablation of its own.
 FILTER = "tri-3"
@@ -31,11 +31,13 @@ class Case:
         network: options of ``models.create`` beside those of the profile.
         randaugment: operations of RandAugment per picture.
         other_stem: whether the first convolution has the other stride than in the profile's network.
+        matched: whether the stem halves and the network is wider instead, for the compute of one that does not halve.
     """
 
     network: dict[str, Any] = field(default_factory=dict)
     randaugment: int = 0
     other_stem: bool = False
+    matched: bool = False
 
 
 def _blur(*places: str, **options: Any) -> dict[str, Any]:
@@ -66,13 +68,16 @@ CASES = SUBSETS | {
     "forward only": Case(_control("forward")),
     "backward only": Case(_control("backward")),
     "too late": Case(_control("late")),
+    "random signs": Case(_control("signs")),
     "critical 7": Case(_blur(downsample="bin-7")),
     "everywhere 7": Case(_blur(downsample="bin-7", filter_everywhere=True)),
     "trainable": Case(_blur(downsample={"name": FILTER, "trainable": True})),
     "after activation": Case(_blur(placement="act-then-pool")),
     "other stem": Case(other_stem=True),
     "other stem + blur": Case(_blur(), other_stem=True),
+    "wide stem": Case(matched=True),
 }
+DECIDING = {name: case for name, case in CASES.items() if name != "GELU"}  # which is only drawn
 MORE = {
     "critical 5": Case(_blur(downsample="bin-5")),
     "everywhere 3": Case(_blur(filter_everywhere=True)),
@@ -84,13 +89,23 @@ MORE = {
 }
 
 
+# What is asked only of the networks of whom a finding or a figure speaks.
+STEMS = ("none", "all", "other stem", "other stem + blur", "wide stem")
+FEW_SHOT = (*STEMS, "GELU", "GELU + blur", "RandAugment", "RandAugment + blur")
+BANDS = ("none", "all", "RandAugment", "RandAugment + blur")
+KERNELS = ("none", "other stem", "trainable")
+
+
 class Sizes(NamedTuple):
     """What differs between profiles.
 
     Attributes:
-        network: beside the profile's own options.
+        data: beside the profile's own options.
+        network: likewise.
         recipe: likewise.
         stem: stride of the first convolution.
+        matched: width of the network whose stem halves and that computes as much as one of the profile's width whose
+            stem does not, within a twentieth.
         cases: what is trained.
         tested: test pictures for accuracy and missing bands.
         corrupted: test pictures under the fifteen corruptions.
@@ -99,9 +114,11 @@ class Sizes(NamedTuple):
         episodes: of few-shot classification.
     """
 
+    data: dict[str, Any]
     network: dict[str, Any]
     recipe: dict[str, Any]
     stem: int
+    matched: int
     cases: dict[str, Case]
     tested: int
     corrupted: int
@@ -124,11 +141,15 @@ LARGE: dict[str, dict[str, Any]] = {
     "omniglot": {"name": "omniglot", "size": 84},
 }
 STEM = {"stem": "imagenet"}
+# Objects in the middle and no sensor noise: the task that a small network learns in a few hundred steps.
+EASY = {"position_sigma": 0.0, "noise": 0.0}
 SIZES = {
     "smoke": Sizes(
+        {},
         STEM | {"width": 4},
         {"epochs": 1},
         1,
+        14,
         CASES,
         64,
         8,
@@ -137,19 +158,21 @@ SIZES = {
         10,
     ),
     "laptop": Sizes(
+        EASY | {"count": 2000},
         STEM | {"width": 8},
-        {"epochs": 3},
+        {"epochs": 5, "batch_size": 64},
         1,
-        CASES,
+        25,
+        DECIDING,
         2000,
-        128,
-        ALL,
-        {"known": OTHER_SHAPES | {"count": 1000}, "glyphs": {"name": "glyphs"}},
+        120,
+        (1, 3, 5),
+        {"known": OTHER_SHAPES | EASY | {"count": 1000}, "glyphs": {"name": "glyphs"}},
         600,
     ),
-    "desktop": Sizes(STEM, {}, 1, CASES, 10_000, 512, ALL, PHOTOGRAPHS, 600),
-    "gpu": Sizes(STEM, {}, 1, CASES | MORE, 10_000, 10_000, ALL, PHOTOGRAPHS, 600),
-    "cluster": Sizes(STEM, {}, 2, CASES | MORE, 50_000, 50_000, ALL, LARGE, 600),
+    "desktop": Sizes({}, STEM, {}, 1, 45, CASES, 10_000, 512, ALL, PHOTOGRAPHS, 600),
+    "gpu": Sizes({}, STEM, {}, 1, 130, CASES | MORE, 10_000, 10_000, ALL, PHOTOGRAPHS, 600),
+    "cluster": Sizes({}, STEM, {}, 2, 128, CASES | MORE, 50_000, 50_000, ALL, LARGE, 600),
 }
 
 
@@ -160,32 +183,30 @@ def plan(profile: str) -> list[Job]:
     jobs = []
     for seed in range(base.seeds):
         for name, case in sizes.cases.items():
-            stem = 3 - sizes.stem if case.other_stem else sizes.stem
+            stem = 2 if case.matched else 3 - sizes.stem if case.other_stem else sizes.stem
             recipe = replace(base.recipe, **sizes.recipe, randaugment=case.randaugment)
-            run = Run(base.dataset, plain | {"stem_stride": stem} | case.network, recipe, seed)
-            labels = {"case": name, "stem": stem, "filter": _filter(run.network["downsample"])}
-            jobs.append(Job(run, _measurements(sizes, seed), labels))
+            network = plain | {"stem_stride": stem} | case.network | ({"width": sizes.matched} if case.matched else {})
+            run = Run(base.dataset | sizes.data, network, recipe, seed)
+            jobs.append(Job(run, _measurements(name, sizes, seed), {"case": name, "stem": stem}))
     return jobs
 
 
-def _filter(layer: Any) -> str:
-    return layer if isinstance(layer, str) else layer["name"]
-
-
-def _measurements(sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
-    """What every network is asked; compute does not depend on the seed."""
+def _measurements(case: str, sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
+    """What a network is asked; compute does not depend on the seed."""
     corrupted: dict[str, Any] = {"count": sizes.corrupted}
     if sizes.severities != ALL:
         corrupted["severities"] = sizes.severities
-    shots = {"shots": 5, "episodes": sizes.episodes}
-    wanted = [
-        Measurement("accuracy", {"count": sizes.tested}),
-        Measurement("corruptions", corrupted),
-        *(Measurement("few_shot", {"dataset": data, "domain": name} | shots) for name, data in sizes.domains.items()),
-        Measurement("band_removal", {"count": min(sizes.tested, 2000) // 4}),
-        Measurement("kernels"),
-    ]
-    if seed == 0:
+    wanted = [Measurement("accuracy", {"count": sizes.tested}), Measurement("corruptions", corrupted)]
+    if case in FEW_SHOT:
+        shots = {"shots": 5, "episodes": sizes.episodes}
+        wanted += [
+            Measurement("few_shot", {"dataset": data, "domain": name} | shots) for name, data in sizes.domains.items()
+        ]
+    if case in BANDS:
+        wanted.append(Measurement("band_removal", {"count": min(sizes.tested // 8, 500)}))
+    if case in KERNELS:
+        wanted.append(Measurement("kernels"))
+    if seed == 0 and case in STEMS:
         wanted.append(Measurement("macs"))
     return tuple(wanted)
 

@@ -5,12 +5,19 @@ from itertools import combinations
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from aliasing.layers.blur import binomial
 from aliasing.metrics.bands import stop_band
 from aliasing.runner import build
 from aliasing.studies.vasconcelos2020 import PLACES, STUDY, SUBSETS
 from aliasing.studies.vasconcelos2020_findings import FINDINGS, START, role
+
+
+def multiply_accumulates(network, images):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images)
+    return counter.get_total_flops() // (2 * len(images))
 
 
 def value(finding: str, part: int, rows: list[dict]) -> float:
@@ -64,6 +71,25 @@ def test_stems_are_compared_by_their_stride_whichever_is_the_profiles_own(own):
         case = {"plain": ("none", "other stem"), "blur": ("all", "other stem + blur")}[kind][stem != own]
         rows += [{"case": case, "stem": stem, "seed": s, "few_shot_known_5": score_of} for s in (0, 1)]
     assert value("vasconcelos-5", 0, rows) == pytest.approx(0.9 - 0.6)
+    rows += [{"case": "wide stem", "stem": 2, "seed": s, "few_shot_known_5": 0.5} for s in (0, 1)]
+    assert value("vasconcelos-5", 0, rows) == pytest.approx(0.9 - 0.6)
+    assert value("vasconcelos-15", 0, rows) == pytest.approx(0.9 - 0.5)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "desktop"])
+def test_the_wide_network_computes_as_much_as_the_one_that_keeps_every_pixel(profile):
+    jobs = {job.labels["case"]: job for job in STUDY.jobs(profile, seeds=1)}
+    assert jobs["none"].labels["stem"] == 1 and jobs["wide stem"].labels["stem"] == 2
+
+    def macs(case):
+        return multiply_accumulates(build(jobs[case].run).train(), torch.zeros(2, 3, 32, 32))
+
+    assert macs("wide stem") == pytest.approx(macs("none"), rel=0.05)
+
+
+def test_laptop_trains_whatever_a_finding_needs():
+    lean, whole = ({job.labels["case"] for job in STUDY.jobs(profile, seeds=1)} for profile in ("laptop", "smoke"))
+    assert whole - lean == {"GELU"}
 
 
 def test_missing_bands_count_by_what_they_cost():
@@ -71,5 +97,6 @@ def test_missing_bands_count_by_what_they_cost():
     rows = [
         {"case": k, "seed": s, "accuracy": 0.7, "accuracy_without_band": v} for k, v in curves.items() for s in (0, 1)
     ]
+    rows.append({"case": "skip", "seed": 0, "accuracy": 0.7, "accuracy_without_band": None})  # was not asked
     assert value("vasconcelos-13", 0, rows) == pytest.approx(0.6 - 0.3)
     assert value("vasconcelos-13", 1, rows) == pytest.approx(0.1 - 0.3)
