@@ -204,7 +204,7 @@ def segmentation(results: pd.DataFrame) -> Captioned:
         figure,
         "Classes of every pixel of a test picture (top), and of the same picture rolled by 3 and 5 pixels, rolled back "
         f"(bottom); white: pixels that changed. {describe(results[results['id'].isin(shown['id'])])}.",
-        "Two rows: picture, true mask, and the masks of four networks; APS's two masks are identical.",
+        "Two rows: picture, true mask, and the masks of each network; APS's two masks are identical.",
         vector=False,
     )
 

@@ -23,6 +23,19 @@ def test_weights_of_an_untrained_layer_are_almost_uniform():
     assert all(0.5 <= float(v) < 0.53 for v in values["tau_norm"])
 
 
+def test_the_mean_phase_is_that_of_the_weights():
+    subject = _subject("tips")
+    middle = Measurement("tips_phases", {"count": 8, "bins": 3}).measure(subject)["tau_mean_phase"]
+    assert torch.stack(middle).tolist() == [[0, 1, 0]] * 4  # almost uniform weights, everything within 1 to 2
+    last = []
+    for module in subject.network.modules():
+        if type(module).__name__ == "_Tau":
+            module.register_forward_hook(lambda *args: torch.eye(4)[[3]].expand_as(args[-1]))
+            last.append([0, 0, 0, 2])
+    values = Measurement("tips_phases", {"count": 2, "bins": 6}).measure(subject)["tau_mean_phase"]
+    assert torch.stack(values).tolist() == [[0, 0, *ends] for ends in last]  # the last phase only: density 1/(3/6)
+
+
 def test_the_undo_loss_is_the_mean_over_all_shifts():
     subject = _subject({"name": "tips", "faithful": True})
     values = Measurement("undo_loss", {"count": 4, "pictured": 2}).measure(subject)

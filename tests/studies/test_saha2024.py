@@ -1,10 +1,13 @@
 """The statistics of the study on Saha and Gokhale, on tables made by hand."""
 
+from operator import ne
+
 import pandas as pd
 import pytest
 
+from aliasing.profiles import PROFILES
 from aliasing.records import home
-from aliasing.studies.saha2024 import METHODS, STUDY
+from aliasing.studies.saha2024 import METHODS, STUDY, VARIANTS
 from aliasing.studies.saha2024_statistics import (
     difference,
     entry_difference,
@@ -74,6 +77,15 @@ def test_the_published_layer_is_trained_with_its_losses():
     published = [job for job in STUDY.jobs("laptop") if job.labels["method"] == "tips as published"]
     assert len(published) == 3
     assert all(job.run.recipe.tips == 0.35 and job.run.network["downsample"]["faithful"] for job in published)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_variants_change_one_thing_at_a_time(profile):
+    jobs = [job for job in STUDY.jobs(profile, seeds=1) if job.labels["task"] == "variants"]
+    settings = [(job.run.recipe.tips, job.run.recipe.tips_wake, job.run.recipe.tips_form) for job in jobs]
+    usual = (0.35, 0.4, "code")
+    assert settings == list(VARIANTS) and usual in settings
+    assert {sum(map(ne, usual, setting)) for setting in settings} == {0, 1}
 
 
 def test_published_stability_is_the_product_of_its_neighbours():
