@@ -121,6 +121,7 @@ def variants(results: pd.DataFrame) -> Captioned:
             axis.errorbar(places, values, yerr=(values - low, high - values), capsize=3, **look("tips + losses"))
             axis.set_xticks(places, [str(value) for value, _ in groups])
         axes[2, column].set_xlabel(label)
+    axes[2, 0].ticklabel_format(axis="y", useOffset=False)
     for axis, label in zip(axes[:, 0], (*PER_CENT.values(), "norm of\nthe weights"), strict=True):
         axis.set_ylabel(label)
     return show(

@@ -61,7 +61,7 @@ def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
 
 
 @measurement
-def tips_phases(subject: Subject, count: int, bins: int = 24) -> dict[str, Any]:
+def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
     """Mean phase of each TIPS layer: the density over 0 to 3, in ``bins`` bins, of ``sum_p p tau_p`` over channels.
 
     Phases are counted row by row. Uniform weights give 1.5; so do others, and an end is reached by one phase only.
