@@ -1,6 +1,7 @@
 """Fixed low-pass filters before subsampling (Zhang 2019; Vasconcelos et al. 2020), and the two baselines."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import comb
 from typing import Literal, get_args
 
@@ -9,12 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
+from ._borders import Axis, filter_bordered
 from ._matrices import full_precision, is_channels_last, kept, kronecker, memory_format, pad_index, plain, separable
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 
 __all__ = ["Blur", "Control", "Max", "binomial", "blur", "filter_depthwise"]
 
 Control = Literal["none", "forward", "backward", "late", "signs"]
+
+LARGE = 2**21  # values above which a padded copy of a map is slower than corrections at its borders
 
 
 def binomial(taps: int) -> tuple[float, ...]:
@@ -35,7 +39,8 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: int = 2, padding_mode: Padd
     further for even m. Maps smaller than the filter are padded by mirroring, or going round, as often as needed.
 
     On the CPU the filter, its padding and its stride are two dense matrices, or one for small maps; on other devices
-    and for large maps it is the depthwise convolution of the paper. All compute in the dtype of ``x``.
+    and for large maps it is the depthwise convolution of the paper, for large maps in channels_last without the padded
+    copy. All compute in the dtype of ``x``.
     """
     check_padding_mode(padding_mode)
     if len(taps) == 1:
@@ -46,28 +51,59 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: int = 2, padding_mode: Padd
 
 def _filter(x: Tensor, taps: tuple[float, ...], stride: int, padding_mode: PaddingMode) -> Tensor:
     height, width = x.shape[2:]
-    if not _dense_is_faster(x):
-        (weight,) = _weight(x, taps)
-        return filter_depthwise(x, weight.expand(x.shape[1], 1, -1, -1), stride, padding_mode)
-    if max(height, width) <= 8:
-        (both,) = _both(x, height, width, taps, stride, padding_mode)
-        return kronecker(x, both, -(-height // stride), -(-width // stride))
-    (rows,), (columns,) = (_axis(x, n, taps, stride, padding_mode) for n in (height, width))
-    return separable(x, rows, columns)
+    if _dense_is_faster(x, taps):
+        if max(height, width) <= 8:
+            (both,) = _both(x, height, width, taps, stride, padding_mode)
+            return kronecker(x, both, -(-height // stride), -(-width // stride))
+        (rows,), (columns,) = (_axis(x, n, taps, stride, padding_mode) for n in (height, width))
+        return separable(x, rows, columns)
+    if _padding_is_slow(x):
+        return _bordered(x, taps, stride, padding_mode)
+    (weight,) = _weight(x, taps)
+    return filter_depthwise(x, weight.expand(x.shape[1], 1, -1, -1), stride, padding_mode)
 
 
-def _dense_is_faster(x: Tensor) -> bool:
+def _dense_is_faster(x: Tensor, taps: tuple[float, ...]) -> bool:
     """The measured rule (`aliasing bench layers`): matrices on the CPU up to a size that depends on the memory format.
 
-    Products cost more per pixel as maps grow. The convolution is good at channels_last, until its padded copy passes
-    the 32 MiB above which the C library returns memory to the system at every call.
+    Products cost more per pixel as maps grow, convolutions as filters grow. The convolution is good at channels_last,
+    and without a fast kernel in float64.
     """
     if not plain(x) or x.device.type != "cpu":
         return False
     longest = max(x.shape[2:])
-    if is_channels_last(x):
-        return longest <= (64 if x.numel() * x.element_size() > 2**25 else 32)
-    return longest <= 128
+    if not is_channels_last(x) or x.dtype == torch.float64:
+        return longest <= 128
+    return longest <= (5 * len(taps) if x.numel() >= LARGE else 32)
+
+
+def _padding_is_slow(x: Tensor) -> bool:
+    """Whether a padded copy costs more than a few small operations at the borders: the other measured rule."""
+    on_cpu = plain(x) and x.device.type == "cpu" and x.dtype == torch.float32
+    return on_cpu and is_channels_last(x) and x.numel() >= LARGE
+
+
+def _bordered(x: Tensor, taps: tuple[float, ...], stride: int, padding_mode: PaddingMode) -> Tensor:
+    odd = taps if len(taps) % 2 else (0.0, *taps)
+    (weight,) = _weight(x, odd)
+    rows, columns = (_bordered_axis(x, n, taps, stride, padding_mode) for n in x.shape[2:])
+    return filter_bordered(x, weight.expand(x.shape[1], 1, -1, -1), stride, rows, columns)
+
+
+def _bordered_axis(x: Tensor, length: int, taps: tuple[float, ...], stride: int, padding_mode: PaddingMode) -> Axis:
+    (padded,), (zeros,) = (_axis(x, length, taps, stride, mode) for mode in (padding_mode, "zeros"))
+    return Axis(padded, zeros, _edges(length, taps, stride, padding_mode))
+
+
+@lru_cache(maxsize=256)
+def _edges(
+    length: int, taps: tuple[float, ...], stride: int, padding_mode: PaddingMode
+) -> tuple[tuple[int, int, float], ...]:
+    cpu = torch.device("cpu")
+    modes: tuple[PaddingMode, PaddingMode] = (padding_mode, "zeros")
+    (padded,), (zeros,) = (_axis_matrix(length, taps, stride, mode, cpu) for mode in modes)
+    difference = padded - zeros
+    return tuple((i, j, difference[i, j].item()) for i, j in difference.nonzero().tolist())
 
 
 def _axis_matrix(

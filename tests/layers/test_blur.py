@@ -54,20 +54,57 @@ def random_map(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def use(monkeypatch, form):
+    """Have the filter computed as two "dense" matrices, as a "padded" or as a "bordered" convolution."""
+    monkeypatch.setattr(blur_module, "_dense_is_faster", lambda x, taps: form == "dense")
+    monkeypatch.setattr(blur_module, "_padding_is_slow", lambda x: form == "bordered")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 6, 7, 11])
-def test_equals_loops_over_pixels_in_either_form_and_memory_format(m, mode, monkeypatch):
+def test_equals_loops_over_pixels_in_every_form_and_memory_format(m, mode, monkeypatch):
     taps = [comb(m - 1, i) / 2 ** (m - 1) for i in range(m)]
     for number, (shape, stride) in enumerate(product(SHAPES, (1, 2, 3, 4))):
         x = random_map(2, 3, *shape, seed=number)
         expected = oracle(x[1, 2].numpy(), taps, stride, mode)
         layer = Blur(3, stride, mode, taps=m)
-        for dense in (True, False):
-            monkeypatch.setattr(blur_module, "_dense_is_faster", lambda x, dense=dense: dense)
+        for form in ("dense", "padded", "bordered"):
+            use(monkeypatch, form)
             for memory_format in (torch.contiguous_format, torch.channels_last):
                 y = layer(x.contiguous(memory_format=memory_format))
                 assert y.shape == (2, 3, -(-shape[0] // stride), -(-shape[1] // stride))
-                np.testing.assert_allclose(y[1, 2].numpy(), expected, atol=1e-12, err_msg=f"{shape} {stride} {dense}")
+                np.testing.assert_allclose(y[1, 2].numpy(), expected, atol=1e-12, err_msg=f"{shape} {stride} {form}")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of the framework about itself
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("m", "stride"), [(2, 2), (5, 1), (7, 3), (3, 4)])
+def test_derivatives_without_the_padded_copy(m, stride, mode, monkeypatch):
+    layer = Blur(2, stride, mode, taps=m)
+    for shape in ((5, 8), (1, 3)):
+        x = random_map(1, 2, *shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+        use(monkeypatch, "bordered")
+        assert torch.autograd.gradcheck(layer, x, fast_mode=True)
+        assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
+        directions = random_map(3, *x.shape, seed=1)
+        found = torch.func.vmap(lambda d, x=x: torch.func.jvp(layer, (x,), (d,))[1])(directions)
+        use(monkeypatch, "dense")
+        torch.testing.assert_close(found, torch.stack([layer(d) for d in directions]))
+
+
+def test_large_maps_in_channels_last():
+    x = random_map(2, 160, 90, 81).float()
+    assert x.numel() >= blur_module.LARGE
+    formats = (torch.contiguous_format, torch.channels_last)
+    inputs = [x.clone(memory_format=memory_format).requires_grad_() for memory_format in formats]
+    plain, ours = (create("bin-5", 160, padding_mode="circular")(one) for one in inputs)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, plain)
+    signal = torch.randn_like(plain)
+    for y in (plain, ours):
+        y.backward(signal)
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+    assert inputs[1].grad.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("mode", MODES)
