@@ -74,9 +74,9 @@ class Polyphase(Downsample):
             choice = self.pick(blurred if self.choose_from == "blurred" else self._complete(x))
         return take(blurred, choice, self.stride)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``sample`` by the layer's own choice, blurring only once."""
-        return self.sample(x)
+    def forward(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
+        """``sample``; by the layer's own choice, if none is handed in, blurring only once."""
+        return self.sample(x, choice)
 
     def _blurred(self, x: Tensor) -> Tensor:
         return x if self.blur is None else self.blur(x)

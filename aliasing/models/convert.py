@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample, PaddingMode
+from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
-from .surgery import Instead, complete, fix_same, keeps_size, pair, place_after, place_before, stride_of
-from .trace import after_activation, pool_calls, trace
+from .surgery import Instead, Link, complete, fix_same, keeps_size, pair, place_after, place_before, stride_of
+from .trace import after_activation, joined, pool_calls, trace
 
 __all__ = ["Change", "Report", "antialias"]
 
@@ -98,8 +99,12 @@ def antialias(
 
     Output sizes are those of the original at every input size. With ``subsample`` the function does not change, except
     where average pools are replaced. Names of parameters do not change, so checkpoints of the original load
-    (``strict=False`` for layers that learn). Branches of a residual block choose their grids apart: exact invariance
-    needs the networks of ``aliasing.models``.
+    (``strict=False`` for layers that learn).
+
+    With polyphase layers (``aps``, ``lps``), branches that meet again, in a residual block for example, sample the grid
+    that the first of them chooses; where they cannot, or the network cannot be traced, the report says so. Feature maps
+    then move exactly with circular shifts, if everything else in the network does: convolutions and pools padded
+    circularly, H and W divisible by the total stride.
 
     To recover the accuracy of pretrained weights, fine-tune: Zhang's code starts from the original weights and runs
     the last two thirds of the original schedule (ImageNet: SGD, momentum 0.9, weight decay 1e-4, 60 epochs, learning
@@ -155,6 +160,8 @@ class _Job:
         if graph is not None and self.placement == "act-then-pool":
             behind = after_activation(graph, network, convolutions)
         channels = _count_channels(network, [part for _, part in strided], example) if self._learns() else {}
+        layer_of: dict[nn.Module, Downsample] = {}
+        why_left: dict[nn.Module, str] = {}
         for name, part in strided:
             why = _why_left(part)
             if any(name == pattern or fnmatch(name, pattern) for pattern in skip):
@@ -163,21 +170,69 @@ class _Job:
                 why = "stem, kept on request"
             if why is None:
                 try:
-                    layer = self._layer(part, channels.get(part, 1))
+                    layer_of[part] = self._layer(part, channels.get(part, 1))
                 except UsageError as error:
                     why = str(error)
-            what = _describe(part)
             if why is not None:
-                self.report.left.append(Change(name, what, why))
-            elif isinstance(part, nn.Conv2d):
-                self.report.replaced.append(Change(name, what, self._convolution(part, layer, behind.get(part))))
+                why_left[part] = why
+        sharing = self._share(network, graph, [part for _, part in strided], layer_of, behind)
+        for name, part in strided:
+            what = _describe(part)
+            if part in why_left:
+                self.report.left.append(Change(name, what, why_left[part]))
+                continue
+            layer = layer_of[part]
+            if isinstance(part, nn.Conv2d):
+                note = self._convolution(part, layer, behind.get(part))
             elif isinstance(part, nn.MaxPool2d) and self.placement != "pool-then-conv":
-                self.report.replaced.append(Change(name, what, self._max(part, layer)))
+                note = self._max(part, layer)
             else:
                 network.set_submodule(name, Instead(part, layer))
-                self.report.replaced.append(Change(name, what, "the layer alone"))
+                note = "the layer alone"
+            self.report.replaced.append(Change(name, what, note + sharing.get(part, "")))
         for name in pool_calls(graph) if graph is not None else ():
             self.report.left.append(Change(name, "a function call", "not a module, out of reach"))
+
+    def _share(
+        self,
+        network: nn.Module,
+        graph: fx.Graph | None,
+        strided: list[nn.Module],
+        layer_of: dict[nn.Module, Downsample],
+        behind: dict[nn.Module, tuple[str, nn.Module]],
+    ) -> dict[nn.Module, str]:
+        """Let branches that meet again sample one grid; returns what the report should say of each module.
+
+        The first branch to run chooses; the others have no means to choose. Changes ``layer_of``.
+        """
+        if not any(isinstance(layer, Polyphase) for layer in layer_of.values()):
+            return {}
+        if graph is None:
+            return dict.fromkeys(layer_of, "; cannot be traced: its choice is not shared with other branches")
+        groups, apart = joined(graph, network, strided)
+        names = {part: name for name, part in network.named_modules()}
+        notes = {}
+        turn = {network.get_submodule(str(node.target)): i for i, node in enumerate(graph.nodes) if _is_call(node)}
+
+        def when(part: nn.Module) -> int:
+            """When the layer of ``part`` runs."""
+            in_front = isinstance(part, nn.Conv2d) and self._in_front(part)
+            return turn[part if in_front or part not in behind else behind[part][1]]
+
+        for group in groups:
+            if any(part not in layer_of for part in group):
+                apart.update(group)
+                continue
+            leader, *others = sorted(group, key=when)
+            for part in others:
+                layer_of[part] = self._follower(layer_of[part])
+                notes[part] = f"; samples the grid that {names[leader]} chooses"
+            Link(layer_of[leader], [layer_of[part] for part in others])
+        return notes | dict.fromkeys(apart, "; its choice is not shared with the branch it joins")
+
+    def _follower(self, layer: Downsample) -> Polyphase:
+        options = {key: value for key, value in self.options.items() if key in ("padding_mode", "blur")}
+        return Polyphase(1, layer.stride, **options).train(layer.training)
 
     def _learns(self) -> bool:
         return layers.CATALOGUE[self.name].parameters
@@ -241,6 +296,10 @@ def _why_left(part: nn.Module) -> str | None:
     if isinstance(part, nn.MaxPool2d) and part.return_indices:
         return "its indices are used"
     return None
+
+
+def _is_call(node: fx.Node) -> bool:
+    return node.op == "call_module"
 
 
 def _describe(part: nn.Module) -> str:

@@ -1,5 +1,6 @@
 """Small operations on modules of others: a layer before or after them, padding made explicit, pools replaced."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -7,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..layers.base import Downsample
 
-__all__ = ["Instead", "complete", "fix_same", "keeps_size", "pair", "place_after", "place_before", "stride_of"]
+__all__ = ["Instead", "Link", "complete", "fix_same", "keeps_size", "pair", "place_after", "place_before", "stride_of"]
 
 
 class Instead(nn.Module):
@@ -35,6 +37,31 @@ class Instead(nn.Module):
             if length != n:
                 x = x.index_select(2 + axis, index)
         return self.down(x)
+
+
+class Link:
+    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward pass."""
+
+    def __init__(self, leader: Downsample, followers: Sequence[Downsample]) -> None:
+        self.readers = len(followers)
+        self.waiting = 0
+        self.choice: Tensor | None = None
+        leader.register_forward_pre_hook(self._choose)
+        for follower in followers:
+            follower.register_forward_pre_hook(self._follow)
+
+    def _choose(self, leader: Downsample, inputs: tuple) -> tuple:
+        self.choice, self.waiting = leader.choose(inputs[0]), self.readers
+        return inputs[0], self.choice
+
+    def _follow(self, follower: Downsample, inputs: tuple) -> tuple:
+        choice = self.choice
+        if choice is None:
+            raise UsageError("a branch samples the grid another one chooses, which has not run: call the whole network")
+        self.waiting -= 1
+        if not self.waiting:  # what the choice was computed from may go
+            self.choice = None
+        return inputs[0], choice
 
 
 def place_after(target: nn.Module, layer: Downsample) -> None:

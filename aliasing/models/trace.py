@@ -1,5 +1,6 @@
 """What the graph of a network tells: the activation behind a convolution, and pools that are function calls."""
 
+import operator
 from collections import Counter
 from collections.abc import Collection
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import activation
 
-__all__ = ["after_activation", "pool_calls", "trace"]
+__all__ = ["after_activation", "joined", "pool_calls", "trace"]
 
 _FUNCTIONS = {
     *(F.relu, F.relu6, F.gelu, F.silu, F.softplus, F.leaky_relu, F.hardswish, F.elu, F.mish, F.selu, F.hardtanh),
@@ -16,6 +17,11 @@ _FUNCTIONS = {
 }
 _POOLS = (F.max_pool2d, F.avg_pool2d, torch.max_pool2d)
 _METHODS = {"relu", "relu_", "sigmoid", "tanh"}
+_JOINS = {
+    *(operator.add, operator.iadd, operator.sub, operator.mul, operator.imul),
+    *(torch.add, torch.sub, torch.mul, torch.maximum, torch.cat, torch.concat, torch.stack),
+    *("add", "add_", "sub", "sub_", "mul", "mul_"),
+}
 _SPATIAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
@@ -37,14 +43,92 @@ def trace(network: nn.Module) -> fx.Graph | None:
 
 def pool_calls(graph: fx.Graph) -> list[str]:
     """Names of the nodes that pool with a stride by a function call, out of the reach of module surgery."""
-    found = []
+    return [node.name for node in graph.nodes if _pools(node)]
+
+
+def _pools(node: fx.Node) -> bool:
+    if node.op != "call_function" or node.target not in _POOLS:
+        return False
+    kernel = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
+    stride = node.args[2] if len(node.args) > 2 else node.kwargs.get("stride")
+    return (stride or kernel) not in (1, (1, 1))
+
+
+class _Grid:
+    """The pixels a map holds: those of the input, or what strided modules kept of the pixels of ``parent``."""
+
+    def __init__(self, parent: "_Grid | None" = None, modules: tuple[nn.Module, ...] = ()) -> None:
+        self.parent, self.modules = parent, modules
+        self.same: _Grid | None = None
+
+    def find(self) -> "_Grid":
+        return self if self.same is None else self.same.find()
+
+    def depth(self) -> int:
+        return 0 if self.parent is None else 1 + self.parent.find().depth()
+
+
+def joined(
+    graph: fx.Graph, network: nn.Module, strided: Collection[nn.Module]
+) -> tuple[list[list[nn.Module]], set[nn.Module]]:
+    """Which strided modules must keep the same pixels, because their branches are added or concatenated.
+
+    Returns:
+        Groups of modules whose inputs hold the same pixels; and the modules in front
+        of joints for which there is no such group: one branch drops pixels in more steps than the other, or by other
+        means, or a module is called several times.
+    """
+    modules = dict(network.named_modules())
+    calls = Counter(id(modules[node.target]) for node in graph.nodes if node.op == "call_module")
+    wanted = {id(module) for module in strided}
+    grids: dict[fx.Node, _Grid] = {}
+    steps: list[_Grid] = []
+    apart: set[nn.Module] = set()
     for node in graph.nodes:
-        if node.op == "call_function" and node.target in _POOLS:
-            kernel = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
-            stride = node.args[2] if len(node.args) > 2 else node.kwargs.get("stride")
-            if (stride or kernel) not in (1, (1, 1)):
-                found.append(node.name)
-    return found
+        if node.op == "placeholder":
+            grids[node] = _Grid()
+            continue
+        sources = list(dict.fromkeys(grids[source].find() for source in node.all_input_nodes if source in grids))
+        if not sources:
+            continue
+        grid = sources[0]
+        for other in sources[1:] if node.op == "call_module" or node.target in _JOINS else ():
+            grid = _join(grid.find(), other.find(), apart)
+        if node.op == "call_module" and id(modules[node.target]) in wanted:
+            module = modules[node.target]
+            grid = _Grid(grid, (module,))
+            if calls[id(module)] > 1:
+                apart.add(module)
+            steps.append(grid)
+        elif _pools(node):
+            grid = _Grid(grid)
+        grids[node] = grid
+    groups = [list(grid.modules) for grid in steps if grid.same is None and len(grid.modules) > 1]
+    together = [group for group in groups if not apart & set(group)]
+    return together, apart | {module for group in groups if apart & set(group) for module in group}
+
+
+def _join(one: _Grid, other: _Grid, apart: set[nn.Module]) -> _Grid:
+    """One grid for both, where their modules can keep the same pixels; else the finer in steps, noting the modules."""
+    if one is other:
+        return one
+    if (
+        one.parent is None
+        or other.parent is None
+        or not (one.modules and other.modules)
+        or one.depth() != other.depth()
+    ):
+        apart.update(one.modules, other.modules)
+        return max(one, other, key=_Grid.depth)
+    before = len(apart)
+    _join(one.parent.find(), other.parent.find(), apart)
+    strides = {getattr(module, "stride", None) for module in one.modules + other.modules}
+    if len(apart) > before or len({(s, s) if isinstance(s, int) else s for s in strides}) > 1:
+        apart.update(one.modules, other.modules)
+        return one
+    one.modules += other.modules
+    other.same = one
+    return one
 
 
 def after_activation(

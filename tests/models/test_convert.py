@@ -1,5 +1,7 @@
 """antialias(): sizes, weights, places, reports, on hand-made networks and on those of torchvision and timm."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -186,6 +188,129 @@ def test_max_pool_is_dense_max_then_layer_or_the_layer_alone() -> None:
     dense = create("bin-5", 2)(nn.functional.max_pool2d(x, 3, 1, 1))
     torch.testing.assert_close(antialias(pool)(x), dense)
     torch.testing.assert_close(antialias(pool, placement="pool-then-conv")(x), create("bin-5", 2)(x))
+
+
+def circular(network: nn.Module) -> nn.Module:
+    """``network`` with everything that pads padding circularly."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "circular"
+        if isinstance(module, nn.MaxPool2d):
+            network.set_submodule(name, nn.Sequential(nn.CircularPad2d(1), nn.MaxPool2d(3, 2)))
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "downsample"),
+    [
+        ("torchvision.resnet18", "aps"),
+        ("torchvision.resnet18", {"name": "lps", "hidden": 3}),
+        ("torchvision.regnet_x_400mf", "aps"),
+        ("timm.resnetv2_50", "aps"),
+    ],
+)
+def test_residual_networks_become_exactly_equivariant_to_circular_shifts(name: str, downsample) -> None:
+    network = circular(build(name))
+    stage = {"torchvision.resnet18": "layer4", "timm.resnetv2_50": "stages.3"}.get(name, "trunk_output.block4")
+    converted, report = antialias(network, downsample, "act-then-pool", "circular", return_report=True)
+    assert "samples the grid" in str(report)
+    assert "not shared" not in str(report)
+    converted = converted.double().eval()
+    maps: list[torch.Tensor] = []
+    converted.get_submodule(stage).register_forward_hook(lambda module, inputs, output: maps.append(output))
+    x = images(1, 3, 64, 96).double()
+    with torch.no_grad():
+        logits = [converted(x.roll(shift, (2, 3))) for shift in ((0, 0), (1, 3), (18, 5), (31, 62))]
+    for other, moved in zip(logits[1:], maps[1:], strict=True):
+        torch.testing.assert_close(other, logits[0], rtol=1e-9, atol=1e-9)
+        gaps = [(moved - maps[0].roll((i, j), (2, 3))).abs().max() for i in range(2) for j in range(3)]
+        assert min(gaps) <= 1e-9 * maps[0].abs().max()
+    assert (maps[0] - maps[0].mean((2, 3), keepdim=True)).abs().max() > 1e-3 * maps[0].abs().max()
+
+
+def test_without_sharing_they_are_not_equivariant() -> None:
+    torch.manual_seed(0)
+    block = circular(Residual()).double().eval()
+    shared = antialias(block, "aps", padding_mode="circular")
+    apart = antialias(antialias(block, "aps", skip=("side",), padding_mode="circular"), "aps", padding_mode="circular")
+    x = images(16, 3, 8, 12).double()
+
+    def gap(network: nn.Module) -> float:
+        """Of spatial means, which whole pixels cannot change."""
+        means = [network(x.roll((i, j), (2, 3))).mean((2, 3)) for i in (0, 1) for j in (0, 1)]
+        return max((mean - means[0]).abs().max().item() for mean in means)
+
+    assert gap(shared) < 1e-12
+    assert gap(apart) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the framework about itself
+@pytest.mark.parametrize("downsample", ["aps", "lps"])
+def test_shared_choices_survive_copies_training_and_the_compiler(downsample: str) -> None:
+    torch.manual_seed(0)
+    converted = copy.deepcopy(antialias(Residual(), downsample, example=images(1, 3, 8, 8)))
+    assert converted.side.down_before is not converted.conv1
+    converted(images(2, 3, 10, 7)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in converted.parameters())
+    converted.eval()
+    x = images(2, 3, 9, 8)
+    expected = converted(x)
+    torch.compiler.reset()
+    compiled = torch.compile(converted, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), expected)
+
+
+class Crossing(nn.Module):
+    """The branch that is called first has its activation, and so its layer, behind the other branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x).relu()
+        side = self.second(x)
+        return self.last(h) + side
+
+
+def test_the_branch_whose_layer_runs_first_chooses() -> None:
+    network = Crossing()
+    converted, report = antialias(network, "aps", return_report=True)
+    notes = {change.name: change.note for change in report.replaced}
+    assert "samples the grid that second chooses" in notes["first"]
+    x = images(3, 3, 8, 10)
+    dense = [nn.functional.conv2d(x, conv.weight, conv.bias, 1, 1) for conv in (network.first, network.second)]
+    layer = create("aps", 4, padding_mode="reflect")
+    choice = layer.choose(dense[1])
+    expected = network.last(layer.sample(dense[0].relu(), choice)) + layer.sample(dense[1], choice)
+    torch.testing.assert_close(converted(x), expected)
+    with pytest.raises(UsageError, match="call the whole network"):
+        converted.last(images(1, 4, 4, 4))
+
+
+class Uneven(nn.Module):
+    """Branches that meet after two steps of two and one of four, and one that pools by a function call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.four = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(3, 4, 1, 4)
+        self.side = nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.two(self.one(x)) + self.four(x)
+        return self.side(h) + nn.functional.max_pool2d(h, 2)
+
+
+def test_choices_that_cannot_be_shared_are_reported() -> None:
+    _, report = antialias(Uneven(), "aps", return_report=True)
+    notes = {change.name: "not shared" in change.note for change in report.replaced}
+    assert notes == {"one": False, "two": True, "four": True, "side": True}
+    _, report = antialias(Residual(), "aps", skip=("side",), return_report=True)
+    assert "not shared" in report.replaced[0].note
+    _, report = antialias(Untraceable(), "aps", return_report=True)
+    assert "cannot be traced" in report.replaced[0].note
+    _, report = antialias(Residual(), "bin-5", return_report=True)
+    assert "grid" not in str(report)
 
 
 class Untraceable(nn.Module):
