@@ -138,6 +138,9 @@ def _bench(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(f"\n{name}: times of the peer over ours, above 1 where ours is faster")
             print(bench.table(frame).to_string())
+            if hasattr(bench, "verdicts"):
+                print("\nforward+backward against the targets")
+                print(bench.verdicts(frame).to_string(index=False, float_format="{:.2f}".format, na_rep=""))
     text = json.dumps(reports, indent=1)
     if arguments.json:
         print(text)

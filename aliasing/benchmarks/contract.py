@@ -2,9 +2,14 @@
 
 import copy
 import importlib
+import json
+import sys
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from math import ceil
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..layers import CATALOGUE, create
 
-__all__ = ["CHECKS", "examine", "ours", "peers", "table"]
+__all__ = ["CHECKS", "examine", "ours", "peers", "peers_table", "table", "write_peers"]
 
 Make = Callable[[int, int], nn.Module]  # (channels, stride) -> layer
 
@@ -122,6 +127,13 @@ def examine(make: Make) -> dict[str, str]:
     return found
 
 
+_PACKAGES = (
+    ("timm", "timm.layers", "BlurPool2d"),
+    ("antialiased-cnns", "antialiased_cnns", "BlurPool"),
+    ("kornia", "kornia.filters", "BlurPool2D"),
+)
+
+
 def ours() -> dict[str, Make]:
     """Our layers by name."""
     return {name: lambda channels, stride, name=name: create(name, channels, stride) for name in CATALOGUE}  # type: ignore[misc]
@@ -133,11 +145,7 @@ def peers() -> dict[str, Make | None]:
         "torch.nn.MaxPool2d(2)": lambda channels, stride: nn.MaxPool2d(stride, stride),
         "torch.nn.AvgPool2d(2)": lambda channels, stride: nn.AvgPool2d(stride, stride),
     }
-    for module, layer in (
-        ("timm.layers", "BlurPool2d"),
-        ("antialiased_cnns", "BlurPool"),
-        ("kornia.filters", "BlurPool2D"),
-    ):
+    for _, module, layer in _PACKAGES:
         for taps in (3, 5):
             found[f"{module}.{layer}, {taps} taps"] = _peer(module, layer, taps)
     return found
@@ -160,3 +168,41 @@ def table(makes: dict[str, Make] | dict[str, Make | None]) -> pd.DataFrame:
         name: dict.fromkeys(columns, "not installed") if make is None else examine(make) for name, make in makes.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def write_peers(path: Path) -> None:
+    """Measure the peers that are installed and keep the answers, with versions and date, for machines without them."""
+    rows = table({name: make for name, make in peers().items() if make is not None and not name.startswith("torch")})
+    kept = {
+        "measured": datetime.now(UTC).date().isoformat(),
+        "versions": {
+            package: version(package)
+            for package, module, _ in _PACKAGES
+            if any(name.startswith(module) for name in rows.index)
+        },
+        "rows": rows.to_dict("index"),
+    }
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def peers_table(path: Path) -> pd.DataFrame:
+    """The promises of the peers: measured now where they are installed, else as kept in ``path``.
+
+    The names of the rows say which version was measured, and of kept rows when.
+    """
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    makes = peers()
+    frame = table(makes)
+    names = {}
+    for package, module, _ in _PACKAGES:
+        for name in (name for name in makes if name.startswith(module)):
+            if makes[name] is not None:
+                names[name] = f"{name} ({package} {version(package)})"
+            elif name in kept["rows"]:
+                frame.loc[name] = kept["rows"][name]
+                names[name] = f"{name} ({package} {kept['versions'][package]}, measured {kept['measured']})"
+    return frame.rename(index=names)
+
+
+if __name__ == "__main__":
+    write_peers(Path(sys.argv[1]))

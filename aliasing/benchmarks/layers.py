@@ -18,13 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import LPS, create
+from ..layers import DDAC, LPS, create
 from ..layers.blur import binomial
 
-__all__ = ["FORMATS", "SIZES", "bench", "report", "run", "surroundings", "table"]
+__all__ = ["FORMATS", "LEAST", "SIZES", "TARGETS", "bench", "report", "run", "surroundings", "table", "verdicts"]
 
 SIZES = ((128, 64, 32, 32), (128, 128, 16, 16), (32, 64, 56, 56), (16, 256, 56, 56))
 QUICK = ((4, 8, 16, 16), (2, 8, 28, 28))
+#: The median ratio to the published formulation over the sizes, forward and backward on a CPU, that we aim at.
+TARGETS = {"tri-3": 2.5, "bin-5": 2.5, "bin-7": 2.5, "flc": 10, "asap": 10, "aps": 5, "tips": 2, "lps": 1.8}
+#: The ratio to any peer at any size that we do not want to fall below.
+LEAST = 0.95
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -112,6 +116,15 @@ def published_tips(layer: nn.Module, x: Tensor) -> Tensor:
     return torch.stack([tau[:, :, p, None, None] * phase for p, phase in enumerate(columns_first)]).sum(0)
 
 
+def published_ddac(layer: DDAC, x: Tensor) -> Tensor:
+    """Zou et al. 2020: weights for every pixel, the weighted sum of its unfolded window, then subsampling."""
+    (n, c, h, w), taps = x.shape, layer.size**2
+    padded = F.pad(x, (layer.size // 2,) * 4, mode="reflect")
+    weights = layer.norm(F.conv2d(padded, layer.predict.weight)).softmax(1).view(n, layer.groups, 1, taps, h * w)
+    windows = F.unfold(padded, layer.size).view(n, layer.groups, c // layer.groups, taps, h * w)
+    return (windows * weights).sum(3).view(n, c, h, w)[:, :, ::2, ::2]
+
+
 def _package_blur(build: Callable[..., nn.Module], package: str, taps: int) -> Callable[[int, Any], nn.Module]:
     if package == "kornia":
         return lambda channels, ours: build(taps, stride=2)
@@ -126,6 +139,7 @@ def peers() -> tuple[list[Peer], dict[str, str]]:
         Peer("aps", "published", lambda c, ours: published_aps, {}),
         Peer("tips", "published", lambda c, ours: lambda x: published_tips(ours, x), {"faithful": True}),
         Peer("lps", "published", lambda c, ours: lambda x: published_lps(ours, x), {}),
+        Peer("ddac", "published", lambda c, ours: lambda x: published_ddac(ours, x), {"faithful": True}),
     ]
     skipped = {}
     for name, taps in {"tri-3": 3, "bin-5": 5, "bin-7": 7}.items():
@@ -269,6 +283,35 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return text.unstack(["format", "pass"])
 
 
+def verdicts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per layer and memory format, what forward and backward together reached of ``TARGETS`` and ``LEAST``.
+
+    One row each: the median ratio to the published formulation over the sizes, the target (NaN where none was set) and
+    whether it is reached; the smallest ratio to any peer, where that was, and whether it is at least ``LEAST``.
+    """
+    rows = []
+    both = frame[frame["pass"] == "forward+backward"]
+    for (layer, memory_format), cases in both.groupby(["layer", "format"], sort=False):
+        median = cases.loc[cases["peer"] == "published", "ratio"].median()
+        worst = cases.loc[cases["ratio"].idxmin()]
+        target = float(TARGETS.get(str(layer), "nan"))
+        rows.append(
+            {
+                "layer": layer,
+                "format": memory_format,
+                "median": median,
+                "target": target,
+                "reached": "" if target != target else "yes" if median >= target else "no",
+                "worst": worst["ratio"],
+                "where": f"{worst['peer']}, {worst['size']}",
+                "never slower": "yes" if worst["ratio"] >= LEAST else "no",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def report(frame: pd.DataFrame) -> dict[str, object]:
     """The whole measurement as plain values for JSON."""
-    return {**frame.attrs, "rows": frame.to_dict("records")}
+    judged = verdicts(frame).astype(object)
+    judged = judged.where(judged.notna(), None)  # JSON has no NaN
+    return {**frame.attrs, "verdicts": judged.to_dict("records"), "rows": frame.to_dict("records")}

@@ -47,14 +47,15 @@ def markdown(frame, corner):
 
 def promises(book):
     """Every layer against the contract, and the same for the layers of other packages."""
-    from aliasing.benchmarks.contract import ours, peers, table
+    from aliasing.benchmarks.contract import ours, peers_table, table
 
     return [
         *markdown(table(ours()).rename(index="`{}`".format), "layer"),
         "",
-        "The same calls on what others offer, as installed where this book was built:",
+        "The same calls on what others offer, made when this page was built or, where a package was not installed,",
+        "on the date in the row:",
         "",
-        *markdown(table(peers()).rename(index="`{}`".format), "peer"),
+        *markdown(peers_table(book.parent / "data" / "peers.json"), "peer"),
     ]
 
 

@@ -1,10 +1,14 @@
 """The table of promises tells layers that keep them from layers that do not."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from aliasing.benchmarks.contract import CHECKS, examine, ours, peers, table
+from aliasing.benchmarks import contract
+from aliasing.benchmarks.contract import CHECKS, examine, ours, peers, peers_table, table, write_peers
 
 
 class Breaker(nn.Module):
@@ -44,3 +48,21 @@ def test_peers_that_are_not_installed_say_so():
     assert rows.loc["torch.nn.MaxPool2d(2)", "gradient"] == "yes"
     absent = rows[~rows.index.str.startswith("torch")]
     assert (absent == "not installed").all(axis=None)
+
+
+def test_answers_of_peers_are_kept_for_machines_without_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(contract, "_SIZES", (1, 4, 5))
+    write_peers(tmp_path / "peers.json")
+    kept = json.loads((tmp_path / "peers.json").read_text())
+    assert kept["rows"]["timm.layers.BlurPool2d, 3 taps"]["gradient"] == "yes"
+    monkeypatch.setattr(contract, "_peer", lambda *names: None)
+    rows = peers_table(tmp_path / "peers.json")
+    (name,) = [name for name in rows.index if name.startswith("timm.layers.BlurPool2d, 3 taps")]
+    assert name.endswith(f"(timm {kept['versions']['timm']}, measured {kept['measured']})")
+    assert dict(rows.loc[name]) == kept["rows"]["timm.layers.BlurPool2d, 3 taps"]
+
+
+def test_the_published_answers_cover_every_peer():
+    kept = json.loads((Path(__file__).parents[2] / "data" / "peers.json").read_text())
+    assert set(kept["rows"]) == {name for name in peers() if not name.startswith("torch")}
+    assert all(set(row) == {"right sizes at stride", *CHECKS} for row in kept["rows"].values())
