@@ -57,7 +57,7 @@ def _filter(x: Tensor, taps: tuple[float, ...], stride: int, padding_mode: Paddi
             return kronecker(x, both, -(-height // stride), -(-width // stride))
         (rows,), (columns,) = (_axis(x, n, taps, stride, padding_mode) for n in (height, width))
         return separable(x, rows, columns)
-    if _padding_is_slow(x):
+    if padding_mode != "zeros" and _padding_is_slow(x):
         return _bordered(x, taps, stride, padding_mode)
     (weight,) = _weight(x, taps)
     return filter_depthwise(x, weight.expand(x.shape[1], 1, -1, -1), stride, padding_mode)
@@ -143,6 +143,9 @@ _weight = kept(_weight_matrix)
 def filter_depthwise(x: Tensor, weight: Tensor, stride: int, padding_mode: PaddingMode) -> Tensor:
     """The published form: pad, then a strided depthwise convolution with ``weight`` (C, 1, m, m)."""
     before, after = (weight.shape[-1] - 1) // 2, weight.shape[-1] // 2
+    if padding_mode == "zeros" and before == after:  # the convolution pads by itself
+        y = F.conv2d(x, weight, stride=stride, padding=after, groups=x.shape[1])
+        return y.contiguous(memory_format=memory_format(x))
     padded = _pad(x, before, after, padding_mode)
     return F.conv2d(padded, weight, stride=stride, groups=x.shape[1]).contiguous(memory_format=memory_format(x))
 
