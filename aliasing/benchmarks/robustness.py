@@ -1,9 +1,9 @@
 """Our corruptions and attacks beside the libraries they replace, on the same images and the same network.
 
-Both take turns, so that a busy machine slows both. Corruptions: the library works on one image after the other, ours on
-all of them; 224 pixels, where both use the constants of ImageNet-C, but for elastic_transform, of which the library has
-its own variant, and frost, for which it has photographs. Attacks: the same radius, norm, steps and step size; ours leave
-an image alone once it is misclassified, which is part of the comparison.
+Both take turns, so that a busy machine slows both. Corruptions: the library works on one image after the other, ours
+on all of them; 224 pixels, where both use the constants of ImageNet-C, but for elastic_transform, of which the library
+has its own variant, and frost, for which it has photographs. Attacks: the same radius, norm, steps and step size; ours
+leave an image alone once it is misclassified, which is part of the comparison.
 """
 
 import importlib
