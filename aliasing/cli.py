@@ -149,7 +149,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_BENCHES = ("layers", "training", "evaluation")
+_BENCHES = ("layers", "training", "evaluation", "robustness")
 _KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 

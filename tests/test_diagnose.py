@@ -35,6 +35,22 @@ def rigid():
 def maps():
     return nn.Conv2d(3, 5, 1)
 
+def raises():
+    raise KeyError("no checkpoint")
+
+class Wrapped(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.inner, self.wrap = tiny(), wrap
+    def forward(self, x):
+        return self.wrap(self.inner(x))
+
+def pair():
+    return Wrapped(lambda y: (y, y))
+
+def mapping():
+    return Wrapped(lambda y: {"logits": y})
+
 fixed = tiny()
 number = 7
 """
@@ -58,6 +74,7 @@ class MeanColour(nn.Module):
 @pytest.fixture
 def factories(tmp_path, monkeypatch):
     (tmp_path / "own_nets.py").write_text(FACTORIES)
+    (tmp_path / "broken_nets.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
 
 
@@ -205,6 +222,20 @@ def check_page(path, pictures, curves):
     assert "broken.jpg" in text
 
 
+def test_the_report_answers_three_questions_first(photos, factories):
+    page = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, device="cpu").html()
+    found = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, device="cpu").portraits[0]
+    glance = page[: page.index("All numbers")]
+    assert f'<div class="big">{100 * found.top1_change.value:.1f} %</div>' in glance
+    worst = max(found.sites, key=lambda site: site.alias_energy.value)
+    assert glance.index(f"<code>{worst.name}</code>") == glance.index("<li><code>") + 4
+    assert "<b>bin-5</b> low-pass filters at 2 places" in glance
+    assert "random weights" not in glance
+    page = aliasing.diagnose({"mean": MeanColour()}, photos, size=SIZE, device="cpu").html()
+    assert "none of those tried" in page
+    assert "no place: it has no strided convolution" in page
+
+
 def test_names_in_the_report_are_escaped(tmp_path):
     colours(tmp_path, 1)
     (tmp_path / "0.png").rename(tmp_path / "<b>&.png")
@@ -241,6 +272,12 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:rigid", ["--size", "28"], "does not take images (2, 3, 28, 28)"),
         ("own_nets:rigid", ["--size", "28"], "Name its input size with --size"),
         ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
+        ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
+        ("own_nets:mapping", ["--size", "28"], "got dict; wrap it"),
+        ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),
+        ("broken_nets:build", [], "fails when it is imported: ZeroDivisionError"),
+        ("own_nets:tiny", ["--report", "."], "must be a file"),
+        ("own_nets:tiny", ["--report", "own_nets.py/report.html"], "cannot be written"),
         ("own_nets:tiny", ["--size", "4"], "at least 8"),
         ("own_nets:tiny", ["--count", "0"], "count must be"),
         ("own_nets:tiny+bin-9", [], "Did you mean 'bin-"),
@@ -266,11 +303,12 @@ class Fails(MeanColour):
     """Works on the first image it is tried with, and never again: as when memory runs out."""
 
     calls = 0
+    error: Exception = RuntimeError("out of memory")
 
     def forward(self, x):
         self.calls += 1
         if self.calls > 1:
-            raise RuntimeError("out of memory")
+            raise self.error
         return super().forward(x)
 
 
@@ -278,10 +316,19 @@ def test_a_network_that_fails_later_loses_nothing_of_the_others(photos, tmp_path
     networks = {"good": MeanColour(), "bad": Fails(), "fine": Corner()}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu", report=tmp_path / "report.html")
     assert [portrait.network for portrait in found.portraits] == ["good", "fine"]
-    assert found.failed == {"bad": "out of memory"}
+    assert found.failed == {"bad": "RuntimeError: out of memory"}
     assert "out of memory" in (tmp_path / "report.html").read_text()
     with pytest.raises(DataError, match="out of memory"):
         aliasing.diagnose(Fails(), photos, size=SIZE, device="cpu")
+
+
+def test_whatever_a_network_raises_is_kept_apart(photos):
+    bad = Fails()
+    bad.error = KeyError()
+    found = aliasing.diagnose({"bad": bad, "fine": Corner()}, photos, size=SIZE, device="cpu")
+    assert found.failed == {"bad": "KeyError"}
+    with pytest.raises(UsageError, match=r"different names.*a mapping"):
+        aliasing.diagnose([Corner(), Corner()], photos, size=SIZE, device="cpu")
 
 
 def test_modules_get_their_mode_back(tmp_path):
@@ -300,6 +347,24 @@ def test_pretrained_weights_that_cannot_be_fetched_are_no_silent_random_ones(mon
     with pytest.raises(DataError, match="--weights none") as raised:
         load("squeezenet1_1")
     assert "no route to host" in str(raised.value)
+
+
+def test_an_unreachable_hub_is_asked_once(monkeypatch):
+    pytest.importorskip("timm")
+    hub = pytest.importorskip("huggingface_hub.constants")
+    asked = []
+
+    def refuse(address, *options, **more):
+        asked.append(address)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *address, **more: refuse(address))
+    monkeypatch.setattr("aliasing.diagnosis.networks.getproxies", dict)
+    with pytest.raises(DataError, match="--weights none"):
+        load("timm:test_vit")
+    assert len(asked) == 1
+    assert hub.HF_HUB_OFFLINE is False
 
 
 def test_torchvision_and_timm_say_size_and_standardisation():

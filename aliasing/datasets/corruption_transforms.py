@@ -190,11 +190,11 @@ def pixelate(x: Tensor, streams: Streams, scale: float) -> Tensor:
     height, width = x.shape[2:]
     small = max(1, int(height * scale)), max(1, int(width * scale))
     x = (x * 255).round()
-    for size in (small, (height, width)):
-        across = box(x.shape[3], size[1]).to(x)
-        down = box(x.shape[2], size[0]).to(x)
-        x = (x @ across.T + 0.5).floor()
-        x = (down @ x + 0.5).floor()
+    x = (x @ box(width, small[1]).to(x).T + 0.5).floor()
+    x = (box(height, small[0]).to(x) @ x + 0.5).floor()
+    # Enlarging, every box holds the centre of one pixel.
+    down, across = (box(few, many).argmax(1).to(x.device) for few, many in zip(small, (height, width), strict=True))
+    x = x[:, :, down][:, :, :, across]
     return x / 255
 
 

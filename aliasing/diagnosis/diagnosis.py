@@ -141,6 +141,8 @@ def diagnose(
         raise UsageError(f"shown must be 0 or more, got {shown}")
     place = pick_device(device)
     pictures.find(images)  # an empty folder is noticed before a network is fetched
+    if report is not None:
+        _writable(Path(report))
     subjects = _load(models, weights, size)
     for subject in subjects:
         progress(f"{subject.name}: trying one image")
@@ -160,8 +162,8 @@ def diagnose(
                 batch_size,
                 lambda step, name=subject.name: progress(f"{name}: {step}"),  # type: ignore[misc]
             )
-        except (RuntimeError, UsageError) as error:  # such as memory that runs out: keep what is there
-            found.failed[subject.name] = str(error).splitlines()[0]
+        except Exception as error:  # such as memory that runs out: keep what is there
+            found.failed[subject.name] = networks.reason(error)
         else:
             found.portraits.append(measured)
         if report is not None and found.portraits:
@@ -169,6 +171,16 @@ def diagnose(
     if not found.portraits:
         raise DataError("; ".join(f"{name}: {reason}" for name, reason in found.failed.items()))
     return found
+
+
+def _writable(report: Path) -> None:
+    """Notice before the work that its report could not be kept."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the report cannot be written to {report}: {error}") from error
+    if report.is_dir() or not os.access(report.parent, os.W_OK):
+        raise UsageError(f"the report must be a file that can be written, such as report.html; got {report}")
 
 
 def percent(estimate: Estimate, sign: str = "") -> str:
@@ -185,7 +197,10 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
         named = [(model if isinstance(model, str) else type(model).__name__, model) for model in listed]
     names = [name for name, _ in named]
     if not names or len(set(names)) < len(names):
-        raise UsageError(f"networks must have different names, got {', '.join(names) or 'none'}")
+        raise UsageError(
+            f"networks must have different names, got {', '.join(names) or 'none'}; name each network once, and"
+            " modules by a mapping from names to modules"
+        )
     files = [weights] * len(named) if isinstance(weights, str) else list(weights)
     if len(files) == 1:
         files *= len(named)

@@ -1,13 +1,17 @@
 """Anybody's network by name: from torchvision, from timm, or from a function of one's own."""
 
+import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors.torch import load_file
@@ -17,10 +21,11 @@ from ..errors import DataError, UsageError
 from ..metrics.inference import evaluating
 from ..models import antialias, normalized
 
-__all__ = ["Network", "load", "try_out"]
+__all__ = ["Network", "load", "reason", "try_out"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 _SIZE = 224
+_PATIENCE = 10  # seconds for a server to answer
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,12 @@ def _library(name: str, weights: str, size: int | None) -> Network:
     source = _source(name)
     if weights == "pretrained":
         try:
-            network = source.build(True, None)
+            with _patience():
+                network = source.build(True, None)
         except Exception as error:  # each library wraps what its network access raises in classes of its own
             raise DataError(
                 f"the pretrained weights of {name} are neither on this machine nor could they be fetched "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}); "
+                f"({reason(error)}); "
                 "name a safetensors file with --weights FILE, or ask for random weights with --weights none"
             ) from error
         note = "pretrained weights"
@@ -111,6 +117,44 @@ def _library(name: str, weights: str, size: int | None) -> Network:
     module = normalized(network, source.mean, source.std)
     names = source.classes if weights == "pretrained" else ()
     return Network(name, module, size or source.size, note, names)
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Ask for files once, and not for long: by default one library waits for ever and another tries for a minute."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        with _hub():
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _hub() -> Iterator[None]:
+    """Where the hub that timm loads from cannot be reached, only what is on this machine is looked at."""
+    try:
+        hub: Any = import_module("huggingface_hub.constants")
+    except ImportError:
+        yield
+        return
+    before = hub.HF_HUB_OFFLINE
+    if not getproxies().get("https"):  # a proxy is there where the hub itself cannot be seen
+        try:
+            socket.create_connection((urlsplit(hub.ENDPOINT).hostname, 443), _PATIENCE).close()
+        except OSError:
+            hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def reason(error: Exception) -> str:
+    """What an exception of other people's code says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _source(name: str) -> _Source:
@@ -167,9 +211,16 @@ def _factory(name: str, size: int) -> Network:
         raise UsageError(f"cannot import {module!r} of {name!r} from here or from the environment: {error}") from error
     except AttributeError as error:
         raise UsageError(f"the module {module!r} has no {attribute!r}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"the module {module!r} of {name!r} fails when it is imported: {reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    try:
+        network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    except Exception as error:
+        raise UsageError(
+            f"{name} raised {reason(error)}; it is called without arguments and must return a network"
+        ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"{name} must give a torch.nn.Module, got {type(network).__name__}")
     return Network(name, network, size, "weights of the factory")
@@ -207,13 +258,15 @@ def try_out(network: Network, device: torch.device) -> None:
     try:
         with torch.no_grad(), evaluating(network.module.to(device)) as module:
             logits = module(torch.full((2, 3, network.size, network.size), 0.5, device=device))
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # of anybody's network
         raise UsageError(
-            f"{network.name} does not take images {side}: {reason}. Name its input size with --size N"
+            f"{network.name} does not take images {side}: {reason(error)}. Name its input size with --size N"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UsageError(f"{network.name} must return logits (2, classes) for images {side}, got {got}")
+        raise UsageError(
+            f"{network.name} must return logits (2, classes) for images {side}, got {got}; "
+            "wrap it in a module that returns the logits alone"
+        )
     if not logits.isfinite().all():
         raise UsageError(f"{network.name} returns logits that are not finite for a grey image; are its weights loaded?")

@@ -28,6 +28,14 @@ td.bar { background: linear-gradient(90deg, var(--bar) var(--share), transparent
   min-width: 5rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .8rem; background: var(--tint); border-radius: .5rem; }
+.glance { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem; }
+.glance section { padding: .8rem 1rem; border: 1px solid var(--rule); border-top: 4px solid var(--c0);
+  border-radius: .5rem; }
+.glance h2 { margin: 0; border: 0; font-size: 1.2rem; overflow-wrap: anywhere; } .glance dl { margin: .5rem 0 0; }
+.glance dt { color: var(--faint); font-size: .85rem; margin-top: .6rem; } .glance dd { margin: 0; }
+.big { font-size: 2rem; font-weight: 600; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.gauge { height: .5rem; margin: .2rem 0 .3rem; background: linear-gradient(90deg, var(--c1) var(--share),
+  var(--rule) var(--share)); border-radius: .25rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; }
 .pair div { font-size: .8rem; overflow-wrap: anywhere; }
 img { width: 100%; height: auto; image-rendering: auto; border-radius: .25rem; display: block; }
@@ -48,6 +56,8 @@ def page(diagnosis: Diagnosis) -> str:
     body = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="note">Pictures of {_text(diagnosis.folder)}; 95 % intervals over pictures in brackets.</p>',
+        f'<div class="glance">{"".join(_glance(portrait) for portrait in diagnosis.portraits)}</div>',
+        "<h2>All numbers</h2>",
         _summary(diagnosis),
         "<h2>Pictures on which one pixel matters most</h2>",
         '<p class="note">Two windows over the same picture, one pixel apart along the diagonal. The curves give the '
@@ -90,6 +100,57 @@ def _summary(diagnosis: Diagnosis) -> str:
     )
     return (
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>{failed}'
+    )
+
+
+def _glance(portrait: Portrait) -> str:
+    """The three answers: is it fragile, where does it alias, what would help."""
+    change = portrait.top1_change
+    answers = (
+        (
+            "Is it fragile? One pixel of shift changes its answer in",
+            f'<div class="big">{100 * change.value:.1f} %</div>'
+            f'<div class="gauge" style="--share:{100 * change.value:.1f}%"></div>'
+            f"of the cases ({100 * change.low:.1f} to {100 * change.high:.1f}), {_ordinal(change.value)}",
+        ),
+        ("Where does it alias? The share of energy that the coarser grid cannot hold is largest at", _worst(portrait)),
+        ("What would help?", _remedy(portrait)),
+    )
+    items = "".join(f"<dt>{question}</dt><dd>{answer}</dd>" for question, answer in answers)
+    random = (
+        "<p><b>These are random weights:</b> the numbers say nothing about a trained network.</p>"
+        if "random" in portrait.weights
+        else ""
+    )
+    return f"<section><h2>{_text(portrait.network)}</h2>{random}<dl>{items}</dl></section>"
+
+
+def _ordinal(share: float) -> str:
+    """A share as one case in so many."""
+    return f"about one in {round(1 / share)}" if share else "none of those tried"
+
+
+def _worst(portrait: Portrait, shown: int = 3) -> str:
+    known = [site for site in portrait.sites if site.alias_energy.value == site.alias_energy.value]
+    if not known:
+        return "no place: it has no strided convolution, pool or downsampling layer"
+    worst = sorted(known, key=lambda site: site.alias_energy.value, reverse=True)[:shown]
+    rows = "".join(
+        f"<li><code>{_text(site.name or '(root)')}</code> ({_text(site.module)}): "
+        f"{100 * site.alias_energy.value:.0f} %</li>"
+        for site in worst
+    )
+    return f"<ol>{rows}</ol>of {len(known)} places where samples are dropped"
+
+
+def _remedy(portrait: Portrait) -> str:
+    if isinstance(portrait.conversion, str):
+        return f"Nothing to replace: {_text(portrait.conversion)}"
+    layer, replaced = portrait.conversion.downsample, portrait.conversion.replaced
+    plain = portrait.network.partition("+")[0]
+    return (
+        f"<b>{_text(layer)}</b> low-pass filters at {len(replaced)} places, weights kept, then a little fine-tuning: "
+        f"<code>--compare {_text(plain)}+{_text(layer)}</code> shows what they do untrained"
     )
 
 

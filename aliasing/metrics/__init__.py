@@ -27,6 +27,7 @@ from .shifts import SHIFTS, draw_shifts, shift_images
 from .sites import Sample, outputs, sampled, sites
 from .sizes import SIZES, size_pairs
 from .spectra import alias_energy, alias_error, radial_spectrum
+from .streaming import STREAMED, Streamed
 from .sweeps import Jaggedness, crossings, jaggedness, non_shiftability, probability_curves, vertical_sweep
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ONE_PIXEL",
     "SHIFTS",
     "SIZES",
+    "STREAMED",
     "CorruptionErrors",
     "Cost",
     "Episodes",
@@ -49,6 +51,7 @@ __all__ = [
     "RollPredictions",
     "Sample",
     "ShiftAccuracy",
+    "Streamed",
     "Timing",
     "accuracy_against_shift",
     "adversary_accuracy",

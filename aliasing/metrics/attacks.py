@@ -23,7 +23,7 @@ from .ascent import Ball, Loss, Norm, Problem, apgd, pgd
 from .estimate import Estimate
 from .inference import batches, check_images, evaluating
 
-__all__ = ["ATTACKS", "NORMS", "attack_accuracy", "attack_curve", "attack_images", "dlr_loss", "perturb"]
+__all__ = ["ATTACKS", "NORMS", "attack_accuracy", "attack_curve", "attack_images", "dlr_loss", "perturb", "survivors"]
 
 ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-t", "worst-of")
 NORMS = get_args(Norm)
@@ -74,24 +74,43 @@ def attack_curve(
     The balls are nested, so an image broken at one radius is broken at every larger one and is not attacked again:
     the curve never rises, and a point of it can lie below ``attack_accuracy`` at that radius alone.
     """
+    alive = survivors(model, images, labels, eps, attack, norm, steps, restarts, step_size, generator, batch_size)
+    return {radius: Estimate.share(hits) for radius, hits in alive.items()}
+
+
+def survivors(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    attack: str = "pgd",
+    norm: Norm = "linf",
+    steps: int | None = None,
+    restarts: int = 1,
+    step_size: float | None = None,
+    generator: Generator | None = None,
+    batch_size: int = 256,
+) -> dict[float, Tensor]:
+    """Which images (N,) are still classified correctly at each radius; arguments as in ``attack_curve``."""
     radii = sorted(set(eps))
     if not radii:
         raise UsageError("an attack curve needs at least one eps, got none")
     if len(labels) != len(check_images(images)):
         raise UsageError(f"one label per image is needed, got {len(labels)} labels for {len(images)} images")
-    survivors = [0] * len(radii)
+    kept = torch.zeros(len(radii), len(images), dtype=torch.bool)
     parts = batches(model, images, batch_size)
     seeds = image_seeds(len(images), generator)
-    for x, y, seed in zip(parts, labels.split(batch_size), seeds.split(batch_size), strict=True):
+    indices = torch.arange(len(images)).split(batch_size)
+    for x, y, seed, index in zip(parts, labels.split(batch_size), seeds.split(batch_size), indices, strict=True):
         y = y.to(x.device)
         with evaluating(model), torch.no_grad():
             alive = model(x).argmax(1) == y
         for row, radius in enumerate(radii):
-            x, y, seed = x[alive], y[alive], seed[alive.cpu()]
+            x, y, seed, index = x[alive], y[alive], seed[alive.cpu()], index[alive.cpu()]
             _, broken = attack_images(model, x, y, attack, radius, norm, steps, restarts, step_size, seed)
             alive = ~broken
-            survivors[row] += int(alive.sum())
-    return {radius: Estimate.proportion(count, len(images)) for radius, count in zip(radii, survivors, strict=True)}
+            kept[row, index[alive.cpu()]] = True
+    return dict(zip(radii, kept, strict=True))
 
 
 def attack_images(

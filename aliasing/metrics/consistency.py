@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .estimate import Estimate
-from .exhaustive import exact_consistency
+from .exhaustive import agreement_per_image
 from .inference import check_images, predict
 from .rolls import roll_predictions
 from .shifts import draw_shifts, reach, shift_images
 
-__all__ = ["Fidelity", "consistency", "fidelity", "shifted_classes"]
+__all__ = ["Fidelity", "Shifted", "agreements", "consistency", "fidelity", "fidelity_of", "shifted", "shifted_classes"]
 
 
 class Fidelity(NamedTuple):
@@ -61,17 +61,41 @@ def consistency(
         generator: on the CPU; without one a private generator with seed 0.
         batch_size: images per forward pass; does not change the value.
     """
+    scores = agreements(model, images, shift, max_shift, exhaustive, labels, generator, batch_size)
+    return Estimate.mean(scores) if exhaustive else Estimate.share(scores)
+
+
+def agreements(
+    model: nn.Module,
+    images: Tensor,
+    shift: str = "circular",
+    max_shift: int | None = None,
+    exhaustive: bool = False,
+    labels: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """What ``consistency`` takes the mean of, by image (n,): booleans, or probabilities if ``exhaustive``."""
     reach(shift, images, max_shift)
     if exhaustive:
         if shift != "circular":
             raise UsageError(f"only circular shifts can be exhausted, got shift={shift!r}")
         predictions = roll_predictions(model, images, labels, max_shift, batch_size)
-        return exact_consistency(predictions, correct_only=labels is not None)
+        return agreement_per_image(predictions, correct_only=labels is not None)
     first, second = shifted_classes(model, images, shift, 2, max_shift, generator, batch_size)
     agree = first == second
     if labels is not None:
         agree = agree[_unshifted_classes(model, images, shift, max_shift, batch_size) == labels.cpu()]
-    return Estimate.proportion(agree.sum().item(), len(agree))
+    return agree
+
+
+class Shifted(NamedTuple):
+    """Classes (N,) of two shifted copies and of the image itself, and the labels (N,)."""
+
+    first: Tensor
+    second: Tensor
+    plain: Tensor
+    truth: Tensor
 
 
 def fidelity(
@@ -87,10 +111,27 @@ def fidelity(
 
     The interval of the product is the linearised one, images being independent.
     """
+    return fidelity_of(shifted(model, images, labels, shift, max_shift, generator, batch_size))
+
+
+def shifted(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    shift: str = "circular",
+    max_shift: int | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> Shifted:
+    """What ``fidelity`` counts, by image; arguments as there."""
     first, second = shifted_classes(model, images, shift, 2, max_shift, generator, batch_size)
     plain = _unshifted_classes(model, images, shift, max_shift, batch_size)
-    truth = labels.cpu()
-    n = len(truth)
+    return Shifted(first, second, plain, labels.cpu())
+
+
+def fidelity_of(classes: Shifted) -> Fidelity:
+    """The three definitions from the classes of all images."""
+    first, second, plain, truth = classes
     correct, agree = plain == truth, first == second
     share_correct, share_agree = correct.double().mean(), agree.double().mean()
     # d(ac) = c da + a dc, image by image, around the product of the means.
@@ -101,10 +142,10 @@ def fidelity(
     )
     return Fidelity(
         product,
-        Estimate.proportion(((first == truth) & (second == truth)).sum().item(), n),
-        Estimate.proportion((agree & (plain == first)).sum().item(), n),
-        Estimate.proportion(correct.sum().item(), n),
-        Estimate.proportion(agree.sum().item(), n),
+        Estimate.share((first == truth) & (second == truth)),
+        Estimate.share(agree & (plain == first)),
+        Estimate.share(correct),
+        Estimate.share(agree),
     )
 
 

@@ -19,6 +19,7 @@ from .inference import batches, check_images, evaluating
 __all__ = [
     "ALEXNET",
     "CorruptionErrors",
+    "cells",
     "corrupted",
     "corruption_error",
     "mean_corruption_error",
@@ -73,16 +74,33 @@ class CorruptionErrors:
 Source = Callable[[str, int, slice], Tensor]
 
 
-def corrupted(images: Tensor, generator: Generator | None = None) -> Source:
-    """The source that corrupts ``images`` (N, 3, H, W) uint8 as it is asked, slice after slice of each cell."""
+Stream = Callable[[str, int], Generator]
+
+
+def cells(generator: Generator | None = None) -> Stream:
+    """A new stream of random numbers for any cell; those of one cell are equal. Seed 0 without a generator."""
     seed = int(torch.randint(2**31, (), generator=generator or torch.Generator().manual_seed(0)))
-    streams: dict[tuple[str, int], Generator] = {}
+
+    def stream(name: str, severity: int) -> Generator:
+        cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
+        return torch.Generator().manual_seed(seed + cell)
+
+    return stream
+
+
+def corrupted(images: Tensor, generator: Generator | None = None, going_on: dict | None = None) -> Source:
+    """The source that corrupts ``images`` (N, 3, H, W) uint8 as it is asked, slice after slice of each cell.
+
+    Where ``images`` are a part of a set, ``going_on`` keeps the streams from one part to the next.
+    """
+    streams = {} if going_on is None else going_on
+    fresh = streams.setdefault("fresh", cells(generator))
 
     def source(name: str, severity: int, part: slice) -> Tensor:
-        cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
-        if not part.start:
-            streams[name, severity] = torch.Generator().manual_seed(seed + cell)
-        return corrupt(images[part], name, severity, streams[name, severity])
+        cell = name, severity
+        if cell not in streams or (going_on is None and not part.start):
+            streams[cell] = fresh(name, severity)
+        return corrupt(images[part], name, severity, streams[cell])
 
     return source
 

@@ -43,6 +43,11 @@ class Estimate(NamedTuple):
         return cls(float(p), float(min(p, max(0.0, centre - half))), float(max(p, min(1.0, centre + half))), int(n))
 
     @classmethod
+    def share(cls, hits: Tensor) -> "Estimate":
+        """``proportion`` of the true ones among booleans (n,), one per independent unit."""
+        return cls.proportion(hits.sum().item(), hits.numel())
+
+    @classmethod
     def mean(cls, values: Tensor) -> "Estimate":
         """Mean of independent ``values`` (n,), with Student's t interval; a single value has an infinite one."""
         values = _flat(values)

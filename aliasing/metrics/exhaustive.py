@@ -13,6 +13,7 @@ __all__ = [
     "ShiftAccuracy",
     "accuracy_against_shift",
     "adversary_accuracy",
+    "agreement_per_image",
     "exact_consistency",
     "probability_variation",
     "variation_per_image",
@@ -38,8 +39,13 @@ def exact_consistency(predictions: RollPredictions, correct_only: bool = False) 
 
     ``correct_only`` keeps the images that are classified correctly unrolled; accuracy confounds consistency.
     """
+    return Estimate.mean(agreement_per_image(predictions, correct_only))
+
+
+def agreement_per_image(predictions: RollPredictions, correct_only: bool = False) -> Tensor:
+    """``sum_c (n_c / K)**2`` of each image (n,), the expectation over all pairs of rolls; see ``exact_consistency``."""
     values = _agreement(predictions.classes.flatten(1))
-    return Estimate.mean(values[_unrolled(predictions)] if correct_only else values)
+    return values[_unrolled(predictions)] if correct_only else values
 
 
 def accuracy_against_shift(predictions: RollPredictions) -> ShiftAccuracy:

@@ -18,7 +18,18 @@ from .inference import as_float, check_images, predict
 from .inpainting import PAPER_SIDE, embed
 from .shifts import circular, standard
 
-__all__ = ["ONE_PIXEL", "OnePixel", "mean_absolute_change", "one_pixel", "one_pixel_pairs", "shrink", "top1_change"]
+__all__ = [
+    "ONE_PIXEL",
+    "Changes",
+    "OnePixel",
+    "mean_absolute_change",
+    "one_pixel",
+    "one_pixel_changes",
+    "one_pixel_of",
+    "one_pixel_pairs",
+    "shrink",
+    "top1_change",
+]
 
 
 class OnePixel(NamedTuple):
@@ -35,6 +46,22 @@ class OnePixel(NamedTuple):
     mean_absolute_change: Estimate
     accuracy: Estimate | None
     images: Tensor
+
+
+class Changes(NamedTuple):
+    """What ``one_pixel`` counts, each (N, pairs); ``correct`` is ``None`` without labels.
+
+    Attributes:
+        changed: whether the most probable class changed.
+        moved: change of its probability.
+        correct: whether the first image is classified correctly.
+        counts: whether the pair counts.
+    """
+
+    changed: Tensor
+    moved: Tensor
+    correct: Tensor | None
+    counts: Tensor
 
 
 def one_pixel(
@@ -67,6 +94,20 @@ def one_pixel(
         generator: on the CPU; without one a private generator with seed 0.
         batch_size: images per forward pass; does not change the value.
     """
+    return one_pixel_of(one_pixel_changes(model, images, protocol, labels, correct_only, pairs, generator, batch_size))
+
+
+def one_pixel_changes(
+    model: nn.Module,
+    images: Tensor,
+    protocol: str = "crop",
+    labels: Tensor | None = None,
+    correct_only: bool = False,
+    pairs: int = 1,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> Changes:
+    """What one pixel changes, pair by pair; arguments as in ``one_pixel``."""
     _check(images, protocol, pairs)
     if correct_only and labels is None:
         raise UsageError("correct_only needs labels")
@@ -80,14 +121,22 @@ def one_pixel(
         moved.append((before[rows, top] - after[rows, top]).abs().double())
         if labels is not None:
             correct.append(top == labels.cpu()[owners])
-    change, move = torch.cat(changed), torch.cat(moved)
-    groups = torch.arange(len(images)).repeat_interleave(pairs)
-    per_image = change.reshape(-1, pairs).mean(1)
-    accuracy = _rate(torch.cat(correct), groups) if correct else None
-    if correct_only:
-        keep = torch.cat(correct)
-        change, move, groups = change[keep], move[keep], groups[keep]
-    return OnePixel(_rate(change, groups), Estimate.bootstrap(move, groups), accuracy, per_image)
+    change, move = (torch.cat(parts).reshape(-1, pairs) for parts in (changed, moved))
+    right = torch.cat(correct).reshape(-1, pairs) if correct else None
+    everything = torch.ones_like(change, dtype=torch.bool)
+    return Changes(change, move, right, right if correct_only and right is not None else everything)
+
+
+def one_pixel_of(changes: Changes) -> OnePixel:
+    """The rates, over the pairs of all images."""
+    groups = torch.arange(len(changes.changed))[:, None].expand(changes.changed.shape)
+    keep = changes.counts
+    return OnePixel(
+        _rate(changes.changed[keep], groups[keep]),
+        Estimate.bootstrap(changes.moved[keep], groups[keep]),
+        None if changes.correct is None else _rate(changes.correct.flatten(), groups.flatten()),
+        changes.changed.mean(1),
+    )
 
 
 def _rate(hits: Tensor, groups: Tensor) -> Estimate:

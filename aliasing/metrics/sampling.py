@@ -14,7 +14,7 @@ from ..layers.adaptive import TIPS
 from .estimate import Estimate
 from .sites import Sample, sampled, sites
 
-__all__ = ["MaxSamplingBias", "max_sampling_bias", "mean_bias", "window_weights", "windows"]
+__all__ = ["MaxSamplingBias", "bias_of", "max_sampling_bias", "mean_bias", "window_counts", "window_weights", "windows"]
 
 
 class MaxSamplingBias(NamedTuple):
@@ -42,6 +42,11 @@ def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -
     The window is that of the map the site samples: behind the dense max of a VGG, behind the convolution of a strided
     convolution. Bottom and right windows that the map does not fill are skipped.
     """
+    return {site: bias_of(counts) for site, counts in window_counts(model, images, batch_size).items()}
+
+
+def window_counts(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
+    """Per image (N, 5), by site: windows, constant ones, and hits by each definition; NaN where there is no weight."""
     counts: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
     for batch in sampled(model, images, batch_size):
         seen: dict[str, Tensor] = {}
@@ -50,7 +55,7 @@ def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -
             seen[sample.site] = seen[sample.site] + own if sample.site in seen else own
         for site, own in seen.items():
             counts[site].append(own)
-    return {site: _bias(torch.cat(parts)) for site, parts in counts.items() if parts}
+    return {site: torch.cat(parts) for site, parts in counts.items() if parts}
 
 
 def mean_bias(biases: dict[str, MaxSamplingBias], definition: str = "nearest") -> float:
@@ -100,7 +105,7 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
 
 
 def _counts(model: nn.Module, sample: Sample) -> Tensor:
-    """Per image (N, 5): windows, constant ones, and hits by each definition; NaN hits where there are no weights."""
+    """``window_counts`` of one batch at one site."""
     blocks = windows(sample.x, sample.stride)
     y = sample.y[:, :, : blocks.shape[2], : blocks.shape[3], None]
     top = blocks.amax(-1, keepdim=True)
@@ -124,7 +129,8 @@ def _counts(model: nn.Module, sample: Sample) -> Tensor:
     return torch.stack(sums, 1)
 
 
-def _bias(counts: Tensor) -> MaxSamplingBias:
+def bias_of(counts: Tensor) -> MaxSamplingBias:
+    """The shares of one site from the counts (N, 5) of all images."""
     total, constant, exact, nearest, weight = counts.unbind(1)
     uneven = total - constant
     return MaxSamplingBias(

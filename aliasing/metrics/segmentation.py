@@ -22,7 +22,19 @@ from ..errors import UsageError, unknown
 from .estimate import LEVEL, Estimate
 from .inference import batches, check_images, evaluating
 
-__all__ = ["SHIFTS", "class_iou", "mask_consistency", "mask_equivariance_error", "mean_iou", "overlaps"]
+__all__ = [
+    "SHIFTS",
+    "class_distance",
+    "class_iou",
+    "iou_estimate",
+    "mask_consistency",
+    "mask_equivariance_error",
+    "mask_overlaps",
+    "mask_scores",
+    "mean_iou",
+    "overlaps",
+    "same_class",
+]
 
 Shift = Literal["circular", "standard", "crop"]
 SHIFTS = get_args(Shift)
@@ -36,6 +48,13 @@ def mean_iou(
     ``masks`` (N, H, W) hold class indices; pixels of ``ignore_index`` count nowhere, nor does a class that neither the
     masks nor the answers contain. The interval is over images, by the jackknife.
     """
+    return iou_estimate(mask_overlaps(model, images, masks, ignore_index, batch_size))
+
+
+def mask_overlaps(
+    model: nn.Module, images: Tensor, masks: Tensor, ignore_index: int = 255, batch_size: int = 64
+) -> Tensor:
+    """``overlaps`` (N, 2, classes) of the network's answers with the ``masks`` (N, H, W)."""
     if masks.shape != (len(check_images(images)), *images.shape[2:]):
         raise UsageError(f"masks must be {(len(images), *images.shape[2:])} like the images, got {tuple(masks.shape)}")
     parts = []
@@ -43,7 +62,12 @@ def mean_iou(
         for x, truth in zip(batches(model, images, batch_size), masks.split(batch_size), strict=True):
             logits = model(x)
             parts.append(overlaps(logits.argmax(1), truth.to(x.device), logits.shape[1], ignore_index).cpu())
-    counts = torch.cat(parts).double()
+    return torch.cat(parts)
+
+
+def iou_estimate(counts: Tensor) -> Estimate:
+    """Mean intersection over union, with its interval, from the ``overlaps`` (N, 2, classes) of all images."""
+    counts = counts.double()
     total = counts.sum(0)
     value = class_iou(total).nanmean().item()
     n = len(counts)
@@ -94,7 +118,7 @@ def mask_consistency(
     One shift per image, uniform over -max_shift..max_shift on each axis but for no shift at all (for "crop", of the
     windows: 0..max_shift, either way).
     """
-    return _compare(model, images, shift, max_shift, border, generator, batch_size, _same_class)
+    return Estimate.mean(mask_scores(model, images, same_class, shift, max_shift, border, generator, batch_size))
 
 
 def mask_equivariance_error(
@@ -111,27 +135,30 @@ def mask_equivariance_error(
     Mean over comparable pixels, then over images; 0 for an equivariant network, at most 1. Shifts as in
     ``mask_consistency``.
     """
-    return _compare(model, images, shift, max_shift, border, generator, batch_size, _total_variation)
+    return Estimate.mean(mask_scores(model, images, class_distance, shift, max_shift, border, generator, batch_size))
 
 
-def _same_class(a: Tensor, b: Tensor) -> Tensor:
+def same_class(a: Tensor, b: Tensor) -> Tensor:
+    """Whether logits (n, classes, H, W) name the same class, by pixel."""
     return (a.argmax(1) == b.argmax(1)).float()
 
 
-def _total_variation(a: Tensor, b: Tensor) -> Tensor:
+def class_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Total variation between the class probabilities of logits (n, classes, H, W), by pixel."""
     return (a.softmax(1) - b.softmax(1)).abs().sum(1) / 2
 
 
-def _compare(
+def mask_scores(
     model: nn.Module,
     images: Tensor,
-    shift: str,
-    max_shift: int,
-    border: int,
-    generator: Generator | None,
-    batch_size: int,
     score: Callable[[Tensor, Tensor], Tensor],
-) -> Estimate:
+    shift: str = "circular",
+    max_shift: int = 8,
+    border: int = 0,
+    generator: Generator | None = None,
+    batch_size: int = 64,
+) -> Tensor:
+    """``score`` of an image's answers before and after a shift, mean over comparable pixels, (N,)."""
     if shift not in SHIFTS:
         raise unknown("shift", shift, SHIFTS)
     size = min(check_images(images).shape[2:])
@@ -150,7 +177,7 @@ def _compare(
             for a, b, (dy, dx) in zip(first, second, moves.tolist(), strict=True):
                 a, b = _align(a, b, shift, dy, dx, border)
                 values.append(score(a[None], b[None]).mean().cpu())
-    return Estimate.mean(torch.stack(values))
+    return torch.stack(values)
 
 
 def _draw_shifts(n: int, max_shift: int, generator: Generator | None) -> Tensor:

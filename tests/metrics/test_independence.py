@@ -1,0 +1,206 @@
+"""Every metric that takes a batch size: its value depends on neither that, nor on earlier calls, nor on the device.
+
+The list is read off the package; a new metric is tested as soon as it is exported.
+"""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing import metrics, models
+from aliasing.errors import UsageError
+from aliasing.metrics import STREAMED, Streamed
+
+torch.set_num_threads(1)
+
+APART = {
+    **dict.fromkeys(("cost", "milliseconds", "peak_memory"), "measures the machine"),
+    **dict.fromkeys(("outputs", "roll_logits", "sampled"), "yields batches"),
+}
+
+
+def parameters(name):
+    function = getattr(metrics, name)
+    return inspect.signature(function).parameters if inspect.isfunction(function) else {}
+
+
+NAMES = [name for name in metrics.__all__ if "batch_size" in parameters(name) and name not in APART]
+OF_MASKS = ("mean_iou", "mask_consistency", "mask_equivariance_error")
+# What makes an example small, or is needed besides images and labels.
+OPTIONS = {
+    "attack_accuracy": {"eps": 0.01, "steps": 3},
+    "attack_curve": {"eps": (0.005, 0.02), "steps": 3},
+    "consistency": {"max_shift": 2},
+    "corruption_error": {"names": ("gaussian_noise", "glass_blur", "fog"), "severities": (1, 5)},
+    "equivariance_maps": {"layers": ("stages.0.0.conv",), "max_shift": 1},
+    "few_shot_accuracy": {"ways": 2, "queries": 1, "episodes": 20},
+    "fidelity": {"max_shift": 2},
+    "fit_readouts": {"layers": ("stages.0.0.conv",), "steps": 3},
+    "jaggedness": {"top": 1, "positions": 3},
+    "mask_consistency": {"max_shift": 2},
+    "mask_equivariance_error": {"max_shift": 2},
+    "non_shiftability": {"positions": 3},
+    "one_pixel": {"pairs": 2},
+    "typicality": {"neighbours": 2},
+}
+
+
+IMAGES = torch.randint(256, (9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Undecided between its classes on ``IMAGES``, so that every draw matters."""
+    torch.manual_seed(0)
+    model = models.create("vgg-small", 3, downsample="tri-3", padding_mode="circular", width=4).double()
+    with torch.no_grad():
+        model.classifier.bias -= metrics.predict(model, IMAGES).mean(0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def painter():
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 3, 3, padding=1).double()
+
+
+@pytest.fixture(scope="module")
+def data(network):
+    generator = torch.Generator().manual_seed(0)
+    labels = metrics.predict(network, IMAGES).argmax(1)
+    labels[:6] = torch.tensor([0, 0, 1, 1, 2, 2])  # some right, some wrong
+    return {
+        "images": IMAGES,
+        "labels": labels,
+        "masks": torch.randint(3, (9, 16, 16), generator=generator),
+        "training_images": IMAGES.flip(3),
+        "frames": torch.stack([IMAGES, IMAGES.roll(1, 2)]),
+    }
+
+
+def call(name, data, network, painter, device="cpu", **more):
+    """The metric with the arguments it names, as numbers."""
+    model = painter if name in OF_MASKS else network
+    given = {key: value.to(device) for key, value in data.items()} | {"model": model, "features": model}
+    needed = {
+        key: given[key]
+        for key, parameter in parameters(name).items()
+        if key in given and (parameter.default is inspect.Parameter.empty)
+    }
+    return plain(getattr(metrics, name)(**needed | OPTIONS.get(name, {}) | more))
+
+
+def plain(value):
+    """Every number in ``value``, in one tensor."""
+    if isinstance(value, nn.Module):
+        return plain(dict(value.classifier.state_dict()))
+    if isinstance(value, torch.Tensor):
+        return value.detach().double().cpu().flatten()
+    if isinstance(value, (int, float)):
+        return torch.tensor([float(value)], dtype=torch.float64)
+    if value is None or isinstance(value, str):
+        return torch.zeros(0, dtype=torch.float64)
+    if isinstance(value, dict):
+        value = list(value.values())
+    elif hasattr(value, "wrong"):
+        value = [value.wrong]
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *(plain(part) for part in value)])
+
+
+def same(first, second):
+    torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neither_batch_size_nor_company_changes_the_value(name, data, network, painter):
+    whole = call(name, data, network, painter, batch_size=64)
+    assert len(whole) > 0
+    torch.manual_seed(5)  # the global generator is of no concern to a metric, and is left alone
+    before = torch.get_rng_state()
+    same(call(name, data, network, painter, batch_size=2), whole)
+    assert torch.get_rng_state().equal(before)
+    same(call(name, data, network, painter, batch_size=1), whole)
+    assert network.training and painter.training
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_place_of_the_data_does_not_change_the_value(name, data, network, painter):
+    same(call(name, data, network, painter, "cuda"), call(name, data, network, painter))
+
+
+ROLLED = ("accuracy_against_shift", "adversary_accuracy", "probability_variation")
+UNLABELLED = ("alias_energy", "alias_error", "mask_consistency", "mask_equivariance_error", "max_sampling_bias")
+VARIANTS = [
+    *((name, {}) for name in STREAMED),
+    ("consistency", {"shift": "sub-pixel", "max_shift": 3}),
+    ("consistency", {"exhaustive": True, "max_shift": None}),
+    ("consistency", {"shift": "crop", "max_shift": 1, "correct_only": True}),
+    ("fidelity", {"shift": "standard"}),
+    ("attack_accuracy", {"attack": "apgd-ce", "restarts": 2}),
+    ("one_pixel", {"protocol": "black", "correct_only": True}),
+]
+
+
+def streamed(name, data, network, painter, sizes, more):
+    truth = () if name in UNLABELLED else ("masks",) if name == "mean_iou" else ("labels",)
+    stream = Streamed(name, painter if name in OF_MASKS else network, **OPTIONS.get(name, {}) | more)
+    for batch in zip(*(data[key].split(sizes) for key in ("images", *truth)), strict=True):
+        stream.update(*batch)
+        stream.compute()  # looking in between does no harm
+    return plain(stream.compute())
+
+
+@pytest.mark.parametrize(("name", "more"), VARIANTS)
+def test_batches_give_the_value_of_the_function_on_all_images(name, more, data, network, painter):
+    # A batch without four images has no episode, and one without a right answer no conditional consistency.
+    splits = ((9,), (6, 3)) if name == "few_shot_accuracy" or "correct_only" in more else ((9,), (1, 5, 3), (4, 4, 1))
+    if name in ROLLED:
+        whole = plain(getattr(metrics, name)(metrics.roll_predictions(network, data["images"], data["labels"])))
+    else:
+        options = dict(more)
+        if name == "one_pixel" or options.get("correct_only"):
+            options["labels"] = data["labels"]
+        if name == "consistency":
+            options.pop("correct_only", None)
+        whole = call(name, data, network, painter, **options)
+    assert len(whole) > 0
+    for sizes in splits:
+        same(streamed(name, data, network, painter, sizes, more), whole)
+
+
+def test_the_draws_matter(data, network, painter):
+    """Otherwise equal values would prove nothing."""
+    for name in ("consistency", "one_pixel", "fidelity", "mask_equivariance_error"):
+        values = [
+            call(name, data, network, painter, generator=torch.Generator().manual_seed(seed)) for seed in range(4)
+        ]
+        assert any(not torch.equal(values[0], other) for other in values[1:]), name
+
+
+def test_every_metric_of_images_is_streamed_or_said_not_to_be():
+    other = {
+        "attack_curve": "attack_accuracy per radius",
+        "embedding": "features",
+        "equivariance_maps": "pictures",
+        "fit_readouts": "trains",
+        "non_shiftability": "few images by protocol",
+        "predict": "logits",
+        "probability_curves": "curves",
+        "roll_predictions": "what is streamed of rolls",
+        "typicality": "a value per image",
+    }
+    assert set(NAMES) == (set(STREAMED) - set(ROLLED)) | set(other)
+
+
+def test_a_stream_refuses_what_it_does_not_know(network):
+    with pytest.raises(UsageError, match="consistency"):
+        Streamed("consistancy", network)
+    with pytest.raises(UsageError, match="max_shift"):
+        Streamed("consistency", network, maximal_shift=3)
+    with pytest.raises(UsageError, match="give max_shift"):
+        Streamed("fidelity", network)
+    with pytest.raises(UsageError, match="before its first batch"):
+        Streamed("alias_energy", network).compute()
