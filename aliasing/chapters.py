@@ -23,8 +23,9 @@ import torch
 
 from . import __version__, studies
 from .errors import UsageError, unknown
+from .files import write_atomically
 from .profiles import PROFILES, check_profile
-from .records import Store, code_version, home, write_atomically
+from .records import Store, code_version, home
 from .runner import execute as run_jobs
 from .runner import merged
 from .training import pick_device

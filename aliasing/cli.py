@@ -1,11 +1,12 @@
 """The command line: ``aliasing COMMAND``, the same as ``python -m aliasing COMMAND``.
 
-Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choices).
+Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choices), 130 (stopped from the keyboard).
 """
 
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 from . import __version__, datasets, layers, models, studies
 from .errors import DataError, UsageError
 from .evaluation import MEASUREMENTS
+from .files import write_atomically
 from .profiles import PROFILES, check_profile
 from .records import Store, home, publish
 from .runner import execute
@@ -142,7 +144,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(text)
     if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        write_atomically(arguments.out, text + "\n")
     return 0
 
 
@@ -235,10 +237,16 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = _parser().parse_args(argv)
+
+    def warn(message: Warning | str, *place: Any, **more: Any) -> None:
+        print(f"aliasing {arguments.command}: warning: {message}", file=sys.stderr)
+
     try:
-        if getattr(arguments, "profile", None):
-            check_profile(arguments.profile)
-        return arguments.function(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            if getattr(arguments, "profile", None):
+                check_profile(arguments.profile)
+            return arguments.function(arguments)
     except UsageError as error:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -246,5 +254,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+        kept = "; finished measurements and epochs are kept" if arguments.command == "run" else ""
+        print(f"aliasing {arguments.command}: stopped{kept}; run the same command again to continue", file=sys.stderr)
         return 130

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aliasing.errors import DataError
+from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
-from aliasing.records import Record, Run, Store, encode, merge, provenance, publish, write_atomically
+from aliasing.records import Record, Run, Store, encode, merge, provenance, publish
 from aliasing.training import Recipe
 
 RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0)
@@ -122,9 +123,14 @@ def test_a_damaged_working_record_is_named_and_measured_again(tmp_path):
     store = Store(tmp_path / "working", tmp_path / "published")
     store.save(record({"a": ("2026", 1.0)}))
     path = store.folder(RUN) / "record.json"
-    path.write_text(path.read_text()[:30])
+    damaged = path.read_text()[:30]
+    path.write_text(damaged)
     with pytest.warns(UserWarning, match="is damaged"):
         assert store.load(RUN).measurements == {}
+    with pytest.warns(UserWarning, match="kept as"):
+        store.save(record({"b": ("2026", 1.0)}))
+    assert store.load(RUN).measurements == {"b": {"x": 1.0}}
+    assert path.with_name("record.json.damaged").read_text() == damaged
 
 
 def test_an_atomic_write_leaves_no_temporary_file(tmp_path):
