@@ -3,7 +3,7 @@
 ``python tests/soak.py --kills 100 --processes 2`` runs the smoke study of Zhang 2019 with that many concurrent commands
 on one store. At random moments one of them dies by ``kill -9`` and is started anew. When all kills are spent the study
 is finished, and every record must be there once and equal the undisturbed one, apart from when and how long.
-Not collected by pytest: it takes from minutes to hours. Exit status 1 if anything was lost, doubled or differs.
+Not collected by pytest: it takes from minutes to hours, and needs Linux. Exit status 1 if anything was lost, doubled or differs.
 """
 
 import argparse
@@ -25,44 +25,56 @@ STUDY, PROFILE = "zhang2019", "smoke"
 
 
 class Command:
-    """``aliasing`` on one store, in a process (with workers of its own where asked for) that can be killed."""
+    """``aliasing run`` on one store, to be killed after some seconds of computing, however busy the machine is."""
 
-    def __init__(self, runs: Path, workers: int) -> None:
+    def __init__(self, runs: Path) -> None:
         self.environment = os.environ | {"ALIASING_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
-        options = ["--profile", PROFILE, "--device", "cpu", "--quiet", "--workers", str(workers)]
+        options = ["--profile", PROFILE, "--device", "cpu", "--quiet", "--workers", "1"]
         self.arguments = [sys.executable, "-m", "aliasing", "run", STUDY, *options]
-        self.start()
+        self.start(0.0)
 
-    def start(self) -> None:
+    def start(self, life: float) -> None:
+        self.life = life
         self.process = subprocess.Popen(self.arguments, env=self.environment, stdout=subprocess.DEVNULL)
+
+    def seconds(self) -> float:
+        """Computing time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def holds_a_lease(self) -> bool:
+        files = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        return any(os.path.basename(os.readlink(file)) == "lock" for file in files)
 
     def finish(self) -> int:
         return self.process.wait()
 
 
-def disturb(runs: Path, processes: int, kills: int, workers: int, pause: tuple[float, float], seed: int) -> Counter:
+def disturb(runs: Path, processes: int, kills: int, lives: tuple[float, float], seed: int) -> Counter:
     """Kill ``kills`` times; where a command came to its end, two runs are forgotten and it begins anew.
 
     Returns how often what happened.
     """
     draw, happened = random.Random(seed), Counter()
-    commands = [Command(runs, workers) for _ in range(processes)]
+    commands = [Command(runs) for _ in range(processes)]
+    for command in commands:
+        command.life = draw.uniform(*lives)
     while happened["killed"] < kills:
-        time.sleep(draw.uniform(*pause))
+        time.sleep(0.02)
         for command in commands:
             if command.process.poll() is not None:
                 happened[f"ended with {command.process.returncode}"] += 1
                 _forget(runs, draw)
-                command.start()
-        victim = draw.choice(commands)
-        if not list(runs.glob("*/lock")):
-            continue  # still starting up: nothing is at stake yet
-        victim.process.kill()
-        victim.finish()
-        happened["killed"] += 1
-        happened["runs begun when killed"] += len(list(runs.glob("*/lock")))
-        happened["temporary files left"] += len(list(runs.rglob("*.tmp")))
-        victim.start()
+            elif command.seconds() > command.life:
+                happened["killed at work on a run"] += command.holds_a_lease()
+                command.process.kill()
+                command.finish()
+                happened["killed"] += 1
+                if happened["killed"] % 10 == 0:
+                    print(f"  {happened['killed']} of {kills} killed", file=sys.stderr, flush=True)
+            else:
+                continue
+            command.start(draw.uniform(*lives))
     for command in commands:
         happened[f"ended with {command.finish()}"] += 1
     return happened
@@ -104,24 +116,31 @@ def compare(calm: Path, wild: Path) -> Counter:
     return found
 
 
+def startup() -> float:
+    """Seconds of computing until a command begins to work."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", "import aliasing.cli"], check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="concurrent commands")
-    parser.add_argument("--workers", type=int, default=1, help="worker processes of each command")
-    parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 8.0), help="seconds between kills, from and to")
+    parser.add_argument("--life", type=float, default=4.0, help="longest life in computing seconds after the start-up")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     broken = 0
     with tempfile.TemporaryDirectory() as folder:
         calm = Path(folder) / "calm"
-        assert Command(calm, 1).finish() == 0
+        assert Command(calm).finish() == 0
+        begun = startup()
         for processes in arguments.processes:
             started, wild = time.monotonic(), Path(folder) / f"wild-{processes}"
-            happened = disturb(
-                wild, processes, arguments.kills, arguments.workers, tuple(arguments.pause), arguments.seed
-            )
-            assert Command(wild, 1).finish() == 0
+            lives = (0.9 * begun, begun + arguments.life)
+            happened = disturb(wild, processes, arguments.kills, lives, arguments.seed)
+            assert Command(wild).finish() == 0
             found = compare(calm, wild)
             broken += found["lost"] + found["doubled"] + found["damaged"] + found["differing"]
             minutes = (time.monotonic() - started) / 60
