@@ -3,7 +3,8 @@
 ``python tests/soak.py --kills 100 --processes 2`` runs the smoke study of Zhang 2019 with that many concurrent commands
 on one store. At random moments one of them dies by ``kill -9`` and is started anew. When all kills are spent the study
 is finished, and every record must be there once and equal the undisturbed one, apart from when and how long.
-Not collected by pytest: it takes from minutes to hours, and needs Linux. Exit status 1 if anything was lost, doubled or differs.
+Not collected by pytest: it takes from minutes to hours, and needs Linux. Exit status 1 if anything was lost, doubled or
+differs.
 """
 
 import argparse
