@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    names = [arguments.study] if arguments.study else ()
+    names = [] if arguments.study is None else [arguments.study]
     _print(studies.status_of(names, arguments.profile), arguments.json)
     return 0
 
@@ -99,7 +99,8 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _findings(arguments: argparse.Namespace) -> int:
-    _print(studies.findings([arguments.study] if arguments.study else (), arguments.profile), arguments.json)
+    names = [] if arguments.study is None else [arguments.study]
+    _print(studies.findings(names, arguments.profile), arguments.json)
     return 0
 
 
@@ -154,7 +155,7 @@ _KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, such as 1/4, got {text!r}")
     return int(index), int(count)
 
@@ -244,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = warn
-            if getattr(arguments, "profile", None):
+            if getattr(arguments, "profile", None) is not None:
                 check_profile(arguments.profile)
             return arguments.function(arguments)
     except UsageError as error:

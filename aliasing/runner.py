@@ -5,6 +5,7 @@ one store share the work. The operating system drops the lock of a killed proces
 """
 
 import json
+import math
 import multiprocessing
 import os
 import queue
@@ -28,7 +29,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import measurements, models  # noqa: F401 - importing measurements registers them
-from .errors import DamagedError, StorageError
+from .errors import DamagedError, StorageError, UsageError
 from .evaluation import Measurement, Subject, loaded
 from .files import set_aside, write_atomically
 from .records import Record, Run, Store, provenance
@@ -196,6 +197,10 @@ def execute(
         limit_minutes: start no further run after this time.
     """
     chosen = pick_device(device)
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be 1 or more, got {workers}")
+    if limit_minutes is not None and math.isnan(limit_minutes):
+        raise UsageError(f"limit_minutes must be a number, got {limit_minutes}")
     todo = [job for job in jobs if not complete(job, store.load(job.run))]
     outcomes = {job.run.id: "done" for job in jobs}
     if workers is None:

@@ -129,9 +129,9 @@ def pick_device(device: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = device.split(":")[0]
+    kind, colon, index = str(device).partition(":")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in available:
+    if kind not in available or (colon and not (kind == "cuda" and index.isdecimal())):
         raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:N", "mps"))
     if not available[kind]:
         raise UsageError(f"device {device!r} asked for, but this machine has none; use --device auto or cpu")
