@@ -131,6 +131,8 @@ class Record:
         try:
             content = json.loads(line, parse_constant=_refuse)
             check = content.pop("check", None)  # older lines have none
+            if content.keys() != {"id", "run", "measurements", "provenance"}:
+                raise ValueError(f"a record has id, run, measurements and provenance, this one {', '.join(content)}")
             record = cls(Run.from_description(content["run"]), content["measurements"], content["provenance"])
             if record.measurements.keys() != record.provenance.keys():
                 raise ValueError("measurements and provenance do not have the same keys")
