@@ -76,9 +76,9 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
 
     Returns:
         One row per network: median images per second of both; the median, smallest and largest ratio of a turn; the
-     model FLOPs utilisation of ours (``mfu``: operations that the network needs, over those that a large matrix
-     product reaches in the same run); and the largest difference of the weights after an epoch without augmentation
-     and weight decay.
+        model FLOPs utilisation of ours (``mfu``: operations that the network needs, over those that a large matrix
+        product reaches in the same run); and the largest difference of the weights after an epoch without augmentation
+        and weight decay.
     """
     rows = []
     peak = peak_flops(device, 256 if quick else 2048)
