@@ -23,8 +23,9 @@ import torch
 
 from . import __version__, studies
 from .errors import UsageError, unknown
+from .files import write_atomically
 from .profiles import PROFILES, check_profile
-from .records import Store, code_version, home, write_atomically
+from .records import Store, code_version, home
 from .runner import execute as run_jobs
 from .runner import merged
 from .training import pick_device
@@ -50,8 +51,11 @@ def begin(study: str, namespace: Mapping[str, Any], extra: tuple[str, ...] = ())
     for name, value in namespace.items():
         if not (name.startswith("_") or name in hidden or name in allowed or isinstance(value, ModuleType)):
             raise unknown("parameter", name, allowed)
+    for name in PARAMETERS:
+        if name not in namespace:
+            raise UsageError(f"the parameters cell must set {', '.join(PARAMETERS)}; {name} is missing")
     profile, seeds = check_profile(namespace["profile"]), namespace["seeds"]
-    if not (seeds is None or (isinstance(seeds, int) and seeds >= 1)):
+    if not (seeds is None or (isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1)):
         raise UsageError(f"seeds must be a whole number from 1 on, or None for all of the profile, got {seeds!r}")
     device = pick_device(namespace["device"])
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")

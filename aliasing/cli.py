@@ -1,11 +1,12 @@
 """The command line: ``aliasing COMMAND``, the same as ``python -m aliasing COMMAND``.
 
-Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choices).
+Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choices), 130 (stopped from the keyboard).
 """
 
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 from . import __version__, datasets, layers, models, studies
 from .errors import DataError, UsageError
 from .evaluation import MEASUREMENTS
+from .files import write_atomically
 from .profiles import PROFILES, check_profile
 from .records import Store, home, publish
 from .runner import execute
@@ -78,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    names = [arguments.study] if arguments.study else ()
+    names = [] if arguments.study is None else [arguments.study]
     _print(studies.status_of(names, arguments.profile), arguments.json)
     return 0
 
@@ -97,7 +99,8 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _findings(arguments: argparse.Namespace) -> int:
-    _print(studies.findings([arguments.study] if arguments.study else (), arguments.profile), arguments.json)
+    names = [] if arguments.study is None else [arguments.study]
+    _print(studies.findings(names, arguments.profile), arguments.json)
     return 0
 
 
@@ -145,7 +148,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(text)
     if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+        write_atomically(arguments.out, text + "\n")
     return 0
 
 
@@ -155,7 +158,7 @@ _KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, such as 1/4, got {text!r}")
     return int(index), int(count)
 
@@ -238,10 +241,16 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = _parser().parse_args(argv)
+
+    def warn(message: Warning | str, *place: Any, **more: Any) -> None:
+        print(f"aliasing {arguments.command}: warning: {message}", file=sys.stderr)
+
     try:
-        if getattr(arguments, "profile", None):
-            check_profile(arguments.profile)
-        return arguments.function(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            if getattr(arguments, "profile", None) is not None:
+                check_profile(arguments.profile)
+            return arguments.function(arguments)
     except UsageError as error:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 2
@@ -249,5 +258,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
+        kept = "; finished measurements and epochs are kept" if arguments.command == "run" else ""
+        print(f"aliasing {arguments.command}: stopped{kept}; run the same command again to continue", file=sys.stderr)
         return 130

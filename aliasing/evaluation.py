@@ -57,7 +57,7 @@ class Measurement:
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         """Carry it out: metric names to estimates, numbers or lists."""
-        if self.name not in MEASUREMENTS:
+        if self.name not in list(MEASUREMENTS):  # a list, since a wrong name need not be hashable
             raise unknown("measurement", self.name, MEASUREMENTS)
         return MEASUREMENTS[self.name](subject, **self.options)
 

@@ -27,6 +27,6 @@ PROFILES = {
 
 def check_profile(profile: str) -> str:
     """Return ``profile`` if it exists, else raise ``UsageError`` with the valid names."""
-    if profile not in PROFILES:
+    if profile not in list(PROFILES):  # a list, since a wrong value need not be hashable
         raise unknown("profile", profile, PROFILES)
     return profile

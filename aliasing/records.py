@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
-from .errors import DataError
+from .errors import DamagedError, DataError, StorageError, UsageError
+from .files import set_aside, write_atomically
 from .metrics import Estimate
 from .training import Recipe, recipe_from
 
-__all__ = ["Record", "Run", "Store", "home", "merge", "provenance", "write_atomically"]
+__all__ = ["Record", "Run", "Store", "home", "merge", "provenance"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,22 @@ class Run:
 
     @classmethod
     def from_description(cls, description: dict) -> "Run":
-        """The inverse of ``describe``."""
+        """The inverse of ``describe``.
+
+        Raises:
+            UsageError: a part is missing or has the wrong type, or the recipe is none.
+        """
+        kinds = {"dataset": dict, "network": dict, "recipe": dict, "seed": int}
+        if not isinstance(description, dict) or description.keys() != kinds.keys():
+            raise UsageError(f"a run is described by {', '.join(kinds)}, got {description!r}")
+        for key, kind in kinds.items():
+            if not isinstance(description[key], kind) or isinstance(description[key], bool):
+                raise UsageError(f"the {key} of a run must be {kind.__name__}, got {description[key]!r}")
+        for key in ("dataset", "network"):
+            if not isinstance(description[key].get("name"), str):
+                raise UsageError(f"the {key} of a run needs a name, got {description[key]!r}")
+        if description["seed"] < 0:
+            raise UsageError(f"the seed of a run must be >= 0, got {description['seed']}")
         return cls(
             description["dataset"],
             description["network"],
@@ -95,14 +112,14 @@ class Record:
         )
 
     def to_line(self) -> str:
-        """One line of canonical JSON."""
+        """One line of canonical JSON, with a check sum over the rest of it."""
         content = {
             "id": self.run.id,
             "run": self.run.describe(),
             "measurements": self.measurements,
             "provenance": self.provenance,
         }
-        return json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        return _canonical(content | {"check": _check(content)})
 
     @classmethod
     def from_line(cls, line: str) -> "Record":
@@ -112,15 +129,38 @@ class Record:
             ValueError: the line is no record, or its id does not match its run.
         """
         try:
-            content = json.loads(line)
+            content = json.loads(line, parse_constant=_refuse)
+            check = content.pop("check", None)  # older lines have none
+            if content.keys() != {"id", "run", "measurements", "provenance"}:
+                raise ValueError(f"a record has id, run, measurements and provenance, this one {', '.join(content)}")
             record = cls(Run.from_description(content["run"]), content["measurements"], content["provenance"])
             if record.measurements.keys() != record.provenance.keys():
                 raise ValueError("measurements and provenance do not have the same keys")
-        except (KeyError, TypeError, AttributeError) as error:
+            if not all(
+                isinstance(item, dict) for part in (record.measurements, record.provenance) for item in part.values()
+            ):
+                raise ValueError("a measurement or its provenance is no object")
+            if not all(isinstance(origin.get("date", ""), str) for origin in record.provenance.values()):
+                raise ValueError("a date is no text")
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a record: {error!r}") from error
         if record.run.id != content["id"]:
             raise ValueError(f"the id {content['id']} does not match the run, whose id is {record.run.id}")
+        if check is not None and check != _check(content):
+            raise ValueError("its content does not match its check sum; records are not edited by hand")
         return record
+
+
+def _canonical(content: dict) -> str:
+    return json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
+def _check(content: dict) -> str:
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:8]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def encode(value: Any) -> Any:
@@ -192,17 +232,6 @@ def provenance(device: torch.device, seconds: float) -> dict:
     }
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, flush it to the disk and rename it: a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 class Store:
     """The union of the working and the published store.
 
@@ -227,25 +256,49 @@ class Store:
     def load(self, run: Run) -> Record:
         """Everything measured on ``run`` so far; empty if nothing was."""
         record = self._records.get(run.id, Record(run))
-        path = self.folder(run) / "record.json"
-        if path.exists():
-            try:
-                record = merge(record, Record.from_line(path.read_text()))
-            except ValueError as error:
-                warnings.warn(f"{path} is damaged and was ignored ({error}); it will be measured again", stacklevel=2)
-        return record
+        try:
+            return merge(record, self._working(run))
+        except DamagedError as error:
+            warnings.warn(f"{error}; it was ignored, and will be measured again", stacklevel=2)
+            return record
 
     def save(self, record: Record) -> None:
-        """Write the record to the working store, keeping what is already there."""
-        write_atomically(self.folder(record.run) / "record.json", merge(self.load(record.run), record).to_line() + "\n")
+        """Write the record to the working store, keeping what is already there.
+
+        A damaged record is set aside, not overwritten.
+        """
+        path = self.folder(record.run) / "record.json"
+        known = self._records.get(record.run.id, Record(record.run))
+        try:
+            known = merge(known, self._working(record.run))
+        except DamagedError as error:
+            warnings.warn(f"{error}; kept as {set_aside(path)}", stacklevel=2)
+        write_atomically(path, merge(known, record).to_line() + "\n")
+
+    def _working(self, run: Run) -> Record:
+        """What the working store has of ``run``; ``DamagedError`` where that is no record of it."""
+        path = self.folder(run) / "record.json"
+        try:
+            record = Record.from_line(path.read_text(encoding="utf-8"))
+            if record.run.id != run.id:
+                raise ValueError(f"it is of run {record.run.id}")
+            return record
+        except (FileNotFoundError, NotADirectoryError):
+            return Record(run)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged ({error})") from error
 
 
 def read_lines(path: Path) -> list[Record]:
     """All sound records of a published file; damaged lines are named in a warning and left out."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(Record.from_line(line))
+            records.append(Record.from_line(line.decode()))
         except ValueError as error:
             warnings.warn(f"{path}, line {number} is damaged and was ignored ({error})", stacklevel=2)
     return records
@@ -254,18 +307,29 @@ def read_lines(path: Path) -> list[Record]:
 def publish(records: Iterable[Record], path: Path) -> int:
     """Merge ``records`` into the file ``path``, sorted by id; returns how many lines it has then.
 
+    Two processes that publish to one file at the same time take turns.
+
     Raises:
         DataError: the file holds damaged lines, which writing would lose.
+        StorageError: the file cannot be written.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            return _merge_into(path, records)
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def _merge_into(path: Path, records: Iterable[Record]) -> int:
     lines: dict[str, Record] = {}
-    if path.exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                lines = {record.run.id: record for record in read_lines(path)}
-            except UserWarning as warning:
-                raise DataError(f"{warning}; mend or remove that line before publishing") from None
-    for record in records:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            published = read_lines(path) if path.exists() else []
+        except UserWarning as warning:
+            raise DataError(f"{warning}; mend or remove that line before publishing") from None
+    for record in [*published, *records]:
         known = lines.get(record.run.id)
         lines[record.run.id] = merge(known, record) if known else record
     write_atomically(path, "".join(lines[key].to_line() + "\n" for key in sorted(lines)))

@@ -5,13 +5,16 @@ one store share the work. The operating system drops the lock of a killed proces
 """
 
 import json
+import math
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -26,8 +29,10 @@ from torch import nn
 from tqdm import tqdm
 
 from . import measurements, models  # noqa: F401 - importing measurements registers them
+from .errors import DamagedError, StorageError, UsageError
 from .evaluation import Measurement, Subject, loaded
-from .records import Record, Run, Store, provenance, write_atomically
+from .files import set_aside, write_atomically
+from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
 __all__ = ["Job", "complete", "execute", "is_leased", "merged", "missing"]
@@ -85,6 +90,8 @@ def is_leased(store: Store, run: Run) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # in a store that cannot be written nobody works
+        return False
 
 
 def build(run: Run) -> nn.Module:
@@ -96,28 +103,58 @@ def build(run: Run) -> nn.Module:
 
 
 def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lambda steps: None) -> str:
-    """Train and measure what ``job`` lacks; returns "done", "busy" (another process has it) or "failed: reason"."""
+    """Train and measure what ``job`` lacks; returns "done", "busy" (another process has it) or "failed: reason".
+
+    Raises:
+        StorageError: the store cannot be written, which no other run would survive either.
+    """
     folder = store.folder(job.run)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         # Not 0: who only looks whether a run is leased holds its lock for an instant.
         with FileLock(folder / "lock", timeout=1):
-            record = store.load(job.run)
-            if not complete(job, record):
-                _train_and_measure(job, record, store, device, notify)
-            (folder / "failed.txt").unlink(missing_ok=True)
-            return "done"
+            return _carry_out_leased(job, store, device, notify)
     except Timeout:
         return "busy"
+    except OSError as error:
+        raise StorageError.of(folder, error) from error
+
+
+def _carry_out_leased(job: Job, store: Store, device: torch.device, notify: Notify) -> str:
+    folder = store.folder(job.run)
+    for leftover in folder.glob("*.tmp"):  # of a killed process: who holds the lease is the only writer
+        leftover.unlink(missing_ok=True)
+    try:
+        record = store.load(job.run)
+        if not complete(job, record):
+            _train_and_measure(job, record, store, device, notify)
+    except StorageError:
+        raise
     except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
         write_atomically(folder / "failed.txt", traceback.format_exc())
-        return f"failed: {error}"
+        return f"failed: {_remedy(job, device) if isinstance(error, torch.OutOfMemoryError) else error}"
+    (folder / "failed.txt").unlink(missing_ok=True)
+    return "done"
+
+
+def _remedy(job: Job, device: torch.device) -> str:
+    # Smaller batches would change the statistics of batch normalisation, and so be another run under the same name.
+    return (
+        f"{device} has too little memory for it (batches of {job.run.recipe.batch_size} images in training); "
+        "use fewer --workers, end what else runs there, or take another --device: the batch size belongs to the run"
+    )
 
 
 def _train_and_measure(job: Job, record: Record, store: Store, device: torch.device, notify: Notify) -> None:
     checkpoint = store.folder(job.run) / "checkpoint.safetensors"
     network = build(job.run)
-    history = load_weights(checkpoint, network) if checkpoint.exists() else []
+    history = []
+    if checkpoint.exists():
+        try:
+            history = load_weights(checkpoint, network)
+        except DamagedError as error:
+            warnings.warn(f"{error}; kept as {set_aside(checkpoint)}, and trained again", stacklevel=2)
+            network = build(job.run)
     notify(len(history))
     trained = len(history) == job.run.recipe.epochs
     if not trained or "training" not in record.measurements:  # a run that is only measured needs no training images
@@ -160,6 +197,10 @@ def execute(
         limit_minutes: start no further run after this time.
     """
     chosen = pick_device(device)
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers must be 1 or more, got {workers}")
+    if limit_minutes is not None and math.isnan(limit_minutes):
+        raise UsageError(f"limit_minutes must be a number, got {limit_minutes}")
     todo = [job for job in jobs if not complete(job, store.load(job.run))]
     outcomes = {job.run.id: "done" for job in jobs}
     if workers is None:
@@ -185,7 +226,7 @@ def _in_processes(
     todo: list[Job], store: Store, device: torch.device, workers: int, deadline: float, bar: tqdm
 ) -> dict[str, str]:
     context = multiprocessing.get_context("spawn")
-    steps = context.Queue()
+    steps = context.Queue()  # first of all, since it starts a process that would undo what _uninterruptible does
     outcomes = {}
     with ProcessPoolExecutor(workers, context, _start_worker, (steps, device.type == "cpu")) as pool:
         waiting, running = list(todo), dict[Future, Job]()
@@ -193,8 +234,9 @@ def _in_processes(
         try:
             while waiting or running:
                 while waiting and len(running) < workers and time.monotonic() <= deadline:
-                    job = waiting.pop(0)
-                    running[pool.submit(_work, job, store.working, store.published, device)] = job
+                    with _uninterruptible():
+                        future = pool.submit(_work, waiting[0], store.working, store.published, device)
+                    running[future] = waiting.pop(0)
                 if not running:
                     break
                 finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -212,6 +254,19 @@ def _in_processes(
             raise
         _drain(steps, bar)
     return outcomes | {job.run.id: "stopped" for job in waiting}
+
+
+@contextmanager
+def _uninterruptible() -> Iterator[None]:
+    """Processes started meanwhile are never interrupted by the keyboard: their parent is, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _drain(steps: Any, bar: tqdm) -> None:

@@ -4,24 +4,21 @@ All randomness of an epoch is drawn on the CPU from a generator seeded by (seed,
 interrupted and continued ends with the same bits as one that was not.
 """
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .datasets import ImageSet
 from .datasets.randaugment import randaugment
-from .errors import DataError, UsageError, unknown
+from .errors import DamagedError, DataError, UsageError, unknown
+from .files import read_tensors, write_tensors
 from .layers import LPS, TIPS, regularisers, tips_inputs
 from .metrics.attacks import attack_accuracy, perturb
 from .metrics.inference import as_float
@@ -90,19 +87,36 @@ class Recipe:
     ignore: int = 255
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise UsageError(f"a recipe needs epochs >= 1 and batch_size >= 2, got {self.epochs} and {self.batch_size}")
-        for field, choices in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", ("one-cycle", "cosine", "steps")),
-            ("shift_mode", ("circular", "standard")),
-            ("tips_form", ("code", "linear", "two_sided")),
-            ("target", ("labels", "masks")),
-        ):
-            if getattr(self, field) not in choices:
-                raise unknown(field, getattr(self, field), choices)
+        for field in fields(self):
+            _check_field(field.name, getattr(self, field.name), getattr(Recipe, field.name))
         if self.randaugment and self.target == "masks":
             raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
+
+
+_CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("one-cycle", "cosine", "steps"),
+    "shift_mode": ("circular", "standard"),
+    "tips_form": ("code", "linear", "two_sided"),
+    "target": ("labels", "masks"),
+}
+_AT_LEAST = {"epochs": 1, "batch_size": 2}  # 0 for the other numbers
+_SHARES = ("momentum", "warmup", "label_smoothing", "adversary_wake", "tips_wake")
+
+
+def _check_field(name: str, value: object, default: object) -> None:
+    """Refuse what is of another type than the ``default``, no number, or out of range."""
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise unknown(name, value, _CHOICES[name])
+        return
+    kinds = (bool,) if isinstance(default, bool) else (int,) if isinstance(default, int) else (int, float)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise UsageError(f"a recipe's {name} must be {kinds[-1].__name__}, got {value!r}")
+    low, high = _AT_LEAST.get(name, 0), 1 if name in _SHARES else math.inf
+    if not (low <= value <= high and math.isfinite(value)):
+        above = f" and <= {high}" if name in _SHARES else ""
+        raise UsageError(f"a recipe needs {name} >= {low}{above}, got {value}")
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -115,9 +129,9 @@ def pick_device(device: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = device.split(":")[0]
+    kind, colon, index = str(device).partition(":")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in available:
+    if kind not in available or (colon and not (kind == "cuda" and index.isdecimal())):
         raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:N", "mps"))
     if not available[kind]:
         raise UsageError(f"device {device!r} asked for, but this machine has none; use --device auto or cpu")
@@ -294,46 +308,58 @@ def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 def _save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
     """Write one file: tensors as safetensors, the history as JSON in its header; renamed into place when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(_state(network, optimizer), temporary, metadata={"history": json.dumps(history)})
-    os.replace(temporary, path)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], list[dict]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["history"])  # noqa: SIM118
-    except Exception as error:
-        raise DataError(f"the checkpoint {path} cannot be read ({error}); delete it to train that run again") from error
+    write_tensors(path, _state(network, optimizer), history=history)
 
 
 def load_weights(path: Path, network: nn.Module) -> list[dict]:
     """Load the network's weights from a checkpoint of ``train`` and return the history stored with them.
 
     Raises:
-        DataError: the file is damaged or belongs to another network.
+        DamagedError: the file cannot be read or its content was changed.
+        DataError: it belongs to another network.
     """
     return _load(path, network)[1]
 
 
 def _load(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[dict]]:
     """Read a checkpoint once: the network gets its weights, the caller all tensors and the history."""
-    tensors, history = _read(path)
+    tensors, history = read_tensors(path, "history")
+    if not _is_history(history):
+        raise DamagedError(f"{path} is damaged (its history is no list of epochs)")
     weights = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise DataError(f"the checkpoint {path} is of another network: {error}") from error
+    wanted = {key: value.shape for key, value in network.state_dict().items()}
+    odd = sorted(wanted.keys() ^ weights.keys()) or [key for key in wanted if weights[key].shape != wanted[key]]
+    if odd:
+        raise DataError(
+            f"the checkpoint {path} is of another network: {len(odd)} of its tensors differ in name or shape, such as "
+            f"{odd[0]}; it was kept, remove it to train that run again"
+        )
+    network.load_state_dict(weights)
     return tensors, history
+
+
+def _is_history(value: object) -> TypeGuard[list[dict]]:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and entry.get("epoch") == number
+        and all(isinstance(entry.get(name), int | float) for name in ("loss", "accuracy", "seconds"))
+        for number, entry in enumerate(value, start=1)
+    )
 
 
 def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
     tensors, history = _load(path, network)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
+            index, _, name = key.removeprefix("optimizer.").partition(".")
+            known = index.isdigit() and int(index) < len(parameters) and name
+            if not known or (value.ndim and value.shape != parameters[int(index)].shape):
+                raise DataError(
+                    f"the checkpoint {path} is of another optimizer: it has {key} {tuple(value.shape)}; it was "
+                    "kept, remove it to train that run again"
+                )
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return history

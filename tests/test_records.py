@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aliasing.errors import DataError
+from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
-from aliasing.records import Record, Run, Store, encode, merge, provenance, publish, write_atomically
+from aliasing.records import Record, Run, Store, encode, merge, provenance, publish, read_lines
 from aliasing.training import Recipe
 
 RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0)
@@ -78,6 +79,35 @@ def test_publishing_twice_changes_nothing_and_order_does_not_matter(tmp_path):
     assert backward.read_bytes() == content
 
 
+RECORDS = st.lists(st.tuples(st.integers(0, 3), KEYS.filter(bool)), max_size=5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(RECORDS, st.data())
+def test_publishing_any_parts_in_any_order_gives_the_same_file(tmp_path_factory, parts, data):
+    """Duplicates and conflicts included; and publishing the result once more changes nothing."""
+    records = [record(keys, replace(RUN, seed=seed)) for seed, keys in parts]
+    folder = tmp_path_factory.mktemp("publish")
+    at_once, in_parts = folder / "at_once.jsonl", folder / "in_parts.jsonl"
+    publish(records, at_once)
+    order = data.draw(st.permutations(records + records[:2]))
+    cut = data.draw(st.integers(0, len(order)))
+    for part in (order[:cut], order[cut:]):
+        publish(part, in_parts)
+    assert in_parts.read_bytes() == at_once.read_bytes()
+    publish(read_lines(in_parts), in_parts)
+    assert in_parts.read_bytes() == at_once.read_bytes()
+
+
+def test_two_lines_of_one_run_are_merged_not_dropped(tmp_path):
+    """As git leaves them when it unites two branches."""
+    path = tmp_path / "study.jsonl"
+    lines = [record({key: ("2026", 1.0)}).to_line() for key in "ab"]
+    write_atomically(path, "\n".join(lines) + "\n")
+    assert publish([], path) == 1
+    assert read_lines(path)[0].measurements == {"a": {"x": 1.0}, "b": {"x": 1.0}}
+
+
 def test_a_record_can_be_cut_to_some_measurements():
     whole = record({"a": ("2026", 1.0), "b": ("2026", 2.0)})
     part = whole.only(["b", "c"])
@@ -122,9 +152,14 @@ def test_a_damaged_working_record_is_named_and_measured_again(tmp_path):
     store = Store(tmp_path / "working", tmp_path / "published")
     store.save(record({"a": ("2026", 1.0)}))
     path = store.folder(RUN) / "record.json"
-    path.write_text(path.read_text()[:30])
+    damaged = path.read_text()[:30]
+    path.write_text(damaged)
     with pytest.warns(UserWarning, match="is damaged"):
         assert store.load(RUN).measurements == {}
+    with pytest.warns(UserWarning, match="kept as"):
+        store.save(record({"b": ("2026", 1.0)}))
+    assert store.load(RUN).measurements == {"b": {"x": 1.0}}
+    assert path.with_name("record.json.damaged").read_text() == damaged
 
 
 def test_an_atomic_write_leaves_no_temporary_file(tmp_path):

@@ -106,15 +106,6 @@ def test_a_failing_run_is_named_and_the_others_go_on(tmp_path):
     assert "TrainingError" in (where.folder(bad.run) / "failed.txt").read_text()
 
 
-def test_a_damaged_checkpoint_fails_with_the_remedy_and_keeps_the_file(tmp_path):
-    where = store(tmp_path)
-    path = where.folder(RUN) / "checkpoint.safetensors"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"not a checkpoint")
-    assert "delete it to train that run again" in carry_out(JOB, where, CPU)
-    assert path.read_bytes() == b"not a checkpoint"
-
-
 def test_no_run_is_started_after_the_limit(tmp_path):
     outcomes = execute(JOBS, store(tmp_path), "cpu", workers=1, progress=False, limit_minutes=-1)
     assert set(outcomes.values()) == {"stopped"}

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from .. import models
@@ -74,10 +75,13 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
         workers: processes that load for the plain loop.
 
     Returns:
-        One row per network: median images per second of both, the median, smallest and largest ratio of a turn, and
-        the largest difference of the weights after an epoch without augmentation and weight decay.
+        One row per network: median images per second of both; the median, smallest and largest ratio of a turn; the
+        model FLOPs utilisation of ours (``mfu``: operations that the network needs, over those that a large matrix
+        product reaches in the same run); and the largest difference of the weights after an epoch without augmentation
+        and weight decay.
     """
     rows = []
+    peak = peak_flops(device, 256 if quick else 2048)
     for name, count, side, batch_size in QUICK if quick else CASES:
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
@@ -110,6 +114,7 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
                 "ratio": statistics.median(theirs) / statistics.median(ours),
                 "ratio_low": min(ratios),
                 "ratio_high": max(ratios),
+                "mfu": count / statistics.median(ours) * step_flops(network, side, device) / peak,
                 "difference": difference(network, data[: 3 * batch_size], batch_size, device),
             }
         )
@@ -130,9 +135,35 @@ def difference(network: nn.Module, data: ImageSet, batch_size: int, device: str)
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
+def step_flops(network: nn.Module, side: int, device: str) -> float:
+    """Floating point operations per image of a training step, forward and backward, counted operator by operator."""
+    network, counter = deepcopy(network).to(device).train(), FlopCounterMode(display=False)
+    with counter:
+        network(torch.rand(2, 3, side, side, device=device)).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def peak_flops(device: str, size: int, repeats: int = 5) -> float:
+    """Floating point operations per second of the fastest of a few products of ``size`` x ``size`` matrices.
+
+    In the precision that our loop trains in: bfloat16 on CUDA where it has that, single precision elsewhere.
+    """
+    half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    matrix = torch.ones(size, size, device=device, dtype=torch.bfloat16 if half else torch.float32)
+    times = []
+    for _ in range(repeats + 1):  # the first one warms up
+        wait(device)
+        start = time.perf_counter()
+        matrix @ matrix
+        wait(device)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times[1:])
+
+
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows by network, numbers rounded for reading."""
-    return frame.set_index("network").round({column: 2 for column in frame.columns if column.startswith("ratio")})
+    rounded = [column for column in frame.columns if column.startswith(("ratio", "mfu"))]
+    return frame.set_index("network").round(dict.fromkeys(rounded, 2))
 
 
 def wait(device: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError, unknown
+from ..options import check_types
 from . import drawings, glyphs, photographs, segmentation, shapes
 from .archives import cache_folder, data_folder, download, find, verify
 from .catalogue import ARCHIVES, CATALOGUE, NAMES, Entry
@@ -55,6 +56,9 @@ def load(name: str, split: str, root: str | Path | None = None, **options: Any) 
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known) if known else UsageError(f"{name} has no options")
+    check_types(name, function, options)
+    if not 0 <= options.get("seed", 0) < 2**32:
+        raise UsageError(f"{name}: seed must be 0 to 2^32 - 1, got {options['seed']}")
     return function(split, **options) if name in _DRAWN else function(split, root, **options)
 
 

@@ -14,17 +14,17 @@ import os
 import socket
 import tarfile
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DamagedError, DataError, StorageError
+from ..files import read_tensors, set_aside, write_tensors
 
 __all__ = ["Archive", "cache_folder", "cached", "data_folder", "download", "find", "members", "verify"]
 
@@ -136,25 +136,25 @@ def download(dataset: str, archive: Archive, folder: Path, timeout: float = 60.0
 def cached(name: str, key: object, build: Callable[[], tuple[dict[str, Tensor], list[str]]]) -> tuple[dict, list[str]]:
     """Tensors and class names from the decoded copy, which ``build`` makes when there is none.
 
-    ``key`` is everything the copy depends on, as JSON: checksums and options. The copy appears whole or not at all.
+    ``key`` is everything the copy depends on, as JSON: checksums and options. The copy appears whole or not at all;
+    a damaged one is named, set aside and made again.
     """
     digest = hashlib.sha256(json.dumps([DECODING, key]).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{digest}.safetensors"
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {tensor: file.get_tensor(tensor) for tensor in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(file.metadata()["classes"])
-    except (FileNotFoundError, SafetensorError):
-        pass  # none yet, or an unreadable one: both are made anew
+        return read_tensors(path, "classes")
+    except FileNotFoundError:
+        damaged = False
+    except DamagedError as error:
+        damaged = True
+        warnings.warn(f"{error}; it will be decoded again", stacklevel=2)
     tensors, classes = build()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, temporary, {"classes": json.dumps(classes)})
-        os.replace(temporary, path)
-    except OSError as error:
+        if damaged:
+            set_aside(path)
+        write_tensors(path, tensors, classes=classes)
+    except StorageError as error:
         raise DataError(
-            f"cannot keep the decoded copy of {name} in {path.parent} ({error}); "
-            "set ALIASING_CACHE to a folder that can be written"
+            f"cannot keep the decoded copy of {name}: {error}, such as one that ALIASING_CACHE names"
         ) from error
     return tensors, classes

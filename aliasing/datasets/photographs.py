@@ -117,6 +117,8 @@ def folder(split: str, root: str | Path | None = None, size: int = 224, per_clas
     ``test``, else ``val``; without any of them every image is for testing. ``per_class`` keeps the first few of each
     class. Everything is held in memory, and nothing is cached.
     """
+    if size < 1 or (per_class is not None and per_class < 1):
+        raise UsageError(f"folder: size and per_class must be 1 or more, got {size} and {per_class}")
     place = data_folder(root)
     names = ("train",) if part_of(split) == "train" else ("test", "val", "")
     found = next((place / name for name in names if (place / name).is_dir()), None)

@@ -126,7 +126,7 @@ def sample(
 def _sigma(position_sigma: float | str) -> float:
     if position_sigma == "uniform":
         return math.inf
-    if isinstance(position_sigma, str) or not position_sigma >= 0:
+    if isinstance(position_sigma, str) or not 0 <= position_sigma < math.inf:
         raise UsageError(f"position_sigma must be a number of pixels >= 0 or 'uniform', got {position_sigma!r}")
     return float(position_sigma)
 

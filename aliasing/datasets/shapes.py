@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .imageset import ImageSet, check_split
 from .scenes import CLASSES, SHAPES, STROKES, TEXTURES, Scenes, sample
 
@@ -147,6 +148,8 @@ def load(
     `masks` are 0 for the background and 1 to 5 for the visible part of a disc, square, triangle, plus or ring.
     """
     check_split(split)
+    if not 0 <= noise <= 1:
+        raise UsageError(f"shapes: noise must be 0 to 1 of the full range, got {noise}")
     scenes = sample(COUNTS[split] if count is None else count, seed, split, position_sigma, size)
     images, coverage = render(scenes, noise=noise)
     masks = torch.where(coverage >= 0.5, scenes.labels[:, None, None] // 2 + 1, 0).to(torch.uint8)

@@ -6,6 +6,7 @@ from inspect import signature
 from types import MappingProxyType
 
 from ..errors import UsageError, unknown
+from ..options import check_types
 from .adaptive import DDAC, TIPS, regularisers, tips_inputs
 from .base import Downsample, PaddingMode, check_padding_mode
 from .blur import Blur, Max
@@ -129,10 +130,10 @@ def create(
     Raises:
         UsageError: unknown name, padding mode or option, or a stride the layer does not define.
     """
-    if name not in CATALOGUE:
+    if name not in NAMES:
         raise unknown("downsampling layer", name, CATALOGUE)
     entry = CATALOGUE[name]
-    if not isinstance(channels, int) or channels < 1:
+    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
         raise UsageError(f"{name}: channels must be a whole number of at least 1, got {channels!r}")
     for option in options:
         if option not in entry.options:
@@ -140,4 +141,5 @@ def create(
                 raise UsageError(f"{name} has no options, got {option!r}")
             raise unknown(f"option of {name}", option, entry.options)
     check_padding_mode(padding_mode)
+    check_types(name, entry.layer, options)
     return entry.layer(channels, stride=stride, padding_mode=padding_mode, **entry.preset, **options)

@@ -189,6 +189,8 @@ class LPS(Polyphase):
             raise UsageError(f"lps: temperature must be above 0, got {temperature!r}")
         self.temperature = temperature
         hidden = channels if hidden is None else hidden
+        if hidden < 1:
+            raise UsageError(f"lps: hidden must be 1 or more, got {hidden}")
         # They hold the parameters and their initialisation; ``logits`` evaluates them together.
         self.first = nn.Conv2d(channels, hidden, 3)
         self.second = nn.Conv2d(hidden, hidden, 3)

@@ -1,6 +1,8 @@
 """What a network costs: floating point operations, parameters, time per image and memory."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
+from ..models.blocks import Pool, is_plain
 from .inference import device_of, evaluating
 
 __all__ = ["Cost", "Timing", "cost", "count_flops", "count_parameters", "milliseconds", "peak_memory"]
@@ -64,11 +67,14 @@ def count_parameters(model: nn.Module) -> int:
 def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     """Floating point operations for one image (3, *size), counted by PyTorch operator by operator.
 
+    A strided convolution counts the pixels it keeps. Low-pass filters count as this package computes them, which for
+    small maps is by products with matrices.
+
     A blank image goes through the network itself and not through a copy on PyTorch's "meta" device, since a layer
     that decides by the values of its input could not run there.
     """
     counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), counter:
+    with _as_built(model), torch.no_grad(), counter:
         model(_images(model, size, 1).zero_())
     return counter.get_total_flops()
 
@@ -81,7 +87,7 @@ def milliseconds(
         raise UsageError(f"batch_size and repeats must be >= 1, warmup >= 0; got {batch_size}, {repeats}, {warmup}")
     images = _images(model, size, batch_size)
     times = []
-    with evaluating(model), torch.no_grad():
+    with _as_built(model), torch.no_grad():
         for _ in range(warmup + repeats):
             _wait(images)
             start = time.perf_counter()
@@ -97,13 +103,27 @@ def peak_memory(model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: 
     images = _images(model, size, batch_size)
     if images.device.type != "cuda":
         return None
-    with evaluating(model), torch.no_grad():
+    with _as_built(model), torch.no_grad():
         torch.cuda.synchronize(images.device)
         torch.cuda.reset_peak_memory_stats(images.device)
         before = torch.cuda.memory_allocated(images.device)
         model(images)
         torch.cuda.synchronize(images.device)
     return (torch.cuda.max_memory_allocated(images.device) - before) / 2**20
+
+
+@contextmanager
+def _as_built(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, but plain subsampling is merged with the convolution before it, as it is in training.
+
+    Otherwise networks compute the dense map for those who look at it, and drop most of it afterwards; whoever uses
+    the network would not.
+    """
+    with evaluating(model):
+        for module in model.modules():
+            if is_plain(module.down if isinstance(module, Pool) else module):
+                module.training = True
+        yield
 
 
 def _images(model: nn.Module, size: tuple[int, int], n: int) -> Tensor:

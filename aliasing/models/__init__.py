@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
+from ..options import check_types
 from . import densenet, mobilenet, preact, resnet, segmentation, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
@@ -102,22 +103,25 @@ def create(
     Raises:
         UsageError: an unknown name or option, or a value that cannot work.
     """
-    if name not in CATALOGUE:
+    if name not in NAMES:
         raise unknown("model", name, NAMES)
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise UsageError(f"num_classes must be a whole number >= 1, got {num_classes!r}")
-    layer = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
-    if "name" not in layer:
+    layer: Any = {"name": downsample} if isinstance(downsample, str) else downsample
+    if not isinstance(layer, Mapping) or "name" not in layer:
         raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
+    layer = dict(layer)
+    check_types(name, create, {"width": width, "shared": shared, "filter_everywhere": filter_everywhere})
     build = CATALOGUE[name].build
     known = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, [*known, "smooth", "shared", "filter_everywhere"])
+    check_types(name, build, options)
     style = Style(
         layer.pop("name"),
         layer,
-        placement or "act-then-pool",
+        "act-then-pool" if placement is None else placement,
         activation,
         smooth,
         padding_mode,

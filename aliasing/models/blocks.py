@@ -80,7 +80,7 @@ class Style:
             ("value of smooth", self.smooth, ("all", "low")),
             ("padding mode", self.padding_mode, get_args(PaddingMode)),
         ):
-            if value not in choices:
+            if value not in list(choices):  # a list, since a wrong value need not be hashable
                 raise unknown(kind, value, choices)
 
     def convolution(

@@ -102,4 +102,6 @@ def build_wide(
         raise UsageError(f"depth must be 10, 16, 22, 28, ... and widen at least 1, got {depth!r} and {widen!r}")
     width = check_width(width, 16)
     widths = tuple(width * widen * factor for factor in (1, 2, 4))
+    if not 0 <= dropout < 1:
+        raise UsageError(f"{name}: dropout must be a probability below 1, got {dropout}")
     return PreActResNet(style, num_classes, width, ((depth - 4) // 6,) * 3, widths, raw=False, dropout=dropout)

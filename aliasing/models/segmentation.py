@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..layers._phases import pad, spread
 from .blocks import Style, Unit, check_choice, check_width, initialise
 from .operators import DenseMax
@@ -77,4 +78,6 @@ def build(
     name: str, num_classes: int, style: Style, width: int | None, levels: int = 3, pool: str | None = None
 ) -> UNet:
     """Build the small U-Net; ``width`` is that of the first level, 16."""
+    if levels < 1:
+        raise UsageError(f"{name}: levels must be 1 or more, got {levels}")
     return UNet(style, num_classes, check_width(width, 16), levels, pool)

@@ -25,6 +25,14 @@ def test_both_loops_end_with_the_same_weights(trained):
     assert 0 <= trained["difference"].max() < 1e-5
 
 
+def test_operations_of_a_step_by_hand(trained):
+    """Forward, gradient of the weights, gradient of the input, which the first convolution does not need."""
+    first, second = 6 * 6 * 4 * 27, 6 * 6 * 8 * 36
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 8, 3, padding=1))
+    assert training.step_flops(network, 6, "cpu") == 2 * (2 * first + 3 * second)
+    assert training.peak_flops("cpu", 64) > 0 and (trained["mfu"] > 0).all()
+
+
 def test_the_difference_of_weights_can_be_seen():
     """The check would notice another order of the images."""
     data = training.ImageSet(

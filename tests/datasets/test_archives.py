@@ -95,9 +95,11 @@ def test_a_damaged_decoded_copy_is_made_anew(tmp_path, monkeypatch):
     archives.cached("things", 1, build)
     (copy,) = tmp_path.iterdir()
     copy.write_bytes(copy.read_bytes()[:20])
-    tensors, _ = archives.cached("things", 1, lambda: ({"x": torch.zeros(2)}, []))
+    with pytest.warns(UserWarning, match="is damaged"):
+        tensors, _ = archives.cached("things", 1, lambda: ({"x": torch.zeros(2)}, []))
     assert tensors["x"].tolist() == [0, 0]
     assert archives.cached("things", 1, build)[0]["x"].tolist() == [0, 0]
+    assert copy.with_name(f"{copy.name}.damaged").stat().st_size == 20
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -114,7 +116,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("ALIASING_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(DataError, match="set ALIASING_CACHE"):
+    with pytest.raises(DataError, match="that ALIASING_CACHE names"):
         archives.cached("things", 1, lambda: ({"x": torch.zeros(2)}, []))
 
 

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
+from aliasing import models
 from aliasing.errors import UsageError
 from aliasing.metrics.cost import cost, count_flops, count_parameters, milliseconds, peak_memory
+from aliasing.models.blocks import Style, Unit
 
 torch.set_num_threads(1)
 
@@ -32,6 +35,22 @@ def test_operations_by_hand():
     assert model.training
     assert all(a.equal(b) for a, b in zip(before, model.buffers(), strict=True))
     assert next(model.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs"), [("subsample", 5 * 6 * 8 * 27), ("tri-3", 9 * 12 * 8 * 27 + 8 * (5 * 9 * 12 + 5 * 12 * 6))]
+)
+def test_a_strided_convolution_costs_what_it_keeps(layer, macs):
+    """5 x 6 pixels are kept of (9, 12). A filter sees the dense map, and is two products with matrices."""
+    unit = Unit(Style(layer), 3, 8, stride=2).train()
+    assert count_flops(unit, (9, 12)) == 2 * macs
+    assert all(module.training for module in unit.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet-v2"])
+def test_published_networks_cost_what_torchvision_counts(name):
+    theirs = torchvision.models.get_model(name.replace("-", "_"))
+    assert count_flops(models.create(name, 1000), (64, 96)) == count_flops(theirs, (64, 96))
 
 
 def test_errors_of_the_network_come_through():

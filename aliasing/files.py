@@ -1,0 +1,92 @@
+"""Files that are whole or absent: written under another name and renamed, with a sum that shows later damage."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, uint8
+
+from .errors import DamagedError, StorageError
+
+__all__ = ["read_tensors", "set_aside", "write_atomically", "write_tensors"]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write under a temporary name, flush to the disk and rename: a reader sees all of it or none.
+
+    Raises:
+        StorageError: the disk is full, the folder read-only or the like; what was there before is kept.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to the first free of ``NAME.damaged``, ``NAME.damaged-2``, ...; returns the new path."""
+    number, kept = 1, path.with_name(f"{path.name}.damaged")
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.name}.damaged-{number}")
+    try:
+        return path.rename(kept)
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def _sum(tensors: dict[str, Tensor], note: str) -> str:
+    digest = hashlib.sha256(note.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], **note: object) -> None:
+    """Write CPU tensors as safetensors, with one named JSON value and the SHA-256 of both in the header.
+
+    Raises:
+        StorageError: as for ``write_atomically``.
+    """
+    ((name, value),) = note.items()
+    text = json.dumps(value)
+    write_atomically(path, save(tensors, {name: text, "sha256": _sum(tensors, text)}))
+
+
+def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], Any]:
+    """The tensors and the value called ``name`` that ``write_tensors`` wrote.
+
+    A file without a sum, as older versions wrote them, is taken as it is.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: the file was cut, changed or is something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = dict(file.metadata() or {})
+        text, expected = header.pop(name), header.pop("sha256", None)
+        if header or (expected is not None and expected != _sum(tensors, text)):
+            raise ValueError("its content does not match the sum in its header")
+        return tensors, json.loads(text)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # safetensors, JSON and the file system each have their own
+        reason = f"no {name!r} in its header" if isinstance(error, KeyError) else error
+        raise DamagedError(f"{path} is damaged ({reason})") from error

@@ -1,0 +1,43 @@
+"""Options that arrive by name, from a study, a record or a reader: each must be of the type its function declares."""
+
+from collections.abc import Callable, Mapping
+from inspect import formatannotation
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import UsageError
+
+__all__ = ["check_types"]
+
+
+def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[str, object]) -> None:
+    """Compare ``values`` with the annotations of the parameters of ``function`` (or class) that they are meant for.
+
+    A whole number passes for a float and a list for a tuple, as in JSON; truth values are no numbers, nor is NaN.
+
+    Raises:
+        UsageError: a value of another type; named ``what`` with what was expected.
+    """
+    hints = get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            expected = formatannotation(hints[name]).replace("typing.", "").replace("collections.abc.", "")
+            raise UsageError(f"{what}: {name} must be {expected}, got {value!r}")
+
+
+def _fits(value: object, kind: Any) -> bool:
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
+    if origin is Literal:
+        return value in get_args(kind)
+    if kind in (None, NoneType):
+        return value is None
+    if kind in (int, float):
+        numbers = (int,) if kind is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool) and value == value
+    if origin is tuple:
+        return isinstance(value, tuple | list)
+    if isinstance(origin, type):
+        return isinstance(value, origin) and not isinstance(value, str)
+    return not isinstance(kind, type) or isinstance(value, kind)

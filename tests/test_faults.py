@@ -1,0 +1,208 @@
+"""What goes wrong around a run: a full or read-only disk, damaged files, too little memory, the keyboard."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aliasing import files, runner
+from aliasing.cli import main
+from aliasing.errors import DamagedError, StorageError
+from aliasing.evaluation import Measurement
+from aliasing.records import Run, Store, publish
+from aliasing.runner import Job, carry_out, execute
+from aliasing.training import Recipe
+
+CPU = torch.device("cpu")
+NETWORK = {"name": "vgg-small", "num_classes": 10, "width": 2, "padding_mode": "circular", "downsample": "tri-3"}
+RUN = Run({"name": "shapes", "count": 32}, NETWORK, Recipe(epochs=3, batch_size=16), 0)
+JOB = Job(RUN, (Measurement("circular_rolls", {"count": 2}),))
+SMOKE = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--quiet"]
+
+
+def store(folder) -> Store:
+    return Store(folder, folder / "published")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    where = store(tmp_path_factory.mktemp("undisturbed"))
+    assert carry_out(JOB, where, CPU) == "done"
+    return where
+
+
+@contextmanager
+def small_disk(folder, options):
+    """A real file system of its own on ``folder``."""
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        yield lambda more: subprocess.run(["mount", "-o", f"remount,{more}", folder], check=True)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_the_command_and_loses_nothing(tmp_path, undisturbed):
+    with small_disk(tmp_path / "disk", "size=8k") as remount:
+        where = store(tmp_path / "disk")
+        with pytest.raises(StorageError, match=r"checkpoint\.safetensors \(No space left on device\); make room"):
+            execute([JOB], where, "cpu", workers=1, progress=False)
+        assert {path.name for path in where.folder(RUN).iterdir()} == {"lock"}  # nothing half-written
+        remount("size=2m")
+        assert carry_out(JOB, where, CPU) == "done"
+        assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+def test_wherever_the_disk_fills_up_the_run_continues(limit, tmp_path, undisturbed, monkeypatch):
+    """Three checkpoints and two records are written; the write number ``limit`` finds no room."""
+    left = [limit]
+    replaced = os.replace
+
+    def refuse(*paths):
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        replaced(*paths)
+
+    where = store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", refuse)
+        with pytest.raises(StorageError, match="No space left"):
+            carry_out(JOB, where, CPU)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert carry_out(JOB, where, CPU) == "done"
+    assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
+
+
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capfd):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "file"))
+    assert main([*SMOKE, "--workers", "1"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("aliasing run: cannot write") and "choose a folder that can be written" in line
+
+
+def test_a_read_only_store_can_be_read(tmp_path, undisturbed, monkeypatch):
+    with small_disk(tmp_path / "disk", "size=2m") as remount:
+        where = store(tmp_path / "disk")
+        where.folder(RUN).mkdir()
+        (where.folder(RUN) / "lock").touch()
+        where.save(undisturbed.load(RUN))
+        remount("ro")
+        assert not runner.is_leased(where, RUN)
+        assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
+        for job in (JOB, replace(JOB, run=replace(RUN, seed=1))):
+            with pytest.raises(StorageError, match="Read-only file system"):
+                carry_out(job, where, CPU)
+        monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "disk"))
+        assert main(["status", "zhang2019", "--profile", "smoke"]) == 0
+        with pytest.raises(StorageError, match="Read-only file system"):
+            publish([undisturbed.load(RUN)], tmp_path / "disk/published.jsonl")
+
+
+def test_a_damaged_checkpoint_is_kept_aside_and_trained_again(tmp_path, undisturbed):
+    where = store(tmp_path)
+    path = where.folder(RUN) / "checkpoint.safetensors"
+    for count in (1, 2):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "record.json").unlink(missing_ok=True)
+        path.write_bytes(b"not a checkpoint")
+        with pytest.warns(UserWarning, match=r"checkpoint.safetensors is damaged .* kept as .*, and trained again"):
+            assert carry_out(JOB, where, CPU) == "done"
+        assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
+        kept = sorted(path.parent.glob("*.damaged*"))
+        assert [file.read_bytes() for file in kept] == [b"not a checkpoint"] * count
+
+
+def test_a_checkpoint_of_another_network_is_named_and_kept(tmp_path, undisturbed):
+    other, where = replace(JOB, run=replace(RUN, network=NETWORK | {"width": 4})), store(tmp_path)
+    path = where.folder(other.run) / "checkpoint.safetensors"
+    content = (undisturbed.folder(RUN) / "checkpoint.safetensors").read_bytes()
+    files.write_atomically(path, content)
+    outcome = carry_out(other, where, CPU)
+    assert outcome.startswith("failed: the checkpoint") and "of another network" in outcome
+    assert path.read_bytes() == content
+
+
+def test_a_flipped_bit_is_found(tmp_path, undisturbed):
+    """In the numbers as in the header: without a sum, numbers would only be a little wrong."""
+    content = (undisturbed.folder(RUN) / "checkpoint.safetensors").read_bytes()
+    path = tmp_path / "checkpoint.safetensors"
+    header = 8 + int.from_bytes(content[:8], "little")
+    padded = len(content[:header].rstrip(b" "))
+    draw = torch.Generator().manual_seed(0)
+    places = torch.cat(
+        [torch.randint(padded, (60,), generator=draw), torch.randint(header, len(content), (60,), generator=draw)]
+    )
+    for place in places.tolist():
+        bit = 1 << int(torch.randint(8, (), generator=draw))
+        path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+        with pytest.raises(DamagedError, match="is damaged"):
+            files.read_tensors(path, "history")
+
+
+def test_too_little_memory_says_what_helps_and_the_others_go_on(tmp_path, monkeypatch):
+    other = replace(JOB, run=replace(RUN, seed=1))
+    train = runner.train
+
+    def greedy(network, data, recipe, seed, *rest):
+        if seed == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return train(network, data, recipe, seed, *rest)
+
+    monkeypatch.setattr(runner, "train", greedy)
+    outcomes = execute([JOB, other], store(tmp_path), "cpu", workers=1, progress=False)
+    assert "too little memory" in outcomes[RUN.id] and "batches of 16 images" in outcomes[RUN.id]
+    assert "fewer --workers" in outcomes[RUN.id]
+    assert outcomes[other.run.id] == "done"
+    assert "Tried to allocate" in (store(tmp_path).folder(RUN) / "failed.txt").read_text()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    where = store(tmp_path)
+    leftover = where.folder(RUN) / "record.json.123.tmp"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("{")
+    assert carry_out(JOB, where, CPU) == "done"
+    assert not leftover.exists()
+
+
+def test_no_run_is_called_done_when_the_pool_breaks_at_once(tmp_path, monkeypatch):
+    class Broken(runner.ProcessPoolExecutor):
+        def submit(self, *work):
+            raise runner.BrokenProcessPool
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Broken)
+    jobs = [replace(JOB, run=replace(RUN, seed=seed)) for seed in range(3)]
+    outcomes = execute(jobs, store(tmp_path), "cpu", workers=2, progress=False)
+    assert set(outcomes.values()) == {"stopped"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends signals to a process group")
+def test_the_keyboard_stops_all_processes_with_one_line(tmp_path):
+    """As a terminal does it, the signal goes to the command and to its workers."""
+    environment = os.environ | {"ALIASING_RUNS": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "aliasing", *SMOKE, "--workers", "2"]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 250
+        while not list(tmp_path.glob("runs/*/lock")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        error = process.stderr.read()  # ends when the last worker has ended
+    assert process.returncode == 130
+    assert error == (
+        "aliasing run: stopped; finished measurements and epochs are kept; run the same command again to continue\n"
+    )
