@@ -11,13 +11,14 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test book bench lock clean
+.PHONY: help install lint test book readme bench lock clean
 
 help:
 	@echo "make test                   lint, type checks and tests"
 	@echo "make book [PROFILE=laptop]  run the notebooks and build the book (profiles: smoke laptop desktop gpu cluster)"
 	@echo "make book FRESH=1           the same without the published records: every network is trained here"
 	@echo "make bench                  our speed beside the peers'"
+	@echo "make readme                 write the counts of verdicts into README.md"
 	@echo "make lint                   lint and type checks only"
 	@echo "make lock                   resolve requirements.lock again"
 	@echo "make clean                  remove what the build made; keeps .venv, runs/ and data/"
@@ -50,6 +51,9 @@ book: $(INSTALLED)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
 	@echo "The book: $(CURDIR)/$(BOOK)"
 
+readme: $(INSTALLED)
+	$(BIN)/python -m aliasing.chapters --readme
+
 bench: $(INSTALLED)
 	$(BIN)/aliasing bench
 
@@ -60,5 +64,5 @@ lock: $(INSTALLED)
 		--universal --no-header --no-annotate --quiet -o requirements.lock
 
 clean:
-	rm -rf book/_build book/notebooks book/generated build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf book/_build book/notebooks build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find aliasing tests book notebooks -name __pycache__ -prune -exec rm -rf {} +

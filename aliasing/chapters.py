@@ -1,7 +1,7 @@
 """The notebooks' side of the package: opening a chapter, and executing all chapters for the book.
 
 ``python -m aliasing.chapters --profile laptop`` executes the notebooks whose source, package, records or profile
-changed since their last execution into ``book/notebooks/`` and writes the generated pages.
+changed since their last execution into ``book/notebooks/``. ``--readme`` writes the verdicts into README.md instead.
 """
 
 import argparse
@@ -10,27 +10,43 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import torch
 
 from . import __version__, studies
 from .errors import UsageError, unknown
+from .figures.ledger import Ledger
 from .files import write_atomically
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home
 from .runner import execute as run_jobs
 from .runner import merged
+from .studies.findings import Verdict
 from .training import pick_device
 
-__all__ = ["PARAMETERS", "begin", "execute", "ledger", "published", "stamp"]
+__all__ = [
+    "PARAMETERS",
+    "begin",
+    "execute",
+    "execution",
+    "ledger",
+    "published",
+    "stale",
+    "stamp",
+    "update_readme",
+    "verdicts",
+]
 
 PARAMETERS = ("profile", "device", "seeds")
 
@@ -59,7 +75,6 @@ def begin(study: str, namespace: Mapping[str, Any], extra: tuple[str, ...] = ())
         raise UsageError(f"seeds must be a whole number from 1 on, or None for all of the profile, got {seeds!r}")
     device = pick_device(namespace["device"])
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
-    pd.set_option("display.max_colwidth", None)  # claims and rules are read in full
     results = studies.run(study, profile, seeds, device=str(device))
     devices = ", ".join(sorted(results["device"].unique()))
     hours = results["training.seconds"].sum() / 3600
@@ -72,21 +87,51 @@ def published(study: str, profile: str) -> pd.DataFrame:
     return studies.table(studies.get(study).jobs(profile), Store())
 
 
-def ledger(study: str, results: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """The study's findings decided on ``results``, formatted for the end of a chapter."""
-    decided = studies.ledger(studies.get(study), results, profile)
-    interval = decided.apply(
-        lambda row: f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.seeds > 1 else "not run", axis=1
-    )
-    shown = decided.assign(ours=interval)
-    head = ["finding", "claim", "published", "verdict"]  # cells of the index that repeat are merged
-    return shown.set_index(head)[["statistic", "rule", "ours", "seeds"]]
+def ledger(study: str, results: pd.DataFrame, profile: str) -> Ledger:
+    """The study's findings decided on ``results``, to be read at the end of a chapter."""
+    return Ledger(studies.ledger(studies.get(study), results, profile))
+
+
+def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
+    """How many findings got which verdict: one row per study and profile in which at least one was decided.
+
+    Args:
+        decided: the findings, as ``studies.findings`` returns them.
+    """
+    owner = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
+    each = decided.drop_duplicates(["finding", "profile"]).assign(study=lambda table: table["finding"].map(owner))
+    counts = pd.crosstab([each["study"], each["profile"]], each["verdict"]).reindex(columns=[*get_args(Verdict)])
+    order = sorted(counts.index, key=lambda row: ([*studies.STUDIES].index(row[0]), [*PROFILES].index(row[1])))
+    counts = counts.loc[order].fillna(0).astype(int)
+    return counts[counts.drop(columns="not run").sum(axis=1) > 0].rename_axis(columns=None)
+
+
+def told(counts: pd.Series) -> str:
+    """Counts of verdicts in words: "3 of 5 reproduced, 1 partly, 1 inconclusive"."""
+    words = [f"{count} {verdict}" for verdict, count in counts.items() if count]
+    return ", ".join([words[0].replace(" ", f" of {counts.sum()} ", 1), *words[1:]])
+
+
+def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
+    """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``."""
+    return ["| chapter | profile | verdicts on its claims |", "|---|---|---|"] + [
+        f"| [{studies.get(name).title}]({link.format(study=name)}) | `{profile}` | {told(row)} |"
+        for (name, profile), row in verdicts(decided).iterrows()
+    ]
+
+
+def update_readme(text: str) -> str:
+    """The text of README.md with the table of verdicts as the published records have it now."""
+    decided = studies.findings(store=Store(working=Path(os.devnull)))
+    table = "\n".join(verdict_table(decided, "notebooks/{study}.ipynb"))
+    return re.sub(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table}\n\n", text, flags=re.DOTALL)
 
 
 def stamp(notebook: Path, profile: str, root: Path) -> str:
-    """What an execution depends on, as a hash: the notebook, the package, the published records, the profile."""
+    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile."""
     digest = hashlib.sha256(profile.encode())
-    files = [notebook, *sorted((root / "aliasing").rglob("*.py")), *sorted((root / "data/records").glob("*.jsonl"))]
+    data = [*sorted((root / "data/records").glob("*.jsonl")), *sorted((root / "data/published").glob("*.csv"))]
+    files = [notebook, *sorted((root / "aliasing").rglob("*.py")), *data]
     for file in files:
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
@@ -112,72 +157,98 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: P
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the user's of the same name must not win
     os.environ["TQDM_DISABLE"] = "1"  # a progress bar has no place in a page
     started = time.perf_counter()
-    papermill.execute_notebook(
-        str(notebook),
-        str(temporary),
-        parameters=dict(parameters),
-        kernel_name="python3",
-        cwd=str(root),
-        progress_bar=False,
-        start_timeout=300,  # a crowded machine starts a kernel slowly
-        config=Config({"KernelManager": {"transport": "ipc"}}),
-    )
+    with tempfile.TemporaryDirectory() as sockets:  # kernels that run at the same time must not share them
+        papermill.execute_notebook(
+            str(notebook),
+            str(temporary),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            cwd=str(root),
+            progress_bar=False,
+            start_timeout=300,  # a crowded machine starts a kernel slowly
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
     os.replace(temporary, output)
     return time.perf_counter() - started
 
 
-def _known(notebook: Path, output: Path, profile: str, root: Path) -> tuple[str, dict[str, Any] | None]:
-    """The notebook's present stamp, and what is stored with its last execution if that was under the same stamp."""
-    current = stamp(notebook, profile + os.environ.get("ALIASING_FRESH", ""), root)
-    known = json.loads(output.read_text())["metadata"].get("aliasing", {}) if output.exists() else {}
-    return current, known if known.get("stamp") == current else None
+def execution(output: Path) -> dict[str, Any]:
+    """What is stored with an executed notebook: stamp, profile, seconds, end, whether published records counted."""
+    return json.loads(output.read_text())["metadata"].get("aliasing", {}) if output.exists() else {}
 
 
-def _refresh(notebook: Path, output: Path, profile: str, root: Path) -> dict[str, Any]:
-    """Execute the notebook unless its last execution is still fresh; returns what is stored with the execution."""
-    current, known = _known(notebook, output, profile, root)
-    if known is not None:
-        return known
+def stale(output: Path, root: Path | None = None) -> bool:
+    """Whether the notebook behind the executed one, the package or the records changed since it was executed."""
+    root, known = root or home(), execution(output)
+    notebook = root / "notebooks" / output.name
+    return not (known and notebook.exists()) or known["stamp"] != stamp(notebook, known["profile"], root)
+
+
+def _is_fresh(output: Path, profile: str, root: Path) -> bool:
+    """Whether the notebook was executed with this profile, on this kind of store, and is not stale."""
+    known = execution(output)
+    return (known.get("profile"), known.get("fresh")) == (profile, _without_records()) and not stale(output, root)
+
+
+def _without_records() -> bool:
+    return os.environ.get("ALIASING_FRESH") == "1"
+
+
+def _refresh(notebook: Path, output: Path, profile: str, root: Path) -> None:
+    """Execute the notebook unless its last execution is still fresh."""
+    if _is_fresh(output, profile, root):
+        return
     import papermill
 
+    current = stamp(notebook, profile, root)  # of what the execution reads: a change during it makes it stale
     parameters = {"profile": profile} if "profile" in papermill.inspect_notebook(str(notebook)) else {}
     print(f"{notebook.name}: executing", flush=True)
     seconds = execute(notebook, output, parameters, root)
     content = json.loads(output.read_text())
-    content["metadata"]["aliasing"] = {"stamp": current, "profile": profile, "seconds": round(seconds, 1)}
+    content["metadata"]["aliasing"] = {
+        "stamp": current,
+        "profile": profile,
+        "fresh": _without_records(),
+        "seconds": round(seconds, 1),
+        "ended": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
     for cell in content["cells"]:  # both parameter cells are shown otherwise
         if "injected-parameters" in cell["metadata"].get("tags", []):
             cell["metadata"]["tags"].append("remove-cell")
     write_atomically(output, json.dumps(content, indent=1) + "\n")
     print(f"{notebook.name}: {seconds:.0f} s", flush=True)
-    return content["metadata"]["aliasing"]
 
 
-def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) -> dict[str, dict[str, Any]]:
+def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) -> None:
     """Carry out what the stale chapters' studies lack, all in one pool of workers; then execute them two at a time.
 
     Raises:
         papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
     """
-    stale = [path for path in notebooks if _known(path, output / path.name, profile, root)[1] is None]
-    jobs = [job for path in stale if path.stem in studies.STUDIES for job in studies.get(path.stem).jobs(profile)]
+    old = [path for path in notebooks if not _is_fresh(output / path.name, profile, root)]
+    jobs = [job for path in old if path.stem in studies.STUDIES for job in studies.get(path.stem).jobs(profile)]
     if jobs:  # a failed run is reported by its notebook, which tries it again
         run_jobs(merged(jobs), studies.open_store())
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        executions = {
-            path.stem: pool.submit(_refresh, path, output / path.name, profile, root)
-            for path in sorted(notebooks, key=lambda path: -path.stat().st_size)  # the longest first
-        }
-    return {path.stem: executions[path.stem].result() for path in notebooks}
+        waiting = [
+            pool.submit(_refresh, path, output / path.name, profile, root)
+            for path in sorted(old, key=lambda path: -path.stat().st_size)  # the longest first
+        ]
+    for one in waiting:
+        one.result()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Execute the notebooks that are not fresh, then write the generated pages."""
+    """Execute the notebooks that are not fresh."""
     parser = argparse.ArgumentParser(prog="python -m aliasing.chapters", description="Execute the book's notebooks.")
     parser.add_argument("--profile", default="laptop", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--output", type=Path, help="folder of the executed notebooks (default: book/notebooks)")
+    parser.add_argument("--readme", action="store_true", help="only write the counts of verdicts into README.md")
     arguments = parser.parse_args(argv)
     root = home()
+    if arguments.readme:
+        write_atomically(root / "README.md", update_readme((root / "README.md").read_text()))
+        return 0
     output = arguments.output or root / "book/notebooks"
     try:
         check_profile(arguments.profile)
@@ -187,52 +258,11 @@ def main(argv: list[str] | None = None) -> int:
     from papermill import PapermillExecutionError
 
     try:
-        status = _refresh_all(sorted((root / "notebooks").glob("*.ipynb")), output, arguments.profile, root)
+        _refresh_all(sorted((root / "notebooks").glob("*.ipynb")), output, arguments.profile, root)
     except PapermillExecutionError as error:
         print(error, file=sys.stderr)
         return 1
-    _generate(output.parent / "generated", arguments.profile, status)
     return 0
-
-
-def _generate(folder: Path, profile: str, status: dict[str, dict[str, Any]]) -> None:
-    """Write the pages that are made of records: the ledger of findings and the status of the executions."""
-    decided = studies.findings(profile=profile if profile == "smoke" else None)
-    write_atomically(folder / "findings.md", _findings_page(decided))
-    rows = "".join(f"| {name} | {run['profile']} | {run['seconds']:.0f} |\n" for name, run in status.items())
-    runs = studies.status_of(profile=profile)
-    counts = "".join(f"| {row.study} | {row.planned} | {row.done} |\n" for row in runs.itertuples())
-    page = (
-        f"# Status of this build\n\nPackage {__version__} ({code_version()}), torch {torch.__version__}, "
-        f"Python {platform.python_version()}, profile `{profile}`.\n\n"
-        f"## Notebooks\n\n| notebook | profile | seconds |\n|---|---|---|\n{rows}\n"
-        f"## Runs\n\n| study | planned | done |\n|---|---|---|\n{counts}"
-    )
-    write_atomically(folder / "status.md", page)
-
-
-def _findings_page(decided: pd.DataFrame) -> str:
-    parts = [
-        "# Findings\n\nEvery claim we test, with the rule fixed in code before the runs. A verdict is computed "
-        "from records, never typed; profiles without any record are left out.\n"
-    ]
-    shown = decided[decided["outcome"] != "not run"]
-    for finding, rows in decided.groupby("finding", sort=False):
-        first = rows.iloc[0]
-        parts.append(f"\n## {finding}\n\n{first.claim}\n\n*Source:* {first.source}. *Published:* {first.published}.\n")
-        measured = shown[shown["finding"] == finding]
-        if measured.empty:
-            parts.append("\nNot run in any profile of this build.\n")
-            continue
-        parts.append(
-            "\n| profile | statistic | value [95 % interval] | seeds | rule | verdict |\n|---|---|---|---|---|---|\n"
-        )
-        for row in measured.itertuples():
-            value = f"{row.value:.4f} [{row.low:.4f}, {row.high:.4f}]"
-            parts.append(
-                f"| {row.profile} | {row.statistic} | {value} | {row.seeds} | {row.rule} | **{row.verdict}** |\n"
-            )
-    return "".join(parts)
 
 
 if __name__ == "__main__":

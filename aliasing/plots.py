@@ -19,7 +19,19 @@ from matplotlib.lines import Line2D
 
 from .metrics import Estimate
 
-__all__ = ["COLOURS", "MARKERS", "Captioned", "across", "describe", "grid", "interval", "legend", "show", "style"]
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "Captioned",
+    "across",
+    "describe",
+    "encoded",
+    "grid",
+    "interval",
+    "legend",
+    "show",
+    "style",
+]
 
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue-green with their length, every other layer has its own hue.
@@ -69,28 +81,53 @@ def grid(
 
 
 class Captioned:
-    """A drawn figure with caption and alternative text, shown as HTML in notebooks and in the book."""
+    """A drawn figure with caption and alternative text, shown as HTML in notebooks and in the book.
 
-    def __init__(self, image: str, caption: str, alt: str) -> None:
-        self.image, self.caption, self.alt = image, caption, alt
+    ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark) or "picture".
+    """
+
+    def __init__(self, image: str, caption: str, alt: str, kind: str = "picture") -> None:
+        self.image, self.caption, self.alt, self.kind = image, caption, alt, kind
 
     def _repr_html_(self) -> str:
-        alt, caption = html.escape(self.alt, quote=True), html.escape(self.caption)
-        return f'<figure class="drawn"><img src="{self.image}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
+        return self.framed(drawing(self.image, self.alt))
+
+    def framed(self, content: str) -> str:
+        """The HTML ``content`` with the caption below it."""
+        return (
+            f'<figure class="drawn {self.kind}">{content}<figcaption>{html.escape(self.caption)}</figcaption></figure>'
+        )
 
     def __repr__(self) -> str:
         return f"Figure: {self.caption}"
 
 
+def drawing(image: str, alt: str, name: str = "") -> str:
+    """The HTML of a data URI in a frame in which it may scroll; ``name`` is the frame's id."""
+    named = f' id="{name}"' if name else ""
+    return f'<div class="drawing"{named}><img src="{image}" alt="{html.escape(alt, quote=True)}"></div>'
+
+
 def show(figure: Figure, caption: str, alt: str, vector: bool = True) -> Captioned:
     """Close ``figure`` and return it with its caption and alternative text; pixel pictures take ``vector=False``."""
+    kind = "picture" if any(axis.images for axis in figure.axes) else "chart"
+    return Captioned(encoded(figure, vector, transparent=kind == "chart"), caption, alt, kind)
+
+
+def encoded(figure: Figure, vector: bool, transparent: bool = False) -> str:
+    """Close ``figure`` and return it as a data URI."""
     stream = io.BytesIO()
-    kind = "svg" if vector else "png"
     with style():
-        figure.savefig(stream, format=kind, dpi=110, metadata={"Date": None} if vector else None)
+        figure.savefig(
+            stream,
+            format="svg" if vector else "png",
+            dpi=110,
+            transparent=transparent,
+            metadata={"Date": None} if vector else None,
+        )
     plt.close(figure)
     mime = "image/svg+xml" if vector else "image/png"
-    return Captioned(f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}", caption, alt)
+    return f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,7 +152,7 @@ def describe(table: pd.DataFrame) -> str:
     """Data, network and seeds of the runs in ``table``, the end of every caption."""
     data, networks = " and ".join(table["data"].unique()), " and ".join(table["network"].unique())
     seeds = table["seed"].nunique()
-    return f"{data}; {networks}; {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"Data: {data}; networks: {networks}; {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def interval(values: pd.Series) -> str:

@@ -1,11 +1,13 @@
 """Opening a chapter and executing notebooks."""
 
 import json
+import re
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from aliasing import chapters
@@ -72,10 +74,42 @@ def test_a_wrong_profile_of_the_book_ends_with_2(capsys):
     assert "Did you mean 'laptop'" in capsys.readouterr().err
 
 
-def test_the_pages_made_of_records_say_what_was_not_run(tmp_path):
-    chapters._generate(tmp_path, "smoke", {"zhang2019": {"profile": "smoke", "seconds": 1.0}})
-    assert "Not run in any profile of this build." in (tmp_path / "findings.md").read_text()
-    assert "| zhang2019 | smoke | 1 |" in (tmp_path / "status.md").read_text()
+def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
+    sources = ("notebooks/a.ipynb", "aliasing/x.py", "data/records/r.jsonl", "data/published/p.csv")
+    for name in sources:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    output = tmp_path / "book/a.ipynb"
+    output.parent.mkdir()
+    assert chapters.stale(output, tmp_path)  # there is none
+    known = {"profile": "laptop", "stamp": chapters.stamp(tmp_path / "notebooks/a.ipynb", "laptop", tmp_path)}
+    output.write_text(json.dumps({"metadata": {"aliasing": known}}))
+    assert not chapters.stale(output, tmp_path)
+    for name in sources:
+        (tmp_path / name).write_text("2")
+        assert chapters.stale(output, tmp_path), name
+        (tmp_path / name).write_text("1")
+    assert not chapters.stale(output, tmp_path)
+    (tmp_path / "notebooks/a.ipynb").unlink()
+    assert chapters.stale(output, tmp_path)
+
+
+def test_verdicts_are_counted_once_per_claim_and_profile():
+    """By hand: three claims, one with two parts, and a profile in which nothing was decided."""
+    rows = [("zhang-1", "laptop", "partly")] * 2 + [("zhang-2", "laptop", "reproduced"), ("saha-1", "laptop", "partly")]
+    rows += [("zhang-1", "gpu", "not run"), ("zhang-2", "gpu", "not run")]
+    counts = chapters.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
+    assert [*counts.index] == [("zhang2019", "laptop"), ("saha2024", "laptop")]
+    assert counts.loc[("zhang2019", "laptop")].tolist() == [1, 1, 0, 0, 0, 0]
+    assert [*counts.columns[:2]] == ["reproduced", "partly"]
+
+
+def test_readme_has_the_verdicts_of_the_published_records():
+    text = (ROOT / "README.md").read_text()
+    assert chapters.update_readme(text) == text, "the records have changed: make readme"
+    old = re.sub(r"(`laptop` \|) [\d·]+", r"\1 99", text)
+    assert old != text
+    assert chapters.update_readme(old) == text
 
 
 def test_sources_have_no_outputs():

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import subprocess
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -132,6 +133,38 @@ def test_commands_on_pages_exist(page):
     assert checked
 
 
+def readme_commands():
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def test_readme_commands_run(capsys, monkeypatch, tmp_path):
+    """Those of the package are carried out; what trains, with the smallest profile and one seed."""
+    from aliasing.cli import main
+
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path))
+    expected = {"list": "bin-5", "run": "zhang2019 (smoke):", "findings": "zhang-1"}
+    commands = [words[1:] for words in readme_commands() if words[0].endswith("aliasing")]
+    assert {words[0] for words in commands} == expected.keys()
+    for words in commands:
+        smaller = [word.replace("laptop", "smoke") for word in words] + ["--seeds", "1"]
+        assert main(smaller if words[0] == "run" else words) == 0
+        assert expected[words[0]] in capsys.readouterr().out
+
+
+def test_readme_make_targets_do_what_is_said():
+    """A dry run: what they execute is carried out by the tests of the book, and by this very run."""
+    found = {}
+    for words in readme_commands():
+        if words[0] == "make":
+            found[words[1]] = subprocess.run(
+                [words[0], "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
+    assert "aliasing.chapters --profile laptop" in found["book"]
+    assert "The book: " in found["book"].splitlines()[-1]
+    assert "pytest" in found["test"].splitlines()[-1]
+
+
 @pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/layers.md", "book/diagnose.md"])
 def test_python_on_pages_runs(page):
     """Each Python block runs; a last line with ``# (8, 64, 16, 16)`` behind it has that shape."""
@@ -167,5 +200,5 @@ def test_every_room_is_ranked():
 def test_nothing_of_the_build_is_tracked():
     """What git ignores must cover what the build makes."""
     ignored = (ROOT / ".gitignore").read_text().splitlines()
-    for folder in ".venv/", "/runs/", "/book/_build/", "/book/notebooks/", "/book/generated/":
+    for folder in ".venv/", "/runs/", "/book/_build/", "/book/notebooks/":
         assert folder in ignored

@@ -5,11 +5,10 @@ still figure that it is built from stays.
 """
 
 import hashlib
-import html
 import json
 from collections.abc import Mapping, Sequence
 
-from ..plots import COLOURS, Captioned
+from ..plots import COLOURS, Captioned, drawing
 
 __all__ = ["Slider"]
 
@@ -78,10 +77,9 @@ class Slider(Captioned):
         name = "slider-" + hashlib.sha1(json.dumps(rows).encode()).hexdigest()[:10]
         data = json.dumps({"x": xs, "step": SIDE / count, "curves": rows}).replace("</", "<\\/")
         script = SCRIPT.replace("NAME", name).replace("DATA", data)
-        alt, caption = html.escape(self.alt, quote=True), html.escape(self.caption)
-        return (
-            f'<figure class="drawn"><img id="{name}-still" src="{self.image}" alt="{alt}">'
-            f'<div id="{name}" hidden style="background:white;color:#222;padding:8px">'
+        return self.framed(
+            f"{drawing(self.image, self.alt, f'{name}-still')}"
+            f'<div id="{name}" class="slider" hidden style="background:white;color:#222;padding:8px">'
             f'<div style="display:flex;flex-wrap:wrap;gap:12px;align-items:center">'
             f'<div class="seen" role="img" aria-label="the picture, rolled down by the shift" '
             f'style="width:{SIDE}px;height:{SIDE}px;image-rendering:pixelated;background-size:100% 100%;'
@@ -89,7 +87,7 @@ class Slider(Captioned):
             f'<label style="display:block;margin-top:6px">shift down '
             f'<input type="range" min="0" max="{count - 1}" value="0" step="1" style="width:min(100%,{WIDTH}px)">'
             f'</label><output aria-live="polite" style="display:block;min-height:3em"></output></div>'
-            f"<figcaption>{caption}</figcaption><script>{script}</script></figure>"
+            f"<script>{script}</script>"
         )
 
 
@@ -118,6 +116,7 @@ def _chart(xs: Sequence[float], rows: Sequence[dict]) -> str:
     marks = "".join(f'<circle r="5" fill="{COLOURS[row["name"]]}" stroke="white"/>' for row in rows)
     return (
         f'<svg role="img" aria-label="probability of the right class against the shift" width="{WIDTH}" '
-        f'style="max-width:100%" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12" fill="#222" stroke-width="1.5">'
+        f'style="flex:1 1 300px;max-width:100%" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'font-size="12" fill="#222" stroke-width="1.5">'
         f"{''.join(parts)}{marks}</svg>"
     )

@@ -1,4 +1,4 @@
-"""Figures of the chapter on Zhang 2019; the numbers are those of the list in the paper's reproduction plan.
+"""Figures of the chapter on Zhang 2019.
 
 Every function takes the results table of the study and returns a captioned figure.
 """
@@ -59,7 +59,7 @@ def toy() -> Captioned:
 
 
 def shift_curves(table: pd.DataFrame) -> Captioned:
-    """Figure 1 of the plan: probability of the right class while single pictures move along the diagonal."""
+    """Probability of the right class while single pictures move along the diagonal."""
     chosen = table[(table["seed"] == 0) & ~table["augmented"]].set_index("layer")
     plain, blurred = chosen.loc["subsample"], chosen.iloc[-1]
     curves = {row.name: np.array(row["diagonal_probability"]) for row in (plain, blurred)}
@@ -81,14 +81,14 @@ def shift_curves(table: pd.DataFrame) -> Captioned:
         f"Probability of the right class while a picture moves along the diagonal, one pixel a step. The largest jump "
         f"between neighbours, averaged over the six pictures, is {jumps['subsample']:.2f} without and "
         f"{jumps[blurred.name]:.2f} with {blurred.name}. Of 48 test pictures the six whose probability varies most in "
-        f"the plain network; {describe(table[table['seed'] == 0])}.",
+        f"the plain network. {describe(table[table['seed'] == 0])}.",
         f"Six panels of probability against shift from 0 to 31 pixels, one solid curve for the plain network and a "
         f"dashed one for {blurred.name}.",
     )
 
 
 def equivariance(table: pd.DataFrame) -> Captioned:
-    """Figure 3 of the plan: how far each stage is from moving with the picture, for every shift."""
+    """How far each stage is from moving with the picture, for every shift."""
     chosen = table[(table["seed"] == 0) & ~table["augmented"]].set_index("layer")
     rows = [chosen.loc["subsample"], chosen.iloc[-1]]
     stages = list(rows[0]["equivariance"])
@@ -118,7 +118,7 @@ def equivariance(table: pd.DataFrame) -> Captioned:
 
 
 def accuracy_against_consistency(table: pd.DataFrame) -> Captioned:
-    """Figure 4 of the plan: one point per network, accuracy against circular consistency."""
+    """One point per network, accuracy against circular consistency."""
     figure, axis = grid(width=6, height=4)
     for (layer, augmented), rows in table.groupby(["layer", "augmented"], sort=False):
         face = "none" if augmented else COLOURS[layer]
@@ -141,7 +141,7 @@ def accuracy_against_consistency(table: pd.DataFrame) -> Captioned:
 
 
 def filter_variation(table: pd.DataFrame) -> Captioned:
-    """Figure 5 of the plan: normalised total variation of the learned filters, layer by layer."""
+    """Normalised total variation of the learned filters, layer by layer."""
     chosen = table[~table["augmented"]]
     figure, axis = grid(width=6, height=3.6)
     for layer, rows in chosen.groupby("layer", sort=False):
@@ -161,7 +161,7 @@ def filter_variation(table: pd.DataFrame) -> Captioned:
 
 
 def accuracy_under_shift(table: pd.DataFrame) -> Captioned:
-    """Figure 6 of the plan: accuracy against the size of the shift, without and with augmentation."""
+    """Accuracy against the size of the shift, without and with augmentation."""
     return _against_size(
         table,
         "accuracy_by_shift",
@@ -172,7 +172,7 @@ def accuracy_under_shift(table: pd.DataFrame) -> Captioned:
 
 
 def adversary(table: pd.DataFrame) -> Captioned:
-    """Figure 8 of the plan: accuracy if the worst shift of a window counts."""
+    """Accuracy if the worst shift of a window counts."""
     return _against_size(
         table,
         "adversary",
@@ -198,7 +198,7 @@ def _against_size(table: pd.DataFrame, column: str, label: str, caption: str, al
 
 
 def probability_variation(table: pd.DataFrame) -> Captioned:
-    """Figure 7 of the plan: how much the right class's probability varies over shifts, picture by picture."""
+    """How much the right class's probability varies over shifts, picture by picture."""
     chosen = table[~table["augmented"]]
     figure, axis = grid(width=6, height=3.6)
     for layer, rows in chosen.groupby("layer", sort=False):

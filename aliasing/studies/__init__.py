@@ -76,14 +76,15 @@ def status_of(names: Iterable[str] = (), profile: str | None = None) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def findings(names: Iterable[str] = (), profile: str | None = None) -> pd.DataFrame:
+def findings(names: Iterable[str] = (), profile: str | None = None, store: Store | None = None) -> pd.DataFrame:
     """Every finding decided on the records there are, one row per part; nothing is trained.
 
     Args:
         names: studies; all by default.
         profile: all but "smoke", which decides nothing, by default.
+        store: the union of the working and the published store by default.
     """
-    store = Store()
+    store = store or Store()
     profiles = [profile] if profile else [p for p in PROFILES if p != "smoke"]
     ledgers = [
         ledger(study, table(study.jobs(chosen), store), chosen)

@@ -1,20 +1,24 @@
-"""The parts of pages that the build computes: the layer reference, the status page, how to run a chapter again.
+"""The parts of pages that the build computes: layer reference, findings, status, counts of verdicts.
 
 A page asks for a part with a comment line, ``% computed: layers``; the text is computed each time the book is built.
-Pages made from notebooks end with the command that runs them and the time it took.
 """
 
 import contextlib
-import json
 import platform
 import re
 import runpy
 import tempfile
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-PAGES = ["diagnose", "layers", "status"]
+from aliasing import studies
+from aliasing.chapters import execution, verdict_table
+from aliasing.figures.ledger import measured
+from aliasing.records import Store, code_version
+
+PAGES = ["diagnose", "findings", "index", "layers", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
 
 
@@ -88,38 +92,70 @@ def diagnosis(book):
     ]
 
 
-def execution(notebook):
-    """Profile, end (UTC, to the minute) and seconds of the execution that papermill noted in ``notebook``."""
-    facts = notebook["metadata"]["papermill"]
-    ended = facts["end_time"][:16].replace("T", " ")
-    return facts["parameters"].get("profile", "laptop"), ended, facts["duration"]
+def profile_of(book):
+    """The profile that the notebooks of this book were executed with."""
+    found = {execution(path)["profile"] for path in (book / "notebooks").glob("*.ipynb")} - {None}
+    return found.pop() if len(found) == 1 else "laptop"
 
 
-def runs(book):
-    """When each notebook of this build was executed, with which profile, and how long it took."""
-    lines = ["| page | profile | executed (UTC) | run time |", "|---|---|---|---|"]
-    for path in sorted((book / "notebooks").glob("*.ipynb")):
-        profile, ended, seconds = execution(json.loads(path.read_text()))
-        lines.append(f"| [{path.stem}](notebooks/{path.name}) | `{profile}` | {ended} | {seconds:.0f} s |")
+@cache
+def decided(profile):
+    """All findings on all records; those of the smoke profile, which decide nothing, only in a book made with it."""
+    return studies.findings(profile="smoke" if profile == "smoke" else None)
+
+
+def verdicts(book):
+    """How many claims of each chapter got which verdict."""
+    return verdict_table(decided(profile_of(book)), "notebooks/{study}.ipynb#findings")
+
+
+def findings(book):
+    """Every finding of every study: claim, source, and what each profile says."""
+    table = decided(profile_of(book))
+    lines = []
+    for study in studies.STUDIES.values():
+        lines += [f"## {study.title}", "", f"[The chapter](notebooks/{study.name}.ipynb). {study.source}.", ""]
+        for finding in study.findings:
+            rows = table[table["finding"] == finding.id]
+            known = rows[rows.groupby("profile")["outcome"].transform(lambda outcomes: (outcomes != "not run").any())]
+            lines += [f"### {finding.id}", "", finding.claim, ""]
+            lines += [f"*Source:* {finding.source}. *Published:* {finding.published}.", ""]
+            lines += decision(known) if len(known) else ["Not run in any profile of this book.", ""]
     return lines
 
 
-def run_again(name, source):
-    """The notebook, given as text, with a last cell that tells how to run it."""
-    notebook = json.loads(source)
-    profile, ended, seconds = execution(notebook)
-    text = f"""
-:::{{admonition}} Run this page yourself
-:class: tip
-`.venv/bin/papermill -k python3 notebooks/{name}.ipynb out.ipynb -p profile {profile}`
+def decision(rows):
+    """The verdict of each profile, and below it what was measured."""
+    lines = []
+    for profile, own in rows.groupby("profile", sort=False):
+        lines.append(f"* **{own.verdict.iloc[0]}** in profile `{profile}`")
+        for row in own.itertuples():
+            outcome = "" if row.outcome == "not run" else f", {row.outcome}"
+            lines.append(f"  * {row.statistic}: {measured(row)}{outcome} (rule: {row.rule})")
+    return [*lines, ""]
 
-This page was executed on {ended} UTC with the profile `{profile}`, in {seconds:.0f} seconds; networks that were in the
-records already were not trained again. [How to re-run](../rerun.md) says what a profile is and where records are.
-:::
-"""
-    cell = {"cell_type": "markdown", "id": "run-again", "metadata": {}, "source": text}
-    notebook["cells"].append(cell)
-    return json.dumps(notebook)
+
+def runs(book):
+    """When each notebook of this book was executed, with which profile, how long it took, and its stamp."""
+    lines = ["| notebook | profile | executed (UTC) | run time | stamp |", "|---|---|---|--:|---|"]
+    for path in sorted((book / "notebooks").glob("*.ipynb")):
+        known = execution(path)
+        ended = known["ended"][:16].replace("T", " ")
+        row = (f"[{path.stem}](notebooks/{path.name})", f"`{known['profile']}`", ended, f"{known['seconds']:.0f} s")
+        lines.append(f"| {' | '.join(row)} | `{known['stamp']}` |")
+    return lines
+
+
+def records(book):
+    """How many networks each study plans per profile, how many have records, and how long these took."""
+    store = Store()
+    lines = ["| study | profile | networks planned | on record | hours they took |", "|---|---|--:|--:|--:|"]
+    for row in studies.status_of().itertuples():
+        if row.done:
+            origins = [store.load(job.run).provenance for job in studies.get(row.study).jobs(row.profile)]
+            hours = sum(origin["seconds"] for own in origins for origin in own.values()) / 3600
+            lines.append(f"| {row.study} | `{row.profile}` | {row.planned} | {row.done} | {hours:.1f} |")
+    return lines
 
 
 def versions(book):
@@ -127,7 +163,8 @@ def versions(book):
     rows = [("Python", platform.python_version()), *((package, version(package)) for package in PACKAGES)]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     return [
-        f"This book was built on {now} UTC, on {platform.system()} ({platform.machine()}), with:",
+        f"This book was built on {now} UTC from version `{code_version()}` of the code, on {platform.system()} "
+        f"({platform.machine()}), with:",
         "",
         "| package | version |",
         "|---|---|",
@@ -135,17 +172,17 @@ def versions(book):
     ]
 
 
+PARTS = {part.__name__: part for part in (diagnosis, findings, layers, promises, records, runs, verdicts, versions)}
+
+
 def fill(app, page, source):
-    parts = {"diagnosis": diagnosis, "layers": layers, "promises": promises, "runs": runs, "versions": versions}
     if page in PAGES:
         source[0] = re.sub(
             r"^% computed: (\w+)$",
-            lambda found: "\n".join(parts[found[1]](Path(app.srcdir))),
+            lambda found: "\n".join(PARTS[found[1]](Path(app.srcdir))),
             source[0],
             flags=re.MULTILINE,
         )
-    if page.startswith("notebooks/"):
-        source[0] = run_again(page.removeprefix("notebooks/"), source[0])
 
 
 def setup(app):

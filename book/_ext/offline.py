@@ -7,7 +7,7 @@ executed notebooks get edit and launch buttons for the notebook they were made f
 from importlib.util import find_spec
 from pathlib import Path
 
-SOURCES = {"book/notebooks/": "notebooks/", "book/generated/findings.md": "aliasing/chapters.py"}
+SOURCES = {"book/notebooks/": "notebooks/"}
 
 
 def use_local_mathjax(app, config):
@@ -41,8 +41,15 @@ def drop_repeated_constants(app, page, template, context, doctree):
     context["script_files"] = kept
 
 
+def drop_wrong_role(app, page, template, context, doctree):
+    # docutils calls the bibliography a list whose children are no list items, which screen readers stumble over.
+    if body := context.get("body"):
+        context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
 def setup(app):
     app.connect("config-inited", use_local_mathjax, priority=900)
     app.connect("html-page-context", point_at_sources, priority=990)
+    app.connect("html-page-context", drop_wrong_role)
     app.connect("html-page-context", drop_repeated_constants, priority=991)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

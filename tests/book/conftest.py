@@ -1,0 +1,79 @@
+"""The book, built strictly with the smoke profile once, and the browser that opens it from the disk."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.xdist_group("book"))  # the worker that builds the book is the one that reads it
+            if "browser" in item.fixturenames:
+                item.add_marker(pytest.mark.browser)
+
+
+def run(*command, **environment):
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def pages():
+    """The pages of the table of contents, in order."""
+    toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the built pages; ``ALIASING_SITE`` names one that is built already."""
+    if known := os.environ.get("ALIASING_SITE"):
+        return Path(known).resolve()
+    folder = tmp_path_factory.mktemp("book")
+    book = folder / "book"
+    shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
+    chapters = [sys.executable, "-m", "aliasing.chapters", "--profile", "smoke", "--output", str(book / "notebooks")]
+    run(*chapters, ALIASING_RUNS=str(folder / "runs"))
+    run(
+        *(str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "-W", "--keep-going"),
+        ALIASING_RUNS=str(folder / "runs"),
+    )
+    return book / "_build/html"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: install it or set CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def open_page(browser, site):
+    """Opens a page of the book in a tab of its own; options are those of a browser context."""
+    contexts = []
+
+    def opened(page, **options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.goto((site / f"{page}.html").as_uri())
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
