@@ -4,7 +4,7 @@ Phase ``p = stride * i + j`` of ``x`` is ``x[..., i::stride, j::stride]``. All f
 the stride divides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,21 @@ from ..errors import UsageError
 from ._matrices import full_precision, is_channels_last, memory_format, pad_index
 from .base import PaddingMode
 
-__all__ = ["by_chunks", "mix", "pad", "phase_reduce", "select", "spread", "take", "weighted_slices"]
+__all__ = [
+    "add_to_phases",
+    "by_chunks",
+    "cell_means",
+    "chunks",
+    "is_whole",
+    "mix",
+    "pad",
+    "phase_products",
+    "phase_reduce",
+    "select",
+    "spread",
+    "take",
+    "weighted_slices",
+]
 
 
 CHUNK = 2**20  # values that a CPU works on at a time, so that intermediate maps stay in its cache
@@ -156,6 +170,19 @@ def mix(x: Tensor, weights: Tensor, stride: int) -> Tensor:
     return weighted_slices(x, weights[..., None, None], stride, stride)
 
 
+def phase_products(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+    """Gradient of ``mix`` with respect to its weights: (N, C, H/stride, W/stride), (N, C, H, W) -> (N, C, stride^2)."""
+    return torch.stack([(grad * view).sum((2, 3)) for view in _slices(x, stride, stride)], 2)
+
+
+def add_to_phases(x: Tensor, grad: Tensor, weights: Tensor, stride: int) -> Tensor:
+    """``x`` after the gradient of ``mix`` with respect to its map was added to it, in place."""
+    side_by_side = weights.to(x.dtype).movedim(2, 0).contiguous()
+    for view, weight in zip(_slices(x, stride, stride), side_by_side, strict=True):
+        view.addcmul_(grad, weight[..., None, None])
+    return x
+
+
 def take(x: Tensor, choice: Tensor, stride: int) -> Tensor:
     """``select`` by an index (N,), ``mix`` by weights (N, stride^2)."""
     if choice.shape not in ((x.shape[0],), (x.shape[0], stride**2)):
@@ -174,6 +201,15 @@ def phase_reduce(x: Tensor, stride: int, largest: bool = False) -> Tensor:
         return reduce(rows.view(n, stride, w // stride, stride, c), 2).flatten(1, 2).transpose(1, 2)
     rows = reduce(x.reshape(n, c, h // stride, stride * w), 2)
     return reduce(rows.view(n, c, stride, w // stride, stride), 3).flatten(2)
+
+
+def cell_means(x: Tensor, stride: int) -> Tensor:
+    """Mean over each cell of a stride x stride partition: (N, C, H, W) -> (N, C, stride^2), row by row.
+
+    Adaptive pooling, whose gradient in channels_last is slow.
+    """
+    rows = x.permute(0, 2, 3, 1).unflatten(1, (stride, -1)).mean(2)
+    return rows.unflatten(2, (stride, -1)).mean(3).flatten(1, 2).transpose(1, 2)
 
 
 def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None = None) -> Tensor:
@@ -195,25 +231,36 @@ def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None 
     return y.contiguous(memory_format=memory_format(x))
 
 
+def is_whole(x: Tensor) -> bool:
+    """Whether all images of ``x`` are worked on together: off the CPU, in a compiler, or because they are small."""
+    return torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[0] <= _images(x)
+
+
+def chunks(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of a few images of ``x``, and of the same images of the others."""
+    return zip(*(tensor.split(_images(x)) for tensor in (x, *others)), strict=True)
+
+
+def _images(x: Tensor) -> int:
+    return max(1, CHUNK // max(1, x.shape[1] * x.shape[2] * x.shape[3]))
+
+
 def by_chunks(function: Callable[..., Tensor], x: Tensor, *weight: Tensor) -> Tensor:
     """``function(x, weight)`` of a function that treats images separately, on a CPU a few images at a time.
 
     The intermediate maps then stay in the cache, and are computed again for the gradient instead of being kept.
     """
-    images = max(1, CHUNK // max(1, x.shape[1] * x.shape[2] * x.shape[3]))
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[0] <= images:
-        return function(x, *weight)
-    return _ByChunks.apply(function, images, x, *weight)
+    return function(x, *weight) if is_whole(x) else _ByChunks.apply(function, x, *weight)
 
 
 class _ByChunks(torch.autograd.Function):
     @staticmethod
-    def forward(function: Callable[..., Tensor], images: int, x: Tensor, *weight: Tensor) -> Tensor:
-        return torch.cat([function(part, *weight) for part in x.split(images)])
+    def forward(function: Callable[..., Tensor], x: Tensor, *weight: Tensor) -> Tensor:
+        return torch.cat([function(part, *weight) for (part,) in chunks(x)])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        ctx.function, ctx.images, *tensors = inputs
+        ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -221,7 +268,7 @@ class _ByChunks(torch.autograd.Function):
     def backward(ctx, grad):
         x, *weight = ctx.saved_tensors
         grad_x, grad_weight = torch.empty_like(x), [torch.zeros_like(tensor) for tensor in weight]
-        for part, part_grad, target in zip(*(t.split(ctx.images) for t in (x, grad, grad_x)), strict=True):
+        for part, part_grad, target in chunks(x, grad, grad_x):
             with torch.enable_grad():
                 inputs = [tensor.detach().requires_grad_() for tensor in (part, *weight)]
                 result = ctx.function(*inputs)
@@ -229,4 +276,4 @@ class _ByChunks(torch.autograd.Function):
             target.copy_(of_part)
             for total, addend in zip(grad_weight, of_weight, strict=True):
                 total += addend
-        return None, None, grad_x, *grad_weight
+        return None, grad_x, *grad_weight

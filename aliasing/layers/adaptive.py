@@ -8,10 +8,22 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError, unknown
 from ._matrices import memory_format
-from ._phases import by_chunks, mix, pad, phase_reduce, weighted_slices
+from ._phases import (
+    add_to_phases,
+    by_chunks,
+    cell_means,
+    chunks,
+    is_whole,
+    mix,
+    pad,
+    phase_products,
+    phase_reduce,
+    weighted_slices,
+)
 from .base import Downsample, PaddingMode, check_padding_mode, check_stride
 
 __all__ = ["DDAC", "TIPS", "regularisers", "tips_inputs"]
@@ -54,6 +66,7 @@ class TIPS(Downsample):
         self.faithful = faithful
         self.periodic = not faithful
         self.tau = _Tau(channels, stride, "zeros" if faithful else padding_mode, faithful)
+        self.completed = nn.Identity()  # for ``tips_inputs`` to listen to
 
     def complete(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) to sides that the stride divides."""
@@ -63,15 +76,14 @@ class TIPS(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
-        x = self.complete(x)
-        return mix(x, self.tau(x), self.stride)
+        x = self.completed(self.complete(x))
+        if is_whole(x):
+            return mix(x, self.tau(x), self.stride)
+        return _Mixture.apply(self.tau, x, self.tau.filter.weight, self.tau.scale.weight)
 
 
 class _Tau(nn.Module):
-    """Mixing weights (N, C, stride^2) of the phases, row by row, from completed maps.
-
-    A module of its own, so that ``tips_inputs`` can listen to it.
-    """
+    """Mixing weights (N, C, stride^2) of the phases, row by row, from completed maps."""
 
     def __init__(self, channels: int, stride: int, padding_mode: PaddingMode, faithful: bool) -> None:
         super().__init__()
@@ -81,25 +93,72 @@ class _Tau(nn.Module):
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weights(by_chunks(lambda part, weight: self.means(self.psi(part, weight)), x, self.filter.weight))
+        return by_chunks(self.of, x, self.filter.weight, self.scale.weight)
 
-    def psi(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)  # the faster layout for depthwise filters
+    def of(self, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
+        """The mixing weights that these parameters would give."""
+        return self.weights(self.means(self.psi(x, filters)), scale)
+
+    def psi(self, x: Tensor, filters: Tensor) -> Tensor:
+        padding = 1 if self.padding_mode == "zeros" else 0
         with torch.autocast(x.device.type, enabled=False):
-            x = pad(x, 1, 1, 1, 1, self.padding_mode)
-            return F.conv2d(x, weight.to(x.dtype), groups=len(weight)).relu()
+            x = _fast(x) if padding else pad(_fast(x), 1, 1, 1, 1, self.padding_mode)
+            return F.conv2d(x, filters.to(x.dtype), padding=padding, groups=len(filters)).relu()
 
     def means(self, psi: Tensor) -> Tensor:
         if self.faithful:
-            return F.adaptive_avg_pool2d(psi, self.stride).flatten(2)
+            return cell_means(psi, self.stride)
         return phase_reduce(psi, self.stride) / (psi.shape[2] * psi.shape[3] // self.stride**2)
 
-    def weights(self, means: Tensor) -> Tensor:
+    def weights(self, means: Tensor, scale: Tensor) -> Tensor:
         means = means.to(torch.promote_types(means.dtype, torch.float32))
-        tau = (means * self.scale.weight.to(means.dtype).flatten()[:, None]).softmax(2)
+        tau = (means * scale.to(means.dtype).flatten()[:, None]).softmax(2)
         # Cells are read row by row, phases column by column.
         return tau.unflatten(2, (self.stride, self.stride)).transpose(2, 3).flatten(2) if self.faithful else tau
+
+
+def _fast(x: Tensor) -> Tensor:
+    """``x`` in the layout that is fastest for depthwise filters."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+class _Mixture(torch.autograd.Function):
+    """The phases of ``x`` mixed by ``tau`` of ``x``, a few images at a time from the weights to both gradients.
+
+    Written out so that the maps stay in the cache and the two gradients of ``x`` meet there; psi is computed again
+    for the gradient, which is cheaper than keeping it.
+    """
+
+    @staticmethod
+    def forward(tau: _Tau, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        y = torch.empty((n, c, h // tau.stride, w // tau.stride), dtype=x.dtype, memory_format=memory_format(x))
+        for part, target in chunks(x, y):
+            part = _fast(part)
+            target.copy_(mix(part, tau.of(part, filters, scale), tau.stride))
+        return y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.tau, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, *parameters = ctx.saved_tensors
+        grad_x, grad_parameters = torch.empty_like(x), [torch.zeros_like(parameter) for parameter in parameters]
+        for part, grad_y, target in chunks(x, grad, grad_x):
+            part, grad_y = _fast(part), _fast(grad_y)
+            inputs = [tensor.detach().requires_grad_() for tensor in (part, *parameters)]
+            with torch.enable_grad():
+                tau = ctx.tau.of(*inputs)
+            products = phase_products(grad_y, part, ctx.tau.stride)
+            of_part, *of_parameters = torch.autograd.grad(tau, inputs, products.to(tau.dtype))
+            target.copy_(add_to_phases(of_part, grad_y, tau.detach(), ctx.tau.stride))
+            for total, addend in zip(grad_parameters, of_parameters, strict=True):
+                total += addend
+        return None, grad_x, *grad_parameters
 
 
 @contextmanager
@@ -114,9 +173,9 @@ def tips_inputs(network: nn.Module) -> Iterator[list[tuple[TIPS, Tensor]]]:
             losses = [regularisers(layer, x, generator) for layer, x in inputs]
     """
     inputs: list[tuple[TIPS, Tensor]] = []
-    # On tau, because a residual block calls ``sample``, which hooks on the layer would not see.
+    # Not on the layer, because a residual block calls ``sample``, which hooks on the layer would not see.
     hooks = [
-        layer.tau.register_forward_pre_hook(lambda _, args, layer=layer: inputs.append((layer, args[0])))
+        layer.completed.register_forward_pre_hook(lambda _, args, layer=layer: inputs.append((layer, args[0])))
         for layer in network.modules()
         if isinstance(layer, TIPS)
     ]
@@ -167,7 +226,7 @@ def regularisers(
         raise unknown("shift", shift, ("circular", "standard"))
     x = layer.complete(x)
     psi = layer.tau.psi(x, layer.tau.filter.weight)
-    norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi)), dim=2)
+    norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi), layer.tau.scale.weight), dim=2)
     if form == "code":
         fm = (1 - norm).mean()
     elif form == "linear":

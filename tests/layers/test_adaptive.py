@@ -180,12 +180,15 @@ def test_tau_sums_to_one_and_uniform_tau_is_average_pooling(faithful):
     torch.testing.assert_close(layer(x), nn.functional.avg_pool2d(x, 2))
 
 
-def test_large_maps_a_few_images_at_a_time(monkeypatch):
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("options", [{"padding_mode": "circular"}, {"stride": 3}, {"faithful": True}])
+def test_large_maps_a_few_images_at_a_time(monkeypatch, options, memory_format):
     results = []
     for chunk in (2**20, 100):
         monkeypatch.setattr(_phases, "CHUNK", chunk)
-        layer, x = tips(3, 2, "circular"), noise(5, 3, 6, 8).requires_grad_()
+        layer, x = tips(3, **options), noise(5, 3, 6, 8).contiguous(memory_format=memory_format).requires_grad_()
         y = layer(x)
+        assert y.is_contiguous(memory_format=memory_format)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
     for together, apart in zip(*results, strict=True):
         torch.testing.assert_close(apart, together, atol=1e-12, rtol=0)
