@@ -18,7 +18,7 @@ MODULES = sorted((ROOT / "aliasing").rglob("*.py"))
 ROOMS = [
     ["errors"],
     ["files", "options", "profiles", "streams"],
-    ["layers"],
+    ["distributed", "layers"],
     ["models"],
     ["datasets"],
     ["metrics"],
