@@ -161,7 +161,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         frame = bench.run(device=str(pick_device(arguments.device)), repeats=arguments.repeats, quick=arguments.quick)
         reports[name] = bench.report(frame)
         if not arguments.json:
-            print(f"\n{name}: times of the peer over ours, above 1 where ours is faster")
+            compared = "times of the peer over ours, above 1 where ours is faster"
+            print(f"\n{name}: {'one process and two' if 'efficiency' in frame else compared}")
             print(bench.table(frame).to_string())
             if hasattr(bench, "verdicts"):
                 print("\nforward+backward against the targets")
@@ -174,7 +175,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_BENCHES = ("layers", "training", "evaluation", "robustness")
+_BENCHES = ("layers", "training", "evaluation", "robustness", "scaling")
 _KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 

@@ -46,7 +46,9 @@ def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str]
     return "\n".join(
         [
             "#!/bin/sh",
-            *(f"#SBATCH {shlex.quote(option)}" for option in [*ours, *options]),  # of two that disagree, the later counts
+            *(
+                f"#SBATCH {shlex.quote(option)}" for option in [*ours, *options]
+            ),  # of two that disagree, the later counts
             *(f"export {variable}={shlex.quote(folder)}" for variable, folder in folders.items()),
             f"cd {shlex.quote(str(Path.cwd()))}",
             f'exec {shlex.join([*python, "aliasing", *command])} --quiet --shard "$SLURM_ARRAY_TASK_ID/{tasks}"',
