@@ -218,12 +218,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit-minutes", type=float, metavar="M", help="start no run after M minutes")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    sub = command("submit", _submit, "hand a study to SLURM as an array job; options of sbatch follow after --")
+    sub = command("submit", _submit, "hand a study to SLURM as an array job")
     chosen(sub)
     sub.add_argument(
         "--tasks", type=int, default=1, metavar="N", help="shards that the runs are dealt into (default 1)"
     )
     sub.add_argument("--processes", type=int, default=1, metavar="P", help="GPUs that train one network (default 1)")
+    sub.add_argument(
+        "--sbatch", action="append", default=[], metavar="=OPTION", help="of sbatch, as --sbatch=--time=1:00"
+    )
     sub.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
 
     sub = command("status", _status, "planned, done, running and failed runs")

@@ -46,7 +46,7 @@ def test_the_script_runs_the_shards(capsys, empty_store):
 
 
 def test_options_of_sbatch_come_after_ours_and_torchrun_before_the_command(capsys):
-    lines = printed(capsys, "--processes", "8", "--", "--gres=gpu:8", "--job-name=mine")
+    lines = printed(capsys, "--processes", "8", "--sbatch=--gres=gpu:8", "--sbatch=--job-name=mine")
     names = [line for line in lines if "--job-name" in line]
     assert names == ["#SBATCH --job-name=zhang2019.smoke", "#SBATCH --job-name=mine"]
     assert "#SBATCH --gres=gpu:8" in lines
@@ -104,7 +104,7 @@ def test_an_array_of_two_gives_the_records_of_a_plain_run(empty_store, tmp_path,
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = ["--seeds", "1", "--device", "cpu"]
-    assert main([*SUBMIT, *arguments, "--tasks", "2", "--", "--time=10:00", "--cpus-per-task=1"]) == 0
+    assert main([*SUBMIT, *arguments, "--tasks", "2", "--sbatch=--time=10:00", "--sbatch=--cpus-per-task=1"]) == 0
     number = re.fullmatch(r"Submitted batch job (\d+)\n", capsys.readouterr().out)[1]
     jobs = get("zhang2019").jobs("smoke", seeds=1)
     plain = Store(tmp_path / "plain", tmp_path / "none")
