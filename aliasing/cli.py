@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--processes", type=int, default=1, metavar="P", help="GPUs that train one network (default 1)")
     sub.add_argument(
-        "--sbatch", action="append", default=[], metavar="=OPTION", help="of sbatch, as --sbatch=--time=1:00"
+        "--sbatch", action="append", default=[], metavar="OPTION", help="of sbatch, as --sbatch=--time=1:00"
     )
     sub.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
 
