@@ -10,6 +10,24 @@ BACKWARD = 2  # operations of a backward pass over those of a forward pass
 SIDE = 224
 
 
+def network(scaling, run):
+    """What was recorded of a run's network."""
+    from aliasing.benchmarks.scaling import network_key
+
+    key = network_key(run)
+    if key not in scaling["networks"]:
+        raise LookupError(
+            f"{key} is planned and not recorded: aliasing bench scaling --out data/benchmarks/scaling.json"
+        )
+    return scaling["networks"][key]
+
+
+def plain(scaling):
+    """The ResNet-50 that everything is compared with."""
+    options = {"downsample": "subsample", "name": "resnet50", "num_classes": 1000}
+    return scaling["networks"][json.dumps([options, [SIDE] * 2])]
+
+
 def images(run):
     """Training images of a run; a tenth of every class of a folder is held out."""
     if run.dataset["name"] == "folder":
@@ -29,7 +47,6 @@ def span(operations):
 
 def costs(scaling):
     """Per study: its trainings that no study above it asked for, their operations, and those of all its shifts."""
-    from aliasing.benchmarks.scaling import network_key
     from aliasing.studies import STUDIES
 
     seen, rows = set(), {}
@@ -37,7 +54,7 @@ def costs(scaling):
         trainings = rolling = 0
         new = []
         for job in study.jobs("cluster"):
-            flops = scaling["networks"][network_key(job.run)]["flops"]
+            flops = network(scaling, job.run)["flops"]
             if job.run.id not in seen:
                 seen.add(job.run.id)
                 new.append(job.run)
@@ -61,9 +78,8 @@ def measured(scaling):
     ]
     return [
         f"Machine: {scaling['device']}, {scaling['cores']} cores, one thread a process, PyTorch "
-        f"{scaling['versions']['torch']}; {scaling['repeats']} turns, medians. Others kept {scaling['load']:.1f} "
-        "processes busy when the measurement ended; from about one per core on, rates are too low and efficiencies "
-        "say little.",
+        f"{scaling['versions']['torch']}; medians of turns, of which there were {scaling['repeats']}. The load of the "
+        f"machine was {scaling['load']:.1f}; with more than one a core, the rates are too low and efficiencies moot.",
         "",
         *lines,
         "",
@@ -76,18 +92,16 @@ def measured(scaling):
 
 def training(scaling):
     """Operations and GPU-hours of each study's trainings."""
-    plain = scaling["networks"][
-        json.dumps([{"downsample": "subsample", "name": "resnet50", "num_classes": 1000}, [SIDE] * 2])
-    ]
+    flops = plain(scaling)["flops"]
     rows = costs(scaling)
     runs = [run for new, *_ in rows.values() for run in new]
     count, epochs = round(0.9 * IMAGENET["train"]), 90
-    one = (1 + BACKWARD) * plain["flops"] * count * epochs
+    one = (1 + BACKWARD) * flops * count * epochs
     low, high = UTILISATION
     lines = [
-        f"For the plain ResNet-50, $F = {plain['flops'] / 1e9:.2f} \\cdot 10^9$, $N = {count:,}$, $E = {epochs}$:",
+        f"For the plain ResNet-50, $F = {flops / 1e9:.2f} \\cdot 10^9$, $N = {count:,}$, $E = {epochs}$:",
         "",
-        f"$$3 \\cdot {plain['flops'] / 1e9:.2f} \\cdot 10^9 \\cdot {count:,} \\cdot {epochs} = "
+        f"$$3 \\cdot {flops / 1e9:.2f} \\cdot 10^9 \\cdot {count:,} \\cdot {epochs} = "
         f"{one / 1e18:.2f} \\cdot 10^{{18}}, \\qquad \\frac{{{one / 1e18:.2f} \\cdot 10^{{18}}}}"
         f"{{{PEAK / 1e12:.0f} \\cdot 10^{{12}} \\cdot {high} \\cdot 3600}} = {hours(one, high):.1f}\\ \\text{{h}}$$",
         "",
@@ -119,9 +133,7 @@ def measuring(scaling):
 
 def reading(scaling):
     """Cores that feed one GPU."""
-    flops = scaling["networks"][
-        json.dumps([{"downsample": "subsample", "name": "resnet50", "num_classes": 1000}, [SIDE] * 2])
-    ]["flops"]
+    flops = plain(scaling)["flops"]
     rates = [PEAK * share / ((1 + BACKWARD) * flops) for share in UTILISATION]
     cores = [rate / scaling["decoded_images_per_s"] for rate in rates]
     return [
@@ -133,9 +145,9 @@ def reading(scaling):
 
 def storage(scaling, records):
     """Bytes: pictures, checkpoints, records."""
-    from aliasing.benchmarks.scaling import network_key, planned
+    from aliasing.benchmarks.scaling import planned
 
-    parameters = [scaling["networks"][network_key(run)]["parameters"] for run in planned().values()]
+    parameters = [network(scaling, run)["parameters"] for run in planned().values()]
     lines = [line for path in sorted(records.glob("*.jsonl")) for line in path.read_text().splitlines()]
     count = round(0.9 * IMAGENET["train"])
     return [
