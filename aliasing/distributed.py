@@ -93,7 +93,12 @@ def joined(device: torch.device) -> Iterator[World]:
     """Meet the other processes that ``torchrun`` started; messages between them take the way ``device`` has."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+        # On one machine, processes that are started again find the store of those before them, with dead addresses.
+        store = dist.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     yield world()
     dist.destroy_process_group()  # not after an error, when the others may be waiting for what never comes
 

@@ -21,7 +21,7 @@ JOB = runpy.run_path(str(SCRIPT))
 ROOT = Path(__file__).parent.parent
 
 
-def torchrun(processes: int, *arguments, restarts: int = 2, **environment) -> str:
+def torchrun(processes: int, *arguments, restarts: int = 0, **environment) -> str:
     """Run a script in ``processes`` processes on this machine and return what they print."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += [f"--max-restarts={restarts}", "--monitor-interval=0.1", *map(str, arguments)]
@@ -56,8 +56,8 @@ def test_several_processes_train_what_one_trains(tmp_path, processes):
 @pytest.mark.slow
 def test_killed_restarted_and_resumed_on_other_numbers_of_processes(tmp_path):
     """Epochs 1 to 3 in two processes, one of which is killed; epoch 4 in one; epoch 5 in two."""
-    torchrun(2, SCRIPT, "killed", tmp_path)
-    assert torch.load(tmp_path / "killed.pt")["lives"] >= 2  # a busy machine may cost another
+    torchrun(2, SCRIPT, "killed", tmp_path, restarts=1)
+    assert torch.load(tmp_path / "killed.pt") == {"lives": 2}
     checkpoint = tmp_path / "checkpoint.safetensors"
     with contextlib.suppress(JOB["Stop"]):
         JOB["trained"]("plain", epochs=5, checkpoint=checkpoint, on_epoch=JOB["until"](4))
