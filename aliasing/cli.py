@@ -5,6 +5,7 @@ Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choic
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from . import __version__, datasets, layers, models, studies
+from . import __version__, datasets, layers, models, runner, slurm, studies, torchrun
+from .distributed import launched
 from .errors import DataError, UsageError
 from .evaluation import MEASUREMENTS
 from .files import write_atomically
 from .profiles import PROFILES, check_profile
 from .records import Store, home, publish
-from .runner import execute
 from .training import pick_device
 
 __all__ = ["main"]
@@ -70,13 +71,34 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.shard:
         jobs = jobs[arguments.shard[0] - 1 :: arguments.shard[1]]
     store = Store()
+    execute = torchrun.execute if launched() else runner.execute
     outcomes = execute(jobs, store, arguments.device, arguments.workers, not arguments.quiet, arguments.limit_minutes)
+    failed = int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+    if launched() and os.environ["RANK"] != "0":
+        return failed  # one process speaks for all
     counts = pd.Series([outcome.split(":")[0] for outcome in outcomes.values()]).value_counts()
     print(f"{study.name} ({arguments.profile}): " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     for run, outcome in outcomes.items():
         if outcome.startswith("failed"):
             print(f"{run} {outcome} (details in {store.working / run / 'failed.txt'})", file=sys.stderr)
-    return int(any(outcome.startswith("failed") for outcome in outcomes.values()))
+    return failed
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    study = studies.get(arguments.study)
+    runs = len(study.jobs(arguments.profile, arguments.seeds, arguments.only))
+    if not 1 <= arguments.tasks <= runs:
+        raise UsageError(f"--tasks must be 1 to {runs}, the runs there are to share, got {arguments.tasks}")
+    if arguments.processes < 1:
+        raise UsageError(f"--processes must be 1 or more, got {arguments.processes}")
+    command = ["run", study.name, "--profile", arguments.profile, "--device", arguments.device]
+    command += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
+    for condition in arguments.only:
+        command += ["--only", condition]
+    name = f"{study.name}.{arguments.profile}"
+    text = slurm.script(command, name, arguments.tasks, arguments.sbatch, arguments.processes)
+    print(text if arguments.dry_run else slurm.submit(text), end="" if arguments.dry_run else "\n")
+    return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -139,7 +161,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         frame = bench.run(device=str(pick_device(arguments.device)), repeats=arguments.repeats, quick=arguments.quick)
         reports[name] = bench.report(frame)
         if not arguments.json:
-            print(f"\n{name}: times of the peer over ours, above 1 where ours is faster")
+            compared = "times of the peer over ours, above 1 where ours is faster"
+            print(f"\n{name}: {'one process and two' if 'efficiency' in frame else compared}")
             print(bench.table(frame).to_string())
             if hasattr(bench, "verdicts"):
                 print("\nforward+backward against the targets")
@@ -152,7 +175,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_BENCHES = ("layers", "training", "evaluation", "robustness")
+_BENCHES = ("layers", "training", "evaluation", "robustness", "scaling")
 _KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 
@@ -176,20 +199,35 @@ def _parser() -> argparse.ArgumentParser:
     profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
     study: dict[str, Any] = {"metavar": "STUDY", "help": f"one of {', '.join(studies.STUDIES)}"}
 
+    def chosen(sub: argparse.ArgumentParser) -> None:
+        """Which runs, and where."""
+        sub.add_argument("study", **study)
+        sub.add_argument("--profile", default="laptop", **profile)
+        sub.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
+        sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+        sub.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only runs with this label")
+
     sub = command("list", _list, "what exists, one line each with its source")
     sub.add_argument("what", nargs="?", choices=_KINDS)
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("run", _run, "train and measure what a study lacks; stop it at any time and run it again to continue")
-    sub.add_argument("study", **study)
-    sub.add_argument("--profile", default="laptop", **profile)
-    sub.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    sub.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only runs with this label")
+    chosen(sub)
     sub.add_argument("--workers", type=int, metavar="W", help="processes (default: one per core, or one per GPU)")
     sub.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th run, beginning with the I-th")
     sub.add_argument("--limit-minutes", type=float, metavar="M", help="start no run after M minutes")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = command("submit", _submit, "hand a study to SLURM as an array job")
+    chosen(sub)
+    sub.add_argument(
+        "--tasks", type=int, default=1, metavar="N", help="shards that the runs are dealt into (default 1)"
+    )
+    sub.add_argument("--processes", type=int, default=1, metavar="P", help="GPUs that train one network (default 1)")
+    sub.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="of sbatch, as --sbatch=--time=1:00"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
 
     sub = command("status", _status, "planned, done, running and failed runs")
     sub.add_argument("study", nargs="?", **study)

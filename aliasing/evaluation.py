@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .datasets import ImageSet, load
+from .datasets import ImageFiles, ImageSet, load
 from .errors import unknown
 from .records import Run
 
@@ -17,7 +17,7 @@ __all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement"]
 
 
 @lru_cache(maxsize=3)
-def loaded(dataset: str, split: str) -> ImageSet:
+def loaded(dataset: str, split: str) -> ImageSet | ImageFiles:
     """The data set whose options are the JSON text; kept, because one measurement after the other asks for it."""
     return load(split=split, **json.loads(dataset))
 
@@ -34,7 +34,7 @@ class Subject:
         """``count`` images of a split of the run's data set (all of them by default), the same for every run."""
         data = loaded(json.dumps(self.run.dataset), name)
         if count is None or count >= len(data):
-            return data
+            return data[:]
         return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]
 
 

@@ -35,7 +35,7 @@ from .files import set_aside, write_atomically
 from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
-__all__ = ["Job", "complete", "execute", "is_leased", "merged", "missing"]
+__all__ = ["Job", "complete", "execute", "is_leased", "merged", "missing", "threads"]
 
 Notify = Callable[[int], None]
 
@@ -162,10 +162,14 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
     if not trained:
         history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
-        curves = {name: [entry[name] for entry in history] for name in history[0] if name not in ("epoch", "seconds")}
+        about = ("epoch", "seconds", "processes")
+        curves = {name: [entry[name] for entry in history] for name in history[-1] if name not in about}
         parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         seconds = sum(entry["seconds"] for entry in history)
-        record.add("training", curves | {"data": data.name, "parameters": parameters}, provenance(device, seconds))
+        origin = provenance(device, seconds)
+        if (processes := max(entry.get("processes", 1) for entry in history)) > 1:
+            origin["processes"] = processes
+        record.add("training", curves | {"data": data.name, "parameters": parameters}, origin)
         store.save(record)
     network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     subject = Subject(job.run, network, device)
@@ -215,7 +219,7 @@ def execute(
             for job in todo:
                 outcomes[job.run.id] = "stopped" if time.monotonic() > deadline else ""
                 if not outcomes[job.run.id]:
-                    with _threads(1 if chosen.type == "cpu" else None):
+                    with threads(1 if chosen.type == "cpu" else None):
                         outcomes[job.run.id] = carry_out(job, store, chosen, bar.update)
         else:
             outcomes |= _in_processes(todo, store, chosen, workers, deadline, bar)
@@ -302,7 +306,8 @@ def _work(job: Job, working: Any, published: Any, device: torch.device) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
+    """Compute in ``count`` threads meanwhile; ``None`` leaves their number alone."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)

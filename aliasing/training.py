@@ -6,7 +6,7 @@ interrupted and continued ends with the same bits as one that was not.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeGuard
@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .datasets import ImageSet
+from . import distributed
+from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DamagedError, DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .layers import LPS, TIPS, regularisers, tips_inputs
 from .metrics.attacks import attack_accuracy, perturb
 from .metrics.inference import as_float
+from .streams import Part
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
 
@@ -138,13 +140,17 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, part: Part | None = None) -> Tensor:
+    """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``.
+
+    ``part`` says which rows of a batch ``images`` are; by default they are all of it.
+    """
     n, _, height, width = images.shape
     if not recipe.flip and not recipe.shift:
         return images
-    mirrored = torch.rand(n, 1, generator=generator) < 0.5 * recipe.flip
-    dy, dx = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)
+    count, own = part or Part.whole(n)
+    mirrored = torch.rand(count, 1, generator=generator)[own] < 0.5 * recipe.flip
+    dy, dx = torch.randint(-recipe.shift, recipe.shift + 1, (2, count, 1), generator=generator)[:, own]
     rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
     columns = torch.where(mirrored, width - 1 - columns, columns)
     device = images.device
@@ -182,7 +188,7 @@ def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torc
 
 def train(
     network: nn.Module,
-    data: ImageSet,
+    data: ImageSet | ImageFiles,
     recipe: Recipe,
     seed: int,
     device: torch.device | str = "cpu",
@@ -191,9 +197,11 @@ def train(
 ) -> list[dict]:
     """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
 
+    Processes that have ``joined`` (see ``distributed``) share every batch; the process of rank 0 writes the checkpoint.
+
     Args:
         network: takes floats (N, 3, H, W) in [0, 1] and returns logits (N, classes).
-        data: training images (bytes) and labels; moved to ``device`` once.
+        data: training images (bytes) and labels; moved to ``device`` once, or read while training.
         recipe: how to train.
         seed: decides the order of the images, their augmentation and any noise inside the network.
         device: where to train; bfloat16 autocast is used where a CUDA device has it.
@@ -202,60 +210,67 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite.
-        DataError: the checkpoint is damaged or belongs to another network.
+        DataError: the checkpoint is damaged or belongs to another network, or not all processes see it.
     """
-    device = torch.device(device)
+    device, world = torch.device(device), distributed.world()
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, targets = _inputs_and_targets(data, recipe, device)
+    read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
     optimizer = _optimizer(network, recipe, device)
     history: list[dict] = _resume(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
+    if len(set(epochs := world.all(len(history)))) > 1:
+        raise DataError(f"the processes found {epochs} epochs in {checkpoint}; its folder must be one they all share")
+    model = distributed.shared(network, device)
     amp = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
-            torch.manual_seed(epoch_seed)  # noise inside the network, such as LPS's Gumbel noise
+            # Noise inside the network, such as LPS's Gumbel noise; processes must not draw the same for their images.
+            torch.manual_seed(epoch_seed + world.rank * 1_000_003)
             generator = torch.Generator().manual_seed(epoch_seed)
             order = torch.randperm(count, generator=generator)
             network.train()
             _cool(network, recipe, epoch)
             total_loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-            for step in range(steps):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size].to(device)
-                if len(chosen) < 2:  # batch normalisation is undefined on a single image
-                    continue
-                batch, target = augment(images[chosen], recipe, generator), targets[chosen]
+            # Batch normalisation is undefined on a single image.
+            chosen = [batch for batch in order.split(recipe.batch_size) if len(batch) > 1]
+            parts = [world.part(len(batch)) for batch in chosen]
+            mine = read([batch[part.rows] for batch, part in zip(chosen, parts, strict=True)])
+            for step, (part, (batch, target)) in enumerate(zip(parts, mine, strict=True)):
+                batch = augment(batch, recipe, generator, part)
                 if recipe.randaugment:
-                    batch = randaugment(batch, recipe.randaugment, generator)
+                    batch = randaugment(batch, recipe.randaugment, generator, part=part)
                 if recipe.target == "masks":  # they moved with the images, as a fourth channel
                     batch, target = batch[:, :3], batch[:, 3].long()
                 batch = as_float(batch).contiguous(memory_format=torch.channels_last)
                 if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
-                    batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
+                    batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary, part)
                 for group in optimizer.param_groups:
                     group["lr"] = _learning_rate(recipe, (epoch * steps + step + 1) / (recipe.epochs * steps + 1))
                 with amp, tips_inputs(network) as inputs:
-                    logits = network(batch)
-                    loss = F.cross_entropy(
-                        logits.float(), target, label_smoothing=recipe.label_smoothing, ignore_index=recipe.ignore
-                    )
+                    logits = model(batch)
+                    loss = _task_loss(logits.float(), target, recipe, world)
                     if recipe.tips and inputs:
-                        loss = _with_regularisers(loss, inputs, recipe, epoch / recipe.epochs, generator)
+                        loss = _with_regularisers(loss, inputs, recipe, epoch / recipe.epochs, generator, part)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
-                total_loss += loss.detach() * len(chosen)
-                correct += (logits.detach().argmax(1) == target).float().mean() * len(chosen)
+                total_loss += loss.detach() * part.total / world.size
+                if len(batch):
+                    correct += (logits.detach().argmax(1) == target).float().mean() * len(batch)
+            total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / count, "accuracy": correct.item() / count}
             if not math.isfinite(entry["loss"]):
                 raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; try a smaller lr or clip_norm")
             if recipe.probe:
                 entry |= _probe(network, data, recipe)
             history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
-            if checkpoint:
+            if world.size > 1:
+                history[-1]["processes"] = world.size
+            if checkpoint and world.rank == 0:
                 _save(checkpoint, network, optimizer, history)
             if on_epoch:
                 on_epoch(history[-1])
@@ -263,9 +278,10 @@ def train(
     return history
 
 
-def _probe(network: nn.Module, data: ImageSet, recipe: Recipe) -> dict[str, float]:
+def _probe(network: nn.Module, data: ImageSet | ImageFiles, recipe: Recipe) -> dict[str, float]:
     """Accuracy on the first ``probe`` training images: clean, under one step, and under ten steps of PGD."""
-    images, labels, eps = data.images[: recipe.probe], data.labels[: recipe.probe], recipe.adversary
+    probed, eps = data[: recipe.probe], recipe.adversary
+    images, labels = probed.images, probed.labels
     return {
         "clean": attack_accuracy(network, images, labels, "fgsm", 0.0).value,
         "fgsm": attack_accuracy(network, images, labels, "fgsm", eps).value,
@@ -273,13 +289,35 @@ def _probe(network: nn.Module, data: ImageSet, recipe: Recipe) -> dict[str, floa
     }
 
 
-def _inputs_and_targets(data: ImageSet, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bytes and labels on the device; masks travel as a fourth channel, so that they are augmented alike."""
-    if recipe.target == "labels":
-        return data.images.to(device), data.labels.to(device)
-    if data.masks is None:
+def _reader(
+    data: ImageSet | ImageFiles, recipe: Recipe, device: torch.device
+) -> Callable[[list[Tensor]], Iterable[tuple[Tensor, Tensor]]]:
+    """From the indices of batches to their bytes and targets on the device.
+
+    Masks travel as a fourth channel, so that they are augmented alike.
+    """
+    if recipe.target == "masks" and data.masks is None:
         raise UsageError(f"the recipe trains on masks, but {data.name} has none")
-    return torch.cat([data.images, data.masks[:, None]], 1).to(device), data.labels.to(device)
+    if isinstance(data, ImageFiles):
+        pinned = device.type == "cuda"
+        return lambda batches: (
+            (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+            for images, labels in data.batches(batches, pinned=pinned)
+        )
+    images, labels = data.images.to(device), data.labels.to(device)
+    if recipe.target == "masks" and data.masks is not None:
+        images = torch.cat([images, data.masks[:, None].to(device)], 1)
+    return lambda batches: ((images[batch], labels[batch]) for batch in (batch.to(device) for batch in batches))
+
+
+def _task_loss(logits: Tensor, target: Tensor, recipe: Recipe, world: distributed.World) -> Tensor:
+    """Cross-entropy averaged over what counts; of several processes, the mean over them is that average."""
+    ignored = recipe.ignore if recipe.target == "masks" else -100  # of labels, none
+    options: dict = {"label_smoothing": recipe.label_smoothing, "ignore_index": ignored}
+    if world.size == 1:
+        return F.cross_entropy(logits, target, **options)
+    counted = world.sum((target != ignored).sum())
+    return F.cross_entropy(logits, target, reduction="sum", **options) * (world.size / counted)
 
 
 def _cool(network: nn.Module, recipe: Recipe, epoch: int) -> None:
@@ -290,11 +328,19 @@ def _cool(network: nn.Module, recipe: Recipe, epoch: int) -> None:
 
 
 def _with_regularisers(
-    task: Tensor, inputs: list[tuple[TIPS, Tensor]], recipe: Recipe, done: float, generator: torch.Generator
+    task: Tensor,
+    inputs: list[tuple[TIPS, Tensor]],
+    recipe: Recipe,
+    done: float,
+    generator: torch.Generator,
+    part: Part,
 ) -> Tensor:
     """The task's loss with TIPS's two auxiliary losses, each averaged over the layers."""
-    losses = [regularisers(layer, x, generator, form=recipe.tips_form) for layer, x in inputs]
+    losses = [regularisers(layer, x, generator, form=recipe.tips_form, part=part) for layer, x in inputs]
     fm, undo = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
+    if (size := distributed.world().size) > 1:  # means over uneven parts; that of an empty part is not a number
+        weight = size * len(inputs[0][1]) / part.total
+        fm, undo = (weight * loss.nan_to_num() for loss in (fm, undo))
     loss = (1 - recipe.tips) * task + fm
     return loss + recipe.tips * undo if done >= recipe.tips_wake else loss
 

@@ -64,7 +64,7 @@ def test_a_wrong_shard_is_refused(shard, capsys):
 
 
 def test_every_command_has_help():
-    for command in ("list", "run", "status", "publish", "findings", "data", "diagnose", "bench"):
+    for command in ("list", "run", "submit", "status", "publish", "findings", "data", "diagnose", "bench"):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         assert stopped.value.code == 0

@@ -188,3 +188,11 @@ def test_the_adversary_sleeps_and_probing_changes_nothing():
     assert not torch.equal(networks[0][0].weight, networks[3][0].weight)
     assert "pgd" not in histories[1][-1]
     assert all(entry["clean"] >= entry["fgsm"] and entry["clean"] >= entry["pgd"] for entry in histories[2])
+
+
+def test_no_label_is_ignored():
+    """255 marks unlabelled pixels of masks, and is a class of ImageNet."""
+    data = ImageSet(toy_data().images, torch.full((40,), 255), tuple(map(str, range(256))), "one class")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 256))
+    history = train(network, data, Recipe(epochs=1, batch_size=8, lr=0.01), seed=0)
+    assert history[0]["loss"] > 0.5

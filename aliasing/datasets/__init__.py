@@ -1,4 +1,4 @@
-"""Data sets, loaded to bytes in memory: procedural shapes, and photographs from public archives."""
+"""Data sets, loaded to bytes in memory where they fit: procedural shapes, and photographs from public archives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..options import check_types
 from . import drawings, glyphs, photographs, segmentation, shapes
 from .archives import cache_folder, data_folder, download, find, verify
 from .catalogue import ARCHIVES, CATALOGUE, NAMES, Entry
+from .files import ImageFiles
 from .imageset import SPLITS, ImageSet, check_split
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "NAMES",
     "SPLITS",
     "Entry",
+    "ImageFiles",
     "ImageSet",
     "cache_folder",
     "data_folder",
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 _DRAWN: dict[str, Callable[..., ImageSet]] = {"shapes": shapes.load, "glyphs": glyphs.load}
-_FROM_FILES: dict[str, Callable[..., ImageSet]] = {
+_FROM_FILES: dict[str, Callable[..., ImageSet | ImageFiles]] = {
     "cifar10": photographs.cifar10,
     "imagenette": photographs.imagenette,
     "tiny-imagenet-100": photographs.tiny_imagenet_100,
@@ -37,8 +39,8 @@ _FROM_FILES: dict[str, Callable[..., ImageSet]] = {
 }
 
 
-def load(name: str, split: str, root: str | Path | None = None, **options: Any) -> ImageSet:
-    """Load the "train", "validation" or "test" split of a data set.
+def load(name: str, split: str, root: str | Path | None = None, **options: Any) -> ImageSet | ImageFiles:
+    """Load the "train", "validation" or "test" split of a data set; ``ImageFiles`` only for a very large folder.
 
     ``root`` is the folder with the archives (default: ``ALIASING_DATA``, else ``data/downloads``).
     Options are those of the data set's own function, for example ``photographs.imagenette``.
@@ -51,7 +53,7 @@ def load(name: str, split: str, root: str | Path | None = None, **options: Any) 
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     check_split(split)
-    function = _DRAWN.get(name) or _FROM_FILES[name]
+    function: Callable[..., ImageSet | ImageFiles] = _DRAWN.get(name) or _FROM_FILES[name]
     known = [option for option in signature(function).parameters if option not in ("split", "root")]
     for option in options:
         if option not in known:

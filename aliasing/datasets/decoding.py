@@ -15,7 +15,7 @@ from ..errors import DataError
 from .archives import members
 from .imageset import ImageSet
 
-__all__ = ["Decoded", "cut", "decode", "files_of", "held_out", "part_of", "pixels", "plain", "square"]
+__all__ = ["Decoded", "arranged", "cut", "decode", "files_of", "held_out", "part_of", "pixels", "plain", "square"]
 
 Decoded = tuple[dict[str, Tensor], list[str]]  # tensors, names of the classes
 
@@ -49,15 +49,20 @@ def decode(
             decoded.append((name, of_class, pixels(transform(Image.open(io.BytesIO(content))))))
         except OSError as error:
             raise DataError(f"{name} is not a readable image: {error}") from error
-    if not decoded:
+    order, labels, classes = arranged([(name, of_class) for name, of_class, _ in decoded], classes)
+    return {"images": torch.stack([decoded[i][2] for i in order]), "labels": labels}, classes
+
+
+def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> tuple[list[int], Tensor, list[str]]:
+    """The order in which files of (name, class) come, their labels (N,) in that order, and the classes."""
+    if not files:
         raise DataError("no image found where the data set should have some; is it laid out as folders of classes?")
-    decoded.sort(key=lambda item: item[0])
-    order = torch.randperm(len(decoded), generator=torch.Generator().manual_seed(0)).tolist()
-    decoded = [decoded[i] for i in order]
-    classes = classes or sorted({of_class for _, of_class, _ in decoded})
+    by_name = sorted(range(len(files)), key=lambda i: files[i][0])
+    drawn = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+    order = [by_name[i] for i in drawn]
+    classes = classes or sorted({of_class for _, of_class in files})
     index = {of_class: i for i, of_class in enumerate(classes)}
-    labels = torch.tensor([index[of_class] for _, of_class, _ in decoded])
-    return {"images": torch.stack([pixels for *_, pixels in decoded]), "labels": labels}, classes
+    return order, torch.tensor([index[files[i][1]] for i in order]), classes
 
 
 def plain(image: Image.Image) -> Image.Image:

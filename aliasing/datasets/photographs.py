@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from ..errors import DataError, UsageError, unknown
 from .archives import cached, data_folder, find, members, verify
 from .catalogue import ARCHIVES
-from .decoding import Decoded, cut, decode, files_of, part_of, plain, square
+from .decoding import Decoded, cut, decode, files_of, held_out, part_of, plain, square
+from .files import ImageFiles, fits
 from .imageset import ImageSet
 
 __all__ = ["CLASS_GROUPS", "cifar10", "folder", "imagenette", "tiny_imagenet_100"]
@@ -110,12 +110,15 @@ def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str =
     return ImageSet(chosen.images, chosen.labels - group.start, whole.classes[group.start : group.stop], whole.name)
 
 
-def folder(split: str, root: str | Path | None = None, size: int = 224, per_class: int | None = None) -> ImageSet:
+def folder(
+    split: str, root: str | Path | None = None, size: int = 224, per_class: int | None = None
+) -> ImageSet | ImageFiles:
     """Anybody's images as ``root/train/CLASS/*`` and ``root/val/CLASS/*`` (ImageNet's layout), or ``root/CLASS/*``.
 
     The short side is resized to ``size``, the middle square kept. Validation is cut from ``train``; test is the folder
     ``test``, else ``val``; without any of them every image is for testing. ``per_class`` keeps the first few of each
-    class. Everything is held in memory, and nothing is cached.
+    class. A split is held in memory, and nothing is cached; one of more than 16 GiB (``ALIASING_MEMORY`` says another
+    number) stays on the disk and is decoded whenever it is used.
     """
     if size < 1 or (per_class is not None and per_class < 1):
         raise UsageError(f"folder: size and per_class must be 1 or more, got {size} and {per_class}")
@@ -124,12 +127,8 @@ def folder(split: str, root: str | Path | None = None, size: int = 224, per_clas
     found = next((place / name for name in names if (place / name).is_dir()), None)
     if found is None:
         raise DataError(f"folder: looked for {place.absolute() / names[0]} with a folder of images per class")
-    endings = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-
-    def files() -> Iterator[tuple[str, str, bytes]]:
-        for of_class in sorted(path for path in found.iterdir() if path.is_dir()):
-            paths = sorted(path for path in of_class.rglob("*") if path.suffix.lower() in endings)
-            for path in paths[:per_class]:
-                yield of_class.name, str(path), path.read_bytes()
-
-    return cut(*decode(files(), square(size)), split, place.absolute().name)
+    files = ImageFiles.under(found, place.absolute().name, size, per_class)
+    if split != "test":
+        validation = held_out(files.labels)
+        files = files.only(validation if split == "validation" else ~validation)
+    return files[:] if fits(files.nbytes) else files

@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..streams import Part
+
 __all__ = ["OPERATIONS", "STRENGTH", "randaugment"]
 
 # Of 1, RandAugment's magnitude 3 of 10: rotations of up to 9 degrees. Much larger ones would change the labels of the
@@ -101,22 +103,24 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def randaugment(images: Tensor, operations: int, generator: Generator, strength: float = STRENGTH) -> Tensor:
+def randaugment(
+    images: Tensor, operations: int, generator: Generator, strength: float = STRENGTH, part: Part | None = None
+) -> Tensor:
     """Apply ``operations`` random operations to each of the images, bytes (N, 3, H, W); returns bytes.
 
     The operation is uniform over ``OPERATIONS``, signs are random, the strength (0 to 1) is common to all. Draws come
-    from the CPU ``generator``, and are the same for any device.
+    from the CPU ``generator``, and are the same for any device; ``part`` says which rows of a batch ``images`` are.
     """
-    count = len(images)
-    chosen = torch.randint(len(OPERATIONS), (operations, count), generator=generator)
-    signs = 2 * torch.randint(2, (operations, count), generator=generator) - 1
-    places = torch.rand(operations, count, 2, generator=generator)
+    count, rows = part or Part.whole(len(images))
+    chosen = torch.randint(len(OPERATIONS), (operations, count), generator=generator)[:, rows]
+    signs = 2 * torch.randint(2, (operations, count), generator=generator)[:, rows] - 1
+    places = torch.rand(operations, count, 2, generator=generator)[:, rows]
     x = images.float()
     for which, sign, place in zip(chosen, signs, places, strict=True):
         for index, operation in enumerate(OPERATIONS.values()):
-            rows = (which == index).nonzero()[:, 0]
-            if len(rows):
-                there = rows.to(x.device)
-                arguments = (strength * sign[rows]).to(x), place[rows].to(x)
+            concerned = (which == index).nonzero()[:, 0]
+            if len(concerned):
+                there = concerned.to(x.device)
+                arguments = (strength * sign[concerned]).to(x), place[concerned].to(x)
                 x[there] = operation(x[there], *arguments).round().clamp(0, 255)
     return x.to(torch.uint8)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError, unknown
+from ..streams import Part
 from ._matrices import memory_format
 from ._phases import (
     add_to_phases,
@@ -193,6 +194,7 @@ def regularisers(
     max_shift: int | tuple[int, int] | None = None,
     form: Literal["code", "linear", "two_sided"] = "code",
     shift: Literal["circular", "standard"] = "circular",
+    part: Part | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The two auxiliary losses of a TIPS layer on its input: scalars ``(fm, undo)``.
 
@@ -216,6 +218,7 @@ def regularisers(
             *network's* input at every layer. Limited to the side less one, unless the layer is faithful.
         form: of ``fm``.
         shift: ``"circular"`` wraps around, ``"standard"`` fills with zeros.
+        part: which rows of a batch ``x`` is; by default a whole one.
 
     Raises:
         UsageError: unknown ``form`` or ``shift``.
@@ -241,7 +244,8 @@ def regularisers(
     if not layer.faithful:
         limits = (min(limits[0], sides[0] - 1), min(limits[1], sides[1] - 1))
     limit = torch.tensor(limits)
-    drawn = torch.rand(1 if layer.faithful else x.shape[0], 2, generator=generator)
+    count, rows = Part.whole(1) if layer.faithful else part or Part.whole(len(x))
+    drawn = torch.rand(count, 2, generator=generator)[rows]
     shifts = (drawn * (2 * limit + 1)).long() - limit
     return fm, F.mse_loss(psi, _moved(x.detach(), shifts.expand(x.shape[0], 2), shift).to(psi.dtype))
 
@@ -329,6 +333,7 @@ class DDAC(Downsample):
 
     def _normalised(self, scores: Tensor) -> Tensor:
         norm = self.norm
-        if self.training and scores.shape[0] * scores.shape[2] * scores.shape[3] < 2:
+        alone = type(norm) is nn.BatchNorm2d  # others count the images of all processes
+        if alone and self.training and scores.shape[0] * scores.shape[2] * scores.shape[3] < 2:
             return F.batch_norm(scores, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         return norm(scores)

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError, unknown
-from ..streams import image_seeds
+from ..streams import Part, image_seeds
 from .ascent import Ball, Loss, Norm, Problem, apgd, pgd
 from .estimate import Estimate
 from .inference import batches, check_images, evaluating
@@ -171,15 +171,18 @@ def perturb(
     generator: Generator,
     eps: float = 8 / 255,
     alpha: float = 10 / 255,
+    part: Part | None = None,
 ) -> Tensor:
     """Images to train on in single-step adversarial training (Wong et al. 2020): uniform start, one signed step.
 
-    ``images`` are floats in [0, 1], (n, 3, H, W); ``eps`` and ``alpha`` are the radius and the step, in the same unit.
+    ``images`` are floats in [0, 1], (n, 3, H, W); ``eps`` and ``alpha`` are the radius and the step, in the same unit;
+    ``part`` says which rows of a batch ``images`` are.
     The network stays in the mode it is in, so in training mode its batch statistics see this pass as well, as in
     the published recipe.
     """
     ball = Ball(eps, "linf")
-    noise = torch.rand(images.shape, generator=generator).to(images)
+    count, rows = part or Part.whole(len(images))
+    noise = torch.rand((count, *images.shape[1:]), generator=generator)[rows].to(images)
     start = ball.project(images + eps * (2 * noise - 1), images)
     problem = Problem(model, images, labels, labels, _cross_entropy, ball)
     _, gradient, _ = problem.at(start, torch.arange(len(images), device=images.device))

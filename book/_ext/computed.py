@@ -13,12 +13,14 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import scale
+
 from aliasing import studies
 from aliasing.chapters import execution, verdict_table
 from aliasing.figures.ledger import measured
 from aliasing.records import Store, code_version
 
-PAGES = ["diagnose", "findings", "index", "layers", "status"]
+PAGES = ["diagnose", "findings", "index", "layers", "scale", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
 
 
@@ -173,6 +175,7 @@ def versions(book):
 
 
 PARTS = {part.__name__: part for part in (diagnosis, findings, layers, promises, records, runs, verdicts, versions)}
+PARTS |= scale.PARTS
 
 
 def fill(app, page, source):

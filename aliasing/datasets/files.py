@@ -1,0 +1,136 @@
+"""Images that stay on the disk and are decoded when they are asked for: data sets larger than memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import DataError, UsageError
+from .decoding import arranged, pixels, square
+from .imageset import ImageSet
+
+__all__ = ["ImageFiles", "fits", "readers"]
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+MEMORY = 16  # GiB of decoded images that a process holds, if ALIASING_MEMORY does not say otherwise
+
+
+def fits(size: int) -> bool:
+    """Whether ``size`` bytes of decoded images may be held in memory."""
+    text = os.environ.get("ALIASING_MEMORY", str(MEMORY))
+    try:
+        limit = float(text)
+    except ValueError:
+        raise UsageError(f"ALIASING_MEMORY must be a number of GiB, got {text!r}") from None
+    return size <= limit * 2**30
+
+
+def readers() -> int:
+    """Processes that decode for this one: the cores of the machine, shared with those that ``torchrun`` started."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Labelled images in files, all of one size once decoded; what ``ImageSet`` is for images in memory.
+
+    `paths`: of the files, as bytes `(N,)`. `labels`: int64 `(N,)`. `size`: of the short side, whose middle square is
+    kept.
+    """
+
+    paths: np.ndarray  # not a list, whose million objects every reading process would come to copy
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    size: int
+    masks: None = None
+
+    @classmethod
+    def under(cls, folder: Path, name: str, size: int, per_class: int | None = None) -> ImageFiles:
+        """The images in the folders of ``folder``, one per class, in the order that ``decoding.decode`` gives them."""
+        found = []
+        for of_class in sorted(path for path in folder.iterdir() if path.is_dir()):
+            images = sorted(path for path in of_class.rglob("*") if path.suffix.lower() in ENDINGS)
+            found += [(str(path), of_class.name) for path in images[:per_class]]
+        order, labels, classes = arranged(found)
+        paths = np.array([os.fsencode(found[i][0]) for i in order])
+        return cls(paths, labels, tuple(classes), name, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that all images would take."""
+        return len(self) * 3 * self.size**2
+
+    @property
+    def images(self) -> Tensor:
+        """All images in memory, uint8 `(N, 3, size, size)`."""
+        return self[:].images
+
+    def only(self, index: Tensor) -> ImageFiles:
+        """Some of the images, still on the disk; ``index`` is a mask or numbers."""
+        return replace(self, paths=self.paths[index.numpy()], labels=self.labels[index])
+
+    def __getitem__(self, index: slice | Tensor) -> ImageSet:
+        """Some of the images, decoded."""
+        if not isinstance(index, slice | Tensor):
+            raise UsageError(f"images are indexed with a slice or a tensor, got {type(index).__name__}")
+        chosen = torch.arange(len(self))[index]
+        parts = [images for images, _ in self.batches(chosen.split(256), readers() if len(chosen) > 512 else 0)]
+        images = torch.cat(parts) if parts else torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
+        return ImageSet(images, self.labels[chosen], self.classes, self.name)
+
+    def batches(
+        self, batches: Sequence[Tensor], workers: int | None = None, pinned: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Bytes `(n, 3, size, size)` and labels `(n,)` of each batch of numbers, in their order.
+
+        ``workers`` processes decode ahead (by default ``readers()``, 0 for none); what comes does not depend on them.
+
+        Raises:
+            DataError: a file that is no readable image.
+        """
+        numbers = [batch.tolist() for batch in batches]
+        loader: DataLoader = DataLoader(
+            _Decoded(self.paths, self.size),
+            batch_sampler=numbers,
+            collate_fn=_collate,
+            num_workers=readers() if workers is None else workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # otherwise it would draw from the global one
+        )
+        for batch, images in zip(batches, loader, strict=True):
+            if isinstance(images, str):
+                raise DataError(images)
+            yield images.view(len(batch), 3, self.size, self.size), self.labels[batch]
+
+
+class _Decoded(Dataset):
+    """What the reading processes do."""
+
+    def __init__(self, paths: np.ndarray, size: int) -> None:
+        self.paths, self.transform = paths, square(size)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        path = os.fsdecode(self.paths[index])
+        try:
+            with Image.open(path) as image:
+                return pixels(self.transform(image))
+        except OSError as error:  # an exception would arrive with the traceback of another process
+            return f"{path} is not a readable image: {error}"
+
+
+def _collate(items: list[Tensor | str]) -> Tensor | str:
+    errors = [item for item in items if isinstance(item, str)]
+    return errors[0] if errors else torch.stack(items) if items else torch.empty(0, dtype=torch.uint8)  # type: ignore[arg-type]

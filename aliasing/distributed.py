@@ -1,0 +1,149 @@
+"""One training in several processes, on PyTorch's distributed engine; in a single process nothing here does anything.
+
+``torchrun`` starts the processes, tells each its rank, and starts them again if one dies. Every process draws the same
+random numbers for a whole batch and computes its own part of it; gradients and batch statistics are those of the batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+from .errors import UsageError
+from .streams import Part
+
+__all__ = ["SharedBatchNorm", "World", "device_of_process", "joined", "launched", "shared", "world"]
+
+PATIENCE = timedelta(days=30)  # a process that has measured its share waits for the others, however long they take
+
+
+class World(NamedTuple):
+    """The processes that train together, and which of them this one is: ``rank`` from 0 to ``size - 1``."""
+
+    rank: int = 0
+    size: int = 1
+
+    def part(self, count: int) -> Part:
+        """The rows of a batch of ``count`` images that this process works on; parts differ by one image at most."""
+        return Part(count, slice(self.rank * count // self.size, (self.rank + 1) * count // self.size))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of ``values`` over all processes."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def first(self, value: Any) -> Any:
+        """The ``value`` that the process of rank 0 has."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, device=torch.device("cpu"))
+        return box[0]
+
+    def all(self, value: Any) -> list[Any]:
+        """The ``value`` of every process, by rank, after all have come this far."""
+        values = [value] * self.size
+        if self.size > 1:
+            group = dist.new_group(backend="gloo", timeout=PATIENCE)
+            dist.all_gather_object(values, value, group)
+            dist.destroy_process_group(group)
+        return values
+
+
+def launched() -> bool:
+    """Whether ``torchrun`` started this process."""
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def world() -> World:
+    """The processes that have ``joined``; this one alone if it has not."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def device_of_process(device: torch.device) -> torch.device:
+    """The device this process of ``torchrun`` works on: the CPU, or the GPU that has its number on this machine.
+
+    Raises:
+        UsageError: another device, or more processes than GPUs.
+    """
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise UsageError(
+            f"torchrun gives each process a GPU of its own: expected --device cuda or cpu, got {str(device)!r}"
+        )
+    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= there:
+        raise UsageError(f"process {local + 1} of this machine has no GPU: there are {there}; lower --nproc-per-node")
+    return torch.device("cuda", local)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Meet the other processes that ``torchrun`` started; messages between them take the way ``device`` has."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store, rank, size = next(dist.rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+        # On one machine, processes that are started again find the store of those before them, with dead addresses.
+        store = dist.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    yield world()
+    dist.destroy_process_group()  # not after an error, when the others may be waiting for what never comes
+
+
+def shared(network: nn.Module, device: torch.device) -> nn.Module:
+    """``network`` as it is trained: alone itself, else with common batch statistics (in place) and gradients."""
+    if world().size == 1:
+        return network
+    if device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return DistributedDataParallel(network, [device], broadcast_buffers=False)
+    _share_statistics(network)
+    return DistributedDataParallel(network, broadcast_buffers=False)
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the statistics of all processes' images, for the CPU, where PyTorch has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (N, C, H, W); N may differ between processes and be 0."""
+        if not self.training:
+            return super().forward(x)
+        count = world().sum(torch.tensor(float(x.numel() // x.shape[1])))
+        mean = all_reduce(x.sum((0, 2, 3)) / count)
+        centred = x - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3)) / count)
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return centred * scale[:, None, None] + self.bias[:, None, None]
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards these, by the share ``momentum``."""
+        assert self.running_mean is not None and self.running_var is not None  # we build no other networks
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def _share_statistics(network: nn.Module) -> None:
+    """Replace every ``BatchNorm2d`` inside ``network``; parameters and buffers stay the same objects."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm2d:
+                norm = SharedBatchNorm(child.num_features, child.eps, child.momentum)
+                norm.__dict__.update(child.__dict__)
+                setattr(parent, name, norm)

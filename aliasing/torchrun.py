@@ -1,0 +1,101 @@
+"""Carries out runs in the processes that ``torchrun`` started: all train one network together, one run after the other,
+then each measures its share of the networks.
+"""
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from .distributed import World, device_of_process, joined
+from .errors import DamagedError, UsageError
+from .evaluation import loaded
+from .files import set_aside, write_atomically
+from .records import Store
+from .runner import Job, Notify, build, carry_out, complete, threads
+from .training import TrainingError, load_weights, pick_device, train
+
+__all__ = ["execute"]
+
+
+def execute(
+    jobs: list[Job],
+    store: Store,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: bool = True,
+    limit_minutes: float | None = None,
+) -> dict[str, str]:
+    """As ``runner.execute``, and with its arguments; every process returns the same.
+
+    The working store must be a folder that all processes see.
+
+    Raises:
+        UsageError: ``workers``, which is ``torchrun``'s to say, or a device that processes cannot share.
+    """
+    if workers is not None:
+        raise UsageError(f"torchrun has started the processes already: leave --workers {workers} out")
+    chosen = device_of_process(pick_device(device))
+    outcomes = {job.run.id: "done" for job in jobs}
+    deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else float("inf")
+    with joined(chosen) as world, threads(1 if chosen.type == "cpu" else None):
+        left = world.first([not complete(job, store.load(job.run)) for job in jobs])
+        todo = [job for job, wanted in zip(jobs, left, strict=True) if wanted]
+        silent = not (progress and todo and world.rank == 0)
+        with tqdm(total=sum(job.steps for job in todo), unit="step", disable=silent, file=sys.stderr) as bar:
+            bar.set_description(f"{len(todo)} of {len(jobs)} runs to do")
+            for job in todo:
+                late = world.first(time.monotonic() > deadline)
+                outcomes[job.run.id] = "stopped" if late else _train(job, store, chosen, world, bar.update)
+            trained = [job for job in todo if outcomes[job.run.id] == "trained"]
+            for job in trained[world.rank :: world.size]:
+                outcomes[job.run.id] = carry_out(job, store, chosen, bar.update)
+        for rank, theirs in enumerate(world.all(outcomes)):
+            outcomes |= {job.run.id: theirs[job.run.id] for job in trained[rank :: world.size]}
+    return outcomes
+
+
+def _train(job: Job, store: Store, device: torch.device, world: World, notify: Notify) -> str:
+    """Train with all processes; the first holds the lease. Returns "trained", "busy" or "failed: reason".
+
+    Only what fails in every process alike is answered here. Anything else ends this process, upon which ``torchrun``
+    ends the others and, if it was asked to, starts all of them again.
+    """
+    folder = store.folder(job.run)
+    checkpoint = folder / "checkpoint.safetensors"
+    lease = FileLock(folder / "lock", timeout=1)
+    outcome = ""
+    if world.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lease.acquire()
+            outcome = "trained" if _epochs(checkpoint, job) == job.run.recipe.epochs else ""
+        except Timeout:
+            outcome = "busy"
+    try:
+        outcome = world.first(outcome)
+        if not outcome:
+            data = loaded(json.dumps(job.run.dataset), "train")
+            train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
+            outcome = world.first("trained")  # nobody goes on before the last checkpoint is written
+    except TrainingError as error:
+        outcome = f"failed: {error}"
+        if world.rank == 0:
+            write_atomically(folder / "failed.txt", f"{error}\n")
+    finally:
+        lease.release()
+    return outcome
+
+
+def _epochs(checkpoint: Path, job: Job) -> int:
+    """How far the training has come; a damaged checkpoint is put aside."""
+    try:
+        return len(load_weights(checkpoint, build(job.run))) if checkpoint.exists() else 0
+    except DamagedError as error:
+        warnings.warn(f"{error}; kept as {set_aside(checkpoint)}, and trained again", stacklevel=2)
+        return 0

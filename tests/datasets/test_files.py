@@ -1,0 +1,96 @@
+"""Images read from the disk while they are used are those held in memory, in the same order."""
+
+import pytest
+import torch
+from PIL import Image
+
+from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load
+from aliasing.errors import DataError, UsageError
+from aliasing.training import Recipe, train
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # more than this machine has cores
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Noise of uneven sizes: 14 and 11 pictures to train on, 3 and 2 to test on."""
+    generator = torch.Generator().manual_seed(0)
+    for part, counts in (("train", {"cow": 14, "dog": 11}), ("val", {"cow": 3, "dog": 2})):
+        for name, count in counts.items():
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                side = (9 + i % 3, 12)
+                noise = torch.randint(256, (*side, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(noise.numpy()).save(tmp_path / part / name / f"{i}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def streamed(folder, monkeypatch):
+    monkeypatch.setenv("ALIASING_MEMORY", "0")
+    return load("folder", "train", root=folder, size=8)
+
+
+def test_on_the_disk_and_in_memory_are_the_same(folder, monkeypatch):
+    for split in SPLITS:
+        held = load("folder", split, root=folder, size=8)
+        part = folder / ("val" if split == "test" else "train")
+        files = [(path.parent.name, str(path), path.read_bytes()) for path in part.glob("*/*.png")]
+        other = decoding.cut(*decoding.decode(files, decoding.square(8)), split, "other")
+        monkeypatch.setenv("ALIASING_MEMORY", "0")
+        read = load("folder", split, root=folder, size=8)
+        monkeypatch.delenv("ALIASING_MEMORY")
+        assert isinstance(held, ImageSet)
+        assert isinstance(read, ImageFiles)
+        assert (len(read), read.classes, read.name) == (len(held), held.classes, held.name)
+        for images, labels in ((held.images, held.labels), (read.images, read.labels)):
+            assert torch.equal(images, other.images)
+            assert torch.equal(labels, other.labels)
+        chosen = torch.tensor([1, 0])
+        assert torch.equal(read[chosen].images, held.images[chosen])
+        assert torch.equal(read[1:3].labels, held.labels[1:3])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_what_comes_does_not_depend_on_the_workers(streamed, workers):
+    batches = [torch.tensor([5, 1, 7]), torch.tensor([], dtype=torch.int64), torch.tensor([0])]
+    state = torch.get_rng_state()
+    found = list(streamed.batches(batches, workers))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [images.shape for images, _ in found] == [(3, 3, 8, 8), (0, 3, 8, 8), (1, 3, 8, 8)]
+    for batch, (images, labels) in zip(batches, found, strict=True):
+        assert torch.equal(images, streamed.images[batch])
+        assert torch.equal(labels, streamed.labels[batch])
+
+
+def test_training_from_the_disk_ends_with_the_same_bits(folder, streamed, monkeypatch):
+    monkeypatch.delenv("ALIASING_MEMORY")
+    held = load("folder", "train", root=folder, size=8)
+    recipe = Recipe(epochs=2, batch_size=8, lr=0.05, flip=True, shift=2, adversary=0.1, probe=4)
+    networks = []
+    for data in (streamed, held):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Dropout(), torch.nn.Flatten())
+        losses = [entry["loss"] for entry in train(network, data, recipe, seed=1)]
+        networks.append((losses, network[0].weight))
+    assert networks[0][0] == networks[1][0]
+    assert torch.equal(networks[0][1], networks[1][1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_named_whoever_reads_it(folder, streamed, workers):
+    (folder / "train" / "cow" / "3.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^\S*cow/3\.png is not a readable image"):
+        list(streamed.batches([torch.arange(len(streamed))], workers))
+
+
+def test_wrong_limits_and_indices_are_refused(folder, streamed, monkeypatch):
+    with pytest.raises(UsageError, match="slice or a tensor, got int"):
+        streamed[0]
+    monkeypatch.setenv("ALIASING_MEMORY", "much")
+    with pytest.raises(UsageError, match="must be a number of GiB, got 'much'"):
+        load("folder", "train", root=folder)

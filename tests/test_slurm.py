@@ -1,0 +1,123 @@
+"""The array job: what its script says, and that a real SLURM carries it out."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aliasing.cli import main
+from aliasing.records import Store
+from aliasing.runner import execute
+from aliasing.studies import get
+
+SUBMIT = ["submit", "zhang2019", "--profile", "smoke"]
+
+
+@pytest.fixture(autouse=True)
+def empty_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "my runs"))
+    return tmp_path / "my runs"
+
+
+def printed(capsys, *arguments) -> list[str]:
+    assert main([*SUBMIT, "--dry-run", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_script_runs_the_shards(capsys, empty_store):
+    lines = printed(capsys, "--tasks", "3", "--seeds", "2", "--only", "augmented=False")
+    assert lines[0] == "#!/bin/sh"
+    assert "#SBATCH --array=1-3" in lines
+    assert f"export ALIASING_RUNS='{empty_store}'" in lines
+    words = shlex.split(lines[-1])
+    assert words[:4] == ["exec", sys.executable, "-m", "aliasing"]
+    assert words[-2:] == ["--shard", "$SLURM_ARRAY_TASK_ID/3"]
+    assert words[words.index("--only") + 1] == "augmented=False"
+    # The command of each task is one that there is.
+    with pytest.raises(SystemExit) as stopped:
+        main([*words[4:-1], "1/3", "--help"])
+    assert stopped.value.code == 0
+    assert not empty_store.exists()
+
+
+def test_options_of_sbatch_come_after_ours_and_torchrun_before_the_command(capsys):
+    lines = printed(capsys, "--processes", "8", "--sbatch=--gres=gpu:8", "--sbatch=--job-name=mine")
+    names = [line for line in lines if "--job-name" in line]
+    assert names == ["#SBATCH --job-name=zhang2019.smoke", "#SBATCH --job-name=mine"]
+    assert "#SBATCH --gres=gpu:8" in lines
+    assert "-m torch.distributed.run --standalone --nproc-per-node=8 -m aliasing run zhang2019" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["submit", "zang2019", "--dry-run"], "Did you mean 'zhang2019'?"),
+        ([*SUBMIT, "--tasks", "0"], "--tasks must be 1 to 6"),
+        ([*SUBMIT, "--tasks", "7"], "--tasks must be 1 to 6"),
+        ([*SUBMIT, "--processes", "0"], "--processes must be 1 or more"),
+        (SUBMIT, "sbatch was not found"),
+    ],
+)
+def test_what_cannot_be_submitted_says_why(arguments, message, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_refusal_of_sbatch_is_passed_on(tmp_path, monkeypatch, capsys):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(SUBMIT) == 2
+    assert "invalid partition" in capsys.readouterr().err
+
+
+def test_shards_are_disjoint_and_complete(monkeypatch):
+    """Each run of a study belongs to one shard, whatever their number."""
+    jobs = {job.run.id for job in get("zhang2019").jobs("laptop")}
+    dealt = []
+    monkeypatch.setattr("aliasing.runner.execute", lambda jobs, *rest: dealt.append({job.run.id for job in jobs}) or {})
+    for count in (1, 4, 7):
+        dealt.clear()
+        for index in range(1, count + 1):
+            assert main(["run", "zhang2019", "--shard", f"{index}/{count}", "--quiet"]) == 0
+        assert sum(map(len, dealt)) == len(jobs)
+        assert set.union(*dealt) == jobs
+
+
+def answers() -> str:
+    """Why there is no SLURM to be used, or nothing."""
+    if not shutil.which("sbatch"):
+        return "no sbatch on this machine; .ci/slurm starts a SLURM of one node"
+    done = subprocess.run(["sinfo", "--noheader", "--states=idle,mixed,alloc"], capture_output=True, text=True)
+    return "" if done.stdout.strip() else f"SLURM has no node to run on: {done.stderr.strip()}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(answers()), reason=answers() or "SLURM answers")
+def test_an_array_of_two_gives_the_records_of_a_plain_run(empty_store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments = ["--seeds", "1", "--device", "cpu"]
+    assert main([*SUBMIT, *arguments, "--tasks", "2", "--sbatch=--time=10:00", "--sbatch=--cpus-per-task=1"]) == 0
+    number = re.fullmatch(r"Submitted batch job (\d+)\n", capsys.readouterr().out)[1]
+    jobs = get("zhang2019").jobs("smoke", seeds=1)
+    plain = Store(tmp_path / "plain", tmp_path / "none")
+    execute(jobs, plain, "cpu", workers=1, progress=False)
+    deadline = time.monotonic() + 280
+    while time.monotonic() < deadline:
+        left = subprocess.run(["squeue", "--noheader", f"--jobs={number}"], capture_output=True, text=True).stdout
+        if not left.strip():
+            break
+        time.sleep(0.5)
+    logs = {path.name: path.read_text() for path in (empty_store / "slurm").iterdir()}
+    assert set(logs) == {f"zhang2019.smoke-{number}-{task}.log" for task in (1, 2)}
+    assert "done" in "".join(logs.values()), logs
+    array = Store(empty_store, tmp_path / "none")
+    for job in jobs:
+        assert array.load(job.run).measurements == plain.load(job.run).measurements != {}
