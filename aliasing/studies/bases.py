@@ -47,9 +47,9 @@ BASES = {
     ),
     "laptop": Base(
         dataset=_SHAPES | {"count": 4000},
-        vgg=_VGG,
-        resnet=_RESNET,
-        recipe=Recipe(epochs=4, batch_size=32),
+        vgg=_VGG | {"width": 8},
+        resnet=_RESNET | {"width": 8},
+        recipe=Recipe(epochs=5, batch_size=32),
         seeds=3,
         count=500,
     ),
