@@ -18,7 +18,9 @@ class Base:
         resnet: a residual network, likewise.
         recipe: one for every layer.
         seeds: number of seeds.
-        count: test images of the exact measurements.
+        count: test images of most measurements.
+        exact: test images under every circular shift. Where the network is not padded circularly, every shift is a
+            forward pass of its own.
     """
 
     dataset: dict[str, Any]
@@ -27,6 +29,7 @@ class Base:
     recipe: Recipe
     seeds: int
     count: int
+    exact: int
 
 
 # The generator of shapes was designed on the pictures of seed 0; the studies use others.
@@ -44,6 +47,7 @@ BASES = {
         recipe=Recipe(epochs=2, batch_size=64),
         seeds=2,
         count=32,
+        exact=32,
     ),
     "laptop": Base(
         dataset=_SHAPES | {"count": 4000},
@@ -52,6 +56,7 @@ BASES = {
         recipe=Recipe(epochs=5, batch_size=32),
         seeds=3,
         count=500,
+        exact=500,
     ),
     "desktop": Base(
         dataset={"name": "cifar10"},
@@ -60,6 +65,7 @@ BASES = {
         recipe=Recipe(epochs=8, flip=True),
         seeds=3,
         count=2000,
+        exact=2000,
     ),
     "gpu": Base(
         dataset={"name": "cifar10"},
@@ -68,6 +74,7 @@ BASES = {
         recipe=Recipe(epochs=40, batch_size=256, lr=0.1, flip=True),
         seeds=3,
         count=10_000,
+        exact=10_000,
     ),
     "cluster": Base(
         dataset={"name": "folder", "size": 224},
@@ -76,5 +83,6 @@ BASES = {
         recipe=Recipe(epochs=90, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, flip=True),
         seeds=1,
         count=50_000,
+        exact=50,
     ),
 }

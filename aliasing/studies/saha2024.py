@@ -132,7 +132,7 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     if method in size["surfaces"]:
         wanted.append(Measurement("consistency_surface", {"count": size["surface"], "max_shift": size["reach"]}))
     if circular and method != "tips as published":  # whose layers do not stitch: all rolls would take hours
-        rolls = size.get("rolls", base.count) if method in OWN else base.count
+        rolls = size.get("rolls", base.exact) if method in OWN else base.exact
         wanted.append(Measurement("circular_rolls", {"count": rolls}))
     if method.startswith("tips"):
         pictured = 3 if seed == 0 else 0

@@ -43,14 +43,14 @@ def plan(profile: str) -> list[Job]:
             recipe = replace(base.recipe, shift=SHIFT) if augmented else base.recipe
             for layer in filters:
                 run = Run(base.dataset, base.vgg | {"downsample": layer}, recipe, seed)
-                wanted = _measurements(base.count, pictured=seed == 0 and not augmented)
+                wanted = _measurements(base.exact, pictured=seed == 0 and not augmented)
                 jobs.append(Job(run, wanted, {"layer": layer, "augmented": augmented}))
     return jobs
 
 
-def _measurements(count: int, pictured: bool) -> tuple[Measurement, ...]:
+def _measurements(exact: int, pictured: bool) -> tuple[Measurement, ...]:
     """What every network is asked, and what only those are asked that the pictures show."""
-    wanted = [Measurement("circular_rolls", {"count": count}), Measurement("filter_variation")]
+    wanted = [Measurement("circular_rolls", {"count": exact}), Measurement("filter_variation")]
     if pictured:
         wanted += [
             Measurement("shift_curves", {"count": 48}),
