@@ -337,6 +337,7 @@ SEEDS, SIZES = (-1, "0", 1.5, None, 2**70, True), (-1, 0, "32", 16.5, None, True
             "glyphs": {"classes": SIZES, "each": SIZES, "size": SIZES, "seed": SEEDS},
             "imagenette": {"size": (*SIZES, 161)}, "omniglot": {"size": (*SIZES, 106)},
             "tiny-imagenet-100": {"classes": WORDS}, "cifar10": {"size": (32,)}, "camvid": {"size": (32,)},
+            "voc2012": {"size": SIZES}, "cityscapes": {"size": SIZES},
             "folder": {"size": SIZES, "per_class": (-1, 0, "1", 1.5)},
         }.items()
         for option, values in options.items()

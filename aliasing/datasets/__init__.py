@@ -35,6 +35,8 @@ _FROM_FILES: dict[str, Callable[..., ImageSet | ImageFiles]] = {
     "tiny-imagenet-100": photographs.tiny_imagenet_100,
     "omniglot": drawings.omniglot,
     "camvid": segmentation.camvid,
+    "voc2012": segmentation.voc2012,
+    "cityscapes": segmentation.cityscapes,
     "folder": photographs.folder,
 }
 
@@ -71,10 +73,12 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
 
     Raises:
         UsageError: an unknown name.
-        DataError: an archive that is damaged, or missing and not to be downloaded.
+        DataError: an archive that is damaged, or an archive or folder that is missing and not to be downloaded.
     """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
+    if name in segmentation.FOLDERS:
+        return segmentation.find_folder(name, root)
     place = data_folder(root)
     if name not in ARCHIVES:  # shapes and glyphs are drawn when asked for; a folder is looked at by loading it
         return place

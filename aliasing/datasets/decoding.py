@@ -70,8 +70,8 @@ def plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def square(size: int) -> Callable[[Image.Image], Image.Image]:
-    """Resize the short side to ``size`` with an anti-aliasing filter, keep the middle square."""
+def square(size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Callable[[Image.Image], Image.Image]:
+    """Resize the short side to ``size``, by default with an anti-aliasing filter, keep the middle square."""
 
     def transform(image: Image.Image) -> Image.Image:
         side = min(image.size)
@@ -79,7 +79,7 @@ def square(size: int) -> Callable[[Image.Image], Image.Image]:
         image = image.crop((left, top, left + side, top + side))
         if image.mode not in ("L", "RGB"):
             image = image.convert("RGB")
-        return image.resize((size, size), Image.Resampling.BICUBIC)
+        return image.resize((size, size), resampling)
 
     return transform
 
@@ -91,7 +91,7 @@ def pixels(image: Image.Image) -> Tensor:
 
 def cut(tensors: dict[str, Tensor], classes: list[str], split: str, name: str) -> ImageSet:
     """A split from the part it is cut from: train and validation share one."""
-    whole = ImageSet(tensors["images"], tensors["labels"], tuple(classes), name)
+    whole = ImageSet(tensors["images"], tensors["labels"], tuple(classes), name, tensors.get("masks"))
     if split == "test":
         return whole
     validation = held_out(whole.labels)
