@@ -146,18 +146,49 @@ def test_pgd_equals_a_loop_over_single_images(toy, norm):
     model.zero_grad()
 
 
-def slow_apgd(model, image, label, x, eps, steps):
-    """Auto-PGD for one image and the l-infinity ball, written out step by step."""
+def test_fgsm_equals_a_loop_over_single_images(toy):
+    model, images, labels = toy
+    found, broken = attack_images(model, images, labels, "fgsm", 0.02)
+    for image, label, ours, hit in zip(images, labels, found, broken, strict=True):
+        x = image.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(-model(x[None])[0].log_softmax(0)[label], x)
+        moved = (image + 0.02 * slope.sign()).clamp(0, 1)
+        assert (model(moved[None]).argmax() != label) == hit
+        torch.testing.assert_close(ours, moved if hit else image)
+    assert 0 < broken.sum() < len(images)
+
+
+def test_eps_sweep_of_a_linear_network_by_hand():
+    """Each image falls at its margin over the dual norm of the weights, and is not attacked any more."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(3 * 4 * 4, 2, generator=generator, dtype=torch.float64)
+    images = 0.4 + 0.2 * torch.rand(40, 3, 4, 4, generator=generator, dtype=torch.float64)
+    logits = images.flatten(1) @ weight
+    labels = logits.argmax(1)
+    labels[:4] = 1 - labels[:4]
+    direction = weight[:, 1] - weight[:, 0]
+    radii = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1) / direction.abs().sum()
+    ordered = radii.sort().values
+    eps = [(ordered[k : k + 2].mean()).item() for k in (9, 19, 29)]
+    curve = attack_curve(Linear(weight), images, labels, (0.0, *eps), "pgd")
+    assert [estimate.value for estimate in curve.values()] == [36 / 40, 30 / 40, 20 / 40, 10 / 40]
+
+
+def slow_apgd(model, image, label, x, eps, steps, loss_of=None, norm="linf"):
+    """Auto-PGD for one image, written out step by step."""
+    loss_of = loss_of or (lambda logits: F.cross_entropy(logits[None], label[None]))
 
     def value_and_slope(x):
         x = x.clone().requires_grad_()
-        logits = model(x[None])
-        loss = F.cross_entropy(logits, label[None])
+        logits = model(x[None])[0]
+        loss = loss_of(logits)
         loss.backward()
-        return loss.item(), x.grad, bool(logits.argmax() != label)
+        return loss.item(), x.grad.sign() if norm == "linf" else x.grad / x.grad.norm(), bool(logits.argmax() != label)
 
     def inside(x):
-        return torch.minimum(torch.maximum(x, image - eps), image + eps).clamp(0, 1)
+        if norm == "linf":
+            return torch.minimum(torch.maximum(x, image - eps), image + eps).clamp(0, 1)
+        return (image + (x - image) * min(1.0, eps / max((x - image).norm().item(), 1e-12))).clamp(0, 1)
 
     trace = [x]
     losses, slope, wrong = [], None, False
@@ -169,7 +200,7 @@ def slow_apgd(model, image, label, x, eps, steps):
     for k in range(1, steps + 1):
         if wrong:
             break
-        z = inside(x + size * slope.sign())
+        z = inside(x + size * slope)
         new = z if k == 1 else inside(x + 0.75 * (z - x) + 0.25 * (x - trace[-2]))
         new_loss, slope, wrong = value_and_slope(new)
         risen.append(new_loss > loss)
@@ -201,6 +232,37 @@ def test_apgd_equals_a_loop_over_single_images(toy):
         sizes.add(size)
     assert 0 < broken.sum() < len(images)
     assert len(sizes) > 2  # steps were halved, and not for all images alike
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_targeted_and_worst_of_equal_a_loop_over_images_and_targets(toy, norm):
+    model, images, labels = toy
+    images, labels, seeds = images[:14], labels[:14], image_seeds(14)
+    ball, steps = Ball(0.04 if norm == "linf" else 0.45, norm), 8
+    plain = [ball.random_point(images, seeds, start, stretch=True) for start in range(6)]
+    untargeted, targeted = [], []
+    for i, label in enumerate(labels):
+
+        def reaches(start, loss_of, i=i, label=label):
+            x = plain[start][i]
+            return slow_apgd(model, images[i], label, x, ball.eps, steps, loss_of, norm)[1]
+
+        def towards(target, label=label):
+            def ratio(logits):
+                a, _, c, d = logits.sort(descending=True).values[:4]
+                return (logits[target] - logits[label]) / (a - (c + d) / 2 + 1e-12)
+
+            return ratio
+
+        untargeted.append(reaches(0, None))
+        ranks = [c for c in model(images[i : i + 1])[0].argsort(descending=True).tolist() if c != label]
+        targeted.append(any(reaches(1 + rank, towards(target)) for rank, target in enumerate(ranks)))
+    both = [a or b for a, b in zip(untargeted, targeted, strict=True)]
+    for attack, expected in (("apgd-ce", untargeted), ("apgd-t", targeted), ("worst-of", both)):
+        broken = attack_images(model, images, labels, attack, ball.eps, norm, steps, seeds=seeds)[1]
+        assert broken.tolist() == expected, attack
+        assert 0 < sum(expected) < 14
     model.zero_grad()
 
 

@@ -1,13 +1,16 @@
 """Consistency, fidelity and what all rolls tell: against loops, and for networks whose answer is known by hand."""
 
 from itertools import product
+from statistics import pstdev
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from aliasing import metrics
 from aliasing.errors import UsageError
+from aliasing.metrics.consistency import Shifted, fidelity_of
 from aliasing.metrics.rolls import roll_predictions
 from aliasing.metrics.shifts import draw_shifts, shift_images
 
@@ -46,7 +49,7 @@ def half_bright(n=3, size=8):
     return images
 
 
-@pytest.mark.parametrize("shift", ["circular", "standard", "sub-pixel"])
+@pytest.mark.parametrize("shift", ["circular", "standard", "crop", "sub-pixel"])
 def test_an_invariant_network_scores_one(shift):
     images = pictures(40)
     images[:, 0] += 1.0  # no shift of three pixels can take the lead from the first channel
@@ -68,6 +71,32 @@ def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
     # Zero-fill shifts by -1..1: the same four of nine.
     standard = metrics.consistency(OnePixelReader(), half_bright(4000), "standard", max_shift=1)
     assert standard.low < (4 / 9) ** 2 + (5 / 9) ** 2 < standard.high
+
+
+def test_a_network_that_reads_one_pixel_under_the_other_shifts_by_hand():
+    # Cropped by 2 of 12 pixels, the window's corner is pixel (2 - down, 2 - right): bright for 2 of 5 shifts per axis.
+    images = torch.zeros(4000, 3, 12, 12)
+    images[:, :, :2, :2] = 1
+    crop = metrics.consistency(OnePixelReader(), images, "crop", max_shift=2)
+    assert crop.value == pytest.approx((4 / 25) ** 2 + (21 / 25) ** 2, abs=0.03)
+    # A cosine of 8 pixels, moved by a real number within -3..3: its crest stays bright up to 2 pixels away.
+    wave = 0.5 + 0.4 * torch.cos(2 * torch.pi * torch.arange(8) / 8)
+    sub_pixel = metrics.consistency(OnePixelReader(), wave.expand(4000, 3, 8, 8), "sub-pixel", max_shift=3)
+    assert sub_pixel.value == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2, abs=0.03)
+
+
+def test_fidelity_of_a_network_that_reads_one_pixel_by_hand():
+    # Unshifted all corners are bright; shifted by -1..1 they are with probability 4/9. Half of the labels say bright.
+    labels = torch.arange(4000) % 2
+    result = metrics.fidelity(OnePixelReader(), half_bright(4000), labels, "standard", max_shift=1)
+    bright, agree = 4 / 9, (4 / 9) ** 2 + (5 / 9) ** 2
+    assert result.accuracy.value == 0.5
+    assert result.consistency.value == pytest.approx(agree, abs=0.03)
+    assert result.product.value == pytest.approx(agree / 2, abs=0.02)
+    assert result.joint.value == pytest.approx((bright**2 + (1 - bright) ** 2) / 2, abs=0.03)
+    assert result.agreement3.value == pytest.approx(bright**2, abs=0.03)
+    perfect = metrics.fidelity(Mean(), pictures() + torch.eye(3)[0, :, None, None], torch.zeros(6), max_shift=2)
+    assert [estimate.value for estimate in perfect] == [1] * 5
 
 
 def test_exhaustive_equals_a_loop_over_all_pairs_of_rolls():
@@ -126,7 +155,8 @@ def test_fidelity_has_three_meanings():
     first, second = draw_shifts("circular", images, 2, 3, torch.Generator().manual_seed(2))
     with torch.no_grad():
         a, b, plain = (
-            model(shift_images(images, s, "circular", 3)).argmax(1) for s in (first, second, torch.zeros_like(first))
+            torch.tensor([model(x.roll(s, (1, 2))[None]).argmax() for x, s in zip(images, moves.tolist(), strict=True)])
+            for moves in (first, second, torch.zeros_like(first))
         )
     accuracy, agreement = (plain == labels).double().mean().item(), (a == b).double().mean().item()
     assert result.accuracy.value == pytest.approx(accuracy)
@@ -139,6 +169,18 @@ def test_fidelity_has_three_meanings():
     products = (plain == labels)[drawn].double().mean(1) * (a == b)[drawn].double().mean(1)
     assert result.product.low == pytest.approx(products.quantile(0.025).item(), abs=0.02)
     assert result.product.high == pytest.approx(products.quantile(0.975).item(), abs=0.02)
+
+
+def test_the_interval_of_the_product_covers():
+    """Hard images are wrong and waver together: P(right) = 0.7 and P(agree) = 0.75 are not independent."""
+    generator = np.random.default_rng(5)
+    easy = generator.random((2000, 120)) < 0.5
+    right, agree = (generator.random((2000, 120)) < low + 0.4 * easy for low in (0.5, 0.55))
+    plain = torch.from_numpy(1 - right.astype(np.int64))
+    second = torch.where(torch.from_numpy(agree), plain, 1 - plain)
+    estimates = [fidelity_of(Shifted(p, s, p, torch.zeros(120))) for p, s in zip(plain, second, strict=True)]
+    products = [estimate.product for estimate in estimates]
+    assert 0.93 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.97
 
 
 def test_all_rolls_by_hand():
@@ -162,10 +204,16 @@ def test_all_rolls_by_hand():
 def test_all_rolls_equal_loops():
     model, images, labels = random_network(), pictures(5), torch.tensor([0, 1, 2, 3, 0])
     predictions = roll_predictions(model, images, labels, batch_size=3)
-    hit = torch.zeros(5, 8, 8)
+    hit, probability = torch.zeros(5, 8, 8), torch.zeros(5, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         for a, b in product(range(8), repeat=2):
-            hit[:, a, b] = (model(images.roll((a, b), (2, 3))).argmax(1) == labels).float()
+            logits = model(images.roll((a, b), (2, 3)))
+            hit[:, a, b] = (logits.argmax(1) == labels).float()
+            for i, label in enumerate(labels.tolist()):
+                probability[i, a, b] = logits[i].double().softmax(0)[label]
+    spread = [pstdev(one.flatten().tolist()) for one in probability]
+    assert metrics.variation_per_image(predictions).tolist() == pytest.approx(spread, rel=1e-4)
+    assert metrics.probability_variation(predictions).value == pytest.approx(sum(spread) / 5, rel=1e-4)
     size = [min(a, 8 - a) for a in range(8)]
     for n in range(5):
         survivors = [

@@ -76,6 +76,38 @@ def test_stored_images_are_used_where_there_are_any():
     assert asked == [("fog", 4)] * 3
 
 
+def test_equals_a_loop_over_images_and_cells():
+    images, labels = noisy_pictures(9), torch.arange(9) % 2
+    names, severities = ("fog", "pixelate", "contrast"), (2, 4)
+    stored = {(name, severity): corrupt(images, name, severity) for name in names for severity in severities}
+    found = corruption_error(
+        Bright(), images, labels, names, severities, batch_size=4, source=lambda n, s, part: stored[n, s][part]
+    )
+    rows = []
+    for i in range(9):
+        for name in names:
+            for severity in severities:
+                bright = sum((stored[name, severity][i] / 255).flatten().tolist()) / 192 > 0.5
+                rows.append((name, severity, bright != bool(labels[i])))
+    for a, name in enumerate(names):
+        for b, severity in enumerate(severities):
+            wrong = [miss for own, level, miss in rows if (own, level) == (name, severity)]
+            assert found.table[a, b].item() == pytest.approx(sum(wrong) / 9)
+        wrong = [miss for own, _, miss in rows if own == name]
+        assert found.by_name[name].value == pytest.approx(sum(wrong) / 18)
+    assert found.mean.value == pytest.approx(sum(miss for *_, miss in rows) / 54)
+    assert 0 < found.mean.value < 1
+
+
+def test_mce_equals_a_loop():
+    errors = random_errors([0.1 + 0.05 * i for i in range(15)], n=60)
+    ratios = []
+    for i, name in enumerate(NAMES):
+        cells = [errors.wrong[n, i, s].item() for n in range(60) for s in range(5)]
+        ratios.append(sum(cells) / len(cells) / ALEXNET[name])
+    assert mean_corruption_error(errors).value == pytest.approx(sum(ratios) / 15)
+
+
 def test_mce_by_hand():
     wrong = torch.zeros(2, 15, 5, dtype=torch.bool)
     wrong[0] = True  # half of the answers wrong everywhere
@@ -111,6 +143,22 @@ def test_interval_of_the_relative_error_matches_resampling():
         draws.append((own.wrong[index].double().mean((0, 2)) / other.wrong[index].double().mean((0, 2))).mean())
     spread = torch.stack(draws).std().item()
     assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+
+
+def test_interval_of_the_relative_error_covers():
+    """Some images are harder than others for both networks; the ratios are 0.5 and 1.2."""
+    generator = torch.Generator().manual_seed(4)
+    hard = 0.5 + 0.5 * torch.rand(2000, 100, 1, 1, generator=generator)
+    own, other = (
+        torch.rand(2000, 100, 2, 5, generator=generator) < hard * torch.tensor(rates)[:, None]
+        for rates in ((0.3, 0.6), (0.6, 0.5))
+    )
+    estimates = [
+        relative_corruption_error(*(CorruptionErrors(wrong, NAMES[:2], SEVERITIES) for wrong in pair))
+        for pair in zip(own, other, strict=True)
+    ]
+    covered = sum(low <= 0.85 <= high for _, low, high, _ in estimates) / 2000
+    assert 0.93 <= covered <= 0.97
 
 
 def test_bad_input_is_named():

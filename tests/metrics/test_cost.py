@@ -1,5 +1,8 @@
 """Costs counted by hand; times are measured but never judged."""
 
+from importlib import import_module
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torchvision
@@ -90,6 +93,16 @@ def test_every_repeat_and_warmup_is_one_pass():
     model = Counting()
     milliseconds(model, (6, 7), batch_size=3, repeats=4, warmup=2)
     assert model.passes == 6
+
+
+def test_time_of_a_clock_that_is_known(monkeypatch):
+    # One pass of warm-up takes 100 s, five others 1 to 5 s, not in order; there are two images in each.
+    ticks = [
+        tick for start, length in enumerate([100, 4, 1, 3, 5, 2]) for tick in (1000 * start, 1000 * start + length)
+    ]
+    clock = SimpleNamespace(perf_counter=iter(ticks).__next__)
+    monkeypatch.setattr(import_module("aliasing.metrics.cost"), "time", clock)
+    assert milliseconds(nn.Identity(), (4, 4), batch_size=2, repeats=5, warmup=1) == (1500, 1000, 2000, 5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

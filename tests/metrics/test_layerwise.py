@@ -119,6 +119,45 @@ def test_jaggedness_by_hand():
     assert rank.tolist() == [[0, 1, 0], [1, 0, 1]]
 
 
+def test_jaggedness_equals_a_loop():
+    images, labels = pictures(6, 24), torch.tensor([0, 1, 2, 0, 1, 2])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 121, 3)).double()
+    frames = metrics.vertical_sweep(images, border="black")
+    events = []
+    with torch.no_grad():
+        for n, label in enumerate(labels.tolist()):
+            inside = []
+            for frame in frames:
+                logits = model(frame[n : n + 1])[0].tolist()
+                inside.append(sorted(logits, reverse=True).index(logits[label]) < 2)
+            events.append([a != b for a, b in pairwise(inside)])
+    result = metrics.jaggedness(model, images, labels, top=2, border="black", batch_size=4)
+    assert result.crossings == sum(map(sum, events)) > 0
+    assert result.images.value == sum(map(any, events)) / 6
+    assert result.pairs.value == pytest.approx(sum(map(sum, events)) / 6 / (len(frames) - 1))
+
+
+def test_non_shiftability_equals_a_loop():
+    model, images, names = chain().double(), pictures(5), ["2", "3"]
+    ours = metrics.non_shiftability(
+        model, images, names, border="black", tolerance=0.05, generator=torch.Generator().manual_seed(8)
+    )
+    draws = torch.rand(5, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64).tolist()
+    frames = metrics.vertical_sweep(images, border="black")
+    for index, name in enumerate(names):
+        shares = []
+        for n in range(5):
+            channel = int(4 * draws[n][index])
+            with torch.no_grad():
+                sums = [model[: int(name) + 1](frame[n : n + 1])[0, channel].sum().item() for frame in frames]
+            mean = sum(sums) / len(sums)
+            shares.append(sum(abs(value - mean) >= 0.05 * abs(mean) and value != mean for value in sums) / len(sums))
+        assert 0 < sum(shares) < 5
+        assert ours[name].value == pytest.approx(sum(shares) / 5)
+
+
 def test_non_shiftability_by_hand():
     """One bright row, subsampled by 2 and by 4: the sum is 8 at every second, or fourth, position and 0 else."""
     images = torch.zeros(2, 3, 8, 8)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import signal
 from torch import nn
 
@@ -50,6 +51,39 @@ def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour
 
 def test_shrinking_keeps_the_aspect():
     assert shrink(torch.rand(1, 3, 60, 90), 20).shape[-2:] == (20, 30)
+
+
+def resized(image, size):
+    """One image (3, h, w) to (3, *size), channel by channel, by Pillow."""
+    channels = [Image.fromarray(channel.numpy()) for channel in image.contiguous()]
+    return torch.stack(
+        [torch.from_numpy(np.array(part.resize(size[::-1], Image.Resampling.BILINEAR))) for part in channels]
+    )
+
+
+def test_shrinking_is_pillows():
+    images = pictures(2, 40)[:, :, :30]
+    for image, small in zip(images, shrink(images, 13), strict=True):
+        torch.testing.assert_close(small, resized(image, (13, 17)), atol=1e-5, rtol=0)
+
+
+def test_crop_equals_a_loop_with_pillow():
+    images, pairs = pictures(4, 40)[:, :, :28], 3
+    first, second, _ = pairs_of("crop", images, pairs, seed=4)
+    draws = torch.rand(4, pairs, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)[:, 0]
+    sizes = set()
+    for index, (area, aspect, down, right) in enumerate(draws.tolist()):
+        pixels, ratio = (0.08 + 0.92 * area) * 28 * 40, 0.75 ** (1 - 2 * aspect)
+        height, width = min(28, round((pixels / ratio) ** 0.5)), min(40, round((pixels * ratio) ** 0.5))
+        top, left = int(down * (28 - height + 1)), int(right * (40 - width + 1))
+        canvas = resized(images[index, :, top : top + height, left : left + width], (31, 43))  # 3 > 28 * 10 / 224
+        for pair in range(pairs):
+            for step, ours in ((0, first), (1, second)):
+                at = pair + step
+                expected = canvas[:, at : at + 28, at : at + 40]
+                torch.testing.assert_close(ours[index * pairs + pair], expected, atol=1e-5, rtol=0)
+        sizes.add((height, width))
+    assert len(sizes) == 4
 
 
 def test_scale_keeps_the_corner_and_adds_one_pixel():
@@ -148,6 +182,31 @@ def test_a_network_that_reads_one_pixel_by_hand():
     assert result.mean_absolute_change.value == pytest.approx(gap / 2)
     assert metrics.top1_change(Reader(), images, "circular", pairs=4) == result.top1_change
     assert metrics.mean_absolute_change(Reader(), images, "circular", pairs=4) == result.mean_absolute_change
+
+
+class Far(nn.Module):
+    """Class 1 if the pixel (20, 20) is brighter than 0.9."""
+
+    def forward(self, x):
+        bright = (x[:, 0, 20, 20] > 0.9).float()
+        return torch.stack([1 - bright, bright], 1) * 2
+
+
+@pytest.mark.parametrize("protocol", ["black", "grey", "scale"])
+def test_white_pictures_on_a_canvas_by_hand(protocol):
+    """Of 18 corners per axis 11 put the 14 pixels of the picture over the one that is read, and 12 a pixel further."""
+    result = metrics.one_pixel(Far(), torch.ones(20, 3, 32, 32), protocol, pairs=100)
+    expected = (12**2 - 11**2) / 18**2
+    assert result.top1_change.value == pytest.approx(expected, abs=0.02)
+    gap = 2 * torch.sigmoid(torch.tensor(2.0)).item() - 1
+    assert result.mean_absolute_change.value == pytest.approx(gap * result.top1_change.value)
+
+
+@pytest.mark.parametrize("protocol", ["crop", "inpainting"])
+def test_white_pictures_that_go_on_beyond_their_border_never_change(protocol):
+    result = metrics.one_pixel(Far(), torch.ones(4, 3, 32, 32), protocol, pairs=3)
+    assert result.top1_change.value == 0
+    assert result.mean_absolute_change.value == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -141,6 +141,12 @@ def test_every_site_of_a_network_is_seen_and_batches_do_not_matter(name, downsam
     assert 0 <= metrics.mean_bias(results[0], "nearest") <= 1
 
 
+def test_mean_over_sites_by_hand():
+    one, three = (metrics.MaxSamplingBias(*[metrics.Estimate(v, v, v, 1)] * 2, None, None) for v in (0.25, 0.75))
+    assert metrics.mean_bias({"a": one, "b": three}) == metrics.mean_bias({"a": one, "b": three}, "exact") == 0.5
+    assert torch.tensor(metrics.mean_bias({"a": one, "b": three}, "weight")).isnan()
+
+
 def test_strided_layers_of_anybody_are_sites():
     with torch.random.fork_rng():
         torch.manual_seed(0)

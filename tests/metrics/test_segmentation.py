@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from aliasing.metrics.segmentation import (
     _draw_shifts,
     _pair,
     class_iou,
+    iou_estimate,
     mask_consistency,
     mask_equivariance_error,
     mean_iou,
@@ -112,6 +114,56 @@ def test_aligned_pixels_show_the_same_scene(shift, move):
     lost = (0, 0) if shift == "circular" else (abs(dy), abs(dx))
     assert a.shape == (1, height - lost[0] - 2, width - lost[1] - 2)
     assert first.shape == second.shape == (1, height, width)
+
+
+@pytest.mark.parametrize("border", [0, 1])
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_equals_a_loop_over_pixels_of_the_scene(shift, border):
+    torch.manual_seed(0)
+    model, images, reach = nn.Conv2d(3, 3, 3, padding=1).double(), pictures(4, 9, 11).double(), 2
+    same, apart = [], []
+    for image, (dy, dx) in zip(images, _draw_shifts(4, reach, None).tolist(), strict=True):
+        # Where each of two views lies in the scene; what lies outside of it is black, or wraps around.
+        size = (9 - reach, 11 - reach) if shift == "crop" else (9, 11)
+        origin = (max(dy, 0), max(dx, 0)) if shift == "crop" else (0, 0)
+        views = [torch.zeros(3, *size, dtype=torch.float64) for _ in range(2)]
+        starts = [origin, (origin[0] - dy, origin[1] - dx)]
+        for view, (top, left) in zip(views, starts, strict=True):
+            for i in range(size[0]):
+                for j in range(size[1]):
+                    y, x = top + i, left + j
+                    if shift == "circular":
+                        view[:, i, j] = image[:, y % 9, x % 11]
+                    elif 0 <= y < 9 and 0 <= x < 11:
+                        view[:, i, j] = image[:, y, x]
+        with torch.no_grad():
+            first, second = (model(view[None])[0].softmax(0) for view in views)
+        hits, gaps = [], []
+        rows, columns = (
+            range(border, n - border) if shift == "circular" else range(max(-d, 0) + border, n - max(d, 0) - border)
+            for n, d in zip(size, (dy, dx), strict=True)
+        )
+        for i in rows:
+            for j in columns:
+                p, q = first[:, i, j].tolist(), second[:, (i + dy) % size[0], (j + dx) % size[1]].tolist()
+                hits.append(p.index(max(p)) == q.index(max(q)))
+                gaps.append(sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2)
+        same.append(sum(hits) / len(hits))
+        apart.append(sum(gaps) / len(gaps))
+    options = {"shift": shift, "max_shift": reach, "border": border, "batch_size": 3}
+    assert mask_consistency(model, images, **options).value == pytest.approx(sum(same) / 4, abs=1e-6)
+    assert mask_equivariance_error(model, images, **options).value == pytest.approx(sum(apart) / 4, abs=1e-6)
+    if not border and shift != "circular":
+        assert sum(apart) > 0
+
+
+def test_the_interval_of_mean_iou_covers():
+    generator = np.random.default_rng(0)
+    either = generator.integers(40, 200, (2000, 40, 3))
+    share = generator.beta((2, 4, 3), (6, 4, 1), (2000, 40, 3))  # every image has its own; the means are .25, .5, .75
+    counts = torch.from_numpy(np.stack([generator.binomial(either, share), either], 2))
+    estimates = [iou_estimate(own) for own in counts]
+    assert 0.93 <= np.mean([low <= 0.5 <= high for _, low, high, _ in estimates]) <= 0.97
 
 
 def test_standard_shift_fills_with_zeros():

@@ -55,6 +55,31 @@ def test_ideal_is_flc_and_keeps_what_fits(size):
         torch.testing.assert_close(ideal(noise(2, 3, *size), 2), layers.create("flc", 3)(noise(2, 3, *size)))
 
 
+@pytest.mark.parametrize(("size", "stride"), [((6, 8), 2), ((9, 7), 2), ((8, 10), 3), ((5, 12), 4)])
+def test_ideal_equals_sums_over_the_kept_frequencies(size, stride):
+    (x,) = noise(1, 1, *size)[0].numpy()
+    kept = [-(-side // stride) for side in size]
+    bands = [range(-(k // 2), (k + 1) // 2) for k in kept]
+    expected = np.zeros(kept, dtype=complex)
+    for f, g in ((f, g) for f in bands[0] for g in bands[1]):
+        down, right = (np.exp(-2j * np.pi * k * np.arange(n) / n) for k, n in zip((f, g), size, strict=True))
+        coefficient = (x * down[:, None] * right).sum() / x.size
+        for i in range(kept[0]):
+            for j in range(kept[1]):
+                expected[i, j] += coefficient * np.exp(2j * np.pi * (f * i / kept[0] + g * j / kept[1]))
+    ours = ideal(torch.from_numpy(x)[None, None], stride)[0, 0]
+    np.testing.assert_allclose(ours, expected.real, atol=1e-12)
+
+
+def test_alias_error_of_stripes_by_hand():
+    """Columns of 0.75 and 0.25 in turn: subsampling returns 0.75, where one half is all that the grid can hold."""
+    images = (0.5 + 0.25 * (-1.0) ** torch.arange(16)).expand(2, 3, 16, 16).double()
+    for name, expected in (("subsample", 0.5), ("flc", 0), ("rect-2", 0)):
+        model = nn.Sequential(layers.create(name, 3, padding_mode="circular"))
+        assert metrics.alias_error(model, images)["0"].value == pytest.approx(expected, abs=1e-12)
+        assert metrics.alias_energy(model, images)["0"].value == pytest.approx(1)
+
+
 def test_alias_measures_per_site():
     conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular", bias=False).double()
     with torch.random.fork_rng():
@@ -81,6 +106,22 @@ def test_radial_spectrum_of_white_noise_is_flat_and_of_a_wave_a_peak():
     torch.testing.assert_close(power, torch.full_like(power, -np.euler_gamma), atol=0.1, rtol=0)
     frequency, power = metrics.radial_spectrum(wave(0, 6, 32, 32))
     assert frequency[power.argmax()].item() == pytest.approx(6 / 32, abs=1 / 64)
+
+
+def test_radial_spectrum_equals_a_loop():
+    x = noise(2, 3, 12, 10)
+    annuli = [[] for _ in range(5)]
+    power = np.abs(np.fft.fft2(x.numpy(), norm="ortho")) ** 2
+    for i in range(12):
+        for j in range(10):
+            radius = np.hypot(min(i, 12 - i) / 12, min(j, 10 - j) / 10)
+            if 0 < radius <= 0.5:
+                # The outer edge of an annulus belongs to it.
+                annulus = next(k for k in range(5) if radius <= (k + 1) / 10 + 1e-12)
+                annuli[annulus].append(np.log(power[:, :, i, j]).mean())
+    frequency, mean = metrics.radial_spectrum(x)
+    np.testing.assert_allclose(frequency, [0.05, 0.15, 0.25, 0.35, 0.45])
+    np.testing.assert_allclose(mean, [np.mean(part) for part in annuli])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +152,48 @@ def test_leakage_and_response_of_binomial_filters_are_their_transfer_functions()
     curve = metrics.leakage(layer, size=32)
     torch.testing.assert_close(curve.energy, torch.cos(torch.pi * curve.frequency) ** 4)
     assert curve.stopped.sum() == 7
+
+
+def filtered(kernel):
+    """A strided circular convolution with one 3 x 3 kernel."""
+    conv = nn.Conv2d(1, 1, 3, stride=2, padding=1, padding_mode="circular", bias=False).double()
+    conv.weight.data = torch.tensor(kernel, dtype=torch.float64)[None, None]
+    return conv
+
+
+KERNEL = [[0.1, -0.4, 0.2], [0.3, 0.8, -0.5], [0.0, 0.25, 0.6]]
+
+
+def test_frequency_response_equals_a_sum_over_the_taps():
+    ours = metrics.frequency_response(filtered(KERNEL), size=8)
+    for i in range(8):
+        for j in range(8):
+            turns = [(a, b, (i * (a - 1) + j * (b - 1)) / 8) for a in range(3) for b in range(3)]
+            expected = abs(sum(KERNEL[a][b] * np.exp(2j * np.pi * turn) for a, b, turn in turns))
+            assert ours[i, j].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("half_bin", [False, True])
+def test_leakage_equals_a_loop(half_bin):
+    curve = metrics.leakage(filtered(KERNEL), size=12, half_bin=half_bin, phases=3)
+    row = [sum(KERNEL[a][b] for a in range(3)) for b in range(3)]  # the waves are alike in every row
+    for index, energy in enumerate(curve.energy.tolist()):
+        frequency, ratios = (index + 1 + 0.5 * half_bin) / 12, []
+        for phase in range(3):
+            wave = [np.cos(2 * np.pi * frequency * i + np.pi * phase / 3) for i in range(12)]
+            kept = [sum(row[b] * wave[(i + b - 1) % 12] for b in range(3)) for i in range(0, 12, 2)]
+            ratios.append((np.mean(np.square(kept)), np.mean(np.square(wave))))
+        # The mean square of a wave between the bins depends on its phase: each has its own ratio.
+        assert energy == pytest.approx(np.mean([top / bottom for top, bottom in ratios]))
+        assert curve.frequency[index].item() == pytest.approx(frequency)
+        assert curve.stopped[index].item() == (frequency > 0.25)
+
+
+def test_overshoot_of_a_sharpening_kernel_by_hand():
+    """Taps -0.5, 2, -0.5: 2 - 0.5 on the bright side of an edge, -0.5 on the dark one, at one phase or the other."""
+    sharpen = filtered([[0, 0, 0], [-0.5, 2, -0.5], [0, 0, 0]])
+    assert metrics.step_overshoot(sharpen, size=16) == pytest.approx((0.5, 0.5))
+    assert metrics.step_overshoot(layers.create("bin-5", 1), size=16) == pytest.approx((0, 0), abs=1e-12)
 
 
 def test_total_variation_of_known_kernels():
