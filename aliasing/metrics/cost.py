@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
 from ..models.blocks import Pool, is_plain
@@ -73,6 +72,8 @@ def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     A blank image goes through the network itself and not through a copy on PyTorch's "meta" device, since a layer
     that decides by the values of its input could not run there.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
+
     counter = FlopCounterMode(display=False)
     with _as_built(model), torch.no_grad(), counter:
         model(_images(model, size, 1).zero_())
