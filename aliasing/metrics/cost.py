@@ -66,8 +66,10 @@ def count_parameters(model: nn.Module) -> int:
 def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     """Floating point operations for one image (3, *size), counted by PyTorch operator by operator.
 
-    A strided convolution counts the pixels it keeps. Low-pass filters count as this package computes them, which for
-    small maps is by products with matrices.
+    A strided convolution counts the pixels it keeps. What is counted is the implementation, not the definition of a
+    layer: on the CPU a low-pass filter is a product with dense matrices where that is faster, which is more operations
+    than taps times pixels, and where it is depends on the size and memory format of the map. So compare counts of one
+    device and memory format.
 
     A blank image goes through the network itself and not through a copy on PyTorch's "meta" device, since a layer
     that decides by the values of its input could not run there.
