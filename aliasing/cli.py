@@ -8,26 +8,27 @@ import json
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from . import __version__, datasets, layers, models, runner, slurm, studies, torchrun
-from .distributed import launched
+from . import __version__
+from .catalogue import Rows, catalogue
 from .errors import DataError, UsageError
-from .evaluation import MEASUREMENTS
-from .files import write_atomically
 from .profiles import PROFILES, check_profile
-from .records import Store, home, publish
-from .training import pick_device
+
+# What computes is imported by the command that needs it: help, lists and typing errors need not wait for PyTorch.
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["main"]
 
 
-def _print(table: pd.DataFrame, as_json: bool) -> None:
+def _print(table: "pd.DataFrame", as_json: bool) -> None:
+    import pandas as pd
+
     if as_json:
         print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
     else:
@@ -35,37 +36,31 @@ def _print(table: pd.DataFrame, as_json: bool) -> None:
             print(table.to_string(index=False, na_rep="-") if len(table) else "nothing")
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().splitlines()[0] if text else ""
-
-
-def _catalogue(what: str) -> pd.DataFrame:
-    if what == "profiles":
-        return pd.DataFrame([{"profile": name} | profile._asdict() for name, profile in PROFILES.items()])
-    if what == "studies":
-        return pd.DataFrame([{"study": s.name, "title": s.title, "source": s.source} for s in studies.STUDIES.values()])
-    if what == "metrics":
-        return pd.DataFrame([{"metric": name, "what": _first_line(f.__doc__)} for name, f in MEASUREMENTS.items()])
-    catalogue: Any = {"layers": layers.CATALOGUE, "models": models.CATALOGUE, "datasets": datasets.CATALOGUE}[what]
-    return pd.DataFrame(
-        [{what[:-1]: name, "what": entry.description, "source": entry.source} for name, entry in catalogue.items()]
-    )
+def _print_rows(rows: Rows) -> None:
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    kinds = [arguments.what] if arguments.what else list(_KINDS)
+    tables = catalogue()
     if arguments.json:
-        tables = {kind: json.loads(_catalogue(kind).to_json(orient="records")) for kind in kinds}
         print(json.dumps(tables[arguments.what] if arguments.what else tables, indent=1))
-        return 0
-    for kind in kinds:
-        if not arguments.what:
+    elif arguments.what:
+        _print_rows(tables[arguments.what])
+    else:
+        for kind, rows in tables.items():
             print(f"\n{kind}")
-        _print(_catalogue(kind), as_json=False)
+            _print_rows(rows)
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from . import runner, studies, torchrun
+    from .distributed import launched
+    from .records import Store
+
     study = studies.get(arguments.study)
     jobs = study.jobs(arguments.profile, arguments.seeds, arguments.only)
     if arguments.shard:
@@ -76,8 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
     failed = int(any(outcome.startswith("failed") for outcome in outcomes.values()))
     if launched() and os.environ["RANK"] != "0":
         return failed  # one process speaks for all
-    counts = pd.Series([outcome.split(":")[0] for outcome in outcomes.values()]).value_counts()
-    print(f"{study.name} ({arguments.profile}): " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    counts = Counter(outcome.split(":")[0] for outcome in outcomes.values()).most_common()
+    print(f"{study.name} ({arguments.profile}): " + ", ".join(f"{count} {name}" for name, count in counts))
     for run, outcome in outcomes.items():
         if outcome.startswith("failed"):
             print(f"{run} {outcome} (details in {store.working / run / 'failed.txt'})", file=sys.stderr)
@@ -85,6 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
+    from . import slurm, studies
+
     study = studies.get(arguments.study)
     runs = len(study.jobs(arguments.profile, arguments.seeds, arguments.only))
     if not 1 <= arguments.tasks <= runs:
@@ -102,12 +99,17 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from . import studies
+
     names = [] if arguments.study is None else [arguments.study]
     _print(studies.status_of(names, arguments.profile), arguments.json)
     return 0
 
 
 def _publish(arguments: argparse.Namespace) -> int:
+    from . import studies
+    from .records import Store, home, publish
+
     store = Store()
     for profile in [arguments.profile] if arguments.profile else PROFILES:
         jobs = studies.get(arguments.study).jobs(profile)
@@ -121,18 +123,22 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _findings(arguments: argparse.Namespace) -> int:
+    from . import studies
+
     names = [] if arguments.study is None else [arguments.study]
     _print(studies.findings(names, arguments.profile), arguments.json)
     return 0
 
 
 def _data(arguments: argparse.Namespace) -> int:
+    from . import datasets
+
     print(datasets.fetch(arguments.name, arguments.root))
     return 0
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from .diagnosis import diagnose  # draws in torchvision, which other commands do not wait for
+    from .diagnosis import diagnose
 
     found = diagnose(
         [arguments.model, *arguments.compare],
@@ -153,6 +159,9 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    from .files import write_atomically
+    from .training import pick_device
+
     if arguments.repeats < 1:
         raise UsageError(f"repeats must be 1 or more, got {arguments.repeats}")
     reports = {}
@@ -176,7 +185,6 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 _BENCHES = ("layers", "training", "evaluation", "robustness", "scaling")
-_KINDS = ("layers", "models", "datasets", "studies", "metrics", "profiles")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -196,8 +204,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
-    profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
-    study: dict[str, Any] = {"metavar": "STUDY", "help": f"one of {', '.join(studies.STUDIES)}"}
+    kinds = catalogue()
+    names = {kind: ", ".join(next(iter(row.values())) for row in rows) for kind, rows in kinds.items()}
+    profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {names['profiles']}"}
+    study: dict[str, Any] = {"metavar": "STUDY", "help": f"one of {names['studies']}"}
 
     def chosen(sub: argparse.ArgumentParser) -> None:
         """Which runs, and where."""
@@ -208,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only runs with this label")
 
     sub = command("list", _list, "what exists, one line each with its source")
-    sub.add_argument("what", nargs="?", choices=_KINDS)
+    sub.add_argument("what", nargs="?", choices=kinds)
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("run", _run, "train and measure what a study lacks; stop it at any time and run it again to continue")
@@ -271,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("data", _data, "find, fetch or unpack a data set and print where it is")
-    sub.add_argument("name", help=f"one of {', '.join(datasets.NAMES)}")
+    sub.add_argument("name", help=f"one of {names['datasets']}")
     sub.add_argument("--root", type=Path, metavar="DIR", help="where archives are (default: ALIASING_DATA)")
     return parser
 

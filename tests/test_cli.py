@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from aliasing.catalogue import catalogue, collect
 from aliasing.cli import main
 from aliasing.profiles import PROFILES
 from aliasing.studies import STUDIES
@@ -29,6 +30,38 @@ def test_list_without_argument_shows_everything(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("bin-5", "vgg13-bn", "cifar10", "zhang2019", "circular_rolls", "laptop"))
+
+
+def test_the_catalogue_says_what_the_registries_say():
+    """Otherwise write it anew: ``python -m aliasing.catalogue``."""
+    assert list(catalogue().items()) == list(collect().items())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["run", "zhang2019", "--shard", "0"]])
+def test_help_lists_and_typing_errors_do_not_load_pytorch(arguments):
+    code = (
+        "import sys\nfrom aliasing.cli import main\n"
+        f"try: main({arguments})\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'pandas', 'scipy', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("module", ["aliasing.cli", "torch"])
+def test_the_keyboard_ends_the_imports_with_one_line(module):
+    """As if the signal came when ``module`` is about to be loaded."""
+    code = (
+        "import sys\nfrom aliasing.__main__ import main\n"
+        "class Keyboard:\n"
+        "    def find_spec(name, *rest):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Keyboard)\nsys.argv[1:] = ['data', 'shapes']\nsys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (130, "")
+    assert line.startswith("aliasing") and "stopped" in line
 
 
 @pytest.mark.parametrize("command", [["run", "zhang2019"], ["status"], ["findings"], ["publish", "zhang2019"]])

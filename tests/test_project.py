@@ -31,7 +31,7 @@ ROOMS = [
     ["plots"],
     ["studies"],
     ["figures"],
-    ["chapters", "benchmarks", "diagnosis"],
+    ["catalogue", "chapters", "benchmarks", "diagnosis"],
     ["cli"],
     ["__main__"],
 ]

@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..evaluation import Subject, measurement
 from ..metrics import Estimate, predict
@@ -40,6 +39,8 @@ def macs(subject: Subject) -> dict[str, Any]:
 
     Unlike ``cost`` without a clock, so that it depends on the network alone. The network itself is left as it is.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
+
     pair = as_float(subject.split("test", 2).images).to(subject.device)  # batch normalisation refuses a single image
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

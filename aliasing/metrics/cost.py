@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UsageError
 from ..models.blocks import Pool, is_plain
@@ -67,12 +66,16 @@ def count_parameters(model: nn.Module) -> int:
 def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     """Floating point operations for one image (3, *size), counted by PyTorch operator by operator.
 
-    A strided convolution counts the pixels it keeps. Low-pass filters count as this package computes them, which for
-    small maps is by products with matrices.
+    A strided convolution counts the pixels it keeps. What is counted is the implementation, not the definition of a
+    layer: on the CPU a low-pass filter is a product with dense matrices where that is faster, which is more operations
+    than taps times pixels, and where it is depends on the size and memory format of the map. So compare counts of one
+    device and memory format.
 
     A blank image goes through the network itself and not through a copy on PyTorch's "meta" device, since a layer
     that decides by the values of its input could not run there.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
+
     counter = FlopCounterMode(display=False)
     with _as_built(model), torch.no_grad(), counter:
         model(_images(model, size, 1).zero_())

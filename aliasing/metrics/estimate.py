@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ..errors import UsageError
@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
         """
         if n < 1:
             raise UsageError(f"an estimate needs at least one unit, got n={n}")
-        z = stats.norm.ppf(0.5 + LEVEL / 2)
+        z = special.ndtri(0.5 + LEVEL / 2)
         p = successes / n
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
@@ -55,7 +55,7 @@ class Estimate(NamedTuple):
         value = values.mean().item()
         if n == 1:
             return cls(value, float("-inf"), float("inf"), 1)
-        half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * values.std().item() / n**0.5
+        half = special.stdtrit(n - 1, 0.5 + LEVEL / 2) * values.std().item() / n**0.5
         return cls(value, float(value - half), float(value + half), n)
 
     @classmethod

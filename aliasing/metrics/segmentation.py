@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
@@ -75,7 +75,7 @@ def iou_estimate(counts: Tensor) -> Estimate:
         return Estimate(value, float("-inf"), float("inf"), 1)
     without = class_iou(total - counts).nanmean(1)
     error = ((n - 1) / n * (without - without.mean()).square().sum()).sqrt().item()
-    half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * error
+    half = special.stdtrit(n - 1, 0.5 + LEVEL / 2) * error
     return Estimate(value, value - half, value + half, n)
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from ..errors import UsageError
 from ..metrics import Estimate
@@ -64,7 +63,7 @@ def correlation(
 def _coefficient(values: np.ndarray, ranks: bool) -> float | None:
     """Correlation of the first two rows, after the third, if there is one, was regressed out."""
     if ranks:
-        values = np.stack([rankdata(row) for row in values])
+        values = pd.DataFrame(values).rank(axis=1).to_numpy()
     values = values - values.mean(1, keepdims=True)
     size = np.linalg.norm(values, axis=1)
     if len(values) == 3 and size[2] > 0:

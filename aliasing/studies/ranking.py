@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from ..metrics import Estimate
 
@@ -52,12 +51,16 @@ def concordance(values: pd.DataFrame) -> Estimate | None:
 
 def association(table: pd.DataFrame, first: str, second: str) -> Estimate | None:
     """Spearman's rank correlation of two metrics over the layers, computed per seed, averaged over seeds."""
+    from scipy import stats  # takes a second to import, and only these two need it
+
     one, two = wide(table, first), wide(table, second)
     return _per_seed(one, two, lambda a, b: stats.spearmanr(a, b).statistic)
 
 
 def agreement(first: pd.DataFrame, second: pd.DataFrame, column: str) -> Estimate | None:
     """Kendall's tau between the orders of the layers that two tables share, per seed, averaged over seeds."""
+    from scipy import stats
+
     return _per_seed(wide(first, column), wide(second, column), lambda a, b: stats.kendalltau(a, b).statistic)
 
 

@@ -33,6 +33,16 @@ def test_mean_agrees_with_scipy():
     assert Estimate.mean(torch.tensor([3.0])) == (3.0, -np.inf, np.inf, 1)
 
 
+@pytest.mark.parametrize("n", [2, 3, 10, 1000])
+def test_quantiles_are_those_of_the_distributions(n):
+    values = torch.linspace(0, 1, n, dtype=torch.float64)
+    half = stats.t.ppf(0.975, n - 1) * values.std().item() / n**0.5
+    estimate = Estimate.mean(values)
+    assert (estimate.low, estimate.high) == pytest.approx((0.5 - half, 0.5 + half), rel=1e-12)
+    low, high = stats.binomtest(n // 2, n).proportion_ci(method="wilson")
+    assert Estimate.proportion(n // 2, n)[1:3] == pytest.approx((low, high), rel=1e-12)
+
+
 def test_difference_is_paired():
     first = torch.tensor([10.0, 20.0, 30.0])
     estimate = Estimate.difference(first + torch.tensor([1.0, 1.0, 1.0]), first)
