@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..metrics import roll_logits
-from .layers import report, surroundings
+from .reporting import report, surroundings
 from .training import wait
 
 __all__ = ["one_at_a_time", "report", "run", "table"]

@@ -5,12 +5,10 @@ input, so that a busy machine slows both; ratios are above 1 where ours is faste
 """
 
 import importlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,8 +18,9 @@ from torch import Tensor, nn
 
 from ..layers import DDAC, LPS, create
 from ..layers.blur import binomial
+from . import reporting
 
-__all__ = ["FORMATS", "LEAST", "SIZES", "TARGETS", "bench", "report", "run", "surroundings", "table", "verdicts"]
+__all__ = ["FORMATS", "LEAST", "SIZES", "TARGETS", "bench", "report", "run", "table", "verdicts"]
 
 SIZES = ((128, 64, 32, 32), (128, 128, 16, 16), (32, 64, 56, 56), (16, 256, 56, 56))
 QUICK = ((4, 8, 16, 16), (2, 8, 28, 28))
@@ -209,18 +208,8 @@ def run(
                     [peer for peer in found if peer.layer == layer], size, memory_format, device, repeats, format_name
                 )
     frame = pd.DataFrame(rows)
-    frame.attrs = surroundings(device, repeats) | {"skipped": skipped}
+    frame.attrs = reporting.surroundings(device, repeats) | {"skipped": skipped}
     return frame
-
-
-def surroundings(device: str, repeats: int) -> dict[str, Any]:
-    """What a measured time depends on besides the code."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "repeats": repeats,
-    }
 
 
 def _rows(
@@ -267,15 +256,6 @@ def _rows(
     return rows
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Per layer and peer, the median ratio over the sizes and, in brackets, the smallest and largest."""
     groups = frame.groupby(["layer", "peer", "format", "pass"], sort=False)["ratio"]
@@ -311,7 +291,7 @@ def verdicts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(frame: pd.DataFrame) -> dict[str, object]:
-    """The whole measurement as plain values for JSON."""
+    """The whole measurement as plain values for JSON, with the verdicts."""
     judged = verdicts(frame).astype(object)
     judged = judged.where(judged.notna(), None)  # JSON has no NaN
-    return {**frame.attrs, "verdicts": judged.to_dict("records"), "rows": frame.to_dict("records")}
+    return reporting.report(frame) | {"verdicts": judged.to_dict("records")}

@@ -25,7 +25,7 @@ from ..datasets import load
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
 from ..metrics import attack_images, predict
 from ..training import Recipe, train
-from .layers import report, surroundings
+from .reporting import report, surroundings
 from .training import wait
 
 __all__ = ["Duel", "report", "run", "table"]

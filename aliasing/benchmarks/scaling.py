@@ -26,7 +26,7 @@ from ..metrics import count_flops, count_parameters
 from ..records import Run
 from ..studies import STUDIES
 from ..training import Recipe, train
-from .layers import report, surroundings
+from .reporting import report, surroundings
 from .training import wait
 
 __all__ = ["network_key", "planned", "report", "run", "table"]

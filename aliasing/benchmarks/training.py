@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from .. import models
 from ..datasets import ImageSet
 from ..training import Recipe, _learning_rate, train
-from .layers import report, surroundings
+from .reporting import report, surroundings
 
 __all__ = ["plain_loop", "report", "run", "table", "wait"]
 
