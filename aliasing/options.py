@@ -5,7 +5,7 @@ from inspect import formatannotation
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import UsageError
+from .errors import UsageError, unknown
 
 __all__ = ["check_types"]
 
@@ -21,6 +21,8 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
     hints = get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
+            if get_origin(hints[name]) is Literal:
+                raise unknown(f"{name} of {what}", value, get_args(hints[name]))
             expected = formatannotation(hints[name]).replace("typing.", "").replace("collections.abc.", "")
             raise UsageError(f"{what}: {name} must be {expected}, got {value!r}")
 

@@ -195,7 +195,14 @@ def test_the_keyboard_stops_all_processes_with_one_line(tmp_path):
     environment = os.environ | {"ALIASING_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-m", "aliasing", *SMOKE, "--workers", "2"]
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's background job ignores it
     ) as process:
         deadline = time.monotonic() + 250
         while not list(tmp_path.glob("runs/*/lock")) and time.monotonic() < deadline:

@@ -159,7 +159,11 @@ def test_readme_make_targets_do_what_is_said():
     for words in readme_commands():
         if words[0] == "make":
             found[words[1]] = subprocess.run(
-                [words[0], "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+                [words[0], "--no-print-directory", "--dry-run", *words[1:]],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
     assert "aliasing.chapters --profile laptop" in found["book"]
     assert "The book: " in found["book"].splitlines()[-1]

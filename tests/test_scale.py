@@ -9,6 +9,7 @@ import pytest
 
 from aliasing.benchmarks import scaling
 from aliasing.studies import STUDIES
+from aliasing.studies.bases import BASES
 
 ROOT = Path(__file__).parent.parent
 PAGE = runpy.run_path(str(ROOT / "book/_ext/scale.py"))
@@ -28,13 +29,15 @@ def test_each_training_is_counted_once():
 
 
 def test_the_operations_of_a_study_are_the_sum_over_its_runs():
-    """Zhang 2019 as if it stood alone: 3 passes, 9/10 of ImageNet, 90 epochs, and every roll of 50,000 pictures."""
+    """Zhang 2019 as if it stood alone: 3 passes, 9/10 of ImageNet, 90 epochs, and every roll of the pictures."""
     jobs = STUDIES["zhang2019"].jobs("cluster")
     flops = {job.run.id: RECORDED["networks"][scaling.network_key(job.run)]["flops"] for job in jobs}
     new, trained, rolled = PAGE["costs"](RECORDED)["zhang2019"]
     assert trained == sum(3 * 1_153_050 * 90 * flops[run.id] for run in new)
     seen_before = {job.run.id for job in STUDIES["azulay2018"].jobs("cluster")}
-    assert rolled == sum(50_000 * 224 * 224 * count for run, count in flops.items() if run not in seen_before)
+    assert rolled == sum(
+        BASES["cluster"].exact * 224 * 224 * count for run, count in flops.items() if run not in seen_before
+    )
 
 
 def test_hours_of_a_gpu():

@@ -18,7 +18,7 @@ import scale
 from aliasing import studies
 from aliasing.chapters import execution, verdict_table
 from aliasing.figures.ledger import measured
-from aliasing.records import Store, code_version
+from aliasing.records import Store, code_version, home
 
 PAGES = ["diagnose", "findings", "index", "layers", "scale", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
@@ -61,7 +61,7 @@ def promises(book):
         "The same calls on what others offer, made when this page was built or, where a package was not installed,",
         "on the date in the row:",
         "",
-        *markdown(peers_table(book.parent / "data" / "peers.json"), "peer"),
+        *markdown(peers_table(home() / "data/peers.json"), "peer"),
     ]
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+from aliasing.records import home
+
 IMAGENET = {"train": 1_281_167, "test": 50_000}  # images of ILSVRC 2012
 ARCHIVES = 138e9 + 6.3e9  # bytes of its two archives, as its download page states them
 PEAK = 989e12  # bfloat16 operations per second of an H100 SXM, without sparsity, as its data sheet states it
@@ -166,9 +168,9 @@ def part(name):
     """A part of the page, as a function of the book's folder."""
 
     def compute(book):
-        scaling = json.loads((book.parent / "data/benchmarks/scaling.json").read_text())["scaling"]
+        scaling = json.loads((home() / "data/benchmarks/scaling.json").read_text())["scaling"]
         if name == "storage":
-            return storage(scaling, book.parent / "data/records")
+            return storage(scaling, home() / "data/records")
         return {"measured": measured, "training": training, "measuring": measuring, "reading": reading}[name](scaling)
 
     return compute
