@@ -5,8 +5,8 @@ import json
 from aliasing.records import home
 
 IMAGENET = {"train": 1_281_167, "test": 50_000}  # images of ILSVRC 2012
-ARCHIVES = 138e9 + 6.3e9  # bytes of its two archives, as its download page states them
-PEAK = 989e12  # bfloat16 operations per second of an H100 SXM, without sparsity, as its data sheet states it
+ARCHIVES = 138e9 + 6.3e9  # bytes of its two archives, from memory [unverified]
+PEAK = 989e12  # bfloat16 operations per second of an H100 SXM, without sparsity, from memory [unverified]
 UTILISATION = (0.2, 0.4)  # assumed
 BACKWARD = 2  # operations of a backward pass over those of a forward pass
 SIDE = 224
@@ -155,7 +155,7 @@ def storage(scaling, records):
     return [
         "| what | arithmetic | size |",
         "|---|---|---|",
-        f"| pictures | the two archives of ImageNet | {ARCHIVES / 1e9:,.0f} GB |",
+        f"| pictures | the two archives of ImageNet [unverified] | {ARCHIVES / 1e9:,.0f} GB |",
         f"| the same in memory, if they were held | {count:,} x 3 x {SIDE}^2 | {count * 3 * SIDE**2 / 1e9:,.0f} GB |",
         f"| checkpoints | {len(parameters)} networks, {sum(parameters) / 1e6:,.0f} million parameters, weight and "
         f"momentum, 4 bytes | {8 * sum(parameters) / 1e9:,.1f} GB |",
