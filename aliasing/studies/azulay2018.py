@@ -32,7 +32,7 @@ BIAS_DATA: dict[str, dict[str, Any]] = {
     "gpu": {"name": "shapes", "seed": 1, "count": 50_000},
     "cluster": {"name": "shapes", "seed": 1, "count": 100_000, "size": 224},
 }
-SCENES = {"smoke": 256, "laptop": 2000, "desktop": 4000, "gpu": 20_000, "cluster": 20_000}
+SCENES = {"smoke": 256, "laptop": 2000, "desktop": 2000, "gpu": 20_000, "cluster": 20_000}
 
 
 def plan(profile: str) -> list[Job]:

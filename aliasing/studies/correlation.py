@@ -63,7 +63,9 @@ def correlation(
 def _coefficient(values: np.ndarray, ranks: bool) -> float | None:
     """Correlation of the first two rows, after the third, if there is one, was regressed out."""
     if ranks:
-        values = pd.DataFrame(values).rank(axis=1).to_numpy()
+        from scipy.stats import rankdata  # takes a second to import, and only correlations need it
+
+        values = rankdata(values, axis=1)
     values = values - values.mean(1, keepdims=True)
     size = np.linalg.norm(values, axis=1)
     if len(values) == 3 and size[2] > 0:

@@ -11,7 +11,7 @@ from ..evaluation import Measurement
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import BASES
+from .bases import BASES, EASY
 from .grabinski2023_findings import FINDINGS
 from .study import Study
 
@@ -46,12 +46,10 @@ class Sizes(NamedTuple):
 
 
 ALL = (1, 2, 3, 4, 5)
-# Objects in the middle and no sensor noise: the task that a small network still learns under attack in some epochs.
-EASY = {"count": 2000, "position_sigma": 0.0, "noise": 0.0}
 SIZES = {
     "smoke": Sizes(16, 2, 16, (3,), 4, {"count": 128}, {"epochs": 2}),
-    "laptop": Sizes(128, 10, 128, ALL, 8, EASY, {"epochs": 10, "batch_size": 64}),
-    "desktop": Sizes(512, 10, 512, ALL, None, {}, {"epochs": 16}),
+    "laptop": Sizes(128, 10, 128, ALL, 8, EASY | {"count": 2000}, {"epochs": 10, "batch_size": 64}),
+    "desktop": Sizes(256, 10, 256, ALL, 8, {}, {"epochs": 5}),
     "gpu": Sizes(2000, 50, 10_000, ALL, None, {}, {"epochs": 60}),
     "cluster": Sizes(5000, 50, 50_000, ALL, None, {}, {"epochs": 30}),
 }

@@ -11,7 +11,7 @@ from typing import Any
 from ..evaluation import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, Base
+from .bases import BASES, EASY, Base
 from .saha2024_findings import FINDINGS
 from .study import Study
 
@@ -54,7 +54,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "steps": 10,
         "severities": (1, 3, 5),
     },
-    "desktop": {"bias": 512, "surface": 200, "attack": 500, "steps": 20},
+    "desktop": {
+        "bias": 256,
+        "surface": 100,
+        "surfaces": LEAN_SURFACES,
+        "segmented": LEAN_SEGMENTED,
+        "attack": 256,
+        "steps": 10,
+    },
     "gpu": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40},
     "cluster": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40, "pixels": 224},
 }
@@ -75,12 +82,10 @@ VARIANTS: tuple[tuple[float, float, str], ...] = (
     (ALPHA, 0.8, "code"),
     (ALPHA, 0.4, "two_sided"),
 )
-# Objects in the middle and no sensor noise: what a small network learns in a hundred steps.
-_EASY = {"position_sigma": 0.0, "noise": 0.0}
 # What differs from the profile's own data, network and recipe.
 VARIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "smoke": ({"count": 64}, {}, {"epochs": 2, "batch_size": 32}),
-    "laptop": (_EASY | {"count": 1000}, {"width": 8}, {"epochs": 5, "batch_size": 32}),
+    "laptop": (EASY | {"count": 1000}, {"width": 8}, {"epochs": 5, "batch_size": 32}),
     "desktop": ({}, {"width": 8}, {}),
     "gpu": ({}, {}, {"epochs": 20}),
     "cluster": ({}, {}, {"epochs": 30}),
@@ -94,12 +99,12 @@ _FEW_STEPS = {"epochs": 7, "batch_size": 8, "lr": 0.1, "label_smoothing": 0.0}
 SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]] = {
     "smoke": (_SHAPES | {"count": 64}, _UNET | {"width": 4}, {"epochs": 1, "batch_size": 32}, 16),
     "laptop": (
-        _SHAPES | _EASY | {"count": 500},
+        _SHAPES | EASY | {"count": 500},
         _UNET | {"width": 8},
-        _FEW_STEPS | {"epochs": 7, "batch_size": 8},
+        _FEW_STEPS,
         200,
     ),
-    "desktop": (_SHAPES | {"count": 8000}, _UNET, {"epochs": 8, "batch_size": 32, "lr": 0.1}, 1000),
+    "desktop": ({"name": "camvid"}, _CAMVID | {"width": 8}, _FEW_STEPS | {"epochs": 6, "ignore": 11}, 50),
     "gpu": ({"name": "camvid"}, _CAMVID | {"width": 32}, {"epochs": 60, "batch_size": 16, "ignore": 11}, 233),
     "cluster": ({"name": "camvid"}, _CAMVID | {"width": 64}, {"epochs": 200, "batch_size": 16, "ignore": 11}, 233),
 }

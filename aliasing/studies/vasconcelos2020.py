@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..evaluation import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES
+from .bases import BASES, EASY
 from .study import Study
 from .vasconcelos2020_findings import FINDINGS
 
@@ -141,8 +141,6 @@ LARGE: dict[str, dict[str, Any]] = {
     "omniglot": {"name": "omniglot", "size": 84},
 }
 STEM = {"stem": "imagenet"}
-# Objects in the middle and no sensor noise: the task that a small network learns in a few hundred steps.
-EASY = {"position_sigma": 0.0, "noise": 0.0}
 SIZES = {
     "smoke": Sizes(
         {},
@@ -170,7 +168,7 @@ SIZES = {
         {"known": OTHER_SHAPES | EASY | {"count": 1000}, "glyphs": {"name": "glyphs"}},
         600,
     ),
-    "desktop": Sizes({}, STEM, {}, 1, 45, CASES, 10_000, 512, ALL, PHOTOGRAPHS, 600),
+    "desktop": Sizes({}, STEM | {"width": 8}, {}, 1, 25, DECIDING, 2000, 256, ALL, PHOTOGRAPHS, 600),
     "gpu": Sizes({}, STEM, {}, 1, 130, CASES | MORE, 10_000, 10_000, ALL, PHOTOGRAPHS, 600),
     "cluster": Sizes({}, STEM, {}, 2, 128, CASES | MORE, 50_000, 50_000, ALL, LARGE, 600),
 }
