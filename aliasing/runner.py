@@ -169,7 +169,8 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
         origin = provenance(device, seconds)
         if (processes := max(entry.get("processes", 1) for entry in history)) > 1:
             origin["processes"] = processes
-        record.add("training", curves | {"data": data.name, "parameters": parameters}, origin)
+        about_data = {"data": data.name, "images": len(data)}
+        record.add("training", curves | about_data | {"parameters": parameters}, origin)
         store.save(record)
     network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     subject = Subject(job.run, network, device)

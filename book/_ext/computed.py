@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import scale
 
 from aliasing import studies
@@ -67,8 +68,6 @@ def promises(book):
 
 def diagnosis(book):
     """What the example of the page on diagnosing finds: its table, and the sites of its networks."""
-    import pandas as pd
-
     with tempfile.TemporaryDirectory() as place:
         tempfile.tempdir = place
         try:
@@ -149,14 +148,32 @@ def runs(book):
 
 
 def records(book):
-    """How many networks each study plans per profile, how many have records, and how long these took."""
+    """What the records cost: networks, hours of training and measuring per kind of device, images seen in training."""
     store = Store()
-    lines = ["| study | profile | networks planned | on record | hours they took |", "|---|---|--:|--:|--:|"]
+    lines = [
+        "| study | profile | networks planned | on record | hours of training | of measuring | device | images seen |",
+        "|---|---|--:|--:|--:|--:|---|--:|",
+    ]
     for row in studies.status_of().itertuples():
-        if row.done:
-            origins = [store.load(job.run).provenance for job in studies.get(row.study).jobs(row.profile)]
-            hours = sum(origin["seconds"] for own in origins for origin in own.values()) / 3600
-            lines.append(f"| {row.study} | `{row.profile}` | {row.planned} | {row.done} | {hours:.1f} |")
+        if not row.done:
+            continue
+        jobs = studies.get(row.study).jobs(row.profile)
+        records = [store.load(job.run) for job in jobs]
+        spent = pd.DataFrame(
+            {"trained": key == "training", "hours": origin["seconds"] / 3600, "device": origin["device"]}
+            for record in records
+            for key, origin in record.provenance.items()
+        )
+        seen = sum(
+            job.run.recipe.epochs * record.measurements["training"].get("images", 0)
+            for job, record in zip(jobs, records, strict=True)
+            if "training" in record.measurements
+        )
+        hours = spent.groupby("trained")["hours"].sum()
+        lines.append(
+            f"| {row.study} | `{row.profile}` | {row.planned} | {row.done} | {hours.get(True, 0):.2f} "
+            f"| {hours.get(False, 0):.2f} | {', '.join(spent['device'].unique())} | {seen / 1e6:.1f} million |"
+        )
     return lines
 
 
