@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from . import __version__, studies
-from .errors import UsageError, unknown
+from .errors import DataError, UsageError, unknown
 from .figures.ledger import Ledger
 from .files import write_atomically
 from .profiles import PROFILES, check_profile
@@ -83,8 +83,17 @@ def begin(study: str, namespace: Mapping[str, Any], extra: tuple[str, ...] = ())
 
 
 def published(study: str, profile: str) -> pd.DataFrame:
-    """The results table of the runs of another ``profile`` that the stores already hold; nothing is trained."""
-    return studies.table(studies.get(study).jobs(profile), Store())
+    """The results table of the runs of ``profile`` that the stores already hold; nothing is trained.
+
+    Raises:
+        DataError: they hold none.
+    """
+    results = studies.table(studies.get(study).jobs(profile), Store())
+    if results.empty:
+        raise DataError(
+            f"there are no records of {study} in profile {profile}; aliasing run {study} --profile {profile} makes them"
+        )
+    return results
 
 
 def ledger(study: str, results: pd.DataFrame, profile: str) -> Ledger:

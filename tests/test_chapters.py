@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from aliasing import chapters
-from aliasing.errors import UsageError
+from aliasing.errors import DataError, UsageError
+from aliasing.records import Store
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = {"profile": "smoke", "device": "cpu", "seeds": 1, "In": [], "_": 0, "module": types, "__name__": "x"}
@@ -115,3 +116,9 @@ def test_readme_has_the_verdicts_of_the_published_records():
 def test_sources_have_no_outputs():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"])
+
+
+def test_a_profile_without_records_is_named_with_the_command_that_makes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "Store", lambda: Store(working=tmp_path, published=tmp_path))
+    with pytest.raises(DataError, match="no records of zhang2019 in profile gpu; aliasing run zhang2019 --profile gpu"):
+        chapters.published("zhang2019", "gpu")
