@@ -42,9 +42,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
 
-# One worker per core; --dist loadgroup keeps the tests of the built book in one worker, so it is built once.
+# One worker per core; tests/conftest.py keeps the tests of the built book in one worker.
 test: lint
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto
 
 book: $(INSTALLED)
 	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.chapters --profile $(PROFILE)
