@@ -9,6 +9,8 @@ BOOK := book/_build/html/index.html
 # The first kernel search path must be this environment's, whatever the user's shell says.
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
+# Tests and chapters start dozens of processes, and each would compile PyTorch anew, for six seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install lint test book readme bench lock clean
