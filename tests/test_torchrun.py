@@ -60,7 +60,7 @@ def tiny() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
-    """By the commands that a user types; two processes read the disk, and equal a plain run in memory."""
+    """By the commands that a user types; two processes equal one, also in the random parts that they see."""
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 10), ("val", 3)):
         for label, name in enumerate(("dark", "bright")):
