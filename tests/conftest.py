@@ -24,4 +24,5 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return "tests/book" if nodeid.startswith("tests/book/") else nodeid
 
-    return BookTogether(config, log)
+    # Who asks for another distribution by --dist gets it.
+    return BookTogether(config, log) if config.getvalue("dist") == "load" else None

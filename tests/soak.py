@@ -4,8 +4,8 @@
 on one store. At random moments one of them dies by ``kill -9`` and is started anew. When all kills are spent the study
 is finished, and every record must be there once and equal the undisturbed one, apart from when and how long. Commands
 are forked from a process that has imported the package and computed nothing, so that their time is spent on runs.
-Needs Linux; a short version is among the tests. Exit status 1 if a command
-failed, or anything was lost, doubled, damaged or differs.
+Needs Linux; a short version is among the tests. Exit status 1 if a command failed, or anything was lost, doubled,
+damaged or differs.
 """
 
 import argparse
