@@ -9,6 +9,8 @@ BOOK := book/_build/html/index.html
 # The first kernel search path must be this environment's, whatever the user's shell says.
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
+# Tests and chapters start dozens of processes, and each would compile PyTorch anew, for six seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install lint test book readme bench lock clean
@@ -42,9 +44,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
 
-# One worker per core; --dist loadgroup keeps the tests of the built book in one worker, so it is built once.
+# One worker per core; tests/conftest.py keeps the tests of the built book in one worker.
 test: lint
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto
 
 book: $(INSTALLED)
 	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.chapters --profile $(PROFILE)

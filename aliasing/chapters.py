@@ -42,6 +42,7 @@ __all__ = [
     "execution",
     "ledger",
     "published",
+    "shared_by_notebooks",
     "stale",
     "stamp",
     "update_readme",
@@ -136,14 +137,27 @@ def update_readme(text: str) -> str:
     return re.sub(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table}\n\n", text, flags=re.DOTALL)
 
 
-def stamp(notebook: Path, profile: str, root: Path) -> str:
-    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile."""
-    digest = hashlib.sha256(profile.encode())
+def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None) -> str:
+    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile.
+
+    Args:
+        notebook: its source.
+        profile: it is executed with.
+        root: the project's folder.
+        shared: what ``shared_by_notebooks`` returned; who stamps many notebooks computes it once.
+    """
+    shared = shared_by_notebooks(root) if shared is None else shared
+    return hashlib.sha256(profile.encode() + _fingerprint([notebook]) + shared).hexdigest()[:16]
+
+
+def shared_by_notebooks(root: Path) -> bytes:
+    """The part of the stamp that is the same for all notebooks."""
     data = [*sorted((root / "data/records").glob("*.jsonl")), *sorted((root / "data/published").glob("*.csv"))]
-    files = [notebook, *sorted((root / "aliasing").rglob("*.py")), *data]
-    for file in files:
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return _fingerprint([*sorted((root / "aliasing").rglob("*.py")), *data])
+
+
+def _fingerprint(files: list[Path]) -> bytes:
+    return b"".join(file.name.encode() + hashlib.sha256(file.read_bytes()).digest() for file in files)
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: Path | None = None) -> float:
@@ -193,23 +207,21 @@ def stale(output: Path, root: Path | None = None) -> bool:
     return not (known and notebook.exists()) or known["stamp"] != stamp(notebook, known["profile"], root)
 
 
-def _is_fresh(output: Path, profile: str, root: Path) -> bool:
-    """Whether the notebook was executed with this profile, on this kind of store, and is not stale."""
+def _is_fresh(output: Path, profile: str, current: str) -> bool:
+    """Whether the notebook was executed with this profile, on this kind of store, and its stamp is the current one."""
     known = execution(output)
-    return (known.get("profile"), known.get("fresh")) == (profile, _without_records()) and not stale(output, root)
+    made = (known.get("profile"), known.get("fresh"), known.get("stamp"))
+    return made == (profile, _without_records(), current)
 
 
 def _without_records() -> bool:
     return os.environ.get("ALIASING_FRESH") == "1"
 
 
-def _refresh(notebook: Path, output: Path, profile: str, root: Path) -> None:
-    """Execute the notebook unless its last execution is still fresh."""
-    if _is_fresh(output, profile, root):
-        return
+def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
+    """Execute the notebook and keep with it its stamp, from before the execution: a change since makes it stale."""
     import papermill
 
-    current = stamp(notebook, profile, root)  # of what the execution reads: a change during it makes it stale
     parameters = {"profile": profile} if "profile" in papermill.inspect_notebook(str(notebook)) else {}
     print(f"{notebook.name}: executing", flush=True)
     seconds = execute(notebook, output, parameters, root)
@@ -234,13 +246,15 @@ def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) 
     Raises:
         papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
     """
-    old = [path for path in notebooks if not _is_fresh(output / path.name, profile, root)]
+    shared = shared_by_notebooks(root)
+    stamps = {path: stamp(path, profile, root, shared) for path in notebooks}
+    old = [path for path in notebooks if not _is_fresh(output / path.name, profile, stamps[path])]
     jobs = [job for path in old if path.stem in studies.STUDIES for job in studies.get(path.stem).jobs(profile)]
     if jobs:  # a failed run is reported by its notebook, which tries it again
         run_jobs(merged(jobs), studies.open_store())
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         waiting = [
-            pool.submit(_refresh, path, output / path.name, profile, root)
+            pool.submit(_refresh, path, output / path.name, profile, root, stamps[path])
             for path in sorted(old, key=lambda path: -path.stat().st_size)  # the longest first
         ]
     for one in waiting:

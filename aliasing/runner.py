@@ -21,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,6 +103,16 @@ def build(run: Run) -> nn.Module:
         return models.normalized(models.create(options.pop("name"), **options), [0.5] * 3, [0.25] * 3)
 
 
+def resumed(run: Run, checkpoint: Path) -> tuple[nn.Module, list[dict]]:
+    """The run's network as far as it was trained, and its history; a damaged checkpoint is put aside."""
+    network = build(run)
+    try:
+        return network, load_weights(checkpoint, network) if checkpoint.exists() else []
+    except DamagedError as error:
+        warnings.warn(f"{error}; kept as {set_aside(checkpoint)}, and trained again", stacklevel=2)
+        return build(run), []
+
+
 def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lambda steps: None) -> str:
     """Train and measure what ``job`` lacks; returns "done", "busy" (another process has it) or "failed: reason".
 
@@ -147,14 +158,7 @@ def _remedy(job: Job, device: torch.device) -> str:
 
 def _train_and_measure(job: Job, record: Record, store: Store, device: torch.device, notify: Notify) -> None:
     checkpoint = store.folder(job.run) / "checkpoint.safetensors"
-    network = build(job.run)
-    history = []
-    if checkpoint.exists():
-        try:
-            history = load_weights(checkpoint, network)
-        except DamagedError as error:
-            warnings.warn(f"{error}; kept as {set_aside(checkpoint)}, and trained again", stacklevel=2)
-            network = build(job.run)
+    network, history = resumed(job.run, checkpoint)
     notify(len(history))
     trained = len(history) == job.run.recipe.epochs
     if not trained or "training" not in record.measurements:  # a run that is only measured needs no training images

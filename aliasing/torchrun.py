@@ -5,20 +5,18 @@ then each measures its share of the networks.
 import json
 import sys
 import time
-import warnings
-from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .distributed import World, device_of_process, joined
-from .errors import DamagedError, UsageError
+from .errors import UsageError
 from .evaluation import loaded
-from .files import set_aside, write_atomically
+from .files import write_atomically
 from .records import Store
-from .runner import Job, Notify, build, carry_out, complete, threads
-from .training import TrainingError, load_weights, pick_device, train
+from .runner import Job, Notify, build, carry_out, complete, resumed, threads
+from .training import TrainingError, pick_device, train
 
 __all__ = ["execute"]
 
@@ -74,7 +72,8 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lease.acquire()
-            outcome = "trained" if _epochs(checkpoint, job) == job.run.recipe.epochs else ""
+            _, history = resumed(job.run, checkpoint)
+            outcome = "trained" if len(history) == job.run.recipe.epochs else ""
         except Timeout:
             outcome = "busy"
     try:
@@ -90,12 +89,3 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
     finally:
         lease.release()
     return outcome
-
-
-def _epochs(checkpoint: Path, job: Job) -> int:
-    """How far the training has come; a damaged checkpoint is put aside."""
-    try:
-        return len(load_weights(checkpoint, build(job.run))) if checkpoint.exists() else 0
-    except DamagedError as error:
-        warnings.warn(f"{error}; kept as {set_aside(checkpoint)}, and trained again", stacklevel=2)
-        return 0

@@ -23,7 +23,7 @@ from .files import read_tensors, write_tensors
 from .layers import LPS, TIPS, regularisers, tips_inputs
 from .metrics.attacks import attack_accuracy, perturb
 from .metrics.inference import as_float
-from .streams import Part
+from .streams import Part, image_seeds
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
 
@@ -236,7 +236,7 @@ def train(
             # Batch normalisation is undefined on a single image.
             chosen = [batch for batch in order.split(recipe.batch_size) if len(batch) > 1]
             parts = [world.part(len(batch)) for batch in chosen]
-            mine = read([batch[part.rows] for batch, part in zip(chosen, parts, strict=True)])
+            mine = read([batch[part.rows] for batch, part in zip(chosen, parts, strict=True)], generator)
             for step, (part, (batch, target)) in enumerate(zip(parts, mine, strict=True)):
                 batch = augment(batch, recipe, generator, part)
                 if recipe.randaugment:
@@ -291,8 +291,8 @@ def _probe(network: nn.Module, data: ImageSet | ImageFiles, recipe: Recipe) -> d
 
 def _reader(
     data: ImageSet | ImageFiles, recipe: Recipe, device: torch.device
-) -> Callable[[list[Tensor]], Iterable[tuple[Tensor, Tensor]]]:
-    """From the indices of batches to their bytes and targets on the device.
+) -> Callable[[list[Tensor], torch.Generator], Iterable[tuple[Tensor, Tensor]]]:
+    """From the indices of batches, and the epoch's generator, to their bytes and targets on the device.
 
     Masks travel as a fourth channel, so that they are augmented alike.
     """
@@ -300,14 +300,19 @@ def _reader(
         raise UsageError(f"the recipe trains on masks, but {data.name} has none")
     if isinstance(data, ImageFiles):
         pinned = device.type == "cuda"
-        return lambda batches: (
-            (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
-            for images, labels in data.batches(batches, pinned=pinned)
-        )
+
+        def decoded(batches: list[Tensor], generator: torch.Generator) -> Iterable[tuple[Tensor, Tensor]]:
+            seeds = image_seeds(len(data), generator) if data.random_crop else None
+            return (
+                (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+                for images, labels in data.batches(batches, pinned=pinned, seeds=seeds)
+            )
+
+        return decoded
     images, labels = data.images.to(device), data.labels.to(device)
     if recipe.target == "masks" and data.masks is not None:
         images = torch.cat([images, data.masks[:, None].to(device)], 1)
-    return lambda batches: ((images[batch], labels[batch]) for batch in (batch.to(device) for batch in batches))
+    return lambda batches, _: ((images[batch], labels[batch]) for batch in (batch.to(device) for batch in batches))
 
 
 def _task_loss(logits: Tensor, target: Tensor, recipe: Recipe, world: distributed.World) -> Tensor:

@@ -6,6 +6,23 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of the built book are one piece of work, so that one worker builds it and reads it; others are single.
+
+    pytest-xdist's own groups (``--dist loadgroup``) do nothing since pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BookTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "tests/book" if nodeid.startswith("tests/book/") else nodeid
+
+    # Who asks for another distribution by --dist gets it.
+    return BookTogether(config, log) if config.getvalue("dist") == "load" else None

@@ -68,6 +68,9 @@ def test_the_stamp_changes_with_notebook_package_records_and_profile(tmp_path):
         stamps.add(chapters.stamp(notebook, "smoke", tmp_path))
     assert len(stamps) == 5
     assert chapters.stamp(notebook, "smoke", tmp_path) in stamps
+    shared = chapters.shared_by_notebooks(tmp_path)
+    assert chapters.stamp(notebook, "smoke", tmp_path, shared) == chapters.stamp(notebook, "smoke", tmp_path)
+    assert chapters.stamp(notebook, "smoke", tmp_path, shared + b"1") not in stamps
 
 
 def test_a_wrong_profile_of_the_book_ends_with_2(capsys):

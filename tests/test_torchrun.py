@@ -1,11 +1,11 @@
 """Several processes train what one process trains: on equal batches, killed and restarted, from the command line."""
 
-import contextlib
 import json
 import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,11 @@ from PIL import Image
 from aliasing.cli import main
 from aliasing.distributed import World, device_of_process, launched, world
 from aliasing.errors import UsageError
+from aliasing.studies.bases import BASES
 
 SCRIPT = Path(__file__).parent / "torchrun_job.py"
 JOB = runpy.run_path(str(SCRIPT))
-ROOT = Path(__file__).parent.parent
-
-
-def torchrun(processes: int, *arguments, restarts: int = 0, **environment) -> str:
-    """Run a script in ``processes`` processes on this machine and return what they print."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [f"--max-restarts={restarts}", "--monitor-interval=0.1", *map(str, arguments)]
-    surroundings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=surroundings | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+SURROUNDINGS = {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def close(found: dict, expected: dict, tolerance: float = 2e-5) -> None:
@@ -41,48 +32,35 @@ def close(found: dict, expected: dict, tolerance: float = 2e-5) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_train_what_one_trains(tmp_path, processes):
-    torchrun(processes, SCRIPT, "equal", tmp_path)
-    together = torch.load(tmp_path / "equal.pt")
+def test_two_and_three_processes_train_what_one_trains(tmp_path):
+    """Every recipe in two and in three processes; and one training of which epochs 1 to 3 are done in three processes,
+    one of which is killed, epoch 4 in one, and epoch 5 in two.
+    """
+    subprocess.run([sys.executable, SCRIPT, tmp_path], env=os.environ | SURROUNDINGS, check=True)
+    first, last = torch.load(tmp_path / "first.pt"), torch.load(tmp_path / "last.pt")
     for name in JOB["RECIPES"]:
         alone = JOB["trained"](name)
-        close(together[name], alone)
         another = JOB["trained"](name, seed=4)["weights"]
-        with pytest.raises(AssertionError):  # the tolerance tells another order of the images
-            close(together[name], {"weights": another, "curves": alone["curves"]})
+        for together in (first["equal"][name], last["equal"][name]):
+            close(together, alone)
+            with pytest.raises(AssertionError):  # the tolerance tells another order of the images
+                close(together, {"weights": another, "curves": alone["curves"]})
+    assert first["lives"] == 2
+    close(last["resumed"], JOB["trained"]("plain", epochs=5), 5e-5)
 
 
-@pytest.mark.slow
-def test_killed_restarted_and_resumed_on_other_numbers_of_processes(tmp_path):
-    """Epochs 1 to 3 in two processes, one of which is killed; epoch 4 in one; epoch 5 in two."""
-    torchrun(2, SCRIPT, "killed", tmp_path, restarts=1)
-    assert torch.load(tmp_path / "killed.pt") == {"lives": 2}
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    with contextlib.suppress(JOB["Stop"]):
-        JOB["trained"]("plain", epochs=5, checkpoint=checkpoint, on_epoch=JOB["until"](4))
-    torchrun(2, SCRIPT, "last", tmp_path)
-    close(torch.load(tmp_path / "last.pt"), JOB["trained"]("plain", epochs=5), 5e-5)
-
-
-CLUSTER = """
-import sys
-from dataclasses import replace
-from aliasing import cli
-from aliasing.studies.bases import BASES
-base = BASES["cluster"]
-tiny = {"name": "vgg-small", "num_classes": 2, "width": 2, "padding_mode": "circular"}
-BASES["cluster"] = replace(
-    base, dataset=base.dataset | {"size": 16}, vgg=tiny, count=4, recipe=replace(base.recipe, epochs=2, batch_size=8)
-)
-sys.exit(cli.main(sys.argv[1:]))
-"""
+def tiny() -> None:
+    """The plan of the cluster profile with sizes for toys."""
+    base = BASES["cluster"]
+    network = {"name": "vgg-small", "num_classes": 2, "width": 2, "padding_mode": "circular"}
+    recipe = replace(base.recipe, epochs=2, batch_size=8)
+    BASES["cluster"] = replace(base, dataset=base.dataset | {"size": 16}, vgg=network, count=4, recipe=recipe)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path):
-    """The plan of the profile with sizes for toys, pictures read from the disk; equal to a plain run in memory."""
+def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
+    """By the commands that a user types; two processes equal one, also in the random parts that they see."""
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 10), ("val", 3)):
         for label, name in enumerate(("dark", "bright")):
@@ -90,15 +68,21 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path):
             for i in range(count):
                 noise = torch.randint(128, (20, 18, 3), generator=generator, dtype=torch.uint8) + 100 * label
                 Image.fromarray(noise.numpy()).save(tmp_path / "pictures" / part / name / f"{i}.png")
-    script = tmp_path / "cluster.py"
-    script.write_text(CLUSTER)
-    command = ["run", "zhang2019", "--profile", "cluster", "--device", "cpu", "--quiet"]
-    command += ["--only", "layer=subsample"]
-    data = {"ALIASING_DATA": str(tmp_path / "pictures")}
-    said = torchrun(2, script, *command, **data, ALIASING_MEMORY="0", ALIASING_RUNS=str(tmp_path / "two"))
+    command = ["run", "zhang2019", "--profile", "cluster", "--device", "cpu", "--quiet", "--only", "layer=subsample"]
+    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "pictures"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--monitor-interval=0.1"]
+    said = subprocess.run(
+        [sys.executable, *torchrun, __file__, *command],
+        env=os.environ | SURROUNDINGS | {"ALIASING_MEMORY": "0", "ALIASING_RUNS": str(tmp_path / "two")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
     assert said.strip() == "zhang2019 (cluster): 1 done"
-    alone = os.environ | data | {"ALIASING_RUNS": str(tmp_path / "one"), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, script, *command], env=alone, check=True, capture_output=True)
+    monkeypatch.setitem(BASES, "cluster", BASES["cluster"])  # as it was, when the test is over
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "one"))
+    tiny()
+    assert main(command) == 0
     records = {}
     for store in ("one", "two"):
         (path,) = (tmp_path / store).glob("*/record.json")
@@ -144,3 +128,8 @@ def test_torchrun_and_workers_do_not_mix(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert main(["run", "zhang2019", "--profile", "smoke", "--workers", "2"]) == 2
     assert "leave --workers 2 out" in capsys.readouterr().err
+
+
+if __name__ == "__main__":  # in the processes of the test of the cluster profile
+    tiny()
+    sys.exit(main())

@@ -1,6 +1,10 @@
-"""What ``torchrun`` runs for ``test_torchrun.py``, and the trainings that it compares."""
+"""What several processes train for ``test_torchrun.py``, and the trainings that it compares.
+
+``python tests/torchrun_job.py FOLDER`` trains in three, one and two processes, and leaves what came out in the folder.
+"""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -9,13 +13,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from aliasing import layers, models
 from aliasing.datasets import ImageSet
-from aliasing.distributed import joined
+from aliasing.distributed import World, joined
 from aliasing.training import Recipe, train
 
 CPU = torch.device("cpu")
+CHECKPOINT = "checkpoint.safetensors"
 BASE = Recipe(epochs=2, batch_size=8, lr=0.05, flip=True, shift=2)
 RECIPES = {
     "plain": BASE,
@@ -79,19 +85,55 @@ def dying(rank: int, epoch: int, then) -> None:
     return on_epoch
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    task, place = sys.argv[1], Path(sys.argv[2])
-    checkpoint = place / "checkpoint.safetensors"
+def begin(place: Path) -> None:
+    """Epochs 1 to 3, in the course of which a process is killed and all are started again; then every recipe."""
     with joined(CPU) as world:
-        if task == "equal":
-            found = {name: trained(name) for name in RECIPES}
-        elif task == "killed":
-            with contextlib.suppress(Stop):
-                trained("plain", epochs=5, checkpoint=checkpoint, on_epoch=dying(1, 2, until(3)))
-            found = {"lives": int(os.environ["TORCHELASTIC_RESTART_COUNT"]) + 1}
-        elif task == "last":
-            found = trained("plain", epochs=5, checkpoint=checkpoint)
-        if world.rank == 0:
-            torch.save(found, place / f"{task}.pt")
-        world.all(None)
+        with contextlib.suppress(Stop):
+            trained("plain", epochs=5, checkpoint=place / CHECKPOINT, on_epoch=dying(1, 2, until(3)))
+        lives = int(os.environ["TORCHELASTIC_RESTART_COUNT"]) + 1
+        keep(place / "first.pt", {"lives": lives, "equal": {name: trained(name) for name in RECIPES}}, world)
+
+
+def go_on(place: Path) -> None:
+    """Epoch 4."""
+    with contextlib.suppress(Stop):
+        trained("plain", epochs=5, checkpoint=place / CHECKPOINT, on_epoch=until(4))
+
+
+def end(place: Path) -> None:
+    """Epoch 5; then every recipe."""
+    with joined(CPU) as world:
+        resumed = trained("plain", epochs=5, checkpoint=place / CHECKPOINT)
+        keep(place / "last.pt", {"resumed": resumed, "equal": {name: trained(name) for name in RECIPES}}, world)
+
+
+def keep(path: Path, found: dict, world: World) -> None:
+    if world.rank == 0:
+        torch.save(found, path)
+    world.all(None)
+
+
+def torchrun(processes: int, function, *arguments, restarts: int = 0) -> None:
+    """What the command of this name does, but with processes forked from this one, which has imported everything."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"{os.getpid()}-{function.__name__}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=restarts,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, function)(*arguments)
+
+
+if __name__ == "__main__":
+    torch.optim.SGD([torch.zeros(1)])  # the first optimiser of a process imports half of PyTorch
+    here = Path(sys.argv[1])
+    torchrun(3, begin, here, restarts=1)
+    alone = multiprocessing.get_context("fork").Process(target=go_on, args=(here,))
+    alone.start()
+    alone.join()
+    torchrun(2, end, here)

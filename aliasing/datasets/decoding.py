@@ -15,7 +15,19 @@ from ..errors import DataError
 from .archives import members
 from .imageset import ImageSet
 
-__all__ = ["Decoded", "arranged", "cut", "decode", "files_of", "held_out", "part_of", "pixels", "plain", "square"]
+__all__ = [
+    "Decoded",
+    "arranged",
+    "cut",
+    "decode",
+    "files_of",
+    "held_out",
+    "part_of",
+    "pixels",
+    "plain",
+    "random_part",
+    "square",
+]
 
 Decoded = tuple[dict[str, Tensor], list[str]]  # tensors, names of the classes
 
@@ -82,6 +94,15 @@ def square(size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -
         return image.resize((size, size), resampling)
 
     return transform
+
+
+def random_part(image: Image.Image, size: int, seed: int) -> Image.Image:
+    """Torchvision's ``RandomResizedCrop`` with the draws that ``seed`` decides: ``size`` pixels high and wide."""
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torchvision asks for no generator
+        return RandomResizedCrop(size)(image.convert("RGB"))
 
 
 def pixels(image: Image.Image) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -111,7 +113,11 @@ def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str =
 
 
 def folder(
-    split: str, root: str | Path | None = None, size: int = 224, per_class: int | None = None
+    split: str,
+    root: str | Path | None = None,
+    size: int = 224,
+    per_class: int | None = None,
+    crop: Literal["middle", "random-resized"] = "middle",
 ) -> ImageSet | ImageFiles:
     """Anybody's images as ``root/train/CLASS/*`` and ``root/val/CLASS/*`` (ImageNet's layout), or ``root/CLASS/*``.
 
@@ -119,6 +125,10 @@ def folder(
     ``test``, else ``val``; without any of them every image is for testing. ``per_class`` keeps the first few of each
     class. A split is held in memory, and nothing is cached; one of more than 16 GiB (``ALIASING_MEMORY`` says another
     number) stays on the disk and is decoded whenever it is used.
+
+    With ``crop="random-resized"`` the training split always stays there, and each time that training looks at an image
+    it sees a part of it, drawn and resized as usual for ImageNet (see ``ImageFiles.batches``). Who measures gets the
+    middle square.
     """
     if size < 1 or (per_class is not None and per_class < 1):
         raise UsageError(f"folder: size and per_class must be 1 or more, got {size} and {per_class}")
@@ -131,4 +141,6 @@ def folder(
     if split != "test":
         validation = held_out(files.labels)
         files = files.only(validation if split == "validation" else ~validation)
+    if split == "train" and crop == "random-resized":
+        return replace(files, random_crop=True)
     return files[:] if fits(files.nbytes) else files

@@ -79,7 +79,7 @@ BASES = {
         exact=10_000,
     ),
     "cluster": Base(
-        dataset={"name": "folder", "size": 224},
+        dataset={"name": "folder", "size": 224, "crop": "random-resized"},
         vgg={"name": "vgg16-bn", "num_classes": 1000},
         resnet=_IMAGENET,
         recipe=Recipe(epochs=90, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, flip=True),

@@ -36,6 +36,10 @@ def read(site):
     return {path.resolve(): Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
 
 
+def test_no_other_worker_builds_the_book(site, tmp_path_factory):
+    assert len(list(tmp_path_factory.getbasetemp().parent.glob("popen-*/book*"))) <= 1
+
+
 def test_every_page_of_the_contents_is_built(site, pages):
     assert [page for page in pages if not (site / f"{page}.html").exists()] == []
 

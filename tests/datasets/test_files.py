@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
+from torchvision.transforms import v2
 
 from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load
 from aliasing.errors import DataError, UsageError
@@ -79,6 +81,62 @@ def test_training_from_the_disk_ends_with_the_same_bits(folder, streamed, monkey
         networks.append((losses, network[0].weight))
     assert networks[0][0] == networks[1][0]
     assert torch.equal(networks[0][1], networks[1][1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_parts_are_those_of_torchvision_whoever_draws_them(folder, workers):
+    cropped = load("folder", "train", root=folder, size=8, crop="random-resized")
+    seeds = torch.arange(100, 100 + len(cropped))
+    batches = [torch.tensor([5, 1, 7]), torch.tensor([0, 2])]
+    state = torch.get_rng_state()
+    found = list(cropped.batches(batches, workers, seeds=seeds))
+    assert torch.equal(torch.get_rng_state(), state)
+    for batch, (images, labels) in zip(batches, found, strict=True):
+        assert torch.equal(labels, cropped.labels[batch])
+        for number, image in zip(batch.tolist(), images, strict=True):
+            whole = torchvision.io.decode_image(cropped.paths[number].decode())
+            with torch.random.fork_rng():
+                torch.manual_seed(100 + number)
+                place = v2.RandomResizedCrop.get_params(whole, [0.08, 1], [3 / 4, 4 / 3])
+            expected = v2.functional.resized_crop(v2.functional.to_pil_image(whole), *place, [8, 8])
+            assert torch.equal(image, v2.functional.pil_to_tensor(expected))
+            assert not torch.equal(image, cropped.images[number])  # the middle square
+
+
+def test_only_training_sees_random_parts(folder):
+    options = {"root": folder, "size": 8, "crop": "random-resized"}
+    assert isinstance(load("folder", "train", **options), ImageFiles)  # though it fits into memory
+    assert torch.equal(
+        load("folder", "train", **options)[:].images, load("folder", "train", root=folder, size=8).images
+    )
+    for split in ("validation", "test"):
+        assert torch.equal(load("folder", split, **options).images, load("folder", split, root=folder, size=8).images)
+    with pytest.raises(UsageError, match="unknown crop of folder 'random'; choose from middle, random-resized"):
+        load("folder", "train", root=folder, crop="random")
+
+
+def test_training_on_random_parts_resumes_with_the_same_bits(folder, tmp_path):
+    data = load("folder", "train", root=folder, size=8, crop="random-resized")
+    recipe = Recipe(epochs=3, batch_size=8, lr=0.05, flip=True)
+
+    def trained(data, **options):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8), torch.nn.Flatten())
+        history = train(network, data, recipe, seed=1, **options)
+        return network[0].weight, [entry["loss"] for entry in history]
+
+    def stop(entry):
+        if entry["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, checkpoint=checkpoint, on_epoch=stop)
+    weights, losses = trained(data, checkpoint=checkpoint)
+    calm, calm_losses = trained(data)
+    assert torch.equal(weights, calm) and losses == calm_losses
+    assert calm_losses != trained(load("folder", "train", root=folder, size=8))[1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
