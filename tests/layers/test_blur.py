@@ -54,10 +54,12 @@ def random_map(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+FORMS = ("sparse", "dense", "convolution")
+
+
 def use(monkeypatch, form):
-    """Have the filter computed as two "dense" matrices, as a "padded" or as a "bordered" convolution."""
-    monkeypatch.setattr(blur_module, "_dense_is_faster", lambda x, taps: form == "dense")
-    monkeypatch.setattr(blur_module, "_padding_is_slow", lambda x: form == "bordered")
+    """Have the filter computed in one of ``FORMS``."""
+    monkeypatch.setattr(blur_module, "_fastest_form", lambda x, taps, stride: form)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -68,7 +70,7 @@ def test_equals_loops_over_pixels_in_every_form_and_memory_format(m, mode, monke
         x = random_map(2, 3, *shape, seed=number)
         expected = oracle(x[1, 2].numpy(), taps, stride, mode)
         layer = Blur(3, stride, mode, taps=m)
-        for form in ("dense", "padded", "bordered"):
+        for form in FORMS:
             use(monkeypatch, form)
             for memory_format in (torch.contiguous_format, torch.channels_last):
                 y = layer(x.contiguous(memory_format=memory_format))
@@ -77,34 +79,62 @@ def test_equals_loops_over_pixels_in_every_form_and_memory_format(m, mode, monke
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of the framework about itself
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("m", "stride"), [(2, 2), (5, 1), (7, 3), (3, 4)])
-def test_derivatives_without_the_padded_copy(m, stride, mode, monkeypatch):
+def test_derivatives_of_the_sparse_form(m, stride, mode, memory_format, monkeypatch):
     layer = Blur(2, stride, mode, taps=m)
     for shape in ((5, 8), (1, 3)):
-        x = random_map(1, 2, *shape).contiguous(memory_format=torch.channels_last).requires_grad_()
-        use(monkeypatch, "bordered")
+        x = random_map(1, 2, *shape).contiguous(memory_format=memory_format).requires_grad_()
+        use(monkeypatch, "sparse")
         assert torch.autograd.gradcheck(layer, x, fast_mode=True)
         assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
         directions = random_map(3, *x.shape, seed=1)
         found = torch.func.vmap(lambda d, x=x: torch.func.jvp(layer, (x,), (d,))[1])(directions)
+        jacobian = torch.func.jacrev(layer)(x.detach())
         use(monkeypatch, "dense")
         torch.testing.assert_close(found, torch.stack([layer(d) for d in directions]))
+        torch.testing.assert_close(jacobian, torch.func.jacrev(layer)(x.detach()))
 
 
-def test_large_maps_in_channels_last():
-    x = random_map(2, 160, 90, 81).float()
-    assert x.numel() >= blur_module.LARGE
-    formats = (torch.contiguous_format, torch.channels_last)
-    inputs = [x.clone(memory_format=memory_format).requires_grad_() for memory_format in formats]
-    plain, ours = (create("bin-5", 160, padding_mode="circular")(one) for one in inputs)
-    assert ours.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(ours, plain)
-    signal = torch.randn_like(plain)
-    for y in (plain, ours):
-        y.backward(signal)
-    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
-    assert inputs[1].grad.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_sparse_maps_in_single_precision(memory_format, monkeypatch):
+    x = random_map(2, 16, 17, 12).float().contiguous(memory_format=memory_format)
+    outputs, gradients = [], []
+    for form in FORMS[:2]:
+        use(monkeypatch, form)
+        inputs = x.clone().requires_grad_()
+        outputs.append(create("bin-5", 16, padding_mode="circular")(inputs))
+        outputs[-1].square().sum().backward()
+        gradients.append(inputs.grad)
+    assert outputs[0].shape == (2, 16, 9, 6)
+    assert outputs[0].is_contiguous(memory_format=memory_format)
+    assert gradients[0].is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "contiguous", "channels_last"),
+    [
+        ((2, 64, 100, 90), "sparse", "sparse"),
+        ((2, 64, 8, 8), "dense", "dense"),
+        ((256, 64, 8, 8), "dense", "sparse"),
+        ((2, 4, 360, 400), "sparse", "convolution"),  # fewer channels than sums that read a pixel
+        ((1, 1, 2, 600_000), "convolution", "convolution"),  # its dense matrix would not fit into memory
+        ((1, 16, 1, 70_000), "convolution", "sparse"),
+    ],
+)
+def test_the_form_follows_the_size_and_all_forms_agree(shape, contiguous, channels_last):
+    x = random_map(*shape).float()
+    taps, results = binomial(5), []
+    for memory_format, form in ((torch.contiguous_format, contiguous), (torch.channels_last, channels_last)):
+        stored = x.contiguous(memory_format=memory_format)
+        assert blur_module._fastest_form(stored, taps, 2) == form
+        assert blur_module._fastest_form(stored.to("meta"), taps, 2) == "convolution"
+        results.append(blur(stored, taps))
+        assert results[-1].is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("mode", MODES)
