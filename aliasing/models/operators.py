@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers._matrices import plain
 from ..layers._phases import pad
 
 __all__ = ["Convolution", "DenseMax"]
@@ -47,13 +48,18 @@ class _PairMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, axis, circular):
-        n = x.shape[axis]
-        following = (
-            x.roll(-1, axis) if circular else torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
-        )
-        ctx.save_for_backward(following > x)
-        ctx.axis = axis
-        return torch.maximum(x, following)
+        ctx.axis, last = axis, x.shape[axis] - 1
+        inner = x.narrow(axis, 0, last), x.narrow(axis, 1, last)
+        outer = x.narrow(axis, last, 1), x.narrow(axis, 0 if circular else last, 1)
+        if plain(x):
+            y = torch.empty_like(x)
+            torch.maximum(*inner, out=y.narrow(axis, 0, last))
+            torch.maximum(*outer, out=y.narrow(axis, last, 1))
+        else:  # compilers refuse to write into a part of a map, and need not be told to
+            y = torch.cat([torch.maximum(*inner), torch.maximum(*outer)], axis)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(y > x)
+        return y
 
     @staticmethod
     def backward(ctx, grad):
