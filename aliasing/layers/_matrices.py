@@ -42,7 +42,8 @@ def pad_index(
 
 def plain(x: Tensor) -> bool:
     """Whether ``x`` is a tensor of numbers, not a stand-in a compiler or an exporter traces with."""
-    return not torch.compiler.is_compiling() and type(x) in (Tensor, nn.Parameter)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not traced and type(x) in (Tensor, nn.Parameter)
 
 
 def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:

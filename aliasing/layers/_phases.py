@@ -232,8 +232,9 @@ def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None 
 
 
 def is_whole(x: Tensor) -> bool:
-    """Whether all images of ``x`` are worked on together: off the CPU, in a compiler, or because they are small."""
-    return torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[0] <= _images(x)
+    """Whether all images of ``x`` are worked on together: off the CPU, while traced, or because they are small."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return traced or x.device.type != "cpu" or x.shape[0] <= _images(x)
 
 
 def chunks(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

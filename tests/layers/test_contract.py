@@ -91,6 +91,15 @@ def test_compiles_to_one_graph_and_exports(name):
     torch.compiler.reset()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # constants are meant
+@pytest.mark.parametrize("name", NAMES)
+def test_torchscript_traces_small_and_large_maps(name):
+    layer = layer_of(name)
+    for shape in ((2, 3, 9, 12), (2, 3, 420, 420)):  # the second is beyond every limit of the small forms
+        x = random_map(*shape)
+        torch.testing.assert_close(torch.jit.trace(layer, x)(x), layer(x))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_and_checkpoints(name):
     layer, x = layer_of(name), random_map(2, 3, 9, 12)
