@@ -142,8 +142,11 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
     chunk = max(1, 2**22 // (3 * height * width))  # a few times 16 MiB at work, whatever the size of the set
     corrupted, seeds = torch.empty_like(images), image_seeds(len(images), generator)
     for part in (slice(start, start + chunk) for start in range(0, len(images), chunk)):
-        x = images[part].float() / 255
-        corrupted[part] = transforms.to_bytes(transform(x, streams(seeds[part]), *constants))
+        if name in transforms.ON_BYTES:
+            corrupted[part] = transform(images[part], streams(seeds[part]), *constants)
+        else:
+            x = images[part].float() / 255
+            corrupted[part] = transforms.to_bytes(transform(x, streams(seeds[part]), *constants))
     return corrupted
 
 
