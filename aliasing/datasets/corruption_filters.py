@@ -11,7 +11,7 @@ from scipy.fft import next_fast_len
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-__all__ = ["Streams", "box", "convolve", "draw", "gaussian", "line_blur", "plasma", "sample", "zoom"]
+__all__ = ["Streams", "convolve", "draw", "gaussian", "line_blur", "plasma", "sample", "zoom"]
 
 Streams = list[Generator]
 
@@ -64,20 +64,6 @@ def _weighted(x: Tensor, taps: list[float], axis: int) -> Tensor:
     for i, tap in enumerate(taps[1:], 1):
         y.add_(x.narrow(axis, i, size), alpha=tap)
     return y
-
-
-@cache
-def box(length: int, size: int) -> Tensor:
-    """Pillow's box filter from ``length`` to ``size`` pixels as a matrix: means of the pixels with centres in a box."""
-    scale = length / size
-    spread = max(scale, 1.0)
-    pixel = torch.arange(length, dtype=torch.float64)
-    centre = (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) * scale
-    # In Pillow's order of operations, since a pixel centre on the edge of a box is decided by the last bit.
-    distance = (pixel - centre + 0.5) * (1 / spread)
-    first, end = (centre - 0.5 * spread + 0.5).trunc(), (centre + 0.5 * spread + 0.5).trunc()
-    covered = ((distance > -0.5) & (distance <= 0.5) & (pixel >= first) & (pixel < end)).double()
-    return covered / covered.sum(1, keepdim=True)
 
 
 def zoom(x: Tensor, factor: float) -> Tensor:

@@ -15,11 +15,12 @@ four things of our choice:
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.io import decode_jpeg, encode_jpeg
 
-from .corruption_filters import Streams, box, convolve, draw, gaussian, line_blur, plasma, sample, zoom
+from .corruption_filters import Streams, convolve, draw, gaussian, line_blur, plasma, sample, zoom
 
 __all__ = [
     "ON_BYTES",
@@ -195,25 +196,14 @@ def elastic_transform(x: Tensor, streams: Streams, alpha: float, sigma: float, a
 
 
 def pixelate(x: Tensor, streams: Streams, scale: float) -> Tensor:
-    """Shrink by box averages and enlarge by repetition, as Pillow's box filter does, bytes after every pass."""
+    """Shrink and enlarge with Pillow's box filter, image by image."""
     height, width = x.shape[2:]
-    small = max(1, int(height * scale)), max(1, int(width * scale))
-    for axis, many, few in ((3, width, small[1]), (2, height, small[0])):
-        x = _box_means(x, axis, box(many, few).to(x.device, torch.float32))
-    # Enlarging, every box holds the centre of one pixel.
-    rows, columns = (box(few, many).argmax(1).to(x.device) for few, many in zip(small, (height, width), strict=True))
-    return x.index_select(3, columns).index_select(2, rows)
-
-
-def _box_means(x: Tensor, axis: int, boxes: Tensor) -> Tensor:
-    """Means of bytes along ``axis``, rounded; the boxes (few, many) are narrow, so pixel by pixel of all boxes."""
-    first, count = (boxes > 0).to(torch.uint8).argmax(1), (boxes > 0).sum(1)
-    shape = (-1, 1) if axis == 2 else (-1,)
-    total = torch.full((), 0.5, device=x.device)
-    for i in range(int(count.max())):
-        weight = boxes.amax(1) * (i < count)
-        total = total + x.index_select(axis, (first + i).clamp_max(x.shape[axis] - 1)) * weight.view(shape)
-    return total.to(torch.uint8)  # which cuts the fraction off
+    small = max(1, int(width * scale)), max(1, int(height * scale))
+    done = np.empty((len(x), height, width, 3), np.uint8)
+    for target, image in zip(done, x.permute(0, 2, 3, 1).contiguous().cpu().numpy(), strict=True):
+        shrunk = Image.fromarray(image).resize(small, Image.Resampling.BOX)
+        target[...] = shrunk.resize((width, height), Image.Resampling.BOX)
+    return torch.from_numpy(done).permute(0, 3, 1, 2).to(x.device)
 
 
 def jpeg_compression(x: Tensor, streams: Streams, quality: int) -> Tensor:
