@@ -1,8 +1,9 @@
 """The 15 common corruptions as batched tensor operations.
 
 Each function takes float images in [0, 1] (n, 3, H, W), one random stream per image and the constants of a severity,
-and returns float images that the caller clips. They follow Hendrycks and Dietterich (2019) and their published
-generator (hendrycks/robustness) in what they do, down to border modes, but for four things of our choice:
+and returns float images that the caller clips; those ``ON_BYTES`` take and return uint8. They follow Hendrycks and
+Dietterich (2019) and their published generator (hendrycks/robustness) in what they do, down to border modes, but for
+four things of our choice:
 
 - motion blur, and the streaks of snow, average a one-sided Gaussian along a line of whole pixels (the published ones
   call ImageMagick, which works in this way with its own rounding);
@@ -12,17 +13,17 @@ generator (hendrycks/robustness) in what they do, down to border modes, but for 
 - axes are independent, so that images need not be square.
 """
 
-import io
-
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.io import decode_jpeg, encode_jpeg
 
-from .corruption_filters import Streams, box, convolve, draw, gaussian, line_blur, plasma, sample, zoom
+from .corruption_filters import Streams, convolve, draw, gaussian, line_blur, plasma, sample, zoom
 
 __all__ = [
+    "ON_BYTES",
     "brightness",
     "contrast",
     "defocus_blur",
@@ -92,19 +93,28 @@ def glass_blur(x: Tensor, streams: Streams, sigma: float, reach: int, rounds: in
     x = to_bytes(gaussian(x, sigma, "nearest", 4)).to(x) / 255
     offsets = draw(lambda shape, generator: torch.randint(-reach, reach, shape, generator=generator), streams,
                     (rounds, 2, height, width), torch.empty(0, dtype=torch.int64, device=x.device))  # fmt: skip
-    here = torch.arange(height * width, device=x.device)
-    # Pixels of a wave lie 2 * reach columns apart per row and cannot see each other, so a wave is one operation.
+    here = torch.arange(height * width, device=x.device).expand(len(x), -1)
     h, w = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     inside = (h > reach) & (h <= height - reach) & (w > reach) & (w <= width - reach)
-    order = (height - h) * 2 * reach + width - w
-    waves = [((order == t) & inside).flatten().nonzero().flatten().to(x.device) for t in order[inside].unique()]
-    source = here[:, None].repeat(1, len(x))
-    for dy, dx in offsets.flatten(3).permute(1, 2, 3, 0):
-        neighbour = here[:, None] + dy * width + dx
-        for wave in waves:
-            source[wave] = source.gather(0, neighbour[wave])
-    moved = x.flatten(2).gather(2, source.T[:, None].expand(-1, 3, -1)).view_as(x)
+    inside = inside.flatten().to(x.device)
+    source = here
+    for dy, dx in offsets.flatten(3).permute(1, 2, 0, 3):
+        neighbour = torch.where(inside, here + dy * width + dx, here)
+        source = source.gather(1, _copied(neighbour, inside))
+    moved = x.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).view_as(x)
     return gaussian(moved, sigma, "nearest", 4)
+
+
+def _copied(neighbour: Tensor, inside: Tensor) -> Tensor:
+    """Where the pixels (n, H * W) come from if, last one first, each pixel ``inside`` becomes a copy of its neighbour.
+
+    A neighbour further on was itself replaced before, so the copies form chains, which are followed by doubling.
+    """
+    here = torch.arange(neighbour.shape[1], device=neighbour.device)
+    last = torch.where((neighbour > here) & inside[neighbour], neighbour, here)
+    while not last.equal(further := last.gather(1, last)):
+        last = further
+    return neighbour.gather(1, last)
 
 
 def motion_blur(x: Tensor, streams: Streams, radius: int, sigma: float) -> Tensor:
@@ -186,23 +196,20 @@ def elastic_transform(x: Tensor, streams: Streams, alpha: float, sigma: float, a
 
 
 def pixelate(x: Tensor, streams: Streams, scale: float) -> Tensor:
-    """Shrink by box averages and enlarge by repetition, as Pillow's box filter does, bytes after every pass."""
+    """Shrink and enlarge with Pillow's box filter, image by image."""
     height, width = x.shape[2:]
-    small = max(1, int(height * scale)), max(1, int(width * scale))
-    x = (x * 255).round()
-    x = (x @ box(width, small[1]).to(x).T + 0.5).floor()
-    x = (box(height, small[0]).to(x) @ x + 0.5).floor()
-    # Enlarging, every box holds the centre of one pixel.
-    down, across = (box(few, many).argmax(1).to(x.device) for few, many in zip(small, (height, width), strict=True))
-    x = x[:, :, down][:, :, :, across]
-    return x / 255
+    small = max(1, int(width * scale)), max(1, int(height * scale))
+    done = np.empty((len(x), height, width, 3), np.uint8)
+    for target, image in zip(done, x.permute(0, 2, 3, 1).contiguous().cpu().numpy(), strict=True):
+        shrunk = Image.fromarray(image).resize(small, Image.Resampling.BOX)
+        target[...] = shrunk.resize((width, height), Image.Resampling.BOX)
+    return torch.from_numpy(done).permute(0, 3, 1, 2).to(x.device)
 
 
 def jpeg_compression(x: Tensor, streams: Streams, quality: int) -> Tensor:
-    """Through Pillow's JPEG and back, image by image."""
-    done = []
-    for image in to_bytes(x).permute(0, 2, 3, 1).cpu().numpy():
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=quality)
-        done.append(torch.from_numpy(np.array(Image.open(file))))
-    return torch.stack(done).permute(0, 3, 1, 2).to(x) / 255
+    """Through JPEG and back, image by image; torchvision's bytes are those of Pillow."""
+    return torch.stack([decode_jpeg(encode_jpeg(image, quality)) for image in x.cpu()]).to(x.device)
+
+
+#: Those that take and return bytes, not floats.
+ON_BYTES = ("pixelate", "jpeg_compression")

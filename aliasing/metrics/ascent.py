@@ -72,18 +72,24 @@ class Problem(NamedTuple):
         (gradient,) = torch.autograd.grad(value.sum(), x)
         return value.detach(), gradient, logits.argmax(1) != self.labels[active]
 
+    @torch.no_grad()
+    def wrong(self, x: Tensor, active: Tensor) -> Tensor:
+        """Whether the label loses at ``x``, for a point from which nobody goes on."""
+        return self.model(x).argmax(1) != self.labels[active]
+
 
 def pgd(problem: Problem, x: Tensor, steps: int, step_size: float) -> tuple[Tensor, Tensor]:
     """Projected gradient ascent from ``x``: the last point of each image, and which are misclassified."""
     found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     active = torch.arange(len(x), device=x.device)
-    for step in range(steps + 1):
+    for _ in range(steps):
         _, gradient, wrong = problem.at(x, active)
         found[active], broken[active] = x, wrong
-        if step == steps or wrong.all():
-            break
+        if wrong.all():
+            return found, broken
         active, x, gradient = active[~wrong], x[~wrong], gradient[~wrong]
         x = problem.ball.project(x + step_size * problem.ball.steepest(gradient), problem.images[active])
+    found[active], broken[active] = x, problem.wrong(x, active)
     return found, broken
 
 
