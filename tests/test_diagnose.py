@@ -1,9 +1,11 @@
 """Diagnosing: any folder, any network, clear messages, known answers, a report that stands alone."""
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -37,6 +39,9 @@ def maps():
 
 def raises():
     raise KeyError("no checkpoint")
+
+def leaves():
+    raise SystemExit(3)
 
 class Wrapped(nn.Module):
     def __init__(self, wrap):
@@ -122,6 +127,34 @@ def test_every_kind_of_file_is_read_and_broken_ones_are_listed(photos):
 def test_broken_pictures_are_replaced_by_the_next(photos):
     assert len(pictures.read(photos, SIZE, count=5).names) == 5
     assert len(pictures.read(photos, SIZE, count=2).names) == 2
+
+
+def test_deep_pictures_keep_their_greys_and_unknown_whites_are_listed(tmp_path):
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint16), (64, 1))
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(ramp * 257).save(tmp_path / "16.png")
+    Image.fromarray((ramp * 257).astype(np.int32)).save(tmp_path / "32.tif")
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tif")
+    found = pictures.read(tmp_path, SIZE)
+    plain = found.images[found.names.index("8.png")]
+    assert plain.float().std() > 50
+    assert found.images[found.names.index("16.png")].equal(plain)
+    assert found.images[found.names.index("32.tif")].equal(plain)
+    assert found.skipped == {"float.tif": "pixels from 0 to 252 are no picture; save it with 8 or 16 bits"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_in_half_precision_are_measured(photos, dtype):
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    half, full = (
+        aliasing.diagnose(network, photos, size=SIZE, device="cpu").portraits[0]
+        for network in (copy.deepcopy(module).to(dtype), module)
+    )
+    energies = [[site.alias_energy.value for site in portrait.sites] for portrait in (half, full)]
+    assert energies[0] == pytest.approx(energies[1], abs=0.02)
 
 
 def test_orientation_notes_are_obeyed(tmp_path):
@@ -275,6 +308,7 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
         ("own_nets:mapping", ["--size", "28"], "got dict; wrap it"),
         ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),
+        ("own_nets:leaves", ["--size", "28"], "own_nets:leaves raised SystemExit: 3"),
         ("broken_nets:build", [], "fails when it is imported: ZeroDivisionError"),
         ("own_nets:tiny", ["--report", "."], "must be a file"),
         ("own_nets:tiny", ["--report", "own_nets.py/report.html"], "cannot be written"),

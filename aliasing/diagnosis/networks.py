@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import DataError, UsageError
-from ..metrics.inference import evaluating
+from ..metrics.inference import batches, evaluating
 from ..models import antialias, normalized
 
 __all__ = ["Network", "load", "reason", "try_out"]
@@ -151,7 +151,7 @@ def _hub() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = before
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an exception of other people's code says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -211,13 +211,13 @@ def _factory(name: str, size: int) -> Network:
         raise UsageError(f"cannot import {module!r} of {name!r} from here or from the environment: {error}") from error
     except AttributeError as error:
         raise UsageError(f"the module {module!r} has no {attribute!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"the module {module!r} of {name!r} fails when it is imported: {reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
     try:
         network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{name} raised {reason(error)}; it is called without arguments and must return a network"
         ) from error
@@ -257,7 +257,8 @@ def try_out(network: Network, device: torch.device) -> None:
     side = f"(2, 3, {network.size}, {network.size})"
     try:
         with torch.no_grad(), evaluating(network.module.to(device)) as module:
-            logits = module(torch.full((2, 3, network.size, network.size), 0.5, device=device))
+            (grey,) = batches(module, torch.full((2, 3, network.size, network.size), 0.5))
+            logits = module(grey)
     except Exception as error:  # of anybody's network
         raise UsageError(
             f"{network.name} does not take images {side}: {reason(error)}. Name its input size with --size N"

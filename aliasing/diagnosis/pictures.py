@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -61,8 +62,8 @@ def find(folder: str | Path) -> list[Path]:
 def read(folder: str | Path, size: int, count: int | None = None) -> Pictures:
     """Up to ``count`` pictures of ``folder``: short side resized to ``size`` plus twice the margin, middle square kept.
 
-    Which ones is a fixed random choice. Orientation notes of cameras are obeyed, greyscale and CMYK become RGB. Files
-    that cannot be read are listed, and the next ones take their place.
+    Which ones is a fixed random choice. Orientation notes of cameras are obeyed, greyscale, CMYK and 16 bits become
+    RGB bytes, films show their first picture. Files that cannot be read are listed, and the next ones take their place.
 
     Raises:
         DataError: none of the files can be read.
@@ -96,7 +97,23 @@ def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str]
                 warnings.simplefilter("ignore")  # odd metadata is no reason to stop
                 with Image.open(path) as image:
                     upright = ImageOps.exif_transpose(image)
-                    yield path, pixels(resize(upright.convert("RGB")))
+                    yield path, pixels(resize(_colour(upright)))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             # Pillow raises SyntaxError for some broken PNG files.
             yield path, str(error).replace(str(path), path.name) or type(error).__name__
+
+
+def _colour(image: Image.Image) -> Image.Image:
+    """Eight bits of red, green and blue; Pillow itself clips deeper pixels, which makes most of them white.
+
+    Raises:
+        ValueError: the pixels are numbers whose white is not known.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"pixels from {values.min():g} to {values.max():g} are no picture; save it with 8 or 16 bits"
+            )
+        image = Image.fromarray((values / 257).round().astype(np.uint8))
+    return image.convert("RGB")

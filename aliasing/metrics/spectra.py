@@ -39,7 +39,9 @@ def errors(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str,
     """Alias error of each image (N,), by site."""
 
     def error(sample: Sample) -> Tensor:
-        target = ideal(sample.x, sample.stride)
+        # Without padding, what does not fill a window is dropped at the bottom and right.
+        height, width = sample.y.shape[2:]
+        target = ideal(sample.x, sample.stride)[:, :, :height, :width]
         return (sample.y - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
 
     return _per_site(model, images, error, batch_size)
@@ -50,6 +52,7 @@ def aliasable(x: Tensor, stride: int) -> Tensor:
 
     Counted is ``max(|k1| / H, |k2| / W) > 1 / (2 stride)``, without the mean on either side; a constant map scores 0.
     """
+    x = _transformable(x)
     energy = torch.fft.fft2(x).abs().square().sum(1)
     energy[:, 0, 0] = 0
     rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
@@ -69,7 +72,7 @@ def ideal(x: Tensor, stride: int) -> Tensor:
     constant. At even output sizes the Nyquist frequency is kept on its negative side alone, as published, and the
     real part taken.
     """
-    spectrum = torch.fft.fft2(x, norm="forward")
+    spectrum = torch.fft.fft2(_transformable(x), norm="forward")
     for axis in (2, 3):
         length = x.shape[axis]
         kept = ceil(length / stride)
@@ -77,6 +80,11 @@ def ideal(x: Tensor, stride: int) -> Tensor:
         frequencies = torch.where(frequencies < (kept + 1) // 2, frequencies, frequencies - kept)
         spectrum = spectrum.index_select(axis, frequencies % length)
     return torch.fft.ifft2(spectrum, norm="forward").real
+
+
+def _transformable(x: Tensor) -> Tensor:
+    """``x`` in at least float32: there is no Fourier transform of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]:

@@ -362,3 +362,15 @@ def test_bad_input_is_named(toy):
         attack_curve(model, images, labels, ())
     with pytest.raises(UsageError, match="at least 4 classes, got 2"):
         attack_accuracy(Linear(torch.randn(192, 2)), images, torch.zeros(40, dtype=torch.long), "apgd-t")
+
+
+@pytest.mark.parametrize("attack", ["pgd", "apgd-ce"])
+def test_random_starts_stay_with_their_images(toy, attack):
+    model, images, labels = toy
+    seeds = image_seeds(len(images))
+    wrong = labels.clone()
+    wrong[::2] = (wrong[::2] + 1) % 6  # every other image is broken from the start and not attacked
+    found, _ = attack_images(model, images, wrong, attack, 0.02, steps=2, seeds=seeds)
+    alone, _ = attack_images(model, images[1::2], labels[1::2], attack, 0.02, steps=2, seeds=seeds[1::2])
+    assert not alone.equal(images[1::2])
+    torch.testing.assert_close(found[1::2], alone)

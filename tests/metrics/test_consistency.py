@@ -11,7 +11,7 @@ from torch import nn
 from aliasing import metrics
 from aliasing.errors import UsageError
 from aliasing.metrics.consistency import Shifted, fidelity_of
-from aliasing.metrics.rolls import roll_predictions
+from aliasing.metrics.rolls import RollPredictions, roll_predictions
 from aliasing.metrics.shifts import draw_shifts, shift_images
 
 
@@ -181,6 +181,21 @@ def test_the_interval_of_the_product_covers():
     estimates = [fidelity_of(Shifted(p, s, p, torch.zeros(120))) for p, s in zip(plain, second, strict=True)]
     products = [estimate.product for estimate in estimates]
     assert 0.93 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.97
+
+
+def test_rows_and_columns_of_rolls_are_told_apart():
+    # Right without a roll, and two columns to the right and back; wrong one row down.
+    rolls = torch.arange(-1, 2), torch.arange(-2, 3)
+    classes = torch.zeros(1, 3, 5, dtype=torch.int16)
+    classes[:, 1] = 1
+    predictions = RollPredictions(classes, None, torch.tensor([1]), rolls, "by hand")
+    # Nearest first: one pixel, eight around it of which two are right, the two columns of distance 2: 2 of 6.
+    curve = [estimate.value for estimate in metrics.accuracy_against_shift(predictions).curve]
+    assert curve == pytest.approx([1, 2 / 8, 2 / 6])
+    # Only the middle roll is none: the corner of the table says wrong, and must not be asked.
+    assert metrics.exact_consistency(predictions, correct_only=True).value == pytest.approx(
+        (5 / 15) ** 2 + (10 / 15) ** 2
+    )
 
 
 def test_all_rolls_by_hand():

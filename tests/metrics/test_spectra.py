@@ -71,6 +71,11 @@ def test_ideal_equals_sums_over_the_kept_frequencies(size, stride):
     np.testing.assert_allclose(ours, expected.real, atol=1e-12)
 
 
+def test_pools_that_drop_an_odd_row_are_compared_where_they_have_pixels():
+    model = nn.Sequential(nn.MaxPool2d(2))  # 7 x 7 to 3 x 3, where ideal downsampling has 4 x 4
+    assert metrics.alias_error(model, torch.full((2, 3, 7, 7), 0.5))["0"].value == pytest.approx(0, abs=1e-6)
+
+
 def test_alias_error_of_stripes_by_hand():
     """Columns of 0.75 and 0.25 in turn: subsampling returns 0.75, where one half is all that the grid can hold."""
     images = (0.5 + 0.25 * (-1.0) ** torch.arange(16)).expand(2, 3, 16, 16).double()
