@@ -202,7 +202,7 @@ def pixelate(x: Tensor, streams: Streams, scale: float) -> Tensor:
     done = np.empty((len(x), height, width, 3), np.uint8)
     for target, image in zip(done, x.permute(0, 2, 3, 1).contiguous().cpu().numpy(), strict=True):
         shrunk = Image.fromarray(image).resize(small, Image.Resampling.BOX)
-        target[...] = shrunk.resize((width, height), Image.Resampling.BOX)
+        target[...] = np.asarray(shrunk.resize((width, height), Image.Resampling.BOX))
     return torch.from_numpy(done).permute(0, 3, 1, 2).to(x.device)
 
 
