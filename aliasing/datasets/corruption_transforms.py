@@ -196,14 +196,21 @@ def elastic_transform(x: Tensor, streams: Streams, alpha: float, sigma: float, a
 
 
 def pixelate(x: Tensor, streams: Streams, scale: float) -> Tensor:
-    """Shrink and enlarge with Pillow's box filter, image by image."""
+    """Shrink and enlarge with Pillow's box filter; shrinking plane by plane, enlarging by repetition."""
     height, width = x.shape[2:]
-    small = max(1, int(width * scale)), max(1, int(height * scale))
-    done = np.empty((len(x), height, width, 3), np.uint8)
-    for target, image in zip(done, x.permute(0, 2, 3, 1).contiguous().cpu().numpy(), strict=True):
-        shrunk = Image.fromarray(image).resize(small, Image.Resampling.BOX)
-        target[...] = np.asarray(shrunk.resize((width, height), Image.Resampling.BOX))
-    return torch.from_numpy(done).permute(0, 3, 1, 2).to(x.device)
+    rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
+    planes = x.cpu().contiguous().flatten(0, 1).numpy()
+    shrunk = np.stack(
+        [np.asarray(Image.fromarray(plane).resize((columns, rows), Image.Resampling.BOX)) for plane in planes]
+    )
+    small = torch.from_numpy(shrunk).to(x.device).unflatten(0, x.shape[:2])
+    return small.index_select(3, _repeated(columns, width, x)).index_select(2, _repeated(rows, height, x))
+
+
+def _repeated(few: int, many: int, x: Tensor) -> Tensor:
+    """Which of a ``few`` pixels each of ``many`` repeats when Pillow's box filter enlarges them."""
+    ramp = Image.fromarray(np.arange(few, dtype=np.float32)[None])
+    return torch.from_numpy(np.array(ramp.resize((many, 1), Image.Resampling.BOX))[0]).to(x.device, torch.int64)
 
 
 def jpeg_compression(x: Tensor, streams: Streams, quality: int) -> Tensor:
