@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aliasing import torchrun
 from aliasing.cli import main
 from aliasing.distributed import World, device_of_process, launched, world
 from aliasing.errors import UsageError
@@ -34,7 +36,7 @@ def close(found: dict, expected: dict, tolerance: float = 2e-5) -> None:
 @pytest.mark.slow
 def test_two_and_three_processes_train_what_one_trains(tmp_path):
     """Every recipe in two and in three processes; and one training of which epochs 1 to 3 are done in three processes,
-    one of which is killed, epoch 4 in one, and epoch 5 in two.
+    epoch 4 in one, and epoch 5 in two.
     """
     subprocess.run([sys.executable, SCRIPT, tmp_path], env=os.environ | SURROUNDINGS, check=True)
     first, last = torch.load(tmp_path / "first.pt"), torch.load(tmp_path / "last.pt")
@@ -45,7 +47,6 @@ def test_two_and_three_processes_train_what_one_trains(tmp_path):
             close(together, alone)
             with pytest.raises(AssertionError):  # the tolerance tells another order of the images
                 close(together, {"weights": another, "curves": alone["curves"]})
-    assert first["lives"] == 2
     close(last["resumed"], JOB["trained"]("plain", epochs=5), 5e-5)
 
 
@@ -57,10 +58,23 @@ def tiny() -> None:
     BASES["cluster"] = replace(base, dataset=base.dataset | {"size": 16}, vgg=network, count=4, recipe=recipe)
 
 
+def until_killed(train):
+    """``train``, but the second process is killed after the first epoch of its first life."""
+
+    def on_epoch(entry: dict) -> None:
+        if entry["epoch"] == 1 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            Path(os.environ["KILLED"]).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda *arguments: train(*arguments[:-1], lambda entry: (on_epoch(entry), arguments[-1](entry)))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
-    """By the commands that a user types; two processes equal one, also in the random parts that they see."""
+    """By the commands that a user types: two processes, one of which is killed after its first epoch, whereupon both
+    are started again, equal a process alone, also in the random parts that they see.
+    """
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 10), ("val", 3)):
         for label, name in enumerate(("dark", "bright")):
@@ -70,15 +84,19 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
                 Image.fromarray(noise.numpy()).save(tmp_path / "pictures" / part / name / f"{i}.png")
     command = ["run", "zhang2019", "--profile", "cluster", "--device", "cpu", "--quiet", "--only", "layer=subsample"]
     monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "pictures"))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--monitor-interval=0.1"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    launcher += ["--monitor-interval=0.1"]
     said = subprocess.run(
-        [sys.executable, *torchrun, __file__, *command],
-        env=os.environ | SURROUNDINGS | {"ALIASING_MEMORY": "0", "ALIASING_RUNS": str(tmp_path / "two")},
+        [sys.executable, *launcher, __file__, *command],
+        env=os.environ
+        | SURROUNDINGS
+        | {"ALIASING_MEMORY": "0", "ALIASING_RUNS": str(tmp_path / "two"), "KILLED": str(tmp_path / "killed")},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     ).stdout
     assert said.strip() == "zhang2019 (cluster): 1 done"
+    assert (tmp_path / "killed").exists()
     monkeypatch.setitem(BASES, "cluster", BASES["cluster"])  # as it was, when the test is over
     monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "one"))
     tiny()
@@ -132,4 +150,5 @@ def test_torchrun_and_workers_do_not_mix(monkeypatch, capsys):
 
 if __name__ == "__main__":  # in the processes of the test of the cluster profile
     tiny()
+    torchrun.train = until_killed(torchrun.train)
     sys.exit(main())

@@ -6,14 +6,13 @@
 import contextlib
 import multiprocessing
 import os
-import signal
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from aliasing import layers, models
 from aliasing.datasets import ImageSet
@@ -74,24 +73,12 @@ def until(epoch: int):
     return on_epoch
 
 
-def dying(rank: int, epoch: int, then) -> None:
-    """As ``then``, but the process of ``rank`` is killed after ``epoch``, unless it was started again."""
-
-    def on_epoch(entry: dict) -> None:
-        if (rank, epoch, os.environ["TORCHELASTIC_RESTART_COUNT"]) == (int(os.environ["RANK"]), entry["epoch"], "0"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        then(entry)
-
-    return on_epoch
-
-
 def begin(place: Path) -> None:
-    """Epochs 1 to 3, in the course of which a process is killed and all are started again; then every recipe."""
+    """Epochs 1 to 3; then every recipe."""
     with joined(CPU) as world:
         with contextlib.suppress(Stop):
-            trained("plain", epochs=5, checkpoint=place / CHECKPOINT, on_epoch=dying(1, 2, until(3)))
-        lives = int(os.environ["TORCHELASTIC_RESTART_COUNT"]) + 1
-        keep(place / "first.pt", {"lives": lives, "equal": {name: trained(name) for name in RECIPES}}, world)
+            trained("plain", epochs=5, checkpoint=place / CHECKPOINT, on_epoch=until(3))
+        keep(place / "first.pt", {"equal": {name: trained(name) for name in RECIPES}}, world)
 
 
 def go_on(place: Path) -> None:
@@ -113,27 +100,35 @@ def keep(path: Path, found: dict, world: World) -> None:
     world.all(None)
 
 
-def torchrun(processes: int, function, *arguments, restarts: int = 0) -> None:
-    """What the command of this name does, but with processes forked from this one, which has imported everything."""
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"{os.getpid()}-{function.__name__}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=restarts,
-        monitor_interval=0.1,
-        start_method="fork",
-    )
-    elastic_launch(config, function)(*arguments)
+def together(processes: int, function, *arguments) -> None:
+    """Carry out ``function`` in processes that find each other as those of ``torchrun`` do.
+
+    They are forked, so that PyTorch is imported once; from here, not from PyTorch's agent, which runs threads.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    started = [
+        context.Process(target=_member, args=(i, processes, port, function, arguments)) for i in range(processes)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * processes
+
+
+def _member(rank: int, size: int, port: int, function, arguments: tuple) -> None:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ |= {name: str(number) for name, number in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": "0"}
+    function(*arguments)
 
 
 if __name__ == "__main__":
     torch.optim.SGD([torch.zeros(1)])  # the first optimiser of a process imports half of PyTorch
     here = Path(sys.argv[1])
-    torchrun(3, begin, here, restarts=1)
-    alone = multiprocessing.get_context("fork").Process(target=go_on, args=(here,))
-    alone.start()
-    alone.join()
-    torchrun(2, end, here)
+    together(3, begin, here)
+    together(1, go_on, here)
+    together(2, end, here)
