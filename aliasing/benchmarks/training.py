@@ -7,6 +7,7 @@ single precision, channels first. Both take turns, so that a busy machine slows 
 import statistics
 import time
 from copy import deepcopy
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -23,9 +24,25 @@ from .reporting import report, surroundings
 
 __all__ = ["plain_loop", "report", "run", "table", "wait"]
 
-# Network, number of images, side in pixels, batch size.
-CASES = (("vgg-small", 4096, 32, 128), ("resnet-small", 2048, 32, 128))
-QUICK = (("vgg-small", 64, 16, 16),)
+
+class Case(NamedTuple):
+    """What is trained: network, its width, number of images and their side in pixels, batch size."""
+
+    network: str
+    width: int
+    images: int
+    side: int
+    batch_size: int
+
+
+# The networks of the profile `laptop`, and those of `desktop`.
+CASES = (
+    Case("vgg-small", 8, 4096, 32, 32),
+    Case("resnet-small", 8, 2048, 32, 32),
+    Case("vgg-small", 16, 4096, 32, 64),
+    Case("resnet-small", 16, 2048, 32, 64),
+)
+QUICK = (Case("vgg-small", 4, 64, 16, 16),)
 
 
 class OneByOne(Dataset):
@@ -48,9 +65,7 @@ def plain_loop(
     network: nn.Module, data: ImageSet, recipe: Recipe, order: list[int], device: str, workers: int = 0
 ) -> None:
     """Train ``network`` in place for one epoch, the images in ``order``."""
-    loader = DataLoader(
-        OneByOne(data, recipe.flip or recipe.shift > 0), recipe.batch_size, sampler=order, num_workers=workers
-    )
+    loader = _loader(data, recipe, order, workers)
     network.to(device).train()
     momentum = recipe.momentum
     optimizer = torch.optim.SGD(
@@ -65,6 +80,12 @@ def plain_loop(
         optimizer.step()
 
 
+def _loader(data: ImageSet, recipe: Recipe, order: list[int], workers: int) -> DataLoader:
+    return DataLoader(
+        OneByOne(data, recipe.flip or recipe.shift > 0), recipe.batch_size, sampler=order, num_workers=workers
+    )
+
+
 def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int = 0) -> pd.DataFrame:
     """Time one epoch of both loops.
 
@@ -76,21 +97,22 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
 
     Returns:
         One row per network: median images per second of both; the median, smallest and largest ratio of a turn; the
-        model FLOPs utilisation of ours (``mfu``: operations that the network needs, over those that a large matrix
-        product reaches in the same run); and the largest difference of the weights after an epoch without augmentation
-        and weight decay.
+        share of the plain loop's time that a walk through its ``DataLoader`` takes alone (``loading``: a loop that
+        loads for nothing and computes the same gains 1 / (1 - loading) at most); the model FLOPs utilisation of ours
+        (``mfu``: operations that the network needs, over those that a large matrix product reaches in the same run);
+        and the largest difference of the weights after an epoch without augmentation and weight decay.
     """
     rows = []
     peak = peak_flops(device, 256 if quick else 2048)
-    for name, count, side, batch_size in QUICK if quick else CASES:
+    for name, width, count, side, batch_size in QUICK if quick else CASES:
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
         labels = torch.randint(10, (count,), generator=generator)
         data = ImageSet(images, labels, tuple("0123456789"), "noise")
         recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.05, flip=True, shift=side // 8, shift_mode="standard")
         order = torch.randperm(count, generator=generator).tolist()
-        network = models.create(name, 10)
-        ours, theirs = [], []
+        network = models.create(name, 10, width=width)
+        ours, theirs, loading = [], [], []
         for turn in range(repeats + 1):
             first, second = deepcopy(network), deepcopy(network)
             middle_of = [time.perf_counter()]
@@ -100,20 +122,27 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
             plain_loop(second, data, recipe, order, device, workers)
             wait(device)
             middle_of.append(time.perf_counter())
+            for _ in _loader(data, recipe, order, workers):
+                pass
+            middle_of.append(time.perf_counter())
             if turn > 0:  # the first one warms up
+                loading.append(middle_of[3] - middle_of[2])
                 ours.append(middle_of[1] - middle_of[0])
                 theirs.append(middle_of[2] - middle_of[1])
         ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
         rows.append(
             {
                 "network": name,
+                "width": width,
                 "images": count,
                 "size": side,
+                "batch": batch_size,
                 "ours_images_per_s": count / statistics.median(ours),
                 "plain_images_per_s": count / statistics.median(theirs),
                 "ratio": statistics.median(theirs) / statistics.median(ours),
                 "ratio_low": min(ratios),
                 "ratio_high": max(ratios),
+                "loading": statistics.median(loading) / statistics.median(theirs),
                 "mfu": count / statistics.median(ours) * step_flops(network, side, device) / peak,
                 "difference": difference(network, data[: 3 * batch_size], batch_size, device),
             }
@@ -162,7 +191,7 @@ def peak_flops(device: str, size: int, repeats: int = 5) -> float:
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows by network, numbers rounded for reading."""
-    rounded = [column for column in frame.columns if column.startswith(("ratio", "mfu"))]
+    rounded = [column for column in frame.columns if column.startswith(("ratio", "mfu", "loading"))]
     return frame.set_index("network").round(dict.fromkeys(rounded, 2))
 
 

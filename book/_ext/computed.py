@@ -19,7 +19,9 @@ import scale
 from aliasing import studies
 from aliasing.chapters import execution, verdict_table
 from aliasing.figures.ledger import measured
+from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
+from aliasing.runner import complete
 
 PAGES = ["diagnose", "findings", "index", "layers", "scale", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
@@ -177,6 +179,39 @@ def records(book):
     return lines
 
 
+def speed(book):
+    """How long the plain networks of the comparison trained, and how accurate they became."""
+    lines = [
+        "| profile | network | data | seconds of training | images per second | test accuracy | device |",
+        "|---|---|---|--:|--:|--:|---|",
+    ]
+    store, comparison = Store(), studies.get("comparison")
+    for profile in PROFILES:
+        runs = {}
+        for job in comparison.jobs(profile):
+            record = store.load(job.run)
+            if job.labels["layer"] == "subsample" and complete(job, record):
+                runs.setdefault(job.labels["backbone"], []).append((job.run, record))
+        for (run, first), *others in runs.values():
+            records = [first, *(record for _, record in others)]
+            seconds = [record.provenance["training"]["seconds"] for record in records]
+            correct = [accuracy_of(record) for record in records]
+            seen = run.recipe.epochs * first.measurements["training"].get("images", 0)
+            mean = sum(seconds) / len(seconds)
+            lines.append(
+                f"| `{profile}` | {run.network['name']} | {first.measurements['training']['data']} | {mean:.0f} "
+                f"| {seen / mean:,.0f} | {100 * sum(correct) / len(correct):.1f} % "
+                f"| {first.provenance['training']['device']} |"
+            )
+    return lines
+
+
+def accuracy_of(record):
+    """On test pictures, as fraction, from the first measurement that has it."""
+    found = [measured["accuracy"] for key, measured in record.measurements.items() if key.startswith("circular_rolls")]
+    return found[0]["value"] if isinstance(found[0], dict) else found[0]
+
+
 def versions(book):
     """What the book was built with."""
     rows = [("Python", platform.python_version()), *((package, version(package)) for package in PACKAGES)]
@@ -191,7 +226,9 @@ def versions(book):
     ]
 
 
-PARTS = {part.__name__: part for part in (diagnosis, findings, layers, promises, records, runs, verdicts, versions)}
+PARTS = {
+    part.__name__: part for part in (diagnosis, findings, layers, promises, records, runs, speed, verdicts, versions)
+}
 PARTS |= scale.PARTS
 
 
