@@ -1,11 +1,14 @@
-"""What every benchmark reports beside its rows: the machine, the versions, the number of turns."""
+"""What every benchmark reports beside its rows: the machine, versions, date, the number of turns."""
 
 import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+
+from ..records import code_version
 
 __all__ = ["report", "surroundings"]
 
@@ -16,6 +19,8 @@ def surroundings(device: str, repeats: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "code": code_version(),
+        "date": datetime.now(UTC).date().isoformat(),
         "repeats": repeats,
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import scale
+import speed
 
 from aliasing import studies
 from aliasing.chapters import execution, verdict_table
@@ -179,7 +180,7 @@ def records(book):
     return lines
 
 
-def speed(book):
+def time_to_accuracy(book):
     """How long the plain networks of the comparison trained, and how accurate they became."""
     lines = [
         "| profile | network | data | seconds of training | images per second | test accuracy | device |",
@@ -227,9 +228,10 @@ def versions(book):
 
 
 PARTS = {
-    part.__name__: part for part in (diagnosis, findings, layers, promises, records, runs, speed, verdicts, versions)
+    part.__name__: part
+    for part in (diagnosis, findings, layers, promises, records, runs, time_to_accuracy, verdicts, versions)
 }
-PARTS |= scale.PARTS
+PARTS |= scale.PARTS | speed.PARTS
 
 
 def fill(app, page, source):
