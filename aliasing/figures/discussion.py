@@ -1,7 +1,7 @@
 """Figures of the page that asks what replicated: the controls, and the verdicts of all profiles side by side."""
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML
 
 from .. import studies
 from ..plots import Captioned, across, describe, grid, legend, show
@@ -18,15 +18,15 @@ def decided_controls(profile: str) -> Ledger:
     return Ledger(controls(profile))
 
 
-def by_profile() -> Markdown:
+def by_profile() -> HTML:
     """A table with the verdict of every finding in every profile that has records."""
     decided = studies.findings().drop_duplicates(["finding", "profile"])
     wide = decided.pivot(index="finding", columns="profile", values="verdict")
     known = [name for name in decided["profile"].unique() if (wide[name] != "not run").any()]
-    lines = [f"| finding | claim | {' | '.join(f'`{name}`' for name in known)} |", "|---" * (2 + len(known)) + "|"]
-    for row in decided.drop_duplicates("finding").itertuples():
-        lines.append(f"| {row.finding} | {row.claim} | {' | '.join(wide.loc[row.finding, known])} |")
-    return Markdown("\n".join(lines))
+    claims = decided.drop_duplicates("finding")[["finding", "claim"]]
+    shown = claims.join(wide[known], on="finding")
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(shown.to_html(index=False, border=0))
 
 
 def right_ones(results: pd.DataFrame) -> Captioned:

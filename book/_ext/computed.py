@@ -154,7 +154,7 @@ def records(book):
     """What the records cost: networks, hours of training and measuring per kind of device, images seen in training."""
     store = Store()
     lines = [
-        "| study | profile | networks planned | on record | hours of training | of measuring | device | images seen |",
+        "| study | profile | planned | on record | training (h) | measuring (h) | on | images seen |",
         "|---|---|--:|--:|--:|--:|---|--:|",
     ]
     for row in studies.status_of().itertuples():
@@ -173,9 +173,10 @@ def records(book):
             if "training" in record.measurements
         )
         hours = spent.groupby("trained")["hours"].sum()
+        kinds = spent["device"].str.partition(" (")[0].unique()
         lines.append(
             f"| {row.study} | `{row.profile}` | {row.planned} | {row.done} | {hours.get(True, 0):.2f} "
-            f"| {hours.get(False, 0):.2f} | {', '.join(spent['device'].unique())} | {seen / 1e6:.1f} million |"
+            f"| {hours.get(False, 0):.2f} | {', '.join(kinds)} | {seen / 1e6:.1f} million |"
         )
     return lines
 

@@ -191,3 +191,10 @@ def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
         else:
             with pytest.raises(ExtensionError, match=message):
                 executed.refuse_stale(app)
+
+
+def test_no_table_is_left_as_text(site):
+    raw = re.compile(r"\|\s*[-—–]{1,3}:?\s*\|")
+    pages = {path for path in site.rglob("*.html") if "_static" not in path.parts}
+    assert pages
+    assert [path.name for path in pages if raw.search(path.read_text())] == []
