@@ -26,7 +26,7 @@ def by_profile() -> HTML:
     claims = decided.drop_duplicates("finding")[["finding", "claim"]]
     shown = claims.join(wide[known], on="finding")
     with pd.option_context("display.max_colwidth", None):
-        return HTML(shown.to_html(index=False, border=0))
+        return HTML(shown.to_html(index=False, border=0, classes="ledger"))
 
 
 def right_ones(results: pd.DataFrame) -> Captioned:
