@@ -5,7 +5,7 @@ from IPython.display import HTML
 
 from .. import studies
 from ..plots import Captioned, across, describe, grid, legend, show
-from ..studies.controls import controls, degradation
+from ..studies.controls import controls
 from ..studies.findings import across_seeds, paired
 from .comparison import BACKBONES, COLOURS, MARKERS
 from .ledger import Ledger
@@ -83,8 +83,9 @@ def low_pass(results: pd.DataFrame) -> Captioned:
     axes[1].set_yticks(range(len(layers)), layers)
     axes[1].invert_yaxis()
     axes[1].set_xlabel("corruption error added")
-    for axis in axes:
-        (axis.axhline if axis is axes[0] else axis.axvline)(0, color="#222222", linewidth=0.8, linestyle=":")
+    nothing = {"color": "#222222", "linewidth": 0.8, "linestyle": ":"}
+    axes[0].axhline(0, **nothing)
+    axes[1].axvline(0, **nothing)
     legend(axes[0], layers)
     return show(
         figure,
@@ -96,8 +97,9 @@ def low_pass(results: pd.DataFrame) -> Captioned:
 
 def learned(results: pd.DataFrame) -> Captioned:
     """Corruption error against clean error, a point per case of the ablations."""
-    table = degradation(results)
-    means = table.assign(clean=1 - table["accuracy"]).groupby("case", sort=False)[["clean", "corruption_error"]].mean()
+    means = (
+        results.assign(clean=1 - results["accuracy"]).groupby("case", sort=False)[["clean", "corruption_error"]].mean()
+    )
     figure, axis = grid(width=7, height=4.6)
     labelled: list[pd.Series] = []
     for case, point in means.iterrows():

@@ -13,12 +13,15 @@ import torch
 
 from ..metrics import Estimate
 from ..records import Store
+from . import saha2024_statistics
 from .comparison import STUDY as COMPARISON
 from .findings import Finding, Part, across_seeds, paired
 from .grabinski2023 import STUDY as GRABINSKI2023
+from .grabinski2023_findings import EPS, against
 from .saha2024 import STUDY as SAHA2024
 from .study import ledger, table
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
+from .vasconcelos2020_findings import difference
 
 __all__ = ["CONTROLS", "controls", "degradation"]
 
@@ -26,7 +29,6 @@ Statistic = Callable[[pd.DataFrame], Estimate | None]
 
 # A statement of ours is not reproduced; what the words for verdicts on claims mean here.
 WORDS = {"reproduced": "holds", "contradicted": "does not hold", "not reproduced": "no effect"}
-PIXEL = 2  # index of 1/255 among the radii of the measurement "attacks"
 HALF_A_POINT, POINT = 0.005, 0.01
 OURS = "control of this project"
 
@@ -36,26 +38,8 @@ def degradation(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(degradation=results["corruption_error"] - (1 - results["accuracy"]))
 
 
-def _minus(column: str, first: str, second: str, key: str = "layer", **where: object) -> Statistic:
-    """``first - second`` in ``column``, paired by seed, over the rows that ``where`` picks."""
-
-    def statistic(results: pd.DataFrame) -> Estimate | None:
-        values = [across_seeds(results, column, **{key: name}, **where) for name in (first, second)]
-        return paired(*values)
-
-    return statistic
-
-
-def _attacked(results: pd.DataFrame) -> pd.DataFrame:
-    return results.assign(attacked=[curve[PIXEL] for curve in results["pgd_accuracy"]])
-
-
-def _on_attacked(first: str, second: str, group: str) -> Statistic:
-    return lambda results: _minus("attacked", first, second, group=group)(_attacked(results))
-
-
 def _added(first: str, second: str) -> Statistic:
-    return lambda results: _minus("degradation", first, second, key="case")(degradation(results))
+    return lambda results: difference("degradation", first, second)(degradation(results))
 
 
 def _of_clean_error(results: pd.DataFrame) -> Estimate | None:
@@ -68,10 +52,12 @@ def _of_clean_error(results: pd.DataFrame) -> Estimate | None:
     return Estimate.mean(torch.tensor(shares, dtype=torch.float64)) if shares else None
 
 
-def _exact(method: str) -> Statistic:
+def _right(layer: str, backbone: str) -> Statistic:
+    """Consistency of correctly classified pictures, ``layer`` minus ``subsample``, paired by seed."""
+
     def statistic(results: pd.DataFrame) -> Estimate | None:
-        values = across_seeds(results, "circular_consistency_drawn", method=method)
-        return Estimate.mean(torch.tensor(values.to_numpy())) if len(values) else None
+        column = "circular_consistency_if_correct"
+        return paired(*(across_seeds(results, column, backbone=backbone, layer=one) for one in (layer, "subsample")))
 
     return statistic
 
@@ -81,7 +67,7 @@ def _right_ones(layer: str) -> tuple[Part, ...]:
     return tuple(
         Part(
             f"circular consistency of correctly classified pictures, {layer} minus subsample, {name}",
-            _minus("circular_consistency_if_correct", layer, "subsample", backbone=key),
+            _right(layer, key),
             margin=HALF_A_POINT,
         )
         for key, name in (("vgg", "VGG"), ("resnet", "residual network"))
@@ -108,11 +94,13 @@ CONTROLS = (
             "the paper compares FLC with strides only, as far as we could read it",
             (
                 Part(
-                    "accuracy under PGD of 1/255, FLC minus tri-3", _on_attacked("flc", "tri-3", "native"), margin=POINT
+                    "accuracy under PGD of 1/255, FLC minus tri-3",
+                    against("pgd_accuracy", "flc", "tri-3", index=EPS),
+                    margin=POINT,
                 ),
                 Part(
                     "corruption error, FLC minus tri-3",
-                    _minus("corruption_error", "flc", "tri-3", group="native"),
+                    against("corruption_error", "flc", "tri-3"),
                     "below",
                     margin=HALF_A_POINT,
                 ),
@@ -129,7 +117,7 @@ CONTROLS = (
             (
                 Part(
                     "accuracy under PGD of 1/255, halving the picture by FLC minus by stride",
-                    _on_attacked("flc", "subsample", "input"),
+                    against("pgd_accuracy", "flc", group="input", index=EPS),
                     margin=POINT,
                 ),
             ),
@@ -145,10 +133,14 @@ CONTROLS = (
             (
                 Part(
                     "circular consistency, circular padding inside minus the published zeros",
-                    _minus("circular_consistency_drawn", "tips + losses", "tips as published", key="method"),
+                    saha2024_statistics.difference("circular_consistency_drawn", "tips + losses", "tips as published"),
                     margin=HALF_A_POINT,
                 ),
-                Part("circular consistency with circular padding inside", _exact("tips + losses"), threshold=0.999),
+                Part(
+                    "circular consistency with circular padding inside",
+                    saha2024_statistics.level("circular_consistency_drawn", "tips + losses"),
+                    threshold=0.999,
+                ),
             ),
         ),
     ),

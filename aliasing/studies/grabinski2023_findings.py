@@ -12,7 +12,7 @@ from .. import layers
 from ..metrics import Estimate, leakage, step_overshoot
 from .findings import Finding, Part, across_seeds, paired
 
-__all__ = ["FINDINGS", "last", "rise_and_fall"]
+__all__ = ["EPS", "FINDINGS", "against", "last", "rise_and_fall"]
 
 EPS = 2  # index of 1/255 among the radii of the measurement "attacks"
 TRAINED = 5  # index of 8/255
@@ -53,7 +53,7 @@ def _less_ringing(share: float) -> Statistic:
     return statistic
 
 
-def _against(column: str, layer: str, other: str = "subsample", group: str = "native", index: int = -1) -> Statistic:
+def against(column: str, layer: str, other: str = "subsample", group: str = "native", index: int = -1) -> Statistic:
     """``layer`` minus ``other``, paired by seed; ``index`` picks an entry of a column of curves."""
 
     def statistic(table: pd.DataFrame) -> Estimate | None:
@@ -89,11 +89,11 @@ def _adversarial(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _less_collapse(table: pd.DataFrame) -> Estimate | None:
-    return _against("collapse", "flc", group="adversarial")(_adversarial(table))
+    return against("collapse", "flc", group="adversarial")(_adversarial(table))
 
 
 def _more_robust(table: pd.DataFrame) -> Estimate | None:
-    return _against("robust", "flc", group="adversarial")(_adversarial(table))
+    return against("robust", "flc", group="adversarial")(_adversarial(table))
 
 
 def _alias_less(table: pd.DataFrame) -> Estimate | None:
@@ -164,13 +164,13 @@ FINDINGS = (
         (
             Part(
                 "mean error under corruption, ASAP minus stride",
-                _against("corruption_error", "asap"),
+                against("corruption_error", "asap"),
                 "below",
                 margin=0.005,
             ),
             Part(
                 "mean error under corruption, FLC minus stride; no gain if not lower by half a point",
-                _against("corruption_error", "flc"),
+                against("corruption_error", "flc"),
                 threshold=-0.005,
             ),
         ),
@@ -183,12 +183,12 @@ FINDINGS = (
         (
             Part(
                 "accuracy under PGD of 1/255, ASAP minus stride",
-                _against("pgd_accuracy", "asap", index=EPS),
+                against("pgd_accuracy", "asap", index=EPS),
                 margin=0.01,
             ),
             Part(
                 "accuracy under FGSM of 1/255, ASAP minus stride",
-                _against("fgsm_accuracy", "asap", index=EPS),
+                against("fgsm_accuracy", "asap", index=EPS),
                 margin=0.01,
             ),
         ),
@@ -201,7 +201,7 @@ FINDINGS = (
         (
             Part(
                 "accuracy, ASAP minus stride; similar if not lower by a point",
-                _against("accuracy", "asap"),
+                against("accuracy", "asap"),
                 threshold=-0.01,
             ),
         ),
@@ -214,7 +214,7 @@ FINDINGS = (
         tuple(
             Part(
                 f"cosine of features before and after {cause}, {name} minus stride",
-                _against(f"stability_{column}", layer),
+                against(f"stability_{column}", layer),
                 margin=0.002,
             )
             for layer, name in (("flc", "FLC"), ("asap", "ASAP"))

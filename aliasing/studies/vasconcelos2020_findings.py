@@ -8,7 +8,7 @@ import pandas as pd
 from ..metrics import Estimate
 from .findings import Finding, Part, across_seeds, paired
 
-__all__ = ["FINDINGS", "role"]
+__all__ = ["FINDINGS", "difference", "role"]
 
 POINT = 0.005  # an effect below half a per cent would not matter in practice
 BLURRED = ("all", "other stem + blur")  # the second where the profile's own stem keeps every pixel
@@ -33,7 +33,7 @@ def _mean(table: pd.DataFrame, column: str, cases: Iterable[str]) -> pd.Series:
     return pd.concat([across_seeds(table, column, case=case) for case in cases], axis=1).mean(axis=1, skipna=False)
 
 
-def _difference(column: str, first: str | tuple[str, ...], second: str | tuple[str, ...] = "none") -> Statistic:
+def difference(column: str, first: str | tuple[str, ...], second: str | tuple[str, ...] = "none") -> Statistic:
     """First cases minus second cases, paired by seed."""
 
     def statistic(table: pd.DataFrame) -> Estimate | None:
@@ -100,7 +100,7 @@ def _sensitivity(first: str) -> Statistic:
     def statistic(table: pd.DataFrame) -> Estimate | None:
         asked = table[table["accuracy_without_band"].notna()]
         kept = [sum(curve) / len(curve) for curve in asked["accuracy_without_band"]]
-        return _difference("lost", first)(asked.assign(lost=asked["accuracy"] - kept))
+        return difference("lost", first)(asked.assign(lost=asked["accuracy"] - kept))
 
     return statistic
 
@@ -119,10 +119,10 @@ FINDINGS = (
         f"{ABSTRACT}; hendrycks/robustness README for the baseline's 76.7; 70.0 in a seed summary only",
         "ImageNet-C mCE of ResNet-50: 76.7 to 70.0 by architecture alone",
         (
-            Part("corruption error, blur minus none", _difference("corruption_error", "all"), "below", 0, POINT),
+            Part("corruption error, blur minus none", difference("corruption_error", "all"), "below", 0, POINT),
             Part(
                 "corruption error, GELU + blur minus none",
-                _difference("corruption_error", "GELU + blur"),
+                difference("corruption_error", "GELU + blur"),
                 "below",
                 margin=POINT,
             ),
@@ -136,12 +136,12 @@ FINDINGS = (
         (
             Part(
                 "few-shot accuracy, known kind of picture, GELU + blur minus none",
-                _difference("few_shot_known_5", "GELU + blur"),
+                difference("few_shot_known_5", "GELU + blur"),
                 margin=POINT,
             ),
             Part(
                 "few-shot accuracy, handwriting, GELU + blur minus none",
-                _difference("few_shot_glyphs_5", "GELU + blur"),
+                difference("few_shot_glyphs_5", "GELU + blur"),
                 margin=POINT,
             ),
         ),
@@ -154,17 +154,17 @@ FINDINGS = (
         (
             Part(
                 "corruption error, all three places minus mean of single places",
-                _difference("corruption_error", "all", SINGLES),
+                difference("corruption_error", "all", SINGLES),
                 "below",
                 margin=POINT,
             ),
             Part(
                 "corruption error, all three places minus mean of pairs",
-                _difference("corruption_error", "all", PAIRS),
+                difference("corruption_error", "all", PAIRS),
                 "below",
                 margin=POINT,
             ),
-            Part("accuracy, all three places minus mean of pairs", _difference("accuracy", "all", PAIRS), margin=POINT),
+            Part("accuracy, all three places minus mean of pairs", difference("accuracy", "all", PAIRS), margin=POINT),
         ),
     ),
     Finding(
@@ -173,8 +173,8 @@ FINDINGS = (
         SUMMARY,
         "about +0.6 to +0.7 points of ImageNet accuracy; all critical paths about +1",
         (
-            Part("accuracy, shortcut alone minus none", _difference("accuracy", "skip"), margin=POINT),
-            Part("accuracy, all three places minus none", _difference("accuracy", "all"), margin=POINT),
+            Part("accuracy, shortcut alone minus none", difference("accuracy", "skip"), margin=POINT),
+            Part("accuracy, all three places minus none", difference("accuracy", "all"), margin=POINT),
         ),
     ),
     Finding(
@@ -199,18 +199,18 @@ FINDINGS = (
         (
             Part(
                 "accuracy, blur minus none; kept if not lower by a point",
-                _difference("accuracy", "all"),
+                difference("accuracy", "all"),
                 "above",
                 -0.01,
             ),
             Part(
                 "accuracy, mean of all seven subsets of places minus none; likewise",
-                _difference("accuracy", ("all", *SINGLES, *PAIRS)),
+                difference("accuracy", ("all", *SINGLES, *PAIRS)),
                 threshold=-0.01,
             ),
             Part(
                 "corruption error, mean of all seven subsets of places minus none",
-                _difference("corruption_error", ("all", *SINGLES, *PAIRS)),
+                difference("corruption_error", ("all", *SINGLES, *PAIRS)),
                 "below",
                 margin=POINT,
             ),
@@ -224,7 +224,7 @@ FINDINGS = (
         (
             Part(
                 "accuracy, 7 taps everywhere minus at critical places",
-                _difference("accuracy", "everywhere 7", "critical 7"),
+                difference("accuracy", "everywhere 7", "critical 7"),
                 "below",
                 margin=POINT,
             ),
@@ -238,13 +238,13 @@ FINDINGS = (
         (
             Part(
                 "corruption error, filter in the forward pass only minus none",
-                _difference("corruption_error", "forward only"),
+                difference("corruption_error", "forward only"),
                 "below",
                 margin=POINT,
             ),
             Part(
                 "corruption error, forward only minus backward only",
-                _difference("corruption_error", "forward only", "backward only"),
+                difference("corruption_error", "forward only", "backward only"),
                 "below",
                 margin=POINT,
             ),
@@ -258,13 +258,13 @@ FINDINGS = (
         (
             Part(
                 "corruption error, filter before minus after the subsampling",
-                _difference("corruption_error", "all", "too late"),
+                difference("corruption_error", "all", "too late"),
                 "below",
                 margin=POINT,
             ),
             Part(
                 "corruption error, filter minus the same taps with random signs",
-                _difference("corruption_error", "all", "random signs"),
+                difference("corruption_error", "all", "random signs"),
                 "below",
                 margin=POINT,
             ),
@@ -320,12 +320,12 @@ FINDINGS = (
         (
             Part(
                 "accuracy, after convolution minus after activation",
-                _difference("accuracy", "all", "after activation"),
+                difference("accuracy", "all", "after activation"),
                 margin=POINT,
             ),
             Part(
                 "corruption error, the same",
-                _difference("corruption_error", "all", "after activation"),
+                difference("corruption_error", "all", "after activation"),
                 "below",
                 margin=POINT,
             ),
@@ -353,13 +353,11 @@ FINDINGS = (
         (
             Part(
                 "corruption error, RandAugment + blur minus none",
-                _difference("corruption_error", "RandAugment + blur"),
+                difference("corruption_error", "RandAugment + blur"),
                 "below",
                 margin=POINT,
             ),
-            Part(
-                "accuracy, RandAugment + blur minus none", _difference("accuracy", "RandAugment + blur"), margin=POINT
-            ),
+            Part("accuracy, RandAugment + blur minus none", difference("accuracy", "RandAugment + blur"), margin=POINT),
         ),
     ),
 )

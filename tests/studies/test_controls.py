@@ -55,8 +55,14 @@ def test_attacks_are_compared_at_one_over_255_and_within_their_group():
 
 def test_padding_cures_only_what_becomes_exact():
     table = pd.DataFrame(
-        [row | {"method": "tips + losses"} for row in rows(circular_consistency_drawn=lambda s: 0.96)]
-        + [row | {"method": "tips as published"} for row in rows(circular_consistency_drawn=lambda s: 0.90)]
+        [
+            row | {"task": "classes", "method": "tips + losses"}
+            for row in rows(circular_consistency_drawn=lambda s: 0.96)
+        ]
+        + [
+            row | {"task": "classes", "method": "tips as published"}
+            for row in rows(circular_consistency_drawn=lambda s: 0.90)
+        ]
     )
     cured, exact = parts("control-4")
     assert cured.statistic(table).value == pytest.approx(0.06) and cured.outcome(cured.statistic(table)) == "holds"
