@@ -160,4 +160,4 @@ def interval(values: pd.Series) -> str:
     estimate = Estimate.mean(torch.tensor(values.to_numpy(dtype=float)))
     if estimate.n == 1:
         return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} ± {50 * (estimate.high - estimate.low):.1f}"
+    return f"{100 * estimate.value:.1f} ±\N{NO-BREAK SPACE}{50 * (estimate.high - estimate.low):.1f}"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import layers, plots
@@ -29,6 +30,7 @@ __all__ = [
     "efficient",
     "fronts",
     "gallery",
+    "key",
     "named",
     "points",
     "robustness",
@@ -38,7 +40,7 @@ __all__ = [
 
 COLOURS = plots.COLOURS | {"average": "#a6611a"}
 MARKERS = plots.MARKERS | {"average": "8"}
-BACKBONES = {"vgg": "VGG", "resnet": "residual network"}
+BACKBONES = {"vgg": "VGG", "resnet": "Residual network"}
 BY_COLUMN = {metric.column: metric for metric in METRICS}
 BARS = "Bars: 95 % intervals over seeds"
 
@@ -60,14 +62,17 @@ def efficient(points: pd.DataFrame, first: Metric, second: Metric) -> list[str]:
     return points.index[kept].tolist()
 
 
-def points(axis: Axes, x: pd.DataFrame, y: pd.DataFrame, names: bool = True) -> None:
-    """One marker per layer with its error bars and its name."""
+def points(axis: Axes, x: pd.DataFrame, y: pd.DataFrame) -> None:
+    """One marker per layer with its error bars; ``key`` names them."""
     for layer in x.index:
         look: dict[str, Any] = {"color": COLOURS[layer], "marker": MARKERS[layer]}
         axis.errorbar(x["mean"][layer], y["mean"][layer], y["half"][layer], x["half"][layer], lw=0.8, ms=6, **look)
-        if names:
-            position = (x["mean"][layer], y["mean"][layer])
-            axis.annotate(layer, position, xytext=(5, 4), textcoords="offset points", fontsize=7)
+
+
+def key(figure: Figure, layers: Iterable[str]) -> None:
+    """A legend of layers beside all axes: names at the markers would cover each other."""
+    handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
+    figure.legend(handles=handles, loc="outside right center", fontsize=9)
 
 
 def gallery() -> Captioned:
@@ -153,12 +158,13 @@ def fronts(table: pd.DataFrame) -> Captioned:
             axis.set_xlabel(metric.arrow)
             axis.set_title(BACKBONES[backbone], fontsize=9)
         row[0].set_ylabel("accuracy ↑")
+    key(figure, table["layer"].unique())
     return show(
         figure,
         "Accuracy against circular consistency, against the probability that one pixel of crop shift changes the "
         "answer, and against multiply-accumulates relative to subsample. Dashed: the Pareto front of the means; a "
         f"layer off the front is beaten in one respect and not better in the other. {BARS}. {describe(table)}.",
-        "Scatter plots with a named marker per layer, one row per network, and a dashed line through those layers that "
+        "Scatter plots with a marker per layer, one row per network, and a dashed line through those layers that "
         "no other layer beats in both respects.",
     )
 
@@ -177,12 +183,13 @@ def two_shifts(table: pd.DataFrame) -> Captioned:
         axis.set_title(BACKBONES[backbone])
         axis.set_xlabel("circular consistency (fraction)")
     axes[0, 0].set_ylabel("standard consistency (fraction)")
+    key(figure, table["layer"].unique())
     return show(
         figure,
         "Consistency under standard shifts (up to 8 pixels, zero fill) against consistency under circular ones "
         "(all of them, exact). On the dotted line the two are equal; a layer far to the right and not up keeps its "
         f"promise on the torus only. {BARS}. {describe(table)}.",
-        "Two scatter plots, a named marker per layer, and a dotted diagonal.",
+        "Two scatter plots, a marker per layer, and a dotted diagonal.",
     )
 
 

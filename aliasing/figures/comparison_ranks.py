@@ -6,7 +6,7 @@ import pandas as pd
 from ..plots import Captioned, describe, grid, show
 from ..studies.comparison_metrics import METRICS, prepared
 from ..studies.ranking import agreement, association, concordance, wide
-from .comparison import BARS, BY_COLUMN, COLOURS, MARKERS, points, summary
+from .comparison import BARS, BY_COLUMN, COLOURS, MARKERS, key, points, summary
 
 __all__ = ["agreement_of_networks", "correlations", "ranks", "sites"]
 
@@ -87,11 +87,12 @@ def agreement_of_networks(table: pd.DataFrame) -> Captioned:
         axis.set_title(f"{metric.arrow}\nKendall's tau {tau.value:+.2f}" if tau else metric.arrow, fontsize=9)
         axis.set_xlabel("VGG")
     axes[0].set_ylabel("residual network")
+    key(figure, [layer for layer in plain["layer"].unique() if layer in set(residual["layer"])])
     return show(
         figure,
         "Each layer in both networks. Were the order of the layers the same, the points would rise from left to right; "
         f"Kendall's tau (per seed, averaged) is then 1. {BARS}. {describe(table)}.",
-        "Three scatter plots of the residual network's value against the VGG's, a named marker per layer.",
+        "Three scatter plots of the residual network's value against the VGG's, a marker per layer.",
     )
 
 
@@ -109,10 +110,11 @@ def sites(table: pd.DataFrame) -> Captioned:
         axis.set_title(f"Spearman's correlation {found.value:+.2f}" if found else "", fontsize=9)
         axis.set_xlabel(BY_COLUMN[first].title)
         axis.set_ylabel(BY_COLUMN[second].title)
+    key(figure, rows["layer"].unique())
     return show(
         figure,
         "Left: relative error that aliasing makes at the downsampling sites against the network's one-pixel change. "
         "Right: share of windows in which the value nearest to the output is the maximum, against standard "
         f"consistency. Correlations per seed, averaged. {BARS}. {describe(rows)}.",
-        "Two scatter plots with a named marker per layer.",
+        "Two scatter plots with a marker per layer.",
     )

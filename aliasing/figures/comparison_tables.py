@@ -37,7 +37,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     grouped = table.groupby(["backbone", "layer"], sort=False)
     shown = grouped[list(titles)].agg(lambda values: interval(values.dropna()) if values.notna().any() else "")
     shown = shown.rename(columns=titles)
-    for name, title in (("work", "multiply-accumulates ×"), ("time", "time ×"), ("training.parameters", "parameters")):
+    for name, title in (("work", "MACs ×"), ("time", "time ×"), ("training.parameters", "parameters")):
         shown[title] = grouped[name].first().map(lambda value: f"{value:,.2f}".removesuffix(".00"))
     return shown.rename(index=BACKBONES, level=0)
 

@@ -31,7 +31,7 @@ def measured(row: pd.Series) -> str:
     """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
     if row.outcome == "not run":
         return "not run"
-    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {row.seeds} seeds"
+    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {row.seeds} seeds"
 
 
 def _row(own: pd.DataFrame) -> str:

@@ -75,7 +75,8 @@ def correlations(profile: str, table: pd.DataFrame | None = None) -> pd.DataFram
                 ):
                     has = {column, f"msb_{definition}"} <= set(chosen)
                     found = correlation(chosen, f"msb_{definition}", column, "kind", given, ranks) if has else None
-                    row[name] = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else "too few"
+                    interval = f"[{found.low:.2f},\N{NO-BREAK SPACE}{found.high:.2f}]" if found else ""
+                    row[name] = f"{found.value:.2f} {interval}" if found else "too few"
                 rows.append(row)
     return pd.DataFrame(rows).set_index(["consistency", "bias", "max pooling"])
 

@@ -154,8 +154,8 @@ def records(book):
     """What the records cost: networks, hours of training and measuring per kind of device, images seen in training."""
     store = Store()
     lines = [
-        "| study | profile | planned | on record | training (h) | measuring (h) | on | images seen |",
-        "|---|---|--:|--:|--:|--:|---|--:|",
+        "| study | profile | on record | training (h) | measuring (h) | on | million images |",
+        "|---|---|--:|--:|--:|---|--:|",
     ]
     for row in studies.status_of().itertuples():
         if not row.done:
@@ -175,8 +175,8 @@ def records(book):
         hours = spent.groupby("trained")["hours"].sum()
         kinds = spent["device"].str.partition(" (")[0].unique()
         lines.append(
-            f"| {row.study} | `{row.profile}` | {row.planned} | {row.done} | {hours.get(True, 0):.2f} "
-            f"| {hours.get(False, 0):.2f} | {', '.join(kinds)} | {seen / 1e6:.1f} million |"
+            f"| {row.study} | `{row.profile}` | {row.done} of {row.planned} | {hours.get(True, 0):.2f} "
+            f"| {hours.get(False, 0):.2f} | {', '.join(kinds)} | {seen / 1e6:.1f} |"
         )
     return lines
 

@@ -47,6 +47,11 @@ def span(operations):
     return f"{low:,.0f} to {high:,.0f}" if high >= 10 else f"{low:.1f} to {high:.1f}"
 
 
+def power(operations):
+    """A number of operations as a formula."""
+    return f"${operations / 1e18:,.1f} \\cdot 10^{{18}}$"
+
+
 def costs(scaling):
     """Per study: its trainings that no study above it asked for, their operations, and those of all its shifts."""
     from aliasing.studies import STUDIES
@@ -111,25 +116,24 @@ def training(scaling):
         "",
         "| study | trainings not planned above | operations | GPU-hours |",
         "|---|---|---|---|",
-        *(
-            f"| `{name}` | {len(new)} | {total / 1e18:,.1f} x 10^18 | {span(total)} |"
-            for name, (new, total, _) in rows.items()
-        ),
+        *(f"| `{name}` | {len(new)} | {power(total)} | {span(total)} |" for name, (new, total, _) in rows.items()),
     ]
     total = sum(total for _, total, _ in rows.values())
-    return [*lines, f"| **all** | {len(runs)} | {total / 1e18:,.1f} x 10^18 | {span(total)} |"]
+    return [*lines, f"| **all** | {len(runs)} | {power(total)} | {span(total)} |"]
 
 
 def measuring(scaling):
-    """The measurement that costs more than the training."""
+    """The exhaustive shifts, the one measurement whose passes grow with the area of the picture."""
+    from aliasing.studies.bases import BASES
+
     rows = costs(scaling)
     rolling = sum(rolled for *_, rolled in rows.values())
     trainings = sum(total for _, total, _ in rows.values())
+    count = BASES["cluster"].exact
     return [
-        f"As planned, the exhaustive circular shifts of {IMAGENET['test']:,} images take "
-        f"${IMAGENET['test']:,} \\cdot {SIDE}^2 = {IMAGENET['test'] * SIDE**2 / 1e9:.2f} \\cdot 10^9$ forward passes "
-        f"of a network, for all networks {rolling / 1e18:,.0f} x 10^18 operations or {span(rolling)} GPU-hours: "
-        f"{rolling / trainings:.1f} times the trainings.",
+        f"The exhaustive circular shifts of {count} images take ${count} \\cdot {SIDE}^2 = "
+        f"{count * SIDE**2 / 1e6:.2f} \\cdot 10^6$ forward passes of a network, for all networks {power(rolling)} "
+        f"operations or {span(rolling)} GPU-hours: {100 * rolling / trainings:.1f} per cent of the trainings.",
     ]
 
 
@@ -156,7 +160,8 @@ def storage(scaling, records):
         "| what | arithmetic | size |",
         "|---|---|---|",
         f"| pictures | the two archives of ImageNet [unverified] | {ARCHIVES / 1e9:,.0f} GB |",
-        f"| the same in memory, if they were held | {count:,} x 3 x {SIDE}^2 | {count * 3 * SIDE**2 / 1e9:,.0f} GB |",
+        f"| the same in memory, if they were held | ${count:,} \\cdot 3 \\cdot {SIDE}^2$ "
+        f"| {count * 3 * SIDE**2 / 1e9:,.0f} GB |",
         f"| checkpoints | {len(parameters)} networks, {sum(parameters) / 1e6:,.0f} million parameters, weight and "
         f"momentum, 4 bytes | {8 * sum(parameters) / 1e9:,.1f} GB |",
         f"| records | {len(parameters)} lines of {sum(map(len, lines)) / len(lines) / 1000:,.1f} kB, the mean of those "
