@@ -34,20 +34,21 @@ __all__ = [
 ]
 
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
-# Baselines are dark, blurs run from light to dark blue-green with their length, every other layer has its own hue.
+# Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
+# light that it fades on white, or, turned for the dark page, on black.
 COLOURS = {
     "subsample": "#222222",
     "max": "#777777",
-    "rect-2": "#9ecae1",
-    "tri-3": "#4a98c9",
-    "bin-4": "#2f7fbc",
+    "rect-2": "#6fb0d6",
+    "tri-3": "#3d8fc6",
+    "bin-4": "#2b78b8",
     "bin-5": "#1764ab",
     "bin-6": "#0e4b8a",
     "bin-7": "#08306b",
     "flc": _CYCLE[1],
     "asap": _CYCLE[3],
     "aps": _CYCLE[2],
-    "lps": _CYCLE[8],
+    "lps": "#a89a00",
     "tips": _CYCLE[4],
     "ddac": _CYCLE[5],
 }

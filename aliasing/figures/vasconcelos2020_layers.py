@@ -17,7 +17,7 @@ from ..plots import COLOURS, Captioned, grid, show
 
 __all__ = ["harmonics", "order", "places", "representable"]
 
-STYLES = (("#222222", "-"), ("#777777", "--"), ("#4a98c9", "-."), ("#08306b", ":"))
+STYLES = (("#222222", "-"), ("#777777", "--"), ("#3d8fc6", "-."), ("#08306b", ":"))
 
 
 def places() -> Captioned:
