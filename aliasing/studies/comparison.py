@@ -30,7 +30,7 @@ class Sizes(NamedTuple):
     """Protocols of the measurements, as in the chapters that share them.
 
     Attributes:
-        shifted: test images under standard and sub-pixel shifts, and under one-pixel protocols.
+        shifted: test images of the accuracy, under standard and sub-pixel shifts, and under one-pixel protocols.
         robust: test images under attack and corruption.
         steps: of PGD.
         severities: of the corruptions.
@@ -92,6 +92,7 @@ def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[M
     exact = max(base.exact // 8, 8) if layer == "asap" else base.exact
     wanted = [
         Measurement("circular_rolls", {"count": exact}),
+        Measurement("accuracy", {"count": sizes.shifted}),  # after the rolls, whose accuracy may be of fewer images
         Measurement("shift_consistency", {"count": sizes.shifted, "max_shift": 8}),
         Measurement("one_pixel", {"count": sizes.shifted, "protocols": ("crop", "circular")}),
     ]

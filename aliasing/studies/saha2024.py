@@ -36,12 +36,11 @@ METHODS: dict[str, tuple[dict[str, Any], bool]] = {
 ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses")  # those that are attacked and corrupted
 SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
 LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses")  # those of which the paper and the finding speak
-OWN = ("tips + losses", "max")  # no other chapter trains them, so that their rolls are not shared
 SEGMENTED = ("subsample", "bin-5", "aps", "tips")
 LEAN_SEGMENTED = ("subsample", "aps", "tips")
 
 # Images of each measurement; reach of the surface in pixels and its layers; layers of the U-Nets; steps of the attack;
-# pixels whose cost is measured. "rolls" are images under all circular shifts, for the networks of no other chapter.
+# pixels whose cost is measured.
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"bias": 16, "surface": 8, "reach": 2, "attack": 8, "steps": 2, "severities": (3,), "pixels": 16},
     "laptop": {
@@ -49,7 +48,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "surface": 40,
         "surfaces": LEAN_SURFACES,
         "segmented": LEAN_SEGMENTED,
-        "rolls": 250,
         "attack": 100,
         "steps": 10,
         "severities": (1, 3, 5),
@@ -137,8 +135,7 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     if method in size["surfaces"]:
         wanted.append(Measurement("consistency_surface", {"count": size["surface"], "max_shift": size["reach"]}))
     if circular and method != "tips as published":  # whose layers do not stitch: all rolls would take hours
-        rolls = size.get("rolls", base.exact) if method in OWN else base.exact
-        wanted.append(Measurement("circular_rolls", {"count": rolls}))
+        wanted.append(Measurement("circular_rolls", {"count": base.exact}))
     if method.startswith("tips"):
         pictured = 3 if seed == 0 else 0
         wanted += [

@@ -26,6 +26,21 @@ def test_a_plan_is_sound(study, profile):
     assert [job.run.seed for job in jobs] == sorted(job.run.seed for job in jobs)
 
 
+ACCURACY = ("accuracy", "circular_fidelity", "circular_rolls")  # measurements with a column of that name
+
+
+@pytest.mark.parametrize(("study", "profile"), CASES)
+def test_accuracies_that_are_compared_are_of_the_same_images(study, profile):
+    # The table keeps the last of several columns of one name.
+    counts = {}
+    for job in studies.get(study).jobs(profile):
+        group = (repr(job.run.dataset), job.labels.get("task"), job.labels.get("group"))
+        counts.setdefault(group, set()).update(
+            [m.options["count"] for m in job.measurements if m.name in ACCURACY][-1:]
+        )
+    assert all(len(found) <= 1 for found in counts.values()), counts
+
+
 @pytest.mark.parametrize("study", studies.STUDIES)
 def test_the_networks_of_a_plan_can_be_built(study):
     seen = set()
