@@ -97,21 +97,19 @@ def low_pass(results: pd.DataFrame) -> Captioned:
 
 def learned(results: pd.DataFrame) -> Captioned:
     """Corruption error against clean error, a point per case of the ablations."""
-    means = (
-        results.assign(clean=1 - results["accuracy"]).groupby("case", sort=False)[["clean", "corruption_error"]].mean()
-    )
+    means = results.groupby("case", sort=False)[["clean_error", "corruption_error"]].mean()
     figure, axis = grid(width=7, height=4.6)
     labelled: list[pd.Series] = []
     for case, point in means.iterrows():
         plain = case in ("none", "RandAugment", "other stem", "wide stem", "GELU")
         face = "none" if plain else COLOURS["tri-3"]
-        axis.plot(point["clean"], point["corruption_error"], "o", color=COLOURS["tri-3"], mfc=face)
+        axis.plot(point["clean_error"], point["corruption_error"], "o", color=COLOURS["tri-3"], mfc=face)
         if all(abs(point - other).max() > 0.03 for other in labelled):  # in a crowd only the first has its name
             axis.annotate(str(case), point, xytext=(5, -9), textcoords="offset points", fontsize=8)
             labelled.append(point)
-    ends = [0, max(means["clean"])]
+    ends = [0, max(means["clean_error"])]
     axis.plot(ends, ends, color="#222222", linewidth=0.8, linestyle=":")
-    axis.set_xlabel("error on clean pictures")
+    axis.set_xlabel("error on the same pictures, clean")
     axis.set_ylabel("mean error under corruption")
     return show(
         figure,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..evaluation import Subject, measurement
-from ..metrics import attack_curve, corruption_error
+from ..metrics import Estimate, attack_curve, corruption_error, predict
 from ..metrics.corruption import Source, corrupted
 
 KEPT = 2**28  # bytes of corrupted images that are kept for the next network; making them takes longest
@@ -35,6 +35,14 @@ def corruptions(subject: Subject, count: int, severities: tuple[int, ...] = (1, 
         "corruption_error_by_name": {name: estimate.value for name, estimate in errors.by_name.items()},
         "corruption_error_by_severity": errors.table.mean(0),
     }
+
+
+@measurement
+def clean_error(subject: Subject, count: int) -> dict[str, Any]:
+    """Error on the ``count`` test images of ``corruptions`` as they are: what corruption adds is the difference."""
+    test = subject.split("test", count)
+    wrong = predict(subject.network, test.images).argmax(1).cpu() != test.labels
+    return {"clean_error": Estimate.proportion(int(wrong.sum()), len(wrong))}
 
 
 @lru_cache(maxsize=1)

@@ -34,8 +34,8 @@ OURS = "control of this project"
 
 
 def degradation(results: pd.DataFrame) -> pd.DataFrame:
-    """Adds "degradation", the error that corruption adds to that on clean pictures (as fractions)."""
-    return results.assign(degradation=results["corruption_error"] - (1 - results["accuracy"]))
+    """Adds "degradation", the error that corruption adds to that on the same pictures clean (as fractions)."""
+    return results.assign(degradation=results["corruption_error"] - results["clean_error"])
 
 
 def _added(first: str, second: str) -> Statistic:
@@ -45,7 +45,7 @@ def _added(first: str, second: str) -> Statistic:
 def _of_clean_error(results: pd.DataFrame) -> Estimate | None:
     """Share of the variance of the corruption error over cases that a line in the clean error explains, by seed."""
     shares = [
-        np.corrcoef(rows["accuracy"], rows["corruption_error"])[0, 1] ** 2
+        np.corrcoef(rows["clean_error"], rows["corruption_error"])[0, 1] ** 2
         for _, rows in results.groupby("seed")
         if len(rows) > 3
     ]

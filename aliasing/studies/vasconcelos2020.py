@@ -194,7 +194,11 @@ def _measurements(case: str, sizes: Sizes, seed: int) -> tuple[Measurement, ...]
     corrupted: dict[str, Any] = {"count": sizes.corrupted}
     if sizes.severities != ALL:
         corrupted["severities"] = sizes.severities
-    wanted = [Measurement("accuracy", {"count": sizes.tested}), Measurement("corruptions", corrupted)]
+    wanted = [
+        Measurement("accuracy", {"count": sizes.tested}),
+        Measurement("corruptions", corrupted),
+        Measurement("clean_error", {"count": sizes.corrupted}),
+    ]
     if case in FEW_SHOT:
         shots = {"shots": 5, "episodes": sizes.episodes}
         wanted += [

@@ -9,6 +9,7 @@ from aliasing import models
 from aliasing.evaluation import Subject
 from aliasing.measurements.few_shot import few_shot
 from aliasing.measurements.generalisation import accuracy, band_removal, kernels, macs
+from aliasing.measurements.robustness import clean_error
 from aliasing.records import Run
 from aliasing.training import Recipe
 
@@ -37,6 +38,7 @@ def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():
         chosen.network.fc.weight.zero_()
         chosen.network.fc.bias.copy_(torch.eye(10)[0])
     assert accuracy(chosen, 20)["accuracy"].value == 0.1
+    assert clean_error(chosen, 20)["clean_error"].value == 0.9
     assert band_removal(chosen, 20, 3)["accuracy_without_band"] == [0.1] * 3
 
 

@@ -70,14 +70,14 @@ def test_padding_cures_only_what_becomes_exact():
 
 
 def test_degradation_is_what_corruption_adds_to_the_clean_error():
-    table = degradation(pd.DataFrame({"accuracy": [0.9, 0.4], "corruption_error": [0.3, 0.7]}))
+    table = degradation(pd.DataFrame({"clean_error": [0.1, 0.6], "corruption_error": [0.3, 0.7]}))
     assert list(table["degradation"]) == pytest.approx([0.2, 0.1])
 
 
 def test_clean_error_explains_all_or_nothing():
     cases = {"none": 0.9, "all": 0.6, "conv": 0.8, "skip": 0.7}
     line = pd.DataFrame(
-        row | {"case": case, "accuracy": clean}
+        row | {"case": case, "clean_error": 1 - clean}
         for case, clean in cases.items()
         for row in rows(corruption_error=lambda s, clean=clean: 0.1 + 0.01 * s + 2 * (1 - clean))
     )
