@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from .. import layers, plots
 from ..metrics import Estimate
@@ -123,6 +124,7 @@ def differences(table: pd.DataFrame) -> Captioned:
                 )
         axis.axvline(0, color="#222222", lw=1)
         axis.set_title(metric.arrow, fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
     axes[0].set_yticks(range(len(order)), order)
     axes[0].invert_yaxis()
     figure.supxlabel("layer minus subsample (fraction)")

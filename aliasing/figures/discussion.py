@@ -2,6 +2,7 @@
 
 import pandas as pd
 from IPython.display import HTML
+from matplotlib.ticker import MaxNLocator
 
 from .. import studies
 from ..plots import Captioned, across, describe, grid, legend, show
@@ -83,6 +84,7 @@ def low_pass(results: pd.DataFrame) -> Captioned:
     axes[1].set_yticks(range(len(layers)), layers)
     axes[1].invert_yaxis()
     axes[1].set_xlabel("corruption error added")
+    axes[1].xaxis.set_major_locator(MaxNLocator(4))
     nothing = {"color": "#222222", "linewidth": 0.8, "linestyle": ":"}
     axes[0].axhline(0, **nothing)
     axes[1].axvline(0, **nothing)

@@ -1,4 +1,4 @@
-"""Figures of the chapter on Saha and Gokhale that are drawn from records; the numbers are those of the plan."""
+"""Figures of the chapter on Saha and Gokhale that are drawn from records."""
 
 from collections.abc import Iterable
 
@@ -68,7 +68,7 @@ def biases(results: pd.DataFrame) -> Captioned:
 
 
 def bias_by_depth(results: pd.DataFrame) -> Captioned:
-    """Figure 4 of the plan: the bias at each halving."""
+    """The bias at each halving."""
     chosen = classes(results, "msb_nearest_by_site")
     figure, axis = grid(width=7, height=3.8)
     for method, rows in chosen.groupby("method", sort=False):
@@ -88,7 +88,7 @@ def bias_by_depth(results: pd.DataFrame) -> Captioned:
 
 
 def surfaces(results: pd.DataFrame) -> Captioned:
-    """Figure 1 of the plan: agreement with the unshifted image over shifts, for both protocols."""
+    """Agreement with the unshifted image over shifts, for both protocols."""
     chosen = classes(results, "surface_standard")
     figure, axes = grid(2, 4, width=9.5, height=2.6)
     for row, protocol in zip(axes, ("standard", "circular"), strict=True):
@@ -121,7 +121,7 @@ def surfaces(results: pd.DataFrame) -> Captioned:
 
 
 def gains(results: pd.DataFrame) -> Captioned:
-    """Figure 2 of the plan: TIPS minus max pooling, the paper's means beside ours."""
+    """TIPS minus max pooling, the paper's means beside ours."""
     columns = {
         "accuracy": "accuracy",
         "standard_consistency": "standard_consistency",
@@ -180,7 +180,7 @@ def robustness(results: pd.DataFrame) -> Captioned:
 
 
 def segmentation(results: pd.DataFrame) -> Captioned:
-    """Figure 10 of the plan: masks of a picture and of the moved picture, moved back."""
+    """Masks of a picture and of the moved picture, moved back."""
     shown = results[(results["task"] == "masks") & (results["seed"] == 0)].set_index("method")
     figure, axes = grid(2, 2 + len(shown), width=9.5, height=1.7)
     first = shown.iloc[0]

@@ -82,7 +82,7 @@ def correlations(profile: str, table: pd.DataFrame | None = None) -> pd.DataFram
 
 
 def bias_against_consistency(profile: str) -> Captioned:
-    """Figure 3 of the plan: one point per trained network, of all studies."""
+    """One point per trained network, of all studies."""
     table = gathered(profile)
     figure, axes = grid(2, 2, width=9, height=3.0, sharey="row", sharex="col")
     for row, (column, shift) in zip(axes, CONSISTENCIES.items(), strict=True):

@@ -15,7 +15,7 @@ PER_CENT = {"accuracy": "accuracy (%)", "standard_consistency": "standard\nconsi
 
 
 def depth(results: pd.DataFrame) -> Captioned:
-    """Figure 9 of the plan: error after realignment through the network, untrained and trained."""
+    """Error after realignment through the network, untrained and trained."""
     chosen = classes(results, "depth_error")
     untrained, data = random_depth()
     trained = {
@@ -48,7 +48,7 @@ def depth(results: pd.DataFrame) -> Captioned:
 
 
 def weights(results: pd.DataFrame) -> Captioned:
-    """Figure 5 of the plan: where the mixing weights end up."""
+    """Where the mixing weights end up."""
     chosen = classes(results, "tau_norm")
     figure, axes = grid(1, 2, width=9, height=3.2)
     for axis, column, floor, label in (
@@ -73,7 +73,7 @@ def weights(results: pd.DataFrame) -> Captioned:
 
 
 def phases(results: pd.DataFrame) -> Captioned:
-    """Figure 7 of the plan, for the losses that are known: which phases the weights prefer."""
+    """Which phases the weights prefer."""
     chosen = classes(results, "tau_mean_phase")
     levels = len(chosen["tau_mean_phase"].iloc[0])
     figure, axes = grid(1, levels, width=9.5, height=2.6, sharey=True, squeeze=False)
@@ -100,7 +100,7 @@ def phases(results: pd.DataFrame) -> Captioned:
 
 
 def variants(results: pd.DataFrame) -> Captioned:
-    """Figure 11 of the plan: what the weight of the losses, the wake-up and the form of the loss change."""
+    """What the weight of the losses, the wake-up and the form of the loss change."""
     chosen = results[results["task"] == "variants"]
     chosen = chosen.assign(
         norm=[mean(norms) for norms in chosen["tau_norm"]], **{name: 100 * chosen[name] for name in PER_CENT}
@@ -134,7 +134,7 @@ def variants(results: pd.DataFrame) -> Captioned:
 
 
 def undo(results: pd.DataFrame) -> Captioned:
-    """Figure 6 of the plan: what the undo loss asks for and what psi gives."""
+    """What the undo loss asks for and what psi gives."""
     shown = classes(results[results["seed"] == 0], "undo_pictures")
     shown = shown[shown["method"] == "tips + losses"].iloc[0]
     rows = np.array(shown["undo_pictures"])

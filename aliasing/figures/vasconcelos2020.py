@@ -6,6 +6,7 @@ Most show differences to the plain network, paired by seed, because seeds differ
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ..plots import COLOURS, Captioned, across, describe, grid, interval, show
 from ..records import home
@@ -49,14 +50,16 @@ def _differences(table: pd.DataFrame, cases: list[str], panels: dict[str, str], 
     figure, axes = grid(1, len(panels), width=9, height=0.9 + 0.32 * len(cases), sharey=True, squeeze=False)
     for axis, (column, label) in zip(axes[0], panels.items(), strict=True):
         _forest(axis, table, column, cases)
-        axis.set_xlabel(f"{label}, minus plain network (points)")
+        axis.set_title(label, fontsize=10)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    figure.supxlabel("minus plain network (points)")
     bars = "Bars: 95 % intervals over seeds, paired. " if table["seed"].nunique() > 1 else ""
     chosen = table[table["case"].isin([*cases, "none"])]
     return show(figure, f"{caption} {bars}{describe(chosen)}.", f"{alt} Dots with bars beside a vertical line at zero.")
 
 
 def location(table: pd.DataFrame) -> Captioned:
-    """Item 3 of the plan: every subset of the three places."""
+    """Every subset of the three places."""
     plain = table[table["case"] == "none"]
     return _differences(
         table,
@@ -70,7 +73,7 @@ def location(table: pd.DataFrame) -> Captioned:
 
 
 def controls(table: pd.DataFrame) -> Captioned:
-    """Section 3.6 of the plan: which part of the filter's work matters."""
+    """Which part of the filter's work matters."""
     order = ("all", "forward only", "backward only", "too late", "random signs", "trainable", "after activation")
     return _differences(
         table,
@@ -85,7 +88,7 @@ def controls(table: pd.DataFrame) -> Captioned:
 
 
 def filtering(table: pd.DataFrame) -> Captioned:
-    """Item 4 of the plan: filter length, and filters after every convolution."""
+    """Filter length, and filters after every convolution."""
     return _differences(
         table,
         _tried(table, "all", "critical 5", "critical 7", "everywhere 3", "everywhere 5", "everywhere 7"),
@@ -97,7 +100,7 @@ def filtering(table: pd.DataFrame) -> Captioned:
 
 
 def transfer(table: pd.DataFrame) -> Captioned:
-    """Item 7 of the plan: few-shot accuracy inside and outside the training domain."""
+    """Few-shot accuracy inside and outside the training domain."""
     columns = [name for name in table if name.startswith("few_shot_") and name.endswith("_5")]
     panels = {name: f"few-shot, {name.split('_')[2]}" for name in columns}
     plain = table[table["case"] == "none"]
@@ -114,7 +117,7 @@ def transfer(table: pd.DataFrame) -> Captioned:
 
 
 def corruptions(table: pd.DataFrame) -> Captioned:
-    """Item 2 of the plan: error under each of the fifteen corruptions."""
+    """Error under each of the fifteen corruptions."""
     names = list(table["corruption_error_by_name"].iloc[0])
     figure, axis = grid(width=9, height=3.8)
     for number, (case, (colour, marker, _)) in enumerate(LOOKS.items()):
@@ -136,7 +139,7 @@ def corruptions(table: pd.DataFrame) -> Captioned:
 
 
 def bands(table: pd.DataFrame) -> Captioned:
-    """Item 6 of the plan: accuracy on pictures from which one band of frequencies is missing."""
+    """Accuracy on pictures from which one band of frequencies is missing."""
     figure, axis = grid(width=7, height=3.6)
     shown = [case for case in LOOKS if case != "GELU + blur"]
     for case in shown:
@@ -158,7 +161,7 @@ def bands(table: pd.DataFrame) -> Captioned:
 
 
 def kernels(table: pd.DataFrame) -> Captioned:
-    """Items 9 and 10 of the plan: what learned kernels and learned blurs let pass."""
+    """What learned kernels and learned blurs let pass."""
     figure, axes = grid(1, 2, width=9, height=3.4, sharey=True)
     plain = table[table["case"].isin(["none", "other stem"]) & (table["stem"] == 2)]
     for place, (kind, label) in enumerate({"stem": "stem 7x7", "strided conv": "conv 3x3", "skip": "skip 1x1"}.items()):

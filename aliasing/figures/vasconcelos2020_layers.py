@@ -21,7 +21,7 @@ STYLES = (("#222222", "-"), ("#777777", "--"), ("#3d8fc6", "-."), ("#08306b", ":
 
 
 def places() -> Captioned:
-    """Item 1 of the plan: where the filters go."""
+    """Where the filters go."""
     figure, axis = grid(width=9, height=3.4)
     axis.set(xlim=(0, 10.4), ylim=(0, 4))
     axis.axis("off")
@@ -59,7 +59,7 @@ def places() -> Captioned:
 
 
 def representable() -> Captioned:
-    """Item 8 of the plan: the best low-pass that a kernel of width 1, 3, 5 or 7 can be."""
+    """The best low-pass that a kernel of width 1, 3, 5 or 7 can be."""
     omega = np.linspace(0, np.pi, 401)
     figure, axis = grid(width=7, height=3.4)
     axis.fill_between(omega / np.pi, (omega < np.pi / 2).astype(float), color="#dddddd", step="mid", label="ideal")

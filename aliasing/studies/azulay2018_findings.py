@@ -92,12 +92,12 @@ def _size_loss(table: pd.DataFrame) -> Estimate | None:
     return _alone(_main(half, "picked") / _main(whole, "picked"))
 
 
-SEED = "the seed summary of the journal version"
+SUMMARY = "a machine-written summary of the journal version"
 FINDINGS = (
     Finding(
         "azulay-1",
         "A shift or rescaling by one pixel changes the top-1 decision with a probability of up to about 30 per cent.",
-        f"Table 1, verified; {SEED}",
+        f"Table 1, verified; {SUMMARY}",
         "crop 0.05 to 0.14, black 0.11 to 0.29",
         (
             Part(
@@ -117,7 +117,7 @@ FINDINGS = (
     Finding(
         "azulay-2",
         "Neither convolution nor augmentation guarantees invariance.",
-        f"abstract, verified; {SEED}",
+        f"abstract, verified; {SUMMARY}",
         "no number found",
         (
             Part(
@@ -160,7 +160,7 @@ FINDINGS = (
     Finding(
         "azulay-4",
         "The less typical of the training set a picture is, the more sensitive is the prediction.",
-        f"{SEED}; the measure of typicality is ours",
+        f"{SUMMARY}; the measure of typicality is ours",
         "no number found",
         (
             Part(
@@ -183,7 +183,7 @@ FINDINGS = (
     Finding(
         "azulay-5",
         "Blur before subsampling helps only partly.",
-        f"abstract, verified: a partial solution at best; {SEED}",
+        f"abstract, verified: a partial solution at best; {SUMMARY}",
         "an anti-aliased network still changed 15 per cent of its decisions (weak secondary source)",
         (
             Part(
@@ -203,7 +203,7 @@ FINDINGS = (
     Finding(
         "azulay-6",
         "Stronger augmentation helps to a degree but is no full solution.",
-        f"abstract, verified; {SEED}",
+        f"abstract, verified; {SUMMARY}",
         "no number found",
         (
             Part(
@@ -268,7 +268,7 @@ FINDINGS = (
     Finding(
         "azulay-9",
         "The photographer's bias of the training set decides which invariance is learned.",
-        f"abstract, verified; {SEED}; trained at a bias that is set, which the paper could not do",
+        f"abstract, verified; {SUMMARY}; trained at a bias that is set, which the paper could not do",
         "no number found",
         (
             Part(
@@ -307,7 +307,7 @@ FINDINGS = (
     Finding(
         "azulay-11",
         "Stability falls with depth, read out layer by layer.",
-        f"{SEED}; how they read out was not found, the readout is ours",
+        f"{SUMMARY}; how they read out was not found, the readout is ours",
         "no number found",
         (
             Part(
