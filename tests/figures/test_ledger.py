@@ -22,7 +22,7 @@ def test_one_row_per_claim_and_one_line_per_statistic():
     rows = re.findall(r"<tr><td>(.*?)</tr>", html)
     assert [row.count("<li>") for row in rows] == [2, 1]
     assert rows[0].startswith("<strong>partly</strong><br><small>x-1</small>")
-    assert "gain: <strong>0.250 [0.125, 0.375], 3 seeds</strong>, holds" in rows[0]
+    assert "gain: <strong>0.250 [0.125,\N{NO-BREAK SPACE}0.375], 3 seeds</strong>, holds" in rows[0]
     assert "a &lt; b" in rows[0] and "Published: 12 %." in rows[0]
 
 
