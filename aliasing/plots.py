@@ -51,8 +51,9 @@ COLOURS = {
     "lps": "#a89a00",
     "tips": _CYCLE[4],
     "ddac": _CYCLE[5],
+    "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
 }
-MARKERS = dict(zip(COLOURS, "osv^<>Dd*XPHph", strict=True))
+MARKERS = dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True))
 
 
 @contextmanager
@@ -141,12 +142,14 @@ def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, n
     return mean, np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
 
 
-def legend(axis: Axes, layers: Iterable[str], extra: Mapping[str, dict] | None = None) -> None:
-    """A legend of downsampling layers, plus entries of black circles in other styles."""
+def legend(
+    where: Axes | Figure, layers: Iterable[str], extra: Mapping[str, dict] | None = None, **options: Any
+) -> None:
+    """A legend of downsampling layers, plus entries of black circles in other styles; ``options`` go to matplotlib."""
     handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
-    for label, options in (extra or {}).items():
-        handles.append(Line2D([], [], color="#222222", marker="o", ls="", label=label, **options))
-    axis.legend(handles=handles)
+    for label, look in (extra or {}).items():
+        handles.append(Line2D([], [], color="#222222", marker="o", ls="", label=label, **look))
+    where.legend(handles=handles, **options)
 
 
 def describe(table: pd.DataFrame) -> str:

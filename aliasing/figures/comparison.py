@@ -10,28 +10,25 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .. import layers, plots
+from .. import layers
 from ..metrics import Estimate
-from ..plots import Captioned, across, describe, grid, show
+from ..plots import COLOURS, MARKERS, Captioned, across, describe, grid, legend, show
 from ..studies.comparison_metrics import METRICS, Metric, prepared
 from ..studies.findings import across_seeds, paired
 
 __all__ = [
     "BACKBONES",
     "BARS",
+    "BESIDE",
     "BY_COLUMN",
-    "COLOURS",
-    "MARKERS",
     "cost",
     "differences",
     "efficient",
     "fronts",
     "gallery",
-    "key",
     "named",
     "points",
     "robustness",
@@ -39,11 +36,11 @@ __all__ = [
     "two_shifts",
 ]
 
-COLOURS = plots.COLOURS | {"average": "#a6611a"}
-MARKERS = plots.MARKERS | {"average": "8"}
 BACKBONES = {"vgg": "VGG", "resnet": "Residual network"}
 BY_COLUMN = {metric.column: metric for metric in METRICS}
 BARS = "Bars: 95 % intervals over seeds"
+# The place of a legend of many layers, whose names at the markers would cover each other.
+BESIDE: dict[str, Any] = {"loc": "outside right center", "fontsize": 9}
 
 
 def summary(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -64,16 +61,10 @@ def efficient(points: pd.DataFrame, first: Metric, second: Metric) -> list[str]:
 
 
 def points(axis: Axes, x: pd.DataFrame, y: pd.DataFrame) -> None:
-    """One marker per layer with its error bars; ``key`` names them."""
+    """One marker per layer with its error bars; a legend names them."""
     for layer in x.index:
         look: dict[str, Any] = {"color": COLOURS[layer], "marker": MARKERS[layer]}
         axis.errorbar(x["mean"][layer], y["mean"][layer], y["half"][layer], x["half"][layer], lw=0.8, ms=6, **look)
-
-
-def key(figure: Figure, layers: Iterable[str]) -> None:
-    """A legend of layers beside all axes: names at the markers would cover each other."""
-    handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
-    figure.legend(handles=handles, loc="outside right center", fontsize=9)
 
 
 def gallery() -> Captioned:
@@ -160,7 +151,7 @@ def fronts(table: pd.DataFrame) -> Captioned:
             axis.set_xlabel(metric.arrow)
             axis.set_title(BACKBONES[backbone], fontsize=9)
         row[0].set_ylabel("accuracy ↑")
-    key(figure, table["layer"].unique())
+    legend(figure, table["layer"].unique(), **BESIDE)
     return show(
         figure,
         "Accuracy against circular consistency, against the probability that one pixel of crop shift changes the "
@@ -185,7 +176,7 @@ def two_shifts(table: pd.DataFrame) -> Captioned:
         axis.set_title(BACKBONES[backbone])
         axis.set_xlabel("circular consistency (fraction)")
     axes[0, 0].set_ylabel("standard consistency (fraction)")
-    key(figure, table["layer"].unique())
+    legend(figure, table["layer"].unique(), **BESIDE)
     return show(
         figure,
         "Consistency under standard shifts (up to 8 pixels, zero fill) against consistency under circular ones "

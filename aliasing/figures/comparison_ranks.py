@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from ..plots import Captioned, describe, grid, show
+from ..plots import COLOURS, MARKERS, Captioned, describe, grid, legend, show
 from ..studies.comparison_metrics import METRICS, prepared
 from ..studies.ranking import agreement, association, concordance, wide
-from .comparison import BARS, BY_COLUMN, COLOURS, MARKERS, key, points, summary
+from .comparison import BARS, BESIDE, BY_COLUMN, points, summary
 
 __all__ = ["agreement_of_networks", "correlations", "ranks", "sites"]
 
@@ -77,17 +77,17 @@ def agreement_of_networks(table: pd.DataFrame) -> Captioned:
     """The same layer in both networks."""
     table = prepared(table)
     plain, residual = (table[table["backbone"] == name] for name in ("vgg", "resnet"))
+    shared = [layer for layer in plain["layer"].unique() if layer in set(residual["layer"])]
     chosen = [BY_COLUMN[name] for name in ("accuracy", "standard_consistency", "top1_change_crop")]
     figure, axes = grid(1, 3, width=10, height=3.3)
     for axis, metric in zip(axes, chosen, strict=True):
         x, y = summary(plain, metric.column), summary(residual, metric.column)
-        shared = [layer for layer in x.index if layer in y.index]
         points(axis, x.loc[shared], y.loc[shared])
         tau = agreement(plain, residual, metric.column)
         axis.set_title(f"{metric.arrow}\nKendall's tau {tau.value:+.2f}" if tau else metric.arrow, fontsize=9)
         axis.set_xlabel("VGG")
     axes[0].set_ylabel("residual network")
-    key(figure, [layer for layer in plain["layer"].unique() if layer in set(residual["layer"])])
+    legend(figure, shared, **BESIDE)
     return show(
         figure,
         "Each layer in both networks. Were the order of the layers the same, the points would rise from left to right; "
@@ -110,7 +110,7 @@ def sites(table: pd.DataFrame) -> Captioned:
         axis.set_title(f"Spearman's correlation {found.value:+.2f}" if found else "", fontsize=9)
         axis.set_xlabel(BY_COLUMN[first].title)
         axis.set_ylabel(BY_COLUMN[second].title)
-    key(figure, rows["layer"].unique())
+    legend(figure, rows["layer"].unique(), **BESIDE)
     return show(
         figure,
         "Left: relative error that aliasing makes at the downsampling sites against the network's one-pixel change. "

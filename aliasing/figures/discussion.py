@@ -5,10 +5,10 @@ from IPython.display import HTML
 from matplotlib.ticker import MaxNLocator
 
 from .. import studies
-from ..plots import Captioned, across, describe, grid, legend, show
+from ..plots import COLOURS, MARKERS, Captioned, across, describe, grid, legend, show
 from ..studies.controls import controls
 from ..studies.findings import across_seeds, paired
-from .comparison import BACKBONES, COLOURS, MARKERS
+from .comparison import BACKBONES
 from .ledger import Ledger
 
 __all__ = ["by_profile", "decided_controls", "learned", "low_pass", "right_ones"]

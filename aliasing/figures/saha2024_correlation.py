@@ -96,9 +96,8 @@ def bias_against_consistency(profile: str) -> Captioned:
     for axis, definition in zip(axes[1], ("exact", "nearest"), strict=True):
         axis.set_xlabel(f"maximum-sampling bias ({definition})")
     layers = [name for name in COLOURS if name in set(table["layer"])]
-    legend(axes[0, 1], layers, extra={"other networks": {"mfc": "none"}})
-    axes[0, 1].get_legend().set_loc("upper left")
-    axes[0, 1].get_legend().set_bbox_to_anchor((1.0, 1.0))
+    others = {"other networks": {"mfc": "none"}}
+    legend(axes[0, 1], layers, others, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     found = correlation(table, "msb_nearest", "standard_consistency", "kind")
     without = correlation(table[table["layer"] != "max"], "msb_nearest", "standard_consistency", "kind")
     told = "; ".join(

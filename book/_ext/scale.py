@@ -4,7 +4,7 @@ import json
 
 from aliasing.records import home
 
-IMAGENET = {"train": 1_281_167, "test": 50_000}  # images of ILSVRC 2012
+IMAGENET = 1_281_167  # training images of ILSVRC 2012
 ARCHIVES = 138e9 + 6.3e9  # bytes of its two archives, from memory [unverified]
 PEAK = 989e12  # bfloat16 operations per second of an H100 SXM, without sparsity, from memory [unverified]
 UTILISATION = (0.2, 0.4)  # assumed
@@ -33,7 +33,7 @@ def plain(scaling):
 def images(run):
     """Training images of a run; a tenth of every class of a folder is held out."""
     if run.dataset["name"] == "folder":
-        return round(0.9 * IMAGENET["train"])
+        return round(0.9 * IMAGENET)
     return {"camvid": 367}.get(run.dataset["name"]) or run.dataset["count"]
 
 
@@ -102,7 +102,7 @@ def training(scaling):
     flops = plain(scaling)["flops"]
     rows = costs(scaling)
     runs = [run for new, *_ in rows.values() for run in new]
-    count, epochs = round(0.9 * IMAGENET["train"]), 90
+    count, epochs = round(0.9 * IMAGENET), 90
     one = (1 + BACKWARD) * flops * count * epochs
     low, high = UTILISATION
     lines = [
@@ -155,7 +155,7 @@ def storage(scaling, records):
 
     parameters = [network(scaling, run)["parameters"] for run in planned().values()]
     lines = [line for path in sorted(records.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    count = round(0.9 * IMAGENET["train"])
+    count = round(0.9 * IMAGENET)
     return [
         "| what | arithmetic | size |",
         "|---|---|---|",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from aliasing.figures.comparison import COLOURS
+from aliasing.plots import COLOURS
 
 DARK = to_rgb("#121212")  # the theme's background
 # hue-rotate(180deg) as the filter-effects specification writes it, behind invert(1).
