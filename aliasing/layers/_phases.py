@@ -63,15 +63,11 @@ class _Wrap(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
         n, c, h, w = x.shape
-        y = torch.empty(
-            (n, c, top + h + bottom, left + w + right), dtype=x.dtype, device=x.device, memory_format=memory_format(x)
-        )
-        y[:, :, top : top + h, left : left + w] = x
-        y[:, :, top : top + h, :left] = x[:, :, :, w - left :]
-        y[:, :, top : top + h, left + w :] = x[:, :, :, :right]
-        y[:, :, :top] = y[:, :, h : h + top]
-        y[:, :, top + h :] = y[:, :, top : top + bottom]
-        return y
+        if not is_channels_last(x):
+            return F.pad(x, (left, right, top, bottom), "circular")
+        flat = x.permute(0, 2, 3, 1).reshape(1, n, h, w * c)
+        flat = F.pad(flat, (left * c, right * c, top, bottom), "circular")
+        return flat.view(n, top + h + bottom, left + w + right, c).permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -82,12 +78,16 @@ class _Wrap(torch.autograd.Function):
     def backward(ctx, grad):
         (h, w), top, bottom, left, right = ctx.size, ctx.top, ctx.bottom, ctx.left, ctx.right
         grad = grad.clone()
-        grad[:, :, h : h + top] += grad[:, :, :top]
-        grad[:, :, top : top + bottom] += grad[:, :, top + h :]
+        if top:
+            grad[:, :, h : h + top].add_(grad[:, :, :top])
+        if bottom:
+            grad[:, :, top : top + bottom].add_(grad[:, :, top + h :])
         grad = grad[:, :, top : top + h]
-        grad[:, :, :, w : w + left] += grad[:, :, :, :left]
-        grad[:, :, :, left : left + right] += grad[:, :, :, left + w :]
-        return grad[:, :, :, left : left + w], None, None, None, None
+        if left:
+            grad[..., w : w + left].add_(grad[..., :left])
+        if right:
+            grad[..., left : left + right].add_(grad[..., left + w :])
+        return grad[..., left : left + w], None, None, None, None
 
 
 def select(x: Tensor, index: Tensor, stride: int) -> Tensor:
