@@ -179,6 +179,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: P
     temporary = output.with_suffix(".tmp.ipynb")
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the user's of the same name must not win
     os.environ["TQDM_DISABLE"] = "1"  # a progress bar has no place in a page
+    os.environ["OMP_NUM_THREADS"] = "1"  # two kernels run at a time, and sums depend on the number of threads
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as sockets:  # kernels that run at the same time must not share them
         papermill.execute_notebook(
