@@ -32,6 +32,8 @@ class Sizes(NamedTuple):
     Attributes:
         shifted: test images of the accuracy, under standard and sub-pixel shifts, and under one-pixel protocols.
         robust: test images under attack and corruption.
+        rolled: test images under every circular shift, for ASAP: it adds a pixel and samples in steps of (n + 1)/h, so
+            that no two shifts share any work.
         steps: of PGD.
         severities: of the corruptions.
         sampled: test images at the downsampling sites.
@@ -39,17 +41,18 @@ class Sizes(NamedTuple):
 
     shifted: int
     robust: int
+    rolled: int
     steps: int
     severities: tuple[int, ...]
     sampled: int
 
 
 SIZES = {
-    "smoke": Sizes(32, 8, 2, (3,), 16),
-    "laptop": Sizes(500, 100, 10, (1, 3, 5), 256),
-    "desktop": Sizes(1000, 256, 10, (1, 2, 3, 4, 5), 256),
-    "gpu": Sizes(10_000, 1000, 40, (1, 2, 3, 4, 5), 1000),
-    "cluster": Sizes(10_000, 1000, 40, (1, 2, 3, 4, 5), 1000),
+    "smoke": Sizes(32, 8, 8, 2, (3,), 16),
+    "laptop": Sizes(500, 100, 30, 10, (1, 3, 5), 256),
+    "desktop": Sizes(1000, 256, 125, 10, (1, 2, 3, 4, 5), 256),
+    "gpu": Sizes(10_000, 1000, 1250, 40, (1, 2, 3, 4, 5), 1000),
+    "cluster": Sizes(10_000, 1000, 8, 40, (1, 2, 3, 4, 5), 1000),
 }
 
 SEEDS = {"desktop": 5}  # more than the chapters: here methods are ranked
@@ -88,10 +91,8 @@ def plan(profile: str) -> list[Job]:
 def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[Measurement, ...]:
     """Accuracy and shifts for all; robustness and sampling sites for the VGGs; cost, which no seed changes, once."""
     base, sizes = BASES[profile], SIZES[profile]
-    # ASAP adds a pixel and samples in steps of (n + 1)/h, so no two rolls share any work.
-    exact = max(base.exact // 8, 8) if layer == "asap" else base.exact
     wanted = [
-        Measurement("circular_rolls", {"count": exact}),
+        Measurement("circular_rolls", {"count": sizes.rolled if layer == "asap" else base.exact}),
         Measurement("accuracy", {"count": sizes.shifted}),  # after the rolls, whose accuracy may be of fewer images
         Measurement("shift_consistency", {"count": sizes.shifted, "max_shift": 8}),
         Measurement("one_pixel", {"count": sizes.shifted, "protocols": ("crop", "circular")}),

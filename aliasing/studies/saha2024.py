@@ -15,7 +15,7 @@ from .bases import BASES, EASY, Base
 from .saha2024_findings import FINDINGS
 from .study import Study
 
-__all__ = ["ALPHA", "METHODS", "STUDY", "VARIANTS"]
+__all__ = ["ALPHA", "LEAN_VARIANTS", "METHODS", "STUDY", "VARIANTS"]
 
 ALPHA = 0.35  # weight of the undo loss in the authors' code
 
@@ -38,6 +38,15 @@ SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
 LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses")  # those of which the paper and the finding speak
 SEGMENTED = ("subsample", "bin-5", "aps", "tips")
 LEAN_SEGMENTED = ("subsample", "aps", "tips")
+# The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
+# form of the other loss.
+LEAN_VARIANTS: tuple[tuple[float, float, str], ...] = (
+    (0.0, 0.4, "code"),
+    (ALPHA, 0.4, "code"),
+    (ALPHA, 0.0, "code"),
+    (ALPHA, 0.4, "two_sided"),
+)
+VARIANTS = (*LEAN_VARIANTS, (0.7, 0.4, "code"), (ALPHA, 0.8, "code"))
 
 # Images of each measurement; reach of the surface in pixels and its layers; layers of the U-Nets; steps of the attack;
 # pixels whose cost is measured.
@@ -45,9 +54,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"bias": 16, "surface": 8, "reach": 2, "attack": 8, "steps": 2, "severities": (3,), "pixels": 16},
     "laptop": {
         "bias": 256,
-        "surface": 40,
+        "surface": 24,
         "surfaces": LEAN_SURFACES,
         "segmented": LEAN_SEGMENTED,
+        "variants": LEAN_VARIANTS,
         "attack": 100,
         "steps": 10,
         "severities": (1, 3, 5),
@@ -67,19 +77,10 @@ _USUAL: dict[str, Any] = {
     "reach": 8,
     "surfaces": SURFACES,
     "segmented": SEGMENTED,
+    "variants": VARIANTS,
     "severities": (1, 2, 3, 4, 5),
     "pixels": 32,
 }
-# The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
-# form of the other loss.
-VARIANTS: tuple[tuple[float, float, str], ...] = (
-    (0.0, 0.4, "code"),
-    (ALPHA, 0.4, "code"),
-    (0.7, 0.4, "code"),
-    (ALPHA, 0.0, "code"),
-    (ALPHA, 0.8, "code"),
-    (ALPHA, 0.4, "two_sided"),
-)
 # What differs from the profile's own data, network and recipe.
 VARIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "smoke": ({"count": 64}, {}, {"epochs": 2, "batch_size": 32}),
@@ -92,7 +93,7 @@ _UNET = {"name": "unet-small", "num_classes": 6, "padding_mode": "circular"}
 _CAMVID = {"name": "unet-small", "num_classes": 11, "padding_mode": "circular"}
 _SHAPES = {"name": "shapes", "seed": 1}
 # Most pixels are background, which smoothing would favour for long.
-_FEW_STEPS = {"epochs": 7, "batch_size": 8, "lr": 0.1, "label_smoothing": 0.0}
+_FEW_STEPS = {"epochs": 5, "batch_size": 8, "lr": 0.1, "label_smoothing": 0.0}
 # Data, network, changes to the recipe, and images of the measurement.
 SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]] = {
     "smoke": (_SHAPES | {"count": 64}, _UNET | {"width": 4}, {"epochs": 1, "batch_size": 32}, 16),
@@ -115,8 +116,9 @@ def plan(profile: str) -> list[Job]:
     for seed in range(base.seeds):
         methods = [method for method in METHODS if profile != "smoke" or method != "tri-3"]
         jobs += [_classifier(profile, base, method, seed) for method in methods]
-        jobs += [_segmenter(profile, base, layer, seed) for layer in (_USUAL | SIZES[profile])["segmented"]]
-        jobs += [_variant(profile, base, *variant, seed) for variant in VARIANTS]
+        sizes = _USUAL | SIZES[profile]
+        jobs += [_segmenter(profile, base, layer, seed) for layer in sizes["segmented"]]
+        jobs += [_variant(profile, base, *variant, seed) for variant in sizes["variants"]]
     return jobs
 
 
