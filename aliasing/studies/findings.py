@@ -29,7 +29,8 @@ class Part:
 
     Attributes:
         label: what the statistic is, with its unit.
-        statistic: results table of the study to an estimate over seeds, or ``None`` if runs it needs are missing.
+        statistic: results table of the study to an estimate over seeds; ``None`` or a KeyError if runs it needs are
+            missing.
         side: the claim says the statistic is "above" or "below" the threshold.
         threshold: in the unit of the statistic.
         margin: an interval that lies within threshold +- margin shows no effect worth the name.
@@ -46,6 +47,13 @@ class Part:
         """The rule in words."""
         null = f"; none if the interval lies within ±{self.margin:g} of it" if self.margin else ""
         return f"95 % interval {self.side} {self.threshold:g}{null}"
+
+    def estimate(self, results: pd.DataFrame) -> Estimate | None:
+        """The statistic of ``results``, ``None`` if runs that it needs are missing, or all."""
+        try:
+            return self.statistic(results) if len(results) else None
+        except KeyError:  # a column or a label that only those runs have
+            return None
 
     def outcome(self, estimate: Estimate | None) -> Literal["holds", "opposite", "null", "open", "not run"]:
         """Apply the rule to the estimate."""

@@ -124,8 +124,8 @@ def undo_difference(method: str, other: str) -> Statistic:
 
     def statistic(table: pd.DataFrame) -> Estimate | None:
         total = [
-            mean(row.undo_floor) + mean(row.undo_excess) if isinstance(row.undo_floor, list) else None
-            for row in table.itertuples()
+            mean(floor) + mean(excess) if isinstance(floor, list) else None
+            for floor, excess in zip(table["undo_floor"], table["undo_excess"], strict=True)
         ]
         return difference("picked", method, other)(table.assign(picked=total))
 

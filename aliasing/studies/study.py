@@ -107,7 +107,7 @@ def ledger(study: Study, results: pd.DataFrame, profile: str) -> pd.DataFrame:
     """Every finding of ``study`` decided on ``results``: one row per part, the verdict repeated."""
     rows = []
     for finding in study.findings:
-        estimates = [part.statistic(results) if len(results) else None for part in finding.parts]
+        estimates = [part.estimate(results) for part in finding.parts]
         outcomes = [part.outcome(estimate) for part, estimate in zip(finding.parts, estimates, strict=True)]
         for part, estimate, outcome in zip(finding.parts, estimates, outcomes, strict=True):
             rows.append(

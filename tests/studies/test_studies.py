@@ -75,6 +75,9 @@ def test_every_finding_is_decided_on_the_smoke_runs(study, tmp_path):
     decided = studies.ledger(chosen, results, "smoke")
     assert set(decided["finding"]) == {finding.id for finding in chosen.findings}
     assert "not run" not in set(decided["verdict"])
+    for count in range(len(results)):  # a campaign that was stopped there
+        some = results.head(count).dropna(axis=1, how="all")
+        assert set(studies.ledger(chosen, some, "smoke")["finding"]) == set(decided["finding"])
 
 
 def test_without_records_nothing_is_decided(tmp_path, monkeypatch):
