@@ -55,7 +55,7 @@ BASES = {
         dataset=_SHAPES | {"count": 4000},
         vgg=_VGG | {"width": 8},
         resnet=_RESNET | {"width": 8},
-        recipe=Recipe(epochs=5, batch_size=32),
+        recipe=Recipe(epochs=4, batch_size=32),
         seeds=3,
         count=500,
         exact=500,

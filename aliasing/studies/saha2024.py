@@ -58,7 +58,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "surfaces": LEAN_SURFACES,
         "segmented": LEAN_SEGMENTED,
         "variants": LEAN_VARIANTS,
-        "attack": 100,
+        "attack": 64,
         "steps": 10,
         "severities": (1, 3, 5),
     },
