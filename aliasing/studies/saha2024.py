@@ -118,7 +118,7 @@ def plan(profile: str) -> list[Job]:
         jobs += [_classifier(profile, base, method, seed) for method in methods]
         sizes = _USUAL | SIZES[profile]
         jobs += [_segmenter(profile, base, layer, seed) for layer in sizes["segmented"]]
-        jobs += [_variant(profile, base, *variant, seed) for variant in sizes["variants"]]
+        jobs += [_variant(profile, base, alpha, wake, form, seed) for alpha, wake, form in sizes["variants"]]
     return jobs
 
 
