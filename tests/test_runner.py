@@ -131,7 +131,7 @@ def test_a_killed_worker_is_named_and_the_command_continues(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="the soak reads /proc")
 def test_killed_at_random_and_continued_gives_the_same_numbers():
     """Two and four commands on one store, each killed by ``kill -9`` several times; no record suffers."""
-    command = [sys.executable, "tests/soak.py", "--processes", "2", "4", "--kills", "6", "--seeds", "1", "--life", "1"]
+    command = [sys.executable, "tests/soak.py", "--processes", "2", "4", "--kills", "6", "--seeds", "1", "--life", "2"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for line in map(json.loads, done.stdout.splitlines()):
