@@ -156,7 +156,7 @@ SIZES = {
         10,
     ),
     "laptop": Sizes(
-        EASY | {"count": 1600},
+        EASY | {"count": 1200},
         STEM | {"width": 8},
         {"epochs": 5, "batch_size": 64},
         1,
@@ -164,7 +164,7 @@ SIZES = {
         DECIDING,
         1000,
         80,
-        (1, 3, 5),
+        (1, 5),
         {"known": OTHER_SHAPES | EASY | {"count": 1000}, "glyphs": {"name": "glyphs"}},
         300,
     ),

@@ -26,7 +26,7 @@ FILTERS = ("subsample", "rect-2", "tri-3", "bin-4", "bin-5", "bin-6", "bin-7")
 # Layers trained without and with shift augmentation.
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "smoke": (("subsample", "bin-5"), ("subsample",)),
-    "laptop": (("subsample", "rect-2", "tri-3", "bin-5", "bin-7"), ("subsample", "tri-3", "bin-7")),
+    "laptop": (("subsample", "rect-2", "tri-3", "bin-5", "bin-7"), ("subsample", "bin-7")),
     "desktop": (("subsample", "tri-3", "bin-5", "bin-7"), ("subsample", "tri-3", "bin-5", "bin-7")),
     "gpu": (FILTERS, FILTERS),
     "cluster": (("subsample", "rect-2", "tri-3", "bin-4", "bin-5"), ()),
