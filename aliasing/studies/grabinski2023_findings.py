@@ -66,9 +66,9 @@ def against(column: str, layer: str, other: str = "subsample", group: str = "nat
     return statistic
 
 
-def _mean(column: str, layer: str) -> Statistic:
+def _mean(column: str, layer: str, group: str = "native") -> Statistic:
     def statistic(table: pd.DataFrame) -> Estimate | None:
-        values = across_seeds(table, column, layer=layer, group="native")
+        values = across_seeds(table, column, layer=layer, group=group)
         return Estimate.mean(torch.tensor(values.to_numpy())) if len(values) else None
 
     return statistic
@@ -93,8 +93,7 @@ def _less_collapse(table: pd.DataFrame) -> Estimate | None:
 
 
 def _collapse(table: pd.DataFrame) -> Estimate | None:
-    falls = across_seeds(_adversarial(table), "collapse", layer="subsample")
-    return Estimate.mean(torch.tensor(falls.to_numpy())) if len(falls) else None
+    return _mean("collapse", "subsample", "adversarial")(_adversarial(table))
 
 
 def _more_robust(table: pd.DataFrame) -> Estimate | None:

@@ -111,12 +111,11 @@ SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], in
 
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``, a whole seed before the next; classification first, variants of the losses last."""
-    base = BASES[profile]
+    base, sizes = BASES[profile], _USUAL | SIZES[profile]
     jobs = []
     for seed in range(base.seeds):
         methods = [method for method in METHODS if profile != "smoke" or method != "tri-3"]
         jobs += [_classifier(profile, base, method, seed) for method in methods]
-        sizes = _USUAL | SIZES[profile]
         jobs += [_segmenter(profile, base, layer, seed) for layer in sizes["segmented"]]
         jobs += [_variant(profile, base, alpha, wake, form, seed) for alpha, wake, form in sizes["variants"]]
     return jobs
