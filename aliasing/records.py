@@ -146,7 +146,9 @@ class Record:
             raise ValueError(f"not a record: {error!r}") from error
         if record.run.id != content["id"]:
             raise ValueError(f"the id {content['id']} does not match the run, whose id is {record.run.id}")
-        if check is not None and check != _check(content):
+        # Lines as we write them need not be written again to be checked.
+        as_written = line.strip().replace(f'"check":"{check}",', "", 1)
+        if check is not None and check != _digest(as_written) and check != _check(content):
             raise ValueError("its content does not match its check sum; records are not edited by hand")
         return record
 
@@ -156,7 +158,11 @@ def _canonical(content: dict) -> str:
 
 
 def _check(content: dict) -> str:
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:8]
+    return _digest(_canonical(content))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _refuse(constant: str) -> None:

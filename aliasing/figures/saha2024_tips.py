@@ -111,7 +111,10 @@ def variants(results: pd.DataFrame) -> Captioned:
         "wake": "epochs before the undo loss (share)",
         "form": "form of the loss on the weights",
     }
-    figure, axes = grid(3, 3, width=9, height=1.9, sharex="col", sharey="row")
+    columns = {name: label for name, label in columns.items() if chosen[name].nunique() > 1}
+    figure, axes = grid(
+        3, len(columns), width=1.5 + 2.5 * len(columns), height=1.9, sharex="col", sharey="row", squeeze=False
+    )
     for column, (name, label) in enumerate(columns.items()):
         others = [chosen[other] == value for other, value in usual.items() if other != name]
         groups = list(chosen[np.logical_and(*others)].groupby(name))
@@ -126,10 +129,10 @@ def variants(results: pd.DataFrame) -> Captioned:
         axis.set_ylabel(label)
     return show(
         figure,
-        f"One thing changed at a time: alpha, the wake-up of the undo loss, the form of the loss on the weights. The "
-        f"usual setting ({', '.join(map(str, usual.values()))}) is in every column. Norm: mean over halvings, 0.5 for "
+        f"One thing changed at a time: {', '.join(columns.values())}. The usual setting "
+        f"({', '.join(map(str, usual.values()))}) is in every column. Norm: mean over halvings, 0.5 for "
         f"uniform weights. Bars: 95 % intervals over seeds. {describe(chosen)}.",
-        "Three columns of points with bars, accuracy, consistency and norm of the weights below each other.",
+        f"Columns of points with bars: {len(columns)} of accuracy, consistency and norm of the weights.",
     )
 
 

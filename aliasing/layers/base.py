@@ -32,6 +32,11 @@ class Downsample(nn.Module):
     stride: int
     periodic: bool = True
 
+    @property
+    def observed(self) -> bool:
+        """Whether somebody listens here for the map that is sampled: by a hook, or by standing in for ``sample``."""
+        return bool(self._forward_hooks or self._forward_pre_hooks) or "sample" in vars(self)
+
     def choose(self, x: Tensor) -> Tensor | None:
         """Choose the sampling grid for ``x``; ``None`` where the layer has nothing a second branch could share."""
         return None

@@ -1,8 +1,6 @@
 """What a network costs: floating point operations, parameters, time per image and memory."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..models.blocks import Pool, is_plain
 from .inference import device_of, evaluating
 
 __all__ = ["Cost", "Timing", "cost", "count_flops", "count_parameters", "milliseconds", "peak_memory"]
@@ -77,7 +74,7 @@ def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
 
     counter = FlopCounterMode(display=False)
-    with _as_built(model), torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), counter:
         model(_images(model, size, 1).zero_())
     return counter.get_total_flops()
 
@@ -90,7 +87,7 @@ def milliseconds(
         raise UsageError(f"batch_size and repeats must be >= 1, warmup >= 0; got {batch_size}, {repeats}, {warmup}")
     images = _images(model, size, batch_size)
     times = []
-    with _as_built(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for _ in range(warmup + repeats):
             _wait(images)
             start = time.perf_counter()
@@ -106,27 +103,13 @@ def peak_memory(model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: 
     images = _images(model, size, batch_size)
     if images.device.type != "cuda":
         return None
-    with _as_built(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         torch.cuda.synchronize(images.device)
         torch.cuda.reset_peak_memory_stats(images.device)
         before = torch.cuda.memory_allocated(images.device)
         model(images)
         torch.cuda.synchronize(images.device)
     return (torch.cuda.max_memory_allocated(images.device) - before) / 2**20
-
-
-@contextmanager
-def _as_built(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, but plain subsampling is merged with the convolution before it, as it is in training.
-
-    Otherwise networks compute the dense map for those who look at it, and drop most of it afterwards; whoever uses
-    the network would not.
-    """
-    with evaluating(model):
-        for module in model.modules():
-            if is_plain(module.down if isinstance(module, Pool) else module):
-                module.training = True
-        yield
 
 
 def _images(model: nn.Module, size: tuple[int, int], n: int) -> Tensor:

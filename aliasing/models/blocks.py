@@ -46,6 +46,11 @@ def is_plain(layer: nn.Module | None) -> bool:
     return isinstance(layer, layers.Blur) and layer.taps == (1.0,) and layer.weight is None
 
 
+def _merged(layer: Downsample) -> bool:
+    """Whether the pixels that ``layer`` drops need not be computed."""
+    return is_plain(layer) and (layer.training or not layer.observed)
+
+
 @dataclass(frozen=True)
 class Style:
     """What is common to all the blocks of one network.
@@ -127,14 +132,14 @@ def downsampled(
 ) -> tuple[Tensor, Tensor | None]:
     """Convolution, norm and activation with the downsampling layer in its place; also returns the layer's choice.
 
-    Plain subsampling stands for a strided convolution, whatever the placement. In training it is computed as one, norm
-    statistics included; in evaluation the dense map is computed and then subsampled, the same function, so that
-    whoever measures at the downsampling layers finds the map they sample.
+    Plain subsampling stands for a strided convolution, whatever the placement, and is computed as one: in training
+    always, norm statistics included; in evaluation unless the layer is ``observed``, for whom the dense map is computed
+    and then subsampled, the same function.
     """
     if layer is None:
         return act(norm(conv(x))), None
     if is_plain(layer):
-        if layer.training:
+        if _merged(layer):
             return act(norm(conv(x, layer.stride))), None
         return layer(act(norm(conv(x)))), None
     if placement == "pool-then-conv":
@@ -169,7 +174,7 @@ class Pool(nn.Module):
         """Dense max, then the layer."""
         if self.max is None:
             return self.down(x)
-        if is_plain(self.down) and self.training:
+        if _merged(self.down):
             return self.max(x, self.down.stride)  # the pixels that are kept, without the others
         return self.down(self.max(x))
 

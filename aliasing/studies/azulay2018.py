@@ -54,7 +54,7 @@ def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augment
     run = Run(base.dataset, getattr(base, backbone) | {"downsample": layer}, recipe, seed)
     plain, blurred = LAYERS[profile][0][0], LAYERS[profile][0][-1]
     wanted = [
-        Measurement("circular_rolls", {"count": base.exact}),
+        *base.rolls(),
         Measurement("one_pixel", {"count": base.count, "protocols": (*PROTOCOLS, "circular")}),
     ]
     bias = "3" if base.dataset["name"] == "shapes" else "given"

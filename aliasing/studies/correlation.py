@@ -42,36 +42,46 @@ def correlation(
         raise UsageError(f"the table has no column {missing[0]!r}; it has {', '.join(map(str, table))}")
     table = table.dropna(subset=columns)
     values = table[columns].to_numpy(dtype=float).T
-    labels = pd.factorize(table[cluster])[0]
-    groups = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)] if len(labels) else []
-    if len(groups) < 4:
+    labels, kinds = pd.factorize(table[cluster])
+    if len(kinds) < 4:
         return None
-    value = _coefficient(values, ranks)
-    if value is None:
+    [value] = _coefficients(values, np.ones((1, len(labels))), ranks)
+    if np.isnan(value):
         return None
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(draws):
-        chosen = np.concatenate([groups[index] for index in generator.integers(len(groups), size=len(groups))])
-        again = _coefficient(values[:, chosen], ranks)
-        if again is not None:
-            drawn.append(again)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(value, min(value, float(low)), max(value, float(high)), len(table))
+    chosen = np.random.default_rng(seed).integers(len(kinds), size=(draws, len(kinds)))
+    times = (chosen[:, :, None] == np.arange(len(kinds))).sum(1)
+    drawn = _coefficients(values, times[:, labels].astype(float), ranks)
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Estimate(float(value), min(float(value), float(low)), max(float(value), float(high)), len(table))
 
 
-def _coefficient(values: np.ndarray, ranks: bool) -> float | None:
-    """Correlation of the first two rows, after the third, if there is one, was regressed out."""
-    if ranks:
-        from scipy.stats import rankdata  # takes a second to import, and only correlations need it
+def _coefficients(values: np.ndarray, weights: np.ndarray, ranks: bool) -> np.ndarray:
+    """Correlation of the first two rows of ``values`` (2 or 3, n) after the third, if there is one, was regressed out.
 
-        values = rankdata(values, axis=1)
-    values = values - values.mean(1, keepdims=True)
-    size = np.linalg.norm(values, axis=1)
-    if len(values) == 3 and size[2] > 0:
-        given = values[2] / size[2]
-        values = values[:2] - np.outer(values[:2] @ given, given)
-        size = np.where(np.linalg.norm(values, axis=1) > 1e-9 * size[:2], np.linalg.norm(values, axis=1), 0)
-    if size[0] == 0 or size[1] == 0:
-        return None
-    return float(values[0] @ values[1] / (size[0] * size[1]))
+    Each row of ``weights`` (draws, n) says how often every column counts, and gives one coefficient; not a number where
+    nothing varies.
+    """
+
+    def product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return np.einsum("dn,dn,dn->d", weights, first, second)[:, None]
+
+    everywhere = [_ranks(row, weights) if ranks else np.tile(row, (len(weights), 1)) for row in values]
+    one, count = np.ones_like(weights), weights.sum(1, keepdims=True)
+    centred = [row - product(row, one) / count for row in everywhere]
+    if len(centred) == 3:
+        given = centred.pop()
+        size = product(given, given)
+        centred = [row - given * np.divide(product(row, given), size, out=0 * size, where=size > 0) for row in centred]
+    # Rounding leaves a little of a constant.
+    varies = [product(left, left) > 1e-18 * product(row, row) for left, row in zip(centred, everywhere, strict=False)]
+    size = np.sqrt(product(centred[0], centred[0]) * product(centred[1], centred[1]))
+    nothing = np.full_like(size, np.nan)
+    return np.divide(product(*centred), size, out=nothing, where=varies[0] & varies[1])[:, 0]
+
+
+def _ranks(row: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average ranks (draws, n) of the entries of ``row``, each as often as ``weights`` says."""
+    distinct, places = np.unique(row, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    equal = np.add.reduceat(weights[:, order], np.searchsorted(places[order], range(len(distinct))), axis=1)
+    return (equal.cumsum(1) - equal + (equal + 1) / 2)[:, places]

@@ -49,7 +49,7 @@ class Sizes(NamedTuple):
 ALL = (1, 2, 3, 4, 5)
 SIZES = {
     "smoke": Sizes(16, 2, 16, (3,), 4, {"count": 128}, {"epochs": 2}),
-    "laptop": Sizes(64, 10, 64, (1, 3, 5), 8, EASY | {"count": 2000}, {"epochs": 6, "batch_size": 64}),
+    "laptop": Sizes(48, 10, 48, (1, 3, 5), 8, EASY | {"count": 2000}, {"epochs": 6, "batch_size": 64}),
     "desktop": Sizes(256, 10, 256, ALL, 8, {}, {"epochs": 5}),
     "gpu": Sizes(2000, 50, 10_000, ALL, None, {}, {"epochs": 60}),
     "cluster": Sizes(5000, 50, 50_000, ALL, None, {}, {"epochs": 30}),

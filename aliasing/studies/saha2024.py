@@ -40,13 +40,14 @@ SEGMENTED = ("subsample", "bin-5", "aps", "tips")
 LEAN_SEGMENTED = ("subsample", "aps", "tips")
 # The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
 # form of the other loss.
-LEAN_VARIANTS: tuple[tuple[float, float, str], ...] = (
-    (0.0, 0.4, "code"),
-    (ALPHA, 0.4, "code"),
+LEAN_VARIANTS: tuple[tuple[float, float, str], ...] = ((0.0, 0.4, "code"), (ALPHA, 0.4, "code"))
+VARIANTS = (
+    *LEAN_VARIANTS,
     (ALPHA, 0.0, "code"),
     (ALPHA, 0.4, "two_sided"),
+    (0.7, 0.4, "code"),
+    (ALPHA, 0.8, "code"),
 )
-VARIANTS = (*LEAN_VARIANTS, (0.7, 0.4, "code"), (ALPHA, 0.8, "code"))
 
 # Images of each measurement; reach of the surface in pixels and its layers; layers of the U-Nets; steps of the attack;
 # pixels whose cost is measured.
@@ -58,7 +59,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "surfaces": LEAN_SURFACES,
         "segmented": LEAN_SEGMENTED,
         "variants": LEAN_VARIANTS,
-        "attack": 64,
+        "attack": 48,
         "steps": 10,
         "severities": (1, 3, 5),
     },
@@ -136,7 +137,7 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     if method in size["surfaces"]:
         wanted.append(Measurement("consistency_surface", {"count": size["surface"], "max_shift": size["reach"]}))
     if circular and method != "tips as published":  # whose layers do not stitch: all rolls would take hours
-        wanted.append(Measurement("circular_rolls", {"count": base.exact}))
+        wanted += base.rolls()
     if method.startswith("tips"):
         pictured = 3 if seed == 0 else 0
         wanted += [

@@ -14,7 +14,7 @@ from ..evaluation import Measurement
 from ..metrics import Estimate
 from ..records import Run
 from ..runner import Job
-from .bases import BASES
+from .bases import BASES, Base
 from .findings import Finding, Part, across_seeds, paired
 from .study import Study
 
@@ -43,14 +43,14 @@ def plan(profile: str) -> list[Job]:
             recipe = replace(base.recipe, shift=SHIFT) if augmented else base.recipe
             for layer in filters:
                 run = Run(base.dataset, base.vgg | {"downsample": layer}, recipe, seed)
-                wanted = _measurements(base.exact, pictured=seed == 0 and not augmented)
+                wanted = _measurements(base, pictured=seed == 0 and not augmented)
                 jobs.append(Job(run, wanted, {"layer": layer, "augmented": augmented}))
     return jobs
 
 
-def _measurements(exact: int, pictured: bool) -> tuple[Measurement, ...]:
+def _measurements(base: Base, pictured: bool) -> tuple[Measurement, ...]:
     """What every network is asked, and what only those are asked that the pictures show."""
-    wanted = [Measurement("circular_rolls", {"count": exact}), Measurement("filter_variation")]
+    wanted = [*base.rolls(), Measurement("filter_variation")]
     if pictured:
         wanted += [
             Measurement("shift_curves", {"count": 48}),
@@ -80,8 +80,8 @@ def _at(column: str, index: int) -> Any:
 
 
 def _loss_by_shift(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy at the picture's own place minus mean accuracy over all shifts."""
-    return table.assign(picked=table["accuracy"] - table["circular_accuracy"])
+    """Accuracy at the picture's own place minus mean accuracy over all shifts, of the same pictures."""
+    return _at("accuracy_by_shift", 0)(table).assign(picked=lambda own: own["picked"] - own["circular_accuracy"])
 
 
 def _middle_variation(table: pd.DataFrame) -> pd.DataFrame:

@@ -250,6 +250,32 @@ def test_unet_repeats_at_its_stride_otherwise() -> None:
         assert not torch.allclose(network(x.roll(1, 2)), network(x).roll(1, 2), rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_subsampling_drops_is_computed_only_for_who_looks_at_it(name: str) -> None:
+    x = images(2, 3, 32, 32)
+    network = settle(tiny(name), x)
+    computed, sampled = [0], []
+    for module in network.modules():
+        if isinstance(module, (Convolution, DenseMax)):
+            module.register_forward_hook(lambda _, __, y: computed.append(y.numel()))
+
+    def run() -> tuple[torch.Tensor, int]:
+        computed.clear()
+        with torch.no_grad():
+            return network(x), sum(computed)
+
+    alone, few = run()
+    sites = [module for module in network.modules() if isinstance(module, Downsample) and module.stride > 1]
+    handles = [site.register_forward_hook(lambda _, inputs, y: sampled.append(inputs[0].shape)) for site in sites]
+    watched, many = run()
+    assert len(sampled) == len(sites)
+    assert few < many or name == "densenet-40-12"  # which averages, and drops nothing
+    torch.testing.assert_close(alone, watched)
+    for handle in handles:
+        handle.remove()
+    assert run()[1] == few
+
+
 def test_placements_differ_and_subsample_does_not_care() -> None:
     x = images(2, 3, 32, 32)
     for name, downsample in itertools.product(("resnet-small", "preact-resnet18"), ("subsample", "bin-5")):
