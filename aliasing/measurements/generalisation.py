@@ -1,6 +1,5 @@
 """Accuracy on unseen pictures, whole and with frequencies missing; what the kernels let pass."""
 
-import copy
 from typing import Any
 
 import torch
@@ -35,14 +34,10 @@ def kernels(subject: Subject) -> dict[str, Any]:
 
 @measurement
 def macs(subject: Subject) -> dict[str, Any]:
-    """Multiply-accumulates for one test image in training mode, in which strided convolutions compute what they keep.
-
-    Unlike ``cost`` without a clock, so that it depends on the network alone. The network itself is left as it is.
-    """
+    """Multiply-accumulates for one test image; unlike ``cost`` without a clock: it depends on the network alone."""
     from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
 
-    pair = as_float(subject.split("test", 2).images).to(subject.device)  # batch normalisation refuses a single image
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        copy.deepcopy(subject.network).train()(pair)
-    return {"macs": counter.get_total_flops() // 4}
+    image = as_float(subject.split("test", 1).images).to(subject.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        subject.network(image)
+    return {"macs": counter.get_total_flops() // 2}

@@ -35,7 +35,9 @@ class Base:
     def rolls(self) -> list[Measurement]:
         """Every circular shift, and the accuracy on ``count`` images where that is on fewer."""
         wanted = [Measurement("circular_rolls", {"count": self.exact})]
-        return wanted + [Measurement("accuracy", {"count": self.count})] * (self.exact < self.count)
+        if self.exact < self.count:
+            wanted.append(Measurement("accuracy", {"count": self.count}))
+        return wanted
 
 
 # Options of shapes: objects in the middle and no sensor noise, which a small network learns in a few hundred steps.

@@ -235,6 +235,26 @@ def test_apgd_equals_a_loop_over_single_images(toy):
     model.zero_grad()
 
 
+class Peak(nn.Module):
+    """A loss that rises gently with the mean of the image, but for a narrow peak; the class never changes."""
+
+    def forward(self, images):
+        mean = images.flatten(1).mean(1)
+        loss = mean + 3 * torch.exp(-(((mean - 0.12) / 0.01) ** 2))
+        return torch.stack([torch.full_like(loss, 9), loss], 1)
+
+
+def test_apgd_halves_its_step_when_it_rises_without_reaching_the_best_point():
+    """Away from the peak nearly every step rises, so that the two reasons to halve, and their memory, come apart."""
+    images, labels = torch.full((10, 3, 1, 1), 0.5, dtype=torch.float64), torch.zeros(10, dtype=torch.long)
+    start = images - 0.38 + torch.linspace(-0.01, 0.01, 10, dtype=torch.float64)[:, None, None, None]
+    problem = Problem(Peak(), images, labels, labels, cross_entropy, Ball(0.4, "linf"))
+    points, broken = apgd(problem, start, 100)
+    slow = [slow_apgd(Peak(), image, labels[0], x, 0.4, 100)[0] for image, x in zip(images, start, strict=True)]
+    assert not broken.any()
+    torch.testing.assert_close(points, torch.stack(slow), atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_targeted_and_worst_of_equal_a_loop_over_images_and_targets(toy, norm):
     model, images, labels = toy
