@@ -67,8 +67,9 @@ def test_shrinking_is_pillows():
         torch.testing.assert_close(small, resized(image, (13, 17)), atol=1e-5, rtol=0)
 
 
-def test_crop_equals_a_loop_with_pillow():
-    images, pairs = pictures(4, 40)[:, :, :28], 3
+@pytest.mark.parametrize(("pairs", "margin"), [(1, 1), (3, 3)])  # of the shorter side: 28 * 10 / 224, and room for all
+def test_crop_equals_a_loop_with_pillow(pairs, margin):
+    images = pictures(4, 40)[:, :, :28]
     first, second, _ = pairs_of("crop", images, pairs, seed=4)
     draws = torch.rand(4, pairs, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)[:, 0]
     sizes = set()
@@ -76,7 +77,7 @@ def test_crop_equals_a_loop_with_pillow():
         pixels, ratio = (0.08 + 0.92 * area) * 28 * 40, 0.75 ** (1 - 2 * aspect)
         height, width = min(28, round((pixels / ratio) ** 0.5)), min(40, round((pixels * ratio) ** 0.5))
         top, left = int(down * (28 - height + 1)), int(right * (40 - width + 1))
-        canvas = resized(images[index, :, top : top + height, left : left + width], (31, 43))  # 3 > 28 * 10 / 224
+        canvas = resized(images[index, :, top : top + height, left : left + width], (28 + margin, 40 + margin))
         for pair in range(pairs):
             for step, ours in ((0, first), (1, second)):
                 at = pair + step
