@@ -337,7 +337,7 @@ class Fails(MeanColour):
     """Works on the first image it is tried with, and never again: as when memory runs out."""
 
     calls = 0
-    error: Exception = RuntimeError("out of memory")
+    error: BaseException = RuntimeError("out of memory")
 
     def forward(self, x):
         self.calls += 1
@@ -354,6 +354,16 @@ def test_a_network_that_fails_later_loses_nothing_of_the_others(photos, tmp_path
     assert "out of memory" in (tmp_path / "report.html").read_text()
     with pytest.raises(DataError, match="out of memory"):
         aliasing.diagnose(Fails(), photos, size=SIZE, device="cpu")
+
+
+def test_who_stops_it_keeps_the_report_of_what_was_measured(photos, tmp_path):
+    networks = {"good": MeanColour(), "stopped": Fails()}
+    networks["stopped"].error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        aliasing.diagnose(networks, photos, size=SIZE, report=tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.rstrip().endswith("</html>") and "good" in page and "stopped" not in page
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
 
 
 def test_whatever_a_network_raises_is_kept_apart(photos):

@@ -15,6 +15,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import DataError, UsageError
+from ..files import write_atomically
 from ..metrics import Estimate
 from ..training import pick_device
 from . import networks, pictures
@@ -91,10 +92,7 @@ class Diagnosis:
     def save(self, path: str | Path) -> Path:
         """Write the report to ``path``; what was there is replaced only when the new one is whole."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(self.html(), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, self.html())
         return path
 
     def __str__(self) -> str:
