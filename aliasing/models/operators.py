@@ -88,9 +88,11 @@ class DenseMax(nn.Module):
             for axis in (3, 2):
                 x = _PairMax.apply(x, axis, self.padding_mode == "circular")
             return x
-        before, after = (self.size - 1) // 2, self.size // 2
+        before = (self.size - 1) // 2
+        # As far as the last window that is kept reaches beyond the border; where sides are even often not at all.
+        below, right = (max(0, (n - 1) // stride * stride + self.size - before - n) for n in x.shape[2:])
         # Repeating the border pixels adds nothing new to a window, so it is the same as cutting the window.
-        x = pad(x, before, after, before, after, "circular" if self.padding_mode == "circular" else "replicate")
+        x = pad(x, before, below, before, right, "circular" if self.padding_mode == "circular" else "replicate")
         return F.max_pool2d(x, self.size, stride)
 
     def extra_repr(self) -> str:
