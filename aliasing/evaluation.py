@@ -16,7 +16,7 @@ from .records import Run
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement"]
 
 
-@lru_cache(maxsize=6)  # training and test images of as many as three
+@lru_cache(maxsize=4)  # training and test images of one set, training images of the next ones
 def loaded(dataset: str, split: str) -> ImageSet | ImageFiles:
     """The data set whose options are the JSON text; kept, because one measurement after the other asks for it."""
     return load(split=split, **json.loads(dataset))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ class Study:
         Raises:
             UsageError: an unknown profile, label or value, or fewer than one seed.
         """
-        jobs = list(_planned(self.plan, check_profile(profile)))
+        jobs = self.plan(check_profile(profile))
         if seeds is not None:
             if seeds < 1:
                 raise UsageError(f"seeds must be 1 or more, got {seeds}")
@@ -68,11 +67,6 @@ class Study:
             first = next(iter(failed.items()))
             raise RuntimeError(f"{len(failed)} of {len(jobs)} runs of {self.name} failed; {first[0]} {first[1]}")
         return table(jobs, store)
-
-
-@cache  # with the ids of the runs, which every table asks for
-def _planned(plan: Callable[[str], list[Job]], profile: str) -> tuple[Job, ...]:
-    return tuple(plan(profile))
 
 
 def open_store() -> Store:
