@@ -16,3 +16,10 @@ def cost(subject: Subject, size: int = 32) -> dict[str, Any]:
         "milliseconds": timing.median,
         "milliseconds_quartiles": [timing.low, timing.high],
     }
+
+
+@measurement
+def macs(subject: Subject) -> dict[str, Any]:
+    """Multiply-accumulates for one test image; unlike ``cost`` without a clock: it depends on the network alone."""
+    height, width = subject.split("test", 1).images.shape[2:]
+    return {"macs": count_flops(subject.network, (height, width)) // 2}

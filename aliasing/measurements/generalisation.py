@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import torch
-
 from ..evaluation import Subject, measurement
 from ..metrics import Estimate, predict
 from ..metrics.bands import band_accuracy, stop_bands
-from ..metrics.inference import as_float
 
 
 @measurement
@@ -30,14 +27,3 @@ def band_removal(subject: Subject, count: int, bands: int = 16) -> dict[str, Any
 def kernels(subject: Subject) -> dict[str, Any]:
     """Share of each convolution's and trainable blur's power that would alias, by name."""
     return {"stop_band": stop_bands(subject.network)}
-
-
-@measurement
-def macs(subject: Subject) -> dict[str, Any]:
-    """Multiply-accumulates for one test image; unlike ``cost`` without a clock: it depends on the network alone."""
-    from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
-
-    image = as_float(subject.split("test", 1).images).to(subject.device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        subject.network(image)
-    return {"macs": counter.get_total_flops() // 2}

@@ -138,9 +138,9 @@ def downsampled(
     """
     if layer is None:
         return act(norm(conv(x))), None
+    if _merged(layer):
+        return act(norm(conv(x, layer.stride))), None
     if is_plain(layer):
-        if _merged(layer):
-            return act(norm(conv(x, layer.stride))), None
         return layer(act(norm(conv(x)))), None
     if placement == "pool-then-conv":
         choice = layer.choose(x)

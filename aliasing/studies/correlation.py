@@ -66,17 +66,16 @@ def _coefficients(values: np.ndarray, weights: np.ndarray, ranks: bool) -> np.nd
         return np.einsum("dn,dn,dn->d", weights, first, second)[:, None]
 
     everywhere = [_ranks(row, weights) if ranks else np.tile(row, (len(weights), 1)) for row in values]
-    one, count = np.ones_like(weights), weights.sum(1, keepdims=True)
-    centred = [row - product(row, one) / count for row in everywhere]
+    centred = [row - np.average(row, 1, weights, keepdims=True) for row in everywhere]
     if len(centred) == 3:
         given = centred.pop()
         size = product(given, given)
         centred = [row - given * np.divide(product(row, given), size, out=0 * size, where=size > 0) for row in centred]
+    sizes = [product(row, row) for row in centred]
     # Rounding leaves a little of a constant.
-    varies = [product(left, left) > 1e-18 * product(row, row) for left, row in zip(centred, everywhere, strict=False)]
-    size = np.sqrt(product(centred[0], centred[0]) * product(centred[1], centred[1]))
-    nothing = np.full_like(size, np.nan)
-    return np.divide(product(*centred), size, out=nothing, where=varies[0] & varies[1])[:, 0]
+    varies = [size > 1e-18 * product(row, row) for size, row in zip(sizes, everywhere[:2], strict=True)]
+    nothing = np.full_like(sizes[0], np.nan)
+    return np.divide(product(*centred), np.sqrt(sizes[0] * sizes[1]), out=nothing, where=varies[0] & varies[1])[:, 0]
 
 
 def _ranks(row: np.ndarray, weights: np.ndarray) -> np.ndarray:

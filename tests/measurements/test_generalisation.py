@@ -7,8 +7,9 @@ import torch
 
 from aliasing import models
 from aliasing.evaluation import Subject
+from aliasing.measurements.cost import macs
 from aliasing.measurements.few_shot import few_shot
-from aliasing.measurements.generalisation import accuracy, band_removal, kernels, macs
+from aliasing.measurements.generalisation import accuracy, band_removal, kernels
 from aliasing.measurements.robustness import clean_error
 from aliasing.records import Run
 from aliasing.training import Recipe

@@ -254,7 +254,8 @@ def test_unet_repeats_at_its_stride_otherwise() -> None:
 def test_what_subsampling_drops_is_computed_only_for_who_looks_at_it(name: str) -> None:
     x = images(2, 3, 32, 32)
     network = settle(tiny(name), x)
-    computed, sampled = [0], []
+    computed: list[int] = []
+    sampled: list[torch.Size] = []
     for module in network.modules():
         if isinstance(module, (Convolution, DenseMax)):
             module.register_forward_hook(lambda _, __, y: computed.append(y.numel()))
