@@ -89,13 +89,14 @@ def table(jobs: list[Job], store: Store) -> pd.DataFrame:
             continue
         run = job.run
         row: dict[str, Any] = {"id": run.id, "seed": run.seed, "network": run.network["name"], **job.labels}
-        for key in ("training", *(m.key for m in job.measurements)):
-            prefix = "training." if key == "training" else ""
+        for source, key in (("training", "training"), *((m.name, m.key) for m in job.measurements)):
             for name, value in record.measurements[key].items():
-                if isinstance(value, dict) and "value" in value:
-                    row |= {prefix + name: value["value"], f"{name}.low": value["low"], f"{name}.high": value["high"]}
-                else:
-                    row[prefix + name] = value
+                # The short names are on their way out: of two measurements that share one, the last wins.
+                for column in (f"{source}.{name}", *([name] if source != "training" else [])):
+                    if isinstance(value, dict) and "value" in value:
+                        row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
+                    else:
+                        row[column] = value
         row["training.seconds"] = record.provenance["training"]["seconds"]
         row["data"] = record.measurements["training"]["data"]
         row["device"] = record.provenance["training"]["device"]
