@@ -8,7 +8,7 @@ from types import MappingProxyType
 from ..errors import UsageError, unknown
 from ..options import check_types
 from .adaptive import DDAC, TIPS, regularisers, tips_inputs
-from .base import Downsample, PaddingMode, check_padding_mode
+from .base import Call, Downsample, PaddingMode, check_padding_mode, intercepted, outermost, recorded
 from .blur import Blur, Max
 from .fourier import ASAP, FLC
 from .polyphase import APS, LPS, PolyphaseUpsample
@@ -23,12 +23,16 @@ __all__ = [
     "NAMES",
     "TIPS",
     "Blur",
+    "Call",
     "Downsample",
     "Entry",
     "Max",
     "PaddingMode",
     "PolyphaseUpsample",
     "create",
+    "intercepted",
+    "outermost",
+    "recorded",
     "regularisers",
     "tips_inputs",
 ]

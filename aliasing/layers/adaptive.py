@@ -55,7 +55,12 @@ class TIPS(Downsample):
         padding_mode: of the convolution, and completes maps that the stride does not divide. Not read if ``faithful``.
         faithful: zero padding of the convolution, cells read row by row but phases column by column, maps completed
             at the top and left by reflection (one row or column is repeated, where the published layer fails).
+
+    Attributes:
+        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_loss``.
     """
+
+    record_input: bool = False
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", *, faithful: bool = False
@@ -68,6 +73,7 @@ class TIPS(Downsample):
         self.periodic = not faithful
         self.tau = _Tau(channels, stride, "zeros" if faithful else padding_mode, faithful)
         self.completed = nn.Identity()  # for ``tips_inputs`` to listen to
+        self._input: Tensor | None = None
 
     def complete(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) to sides that the stride divides."""
@@ -78,9 +84,32 @@ class TIPS(Downsample):
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
         x = self.completed(self.complete(x))
+        if self.record_input and self.training:
+            self._input = x
         if is_whole(x):
             return mix(x, self.tau(x), self.stride)
         return _Mixture.apply(self.tau, x, self.tau.filter.weight, self.tau.scale.weight)
+
+
+    def auxiliary_loss(
+        self,
+        weight: float,
+        awake: bool,
+        form: Literal["code", "linear", "two_sided"] = "code",
+        generator: Generator | None = None,
+        part: Part | None = None,
+    ) -> Tensor | None:
+        """``fm``, plus ``weight * undo`` if ``awake``, of the input of the last forward pass; see ``regularisers``.
+
+        ``None`` if no input was kept, which takes ``record_input`` and training mode. The input is forgotten with the
+        call. The shifts of ``undo`` are drawn from ``generator`` whether it is awake or not, so that the draws that
+        follow are the same.
+        """
+        x, self._input = self._input, None
+        if x is None:
+            return None
+        fm, undo = regularisers(self, x, generator, form=form, part=part)
+        return fm + weight * undo if awake else fm
 
 
 class _Tau(nn.Module):
@@ -319,7 +348,14 @@ class DDAC(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``; there is no choice to share."""
-        s, border = self.stride, self.size // 2
+        return self._filter(x, self.stride)
+
+    def filtered(self, x: Tensor) -> Tensor | None:
+        """The map filtered at every place, in evaluation mode; batch statistics differ from those of the kept ones."""
+        return None if self.training else self._filter(x, 1)
+
+    def _filter(self, x: Tensor, s: int) -> Tensor:
+        border = self.size // 2
         padded = pad(x, border, border, border, border, self.padding_mode)
         # Subsampling before the normalisation is exact unless the normalisation measures the batch.
         every = s if not (self.faithful and self.training) else 1

@@ -1,14 +1,32 @@
-"""What every downsampling layer is: one class, three methods, one promise."""
+"""What every downsampling layer is, and how measurements watch one at work."""
 
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 
-__all__ = ["Downsample", "PaddingMode", "check_padding_mode", "check_stride"]
+__all__ = [
+    "Call",
+    "Downsample",
+    "PaddingMode",
+    "check_map",
+    "check_padding_mode",
+    "check_stride",
+    "intercepted",
+    "outermost",
+    "recorded",
+]
 
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
+Around = Callable[..., Any]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class Downsample(nn.Module):
@@ -23,6 +41,11 @@ class Downsample(nn.Module):
         choice = main.choose(h)
         h, shortcut = main.sample(h, choice), side.sample(x, choice)
 
+    A subclass defines ``sample``, and ``choose`` and ``filtered`` if it has something to return there. In training a
+    layer may have three more methods, which the trainer calls where they exist: ``no_weight_decay()`` returns the
+    parameters that are not decayed, ``on_epoch(progress)`` is told how far the training is (0 in the first epoch, 1 in
+    the last), and ``auxiliary_loss(weight, awake, form, generator)`` returns what the layer adds to the loss.
+
     Attributes:
         stride: the subsampling factor of both axes.
         periodic: with circular padding and H, W divisible by the stride, rolling the input by the stride rolls
@@ -31,11 +54,20 @@ class Downsample(nn.Module):
 
     stride: int
     periodic: bool = True
+    _around: Around | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have ``choose`` and ``sample`` look at their input first, and be open to ``intercepted``."""
+        super().__init_subclass__(**options)
+        for name in ("choose", "sample"):
+            if name in vars(cls):
+                setattr(cls, name, _entered(vars(cls)[name]))
 
     @property
     def observed(self) -> bool:
-        """Whether somebody listens here for the map that is sampled: by a hook, or by standing in for ``sample``."""
-        return bool(self._forward_hooks or self._forward_pre_hooks) or "sample" in vars(self)
+        """True if a hook, or an interception, needs the map before subsampling."""
+        hooked = bool(self._forward_hooks or self._forward_pre_hooks)
+        return hooked or self._around is not None or "sample" in vars(self)
 
     def choose(self, x: Tensor) -> Tensor | None:
         """Choose the sampling grid for ``x``; ``None`` where the layer has nothing a second branch could share."""
@@ -45,9 +77,136 @@ class Downsample(nn.Module):
         """Downsample ``x`` on the grid ``choice``, or on the layer's own if it is ``None``."""
         raise NotImplementedError
 
+    def filtered(self, x: Tensor) -> Tensor | None:
+        """The map after filtering and before subsampling, of the size of ``x``; ``None`` where there is no such map."""
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         """Downsample ``x`` on the grid it chooses itself."""
         return self.sample(x, self.choose(x))
+
+
+def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
+    """``choose`` or ``sample`` of a layer, behind a look at the map and the layer's interception."""
+
+    @wraps(method)
+    def enter(self: Downsample, x: Tensor, *choice: Tensor | None, **named: Tensor | None) -> Any:
+        check_map(type(self).__name__, x)
+        if self._around is None:
+            return method(self, x, *choice, **named)
+        around, self._around = self._around, None  # what the layer calls itself is not intercepted again
+        try:
+            return around(self, method.__name__, partial(method, self), x, *choice, **named)
+        finally:
+            self._around = around
+
+    return enter
+
+
+def outermost(network: nn.Module) -> dict[str, Downsample]:
+    """The downsampling layers of ``network`` by name, each once, without those inside of another."""
+    found = {name: part for name, part in network.named_modules() if isinstance(part, Downsample)}
+    inner = {id(part) for layer in found.values() for part in layer.modules() if part is not layer}
+    return {name: layer for name, layer in found.items() if id(layer) not in inner}
+
+
+@contextmanager
+def intercepted(network: nn.Module, around: Around) -> Iterator[None]:
+    """Within, ``layer.choose(x)`` and ``layer.sample(x, choice)`` of the outermost layers are calls of ``around``.
+
+    ``around(layer, name, method, x, choice=None)`` returns what the caller gets instead of the result of the method;
+    ``name`` is ``"choose"`` or ``"sample"``, and ``method(x, choice)`` does the layer's own work, on any map. Layers
+    without a choice are not asked for one. One interception at a time; the last one counts.
+
+    Example:
+        ::
+
+            def twice(layer, name, method, x, *choice):
+                return 2 * method(x, *choice) if name == "sample" else method(x)
+
+            with intercepted(network, twice):
+                network(images)
+    """
+    layers = list(outermost(network).values())
+    before = [layer._around for layer in layers]
+    try:
+        for layer in layers:
+            layer._around = around
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer._around = own
+
+
+@dataclass(frozen=True)
+class Call:
+    """One batch that passed a downsampling layer.
+
+    Attributes:
+        name: of the layer in the network.
+        layer: the layer.
+        x: the map (N, C, H, W) before filtering.
+        choice: the grid it was sampled on, chosen by the layer or handed in; ``None`` where there is no choice.
+        y: what the layer returned, (N, C, ceil(H/stride), ceil(W/stride)).
+    """
+
+    name: str
+    layer: Downsample
+    x: Tensor
+    choice: Tensor | None
+    y: Tensor
+
+    def again(self, x: Tensor) -> Tensor:
+        """What the layer makes of another map, on the grid it chose for this one."""
+        return self.layer.sample(x, self.choice)
+
+    def filtered(self) -> Tensor | None:
+        """The map after filtering and before subsampling (N, C, H, W), or ``None``; computed when asked for."""
+        return self.layer.filtered(self.x)
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[list[Call]]:
+    """Record, in the order of the calls, what passes the outermost downsampling layers of ``network``.
+
+    Whichever way a layer is called: by hooks, by ``layer(x)``, or by a block that calls ``sample`` itself. Maps are
+    copied, because operations that work in place would change them afterwards; gradients flow as without. Networks of
+    this package that merge plain subsampling with the convolution before it compute the dense map while in evaluation
+    mode (see ``Downsample.observed``); in training mode such a layer does not run.
+
+    Example:
+        ::
+
+            with torch.no_grad(), recorded(network.eval()) as calls:
+                network(images)
+            for call in calls:
+                print(call.name, call.x.shape, call.y.shape, call.choice)
+    """
+    names = {id(layer): name for name, layer in outermost(network).items()}
+    calls: list[Call] = []
+
+    def around(layer: Downsample, name: str, method: Around, x: Tensor, choice: Tensor | None = None) -> Any:
+        if name == "choose":
+            return method(x)
+        choice = layer.choose(x) if choice is None else choice
+        before = x.clone()
+        y = method(x, choice)
+        calls.append(Call(names[id(layer)], layer, before, choice, y.clone()))
+        return y
+
+    with intercepted(network, around):
+        yield calls
+
+
+def check_map(layer: str, x: Tensor) -> None:
+    """Raise ``UsageError`` unless ``x`` is a tensor of floats of four dimensions."""
+    if not isinstance(x, Tensor):
+        raise UsageError(f"{layer} takes a tensor (N, C, H, W), got {type(x).__name__}")
+    if x.dim() != 4:
+        hint = "; x[None] adds the batch" if x.dim() == 3 else ""
+        raise UsageError(f"{layer} takes maps (N, C, H, W), got {x.dim()} dimensions, {tuple(x.shape)}{hint}")
+    if x.dtype not in DTYPES:
+        raise UsageError(f"{layer} takes floats of 16, 32 or 64 bits, got {x.dtype}; for bytes, x.float() / 255")
 
 
 def check_stride(layer: str, stride: int, valid: tuple[int, ...] = (1, 2, 3, 4)) -> int:

@@ -227,6 +227,10 @@ class Blur(Downsample):
         value, slope = (blurred, kept_pixels) if self.control == "forward" else (kept_pixels, blurred)
         return value.detach() + (slope - slope.detach())
 
+    def filtered(self, x: Tensor) -> Tensor | None:
+        """``x`` after the filter; ``None`` for the control that subsamples first."""
+        return None if self.control == "late" else x if self.control == "backward" else self._blur(x, 1)
+
     def _blur(self, x: Tensor, stride: int) -> Tensor:
         learned_or_drawn = self.signs if self.weight is None else self.weight
         if learned_or_drawn is None:
@@ -256,6 +260,11 @@ class Max(Downsample):
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Take the maximum of each window of ``x``."""
         return F.max_pool2d(x, self.stride, self.stride, ceil_mode=True)
+
+    def filtered(self, x: Tensor) -> Tensor:
+        """The maximum of the window that begins at each pixel."""
+        reach = self.stride - 1
+        return F.max_pool2d(F.pad(x, (0, reach, 0, reach), value=float("-inf")), self.stride, 1)
 
     def extra_repr(self) -> str:
         """Show the window."""

@@ -189,6 +189,20 @@ class FLC(Downsample):
         """Crop the spectrum of ``x``."""
         return flc(x, self.stride, faithful=self.faithful)
 
+    def filtered(self, x: Tensor) -> Tensor | None:
+        """``x`` without the frequencies that are cropped; where H or W is no multiple of the stride, ``None``."""
+        if self.faithful or any(n % self.stride for n in x.shape[2:]):
+            return None
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        spectrum = torch.fft.fftshift(torch.fft.fft2(wide), (2, 3))
+        for axis in (2, 3):
+            n = x.shape[axis]
+            k = torch.arange(n, device=x.device) - n // 2
+            rows = n // self.stride
+            kept = (k >= -(rows // 2)) & (k < -(-rows // 2))
+            spectrum = spectrum * (kept[:, None] if axis == 2 else kept)
+        return torch.fft.ifft2(torch.fft.ifftshift(spectrum, (2, 3))).real.to(x.dtype)
+
     def extra_repr(self) -> str:
         """Show what distinguishes two layers."""
         return f"stride={self.stride}" + ", faithful=True" * self.faithful

@@ -7,6 +7,7 @@ provided that one phase serves all channels and both branches of a residual bloc
 the stride (baselines: Chaman and Dokmanic 2021; Rojas-Gomez et al. 2022).
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -77,6 +78,10 @@ class Polyphase(Downsample):
     def forward(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """``sample``; by the layer's own choice, if none is handed in, blurring only once."""
         return self.sample(x, choice)
+
+    def filtered(self, x: Tensor) -> Tensor:
+        """The map whose phases are sampled: ``x`` itself, or blurred."""
+        return self._blurred(x)
 
     def _blurred(self, x: Tensor) -> Tensor:
         return x if self.blur is None else self.blur(x)
@@ -151,8 +156,8 @@ class LPS(Polyphase):
 
     In evaluation mode the phase of the highest score is taken, exactly equivariant to circular shifts. In training
     mode the output is a mixture of the phases under Gumbel-softmax weights, and **not** equivariant. The noise comes
-    from the default generator of the device, so ``torch.manual_seed`` reproduces it. Lower ``temperature`` between
-    epochs to bring the mixtures closer to choices.
+    from the default generator of the device, so ``torch.manual_seed`` reproduces it. A lower ``temperature`` brings the
+    mixtures closer to choices; ``on_epoch`` lets it fall geometrically from 1 to ``final_temperature``.
 
     The scoring network is a 3 x 3 convolution, ReLU, a 3 x 3 convolution, and the mean over channels and space; its
     padding is circular whatever ``padding_mode`` says, since any other breaks the layer. It is evaluated for all
@@ -171,7 +176,12 @@ class LPS(Polyphase):
         temperature: of the Gumbel-softmax, above 0.
         blur: as in ``Polyphase``.
         choose_from: as in ``Polyphase``.
+
+    Attributes:
+        final_temperature: the temperature of the last epoch of a training.
     """
+
+    final_temperature: float = 0.5
 
     def __init__(
         self,
@@ -194,6 +204,14 @@ class LPS(Polyphase):
         # They hold the parameters and their initialisation; ``logits`` evaluates them together.
         self.first = nn.Conv2d(channels, hidden, 3)
         self.second = nn.Conv2d(hidden, hidden, 3)
+
+    def no_weight_decay(self) -> Iterable[nn.Parameter]:
+        """The scoring network, which the authors exempt from weight decay."""
+        return [*self.first.parameters(), *self.second.parameters()]
+
+    def on_epoch(self, progress: float) -> None:
+        """Set the temperature for an epoch, ``progress`` being 0 in the first and 1 in the last."""
+        self.temperature = self.final_temperature**progress
 
     def logits(self, x: Tensor) -> Tensor:
         """Score of each phase, (N, stride^2), of maps whose sides the stride divides."""

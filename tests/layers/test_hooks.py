@@ -1,0 +1,132 @@
+"""What a trainer and a measurement may ask of a layer: hooks of training, and a record of what passed it."""
+
+import pytest
+import torch
+from torch import nn
+
+from aliasing.errors import UsageError
+from aliasing.layers import LPS, NAMES, TIPS, create, intercepted, outermost, recorded, regularisers
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Block(nn.Module):
+    """Two branches on one grid, as in a residual block: nobody calls ``forward`` of the layers."""
+
+    def __init__(self, main, side):
+        super().__init__()
+        self.main, self.side = main, side
+
+    def forward(self, x):
+        choice = self.main.choose(x)
+        return self.main.sample(x, choice) + self.side.sample(2 * x, choice)
+
+
+def test_the_scoring_network_is_not_decayed_and_its_temperature_falls_geometrically():
+    layer = LPS(3, blur="tri-3")
+    assert {id(p) for p in layer.no_weight_decay()} == {id(p) for p in layer.parameters()}
+    found = []
+    for epoch in range(3):
+        layer.on_epoch(epoch / 2)
+        found.append(layer.temperature)
+    assert found == pytest.approx([1, 0.5**0.5, 0.5])
+    layer.final_temperature = 0.1
+    layer.on_epoch(1.0)
+    assert layer.temperature == 0.1
+    assert not any(hasattr(create(name, 3), "on_epoch") for name in NAMES if name != "lps")
+
+
+@pytest.mark.parametrize("form", ["code", "linear", "two_sided"])
+@pytest.mark.parametrize("awake", [False, True])
+def test_the_auxiliary_loss_is_that_of_the_input_of_the_last_training_pass(form, awake):
+    torch.manual_seed(0)
+    network = nn.Sequential(Block(TIPS(3), TIPS(3, faithful=True)), nn.ReLU(), TIPS(3))
+    layers = [part for part in network.modules() if isinstance(part, TIPS)]
+    network(noise(2, 3, 9, 8))
+    assert all(layer.auxiliary_loss(0.5, awake) is None for layer in layers)  # nobody asked for records
+    for layer in layers:
+        layer.record_input = True
+    network(noise(2, 3, 9, 8))
+    x = noise(2, 3, 8, 12, seed=1)
+    y = network(x)
+    given = (x, 2 * x, network[0](x).relu())
+    draws = [torch.Generator().manual_seed(3) for _ in range(2)]
+    found = [layer.auxiliary_loss(0.35, awake, form, draws[0]) for layer in layers]
+    for layer, own, loss in zip(layers, given, found, strict=True):
+        fm, undo = regularisers(layer, own, draws[1], form=form)
+        torch.testing.assert_close(loss, fm + 0.35 * undo if awake else fm)
+    assert torch.equal(draws[0].get_state(), draws[1].get_state())  # drawn whether awake or not
+    (y.mean() + sum(found)).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    network.eval()(x)
+    assert all(layer.auxiliary_loss(0.5, awake) is None for layer in layers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_records_hold_the_map_before_and_after_filtering_the_choice_and_the_output(name):
+    torch.manual_seed(0)
+    network = nn.Sequential(create(name, 3, padding_mode="circular"), nn.ReLU(inplace=True)).eval()
+    x = noise(2, 3, 8, 12)
+    plain = network[0](x)
+    with torch.no_grad(), recorded(network) as calls:
+        network(x)
+    (call,) = calls
+    assert call.name == "0"
+    assert torch.equal(call.x, x)
+    assert torch.equal(call.y, plain)  # and not what the activation wrote over it
+    assert (call.choice is not None) == (name in ("aps", "lps"))
+    assert torch.equal(call.again(x), plain)
+    dense = call.filtered()
+    assert (dense is None) == (name in ("asap", "tips"))
+    if dense is not None:
+        assert dense.shape == x.shape
+        phases = [dense[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        picked = call.choice if call.choice is not None else (0, 0)
+        torch.testing.assert_close(torch.stack([phases[k][n] for n, k in enumerate(picked)]), plain)
+    assert not network[0].observed
+
+
+def test_both_branches_are_recorded_with_the_choice_they_share():
+    network = Block(create("aps", 2, blur="tri-3"), create("aps", 2))
+    with recorded(network) as calls:
+        y = network(x := noise(3, 2, 6, 4))
+    assert [call.name for call in calls] == ["main", "side"]
+    assert list(outermost(network)) == ["main", "side"]  # without the blur inside
+    assert torch.equal(calls[0].choice, calls[1].choice)
+    assert torch.equal(calls[0].y + calls[1].y, y)
+    assert torch.equal(network(x), y)
+    assert len(calls) == 2
+
+
+def test_an_interception_stands_between_the_caller_and_the_layer():
+    network = Block(create("aps", 2), create("bin-5", 2))
+    x = noise(3, 2, 6, 4)
+
+    def around(layer, name, method, x, choice=None):
+        if name == "choose":
+            return 3 - method(x)
+        return -method(x, choice)
+
+    expected = network.main.sample(x, 3 - network.main.choose(x)) + network.side(2 * x)
+    with intercepted(network, around):
+        assert network.main.observed
+        assert torch.equal(network(x), -expected)
+        with pytest.raises(UsageError):
+            network(x[0])
+    assert not network.main.observed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_map_of_floats_is_refused(name):
+    layer = create(name, 3)
+    for wrong, says in (
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "got torch.uint8; for bytes"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.complex64), "got torch.complex64"),
+        (torch.zeros(3, 4, 4), r"got 3 dimensions, \(3, 4, 4\); x\[None\]"),
+        (torch.zeros(1, 1, 3, 4, 4), "got 5 dimensions"),
+        ([1.0], "takes a tensor .* got list"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            layer(wrong)
