@@ -32,6 +32,8 @@ _DRAWN: dict[str, Callable[..., ImageSet]] = {"shapes": shapes.load, "glyphs": g
 _FROM_FILES: dict[str, Callable[..., ImageSet | ImageFiles]] = {
     "cifar10": photographs.cifar10,
     "imagenette": photographs.imagenette,
+    "imagenet-val-500": photographs.imagenet_val_500,
+    "imagenet-sample-1000": photographs.imagenet_sample_1000,
     "tiny-imagenet-100": photographs.tiny_imagenet_100,
     "omniglot": drawings.omniglot,
     "camvid": segmentation.camvid,

@@ -39,6 +39,16 @@ CATALOGUE: dict[str, Entry] = {
         "Howard, fastai/imagenette, version 2; images of ImageNet (Deng et al., CVPR 2009)",
         "Apache-2.0 for the collection; images under the terms of ImageNet, research use",
     ),
+    "imagenet-val-500": Entry(
+        "photographs of ImageNet's validation set, 50 of each of Imagenette's ten classes, short side 224",
+        "Deng et al., CVPR 2009",
+        "terms of ImageNet, research use",
+    ),
+    "imagenet-sample-1000": Entry(
+        "photographs, one of each of ImageNet's 1,000 classes, 256x256, very probably training pictures",
+        "Deng et al., CVPR 2009; collected by E. Schwartz",
+        "terms of ImageNet, research use",
+    ),
     "tiny-imagenet-100": Entry(
         "photographs, first 100 classes of Tiny-ImageNet, 64x64, 400 + 50 a class, grouped for few-shot work",
         "Stanford CS231n, Tiny ImageNet; images of ImageNet (Deng et al., CVPR 2009)",
@@ -89,6 +99,12 @@ _IMAGENETTE_COPY = (
     Archive("imagenette2-160-train.tar.xz", "sha256:95b2fd19b6d2b53bb285a91dfa3350f65e15e6950dae45682b2e47d7e5f51c98"),
     Archive("imagenette2-160-val.tar.xz", "sha256:a731ccfa489175d0b8ba17ac875b807ac3f02ba942eccde3d82f653b1e61b08c"),
 )
+_IMAGENET_VAL = Archive(
+    "imagenet-val-500.tar.xz", "sha256:180aff1c65138cd7f69ddc5209d69b129152deb79fad7b8a15ca10dacf5582bf"
+)
+_IMAGENET_SAMPLE = Archive(
+    "imagenet-sample-1000.tar.xz", "sha256:c5a9e2e9641b22fbe57efb0703c7bd22b3c278fb7fb4dd9848f6057d19681815"
+)
 _TINY = Archive("tiny-imagenet-100.tar.xz", "sha256:a2a7fa861d00e3813f6517cf78e0f8e238d95d30e1201fe1d229a7a3c8120e54")
 _CAMVID = Archive("camvid-240.tar.xz", "sha256:e65f18d3312f29434269254c40149bba446ab4c44c5a52ac1825820741dba302")
 _OMNIGLOT = (
@@ -100,6 +116,8 @@ _OMNIGLOT = (
 ARCHIVES: dict[str, list[tuple[Archive, ...]]] = {
     "cifar10": [(_CIFAR10_OFFICIAL,), (_CIFAR10_JPEG,)],
     "imagenette": [(_IMAGENETTE_OFFICIAL,), _IMAGENETTE_COPY],
+    "imagenet-val-500": [(_IMAGENET_VAL,)],
+    "imagenet-sample-1000": [(_IMAGENET_SAMPLE,)],
     "tiny-imagenet-100": [(_TINY,)],
     "omniglot": [_OMNIGLOT],
     "camvid": [(_CAMVID,)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,16 @@ from .decoding import Decoded, cut, decode, files_of, held_out, part_of, plain, 
 from .files import ImageFiles, fits
 from .imageset import ImageSet
 
-__all__ = ["CLASS_GROUPS", "cifar10", "folder", "imagenette", "tiny_imagenet_100"]
+__all__ = [
+    "CLASS_GROUPS",
+    "cifar10",
+    "folder",
+    "imagenet_classes",
+    "imagenet_sample_1000",
+    "imagenet_val_500",
+    "imagenette",
+    "tiny_imagenet_100",
+]
 
 _IMAGENETTE_WORDS = {
     "n01440764": "tench",
@@ -32,6 +42,7 @@ _IMAGENETTE_WORDS = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+_IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of these classes among ImageNet's thousand
 
 CLASS_GROUPS = {"base": slice(0, 64), "validation": slice(64, 80), "novel": slice(80, 100), "all": slice(0, 100)}
 
@@ -66,26 +77,78 @@ def _official_cifar10(path: Path, part: str) -> Decoded:
     return {"images": images, "labels": torch.tensor(batches.targets)}, list(batches.classes)
 
 
-def imagenette(split: str, root: str | Path | None = None, size: int = 128) -> ImageSet:
+def imagenette(
+    split: str, root: str | Path | None = None, size: int = 128, origin: Literal["any", "train", "val"] = "any"
+) -> ImageSet:
     """Imagenette (ten classes of ImageNet): 8,525 / 944 / 3,925 images of ``size`` pixels, at most 160.
 
     The short side is resized to ``size``, the middle square kept. Test is the official validation folder.
+
+    Imagenette deals ImageNet's pictures anew: 500 of the two folders come from ImageNet's own validation set, which
+    networks trained on ImageNet have not seen. With ``origin="val"`` they are the test split, with ``origin="train"``
+    all the others are the training split.
     """
     if not 1 <= size <= 160:
         raise UsageError(f"imagenette: size must be 1 to 160 pixels, got {size}")
+    if origin != "any" and split != (only := {"train": "train", "val": "test"}[origin]):
+        raise UsageError(f"imagenette: origin={origin!r} has only the split {only!r}, got {split!r}")
     form = find("imagenette", ARCHIVES["imagenette"], root)
     official = form is ARCHIVES["imagenette"][0]
     part = part_of(split)
-    used = form if official else form[:1] if part == "train" else form[1:]
+    both = origin != "any"
+    used = form if official or both else form[:1] if part == "train" else form[1:]
 
     def build() -> Decoded:
         paths = [verify(archive, data_folder(root)) for archive in used]
-        tensors, wnids = decode(files_of(paths, "train" if part == "train" else "val"), square(size))
+        parts = ("train", "val") if both else ("train" if part == "train" else "val",)
+        files = (file for path in paths for own in parts for file in files_of([path], own))
+        kept = (f for f in files if not both or ("ILSVRC2012_val" in f[1]) == (origin == "val"))
+        tensors, wnids = decode(kept, square(size))
         return tensors, [_IMAGENETTE_WORDS.get(wnid, wnid) for wnid in wnids]
 
-    key = [[archive.checksum for archive in used], part, size]
+    key = [[archive.checksum for archive in used], part, size, *([origin] if both else [])]
     name = "Imagenette" if official else "Imagenette (resized copy)"
-    return cut(*cached("imagenette", key, build), split, name)
+    if not both:
+        return cut(*cached("imagenette", key, build), split, name)
+    tensors, classes = cached("imagenette", key, build)
+    return ImageSet(tensors["images"], tensors["labels"], tuple(classes), f"{name}, ImageNet's own {origin} pictures")
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, in the order of their labels."""
+    from torchvision.models import MobileNet_V2_Weights
+
+    return tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def imagenet_val_500(split: str, root: str | Path | None = None, size: int = 224) -> ImageSet:
+    """500 pictures of ImageNet's validation set, ten classes, labels 0 to 999; a test split and nothing else.
+
+    The short side, 224 pixels in the archive, is resized to ``size``, the middle square kept.
+    """
+    return _imagenet("imagenet-val-500", split, "test", root, size, _IMAGENETTE_RANKS)
+
+
+def imagenet_sample_1000(split: str, root: str | Path | None = None, size: int = 256) -> ImageSet:
+    """One picture of each of ImageNet's 1,000 classes, 256x256; very probably training pictures: no test split."""
+    return _imagenet("imagenet-sample-1000", split, "train", root, size, range(1000))
+
+
+def _imagenet(name: str, split: str, only: str, root: str | Path | None, size: int, ranks: Sequence[int]) -> ImageSet:
+    """Pictures in ``name/WNID/FILE``; ``ranks`` of the sorted names of their folders among the thousand classes."""
+    if split != only:
+        raise UsageError(f"{name} has only the split {only!r}, got {split!r}")
+    if size < 1:
+        raise UsageError(f"{name}: size must be 1 or more, got {size}")
+    (archive,) = find(name, ARCHIVES[name], root)
+
+    def build() -> Decoded:
+        tensors, folders = decode(files_of([verify(archive, data_folder(root))], name), square(size))
+        return {"images": tensors["images"], "labels": torch.tensor(ranks)[tensors["labels"]]}, folders
+
+    tensors, _ = cached(name, [archive.checksum, size], build)
+    title = f"ImageNet, {len(tensors['labels'])} {'validation' if only == 'test' else 'training'} pictures"
+    return ImageSet(tensors["images"], tensors["labels"], imagenet_classes(), title)
 
 
 def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str = "all") -> ImageSet:

@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..datasets.photographs import imagenet_classes
 from ..errors import DataError, UsageError
 from ..metrics.inference import batches, evaluating
-from ..models import antialias, normalized
+from ..models import PRETRAINED, antialias, normalized
+from ..models import pretrained as pretrained_of_package
 
 __all__ = ["Network", "load", "reason", "try_out"]
 
@@ -97,6 +99,8 @@ def _library(name: str, weights: str, size: int | None) -> Network:
         try:
             with _patience():
                 network = source.build(True, None)
+        except DataError:  # it says itself what is missing
+            raise
         except Exception as error:  # each library wraps what its network access raises in classes of its own
             raise DataError(
                 f"the pretrained weights of {name} are neither on this machine nor could they be fetched "
@@ -185,12 +189,15 @@ def _source(name: str) -> _Source:
         config = timm.get_pretrained_cfg(plain)
         shape = config.input_size if config is not None else (3, _SIZE, _SIZE)
         mean, std = (config.mean, config.std) if config is not None else (_MEAN, _STD)
+        named = imagenet_classes() if config is not None and config.num_classes == 1000 else ()
 
         def build_timm(pretrained: bool, classes: int | None) -> nn.Module:
+            if pretrained and name in PRETRAINED:
+                return pretrained_of_package(name).network
             options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
             return timm.create_model(plain, pretrained=pretrained, **options)
 
-        return _Source(build_timm, shape[1], mean, std)
+        return _Source(build_timm, shape[1], mean, std, named)
     names = [*known, *(timm.list_models() if timm is not None else ())]
     near = get_close_matches(plain, names, n=3)
     raise UsageError(

@@ -16,6 +16,7 @@ from ..options import check_types
 from . import densenet, mobilenet, preact, resnet, segmentation, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
+from .imagenet import PRETRAINED, pretrained
 from .wrappers import normalized
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "CATALOGUE",
     "NAMES",
     "PLACEMENTS",
+    "PRETRAINED",
     "Entry",
     "Report",
     "antialias",
     "create",
     "normalized",
+    "pretrained",
 ]
 
 

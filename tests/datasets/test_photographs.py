@@ -14,7 +14,7 @@ import torchvision
 from PIL import Image
 
 from aliasing import datasets
-from aliasing.datasets import catalogue, data_folder, decoding, fetch, load
+from aliasing.datasets import catalogue, data_folder, decoding, fetch, load, photographs
 from aliasing.datasets.archives import Archive
 from aliasing.errors import DataError, UsageError
 
@@ -290,3 +290,42 @@ def test_the_readme_lists_every_archive_with_its_sum():
             assert f"| `{archive.name}` | {archive.checksum.replace(':', ' ')} |" in rows
     for name in datasets.NAMES:
         assert any(row.startswith(f"| `{name}` |") for row in rows), name
+
+
+def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monkeypatch):
+    """Imagenette deals them into both of its folders; the networks have seen all the others."""
+    root, church = "imagenette2-160", "n03028079"
+    names = {"train": ("n03028079_1", "ILSVRC2012_val_00000001"), "val": ("n03028079_2", "ILSVRC2012_val_00000002")}
+    made = [
+        pack(
+            downloads / f"imagenette2-160-{part}.tar.xz",
+            {
+                f"{root}/{part}/{church}/{name}.JPEG": png((i, 0, 0))
+                for i, name in enumerate(names[part], 10 * (part == "val"))
+            },
+        )
+        for part in names
+    ]
+    offer(monkeypatch, "imagenette", *made)
+    seen, unseen = (load("imagenette", split, size=4, origin=o) for split, o in (("train", "train"), ("test", "val")))
+    assert sorted(seen.images[:, 0, 0, 0].tolist()) == [0, 10]
+    assert sorted(unseen.images[:, 0, 0, 0].tolist()) == [1, 11]
+    with pytest.raises(UsageError, match="only the split 'test'"):
+        load("imagenette", "train", origin="val")
+    files = {
+        f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0))
+        for wnid in photographs._IMAGENETTE_WORDS
+    }
+    monkeypatch.setitem(catalogue.ARCHIVES, "imagenet-val-500", [(pack(downloads / "imagenet-val-500.tar.xz", files),)])
+    found = load("imagenet-val-500", "test", size=8)
+    assert found.images.shape == (10, 3, 8, 8)
+    assert found.classes[found.labels[found.images[:, 0, 0, 0] == 200]] == "church"
+    with pytest.raises(UsageError, match="only the split 'test'"):
+        load("imagenet-val-500", "train")
+
+
+@pytest.mark.data
+def test_folders_of_the_sample_are_the_classes_in_their_order():
+    sample = load("imagenet-sample-1000", "train", size=16)
+    assert sorted(sample.labels.tolist()) == list(range(1000))
+    assert len(load("imagenet-val-500", "test", size=16)) == 500
