@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import distributed
+from .adversary import Attack, perturb, survivors
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DamagedError, DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
+from .inference import as_float
 from .layers import LPS, TIPS, regularisers, tips_inputs
-from .metrics.attacks import attack_accuracy, perturb
-from .metrics.inference import as_float
 from .streams import Part, image_seeds
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
@@ -281,12 +281,12 @@ def train(
 def _probe(network: nn.Module, data: ImageSet | ImageFiles, recipe: Recipe) -> dict[str, float]:
     """Accuracy on the first ``probe`` training images: clean, under one step, and under ten steps of PGD."""
     probed, eps = data[: recipe.probe], recipe.adversary
-    images, labels = probed.images, probed.labels
-    return {
-        "clean": attack_accuracy(network, images, labels, "fgsm", 0.0).value,
-        "fgsm": attack_accuracy(network, images, labels, "fgsm", eps).value,
-        "pgd": attack_accuracy(network, images, labels, "pgd", eps, steps=10).value,
+    attacks = {"clean": (0.0, Attack("fgsm")), "fgsm": (eps, Attack("fgsm")), "pgd": (eps, Attack("pgd", steps=10))}
+    kept = {
+        name: survivors(network, probed.images, probed.labels, (radius,), attack)[radius]
+        for name, (radius, attack) in attacks.items()
     }
+    return {name: hits.double().mean().item() for name, hits in kept.items()}
 
 
 def _reader(

@@ -17,8 +17,8 @@ MODULES = sorted((ROOT / "aliasing").rglob("*.py"))
 # The rooms of the package, in the order in which they may import each other: each only from those before it.
 ROOMS = [
     ["errors"],
-    ["files", "options", "profiles", "streams"],
-    ["distributed", "layers"],
+    ["files", "inference", "options", "profiles", "streams"],
+    ["adversary", "distributed", "layers"],
     ["models"],
     ["datasets"],
     ["metrics"],

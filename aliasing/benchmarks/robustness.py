@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .. import models
 from ..datasets import load
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
-from ..metrics import attack_images, predict
+from ..metrics import Attack, attack_images, predict
 from ..training import Recipe, train
 from .reporting import report, surroundings
 from .training import wait
@@ -128,7 +128,6 @@ def _torchattacks(library: Any, network: nn.Module, attack: str) -> Callable[[Te
         "fgsm": lambda: library.FGSM(network, eps=EPS),
         "pgd": lambda: library.PGD(network, eps=EPS, alpha=EPS / 4, steps=STEPS),
         "apgd-ce": lambda: library.APGD(network, eps=EPS, steps=STEPS),
-        "apgd-t": lambda: library.APGDT(network, eps=EPS, steps=STEPS, n_classes=10),
     }
     return attacks[attack]()
 
@@ -144,7 +143,7 @@ def _foolbox(library: Any, network: nn.Module, attack: str) -> Callable[[Tensor,
 
 
 PEERS: dict[str, tuple[Callable[..., Callable[[Tensor, Tensor], Tensor]], tuple[str, ...]]] = {
-    "torchattacks": (_torchattacks, ("fgsm", "pgd", "apgd-ce", "apgd-t")),
+    "torchattacks": (_torchattacks, ("fgsm", "pgd", "apgd-ce")),
     "foolbox": (_foolbox, ("fgsm", "pgd")),
 }
 
@@ -159,13 +158,14 @@ def _attacks(device: str, quick: bool) -> Iterator[Duel]:
         library = _peer(peer)
         for attack in attacks:
             steps = 1 if attack == "fgsm" else STEPS
+            ours = Attack(attack, steps)
             theirs = None if library is None else make(library, network, attack)
             yield Duel(
                 _columns("attack", attack, steps, peer, images),
-                lambda attack=attack, steps=steps: attack_images(network, images, labels, attack, EPS, steps=steps)[0],  # type: ignore[misc]
+                lambda ours=ours: attack_images(network, images, labels, ours, EPS)[0],  # type: ignore[misc]
                 None if theirs is None else lambda theirs=theirs: theirs(images, labels),  # type: ignore[misc]
                 lambda attacked: right(attacked).double().mean().item(),
-                lambda ours, other: (right(ours) != right(other)).double().mean().item(),
+                lambda attacked, other: (right(attacked) != right(other)).double().mean().item(),
             )
 
 

@@ -1,4 +1,4 @@
-"""Common corruptions (Hendrycks and Dietterich 2019): 15 kinds in five severities, generated or read from disk.
+"""Common corruptions (Hendrycks and Dietterich 2019): 15 kinds in five severities.
 
 The constants are those published for CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C (hendrycks/robustness, make_cifar_c.py,
 make_tinyimagenet_c.py, make_imagenet_c.py). Rule for other sizes (our choice): the table whose side, 32, 64 or 224
@@ -6,18 +6,15 @@ pixels, is nearest to the shorter side of the image on a logarithmic scale; so u
 """
 
 import math
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 
-from ..errors import DataError, UsageError, unknown
+from ..errors import UsageError, unknown
 from ..streams import image_seeds, streams
 from . import corruption_transforms as transforms
 
-__all__ = ["GROUPS", "NAMES", "SEVERITIES", "corrupt", "read_corrupted", "table_side"]
+__all__ = ["GROUPS", "NAMES", "SEVERITIES", "corrupt", "table_side"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -133,7 +130,11 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
     """
     _check(name, severity)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        span = f" from {images.amin():g} to {images.amax():g}" if images.numel() else ""
+        raise UsageError(
+            f"images must be bytes, uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}{span}; "
+            "floats in [0, 1] become bytes by (255 * images).round().to(torch.uint8)"
+        )
     height, width = images.shape[2:]
     constants = CONSTANTS[name][table_side(height, width)][severity - 1]
     if name == "elastic_transform":
@@ -149,36 +150,6 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
             x = images[part].float() / 255
             corrupted[part] = transforms.to_bytes(transform(x, streams(seeds[part]), *constants))
     return corrupted
-
-
-def read_corrupted(folder: str | Path, name: str, severity: int, part: slice | None = None) -> tuple[Tensor, Tensor]:
-    """Images (n, 3, H, W) uint8 and labels (n,) int64 of an official set, or of the ``part`` of it that is wanted.
-
-    ``folder`` holds either CIFAR-10-C (``<name>.npy`` with 5 x 10,000 images, ``labels.npy``) or ImageNet-C
-    (``<name>/<severity>/<class>/*.JPEG``, also below the folder of its group), whose order is that of the sorted
-    class folders and file names. Raises ``DataError`` if there is neither.
-    """
-    _check(name, severity)
-    folder, part = Path(folder), part if part is not None else slice(None)
-    if (file := folder / f"{name}.npy").is_file():
-        images, labels = np.load(file, mmap_mode="r"), np.load(folder / "labels.npy")
-        n = len(images) // 5
-        block = slice((severity - 1) * n, severity * n)
-        pixels = torch.from_numpy(np.array(images[block][part])).permute(0, 3, 1, 2).contiguous()
-        return pixels, torch.from_numpy(labels[block][part].astype(np.int64))
-    group = next(group for group, names in GROUPS.items() if name in names)
-    for root in (folder / name / str(severity), folder / group / name / str(severity)):
-        if root.is_dir():
-            classes = sorted(path.name for path in root.iterdir() if path.is_dir())
-            files = [(path, label) for label, c in enumerate(classes) for path in sorted((root / c).iterdir())][part]
-            stack = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1) for path, _ in files]
-            if not stack:
-                raise DataError(f"no image of {name} at severity {severity} in {root}")
-            return torch.stack(stack), torch.tensor([label for _, label in files])
-    raise DataError(
-        f"{folder} holds neither {name}.npy (CIFAR-10-C) nor {name}/{severity}/ (ImageNet-C); unpack the official "
-        "archive there, or let the corruption be generated"
-    )
 
 
 def _check(name: str, severity: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..datasets.photographs import imagenet_classes
 from ..errors import DataError, UsageError
-from ..metrics.inference import batches, evaluating
+from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 

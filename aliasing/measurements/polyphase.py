@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..evaluation import Subject, measurement
+from ..inference import batches, evaluating
 from ..layers import TIPS, tips_inputs
 from ..metrics import fidelity, predict, roll_predictions, shift_images
-from ..metrics.inference import batches, evaluating
 from ..metrics.realignment import realigned_errors
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..evaluation import Subject, measurement
 from ..metrics import Estimate, attack_curve, corruption_error, predict
-from ..metrics.corruption import Source, corrupted
+from ..metrics.robustness import Source, corrupted
 
 KEPT = 2**28  # bytes of corrupted images that are kept for the next network; making them takes longest
 

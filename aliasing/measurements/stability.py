@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from ..datasets.corruptions import corrupt
 from ..evaluation import Subject, measurement
-from ..metrics import Estimate, attack_images, embedding, perturb, predict, radial_spectrum, sampled
-from ..metrics.inference import as_float, evaluating
+from ..inference import as_float, evaluating
+from ..metrics import Attack, Estimate, attack_images, embedding, perturb, predict, radial_spectrum, sampled
 from ..metrics.spectra import ideal
 
 
@@ -48,7 +48,7 @@ def aliasing_and_attack(subject: Subject, count: int, eps: float, steps: int = 1
     images, labels = images[right], labels[right]
     if not len(images):
         return {"alias_error_of_broken_minus_kept": None, "alias_error_rise": None, "broken": 0, "kept": 0}
-    _, broken = attack_images(network, images, labels, "pgd", eps / 255, steps=steps)
+    _, broken = attack_images(network, images, labels, Attack("pgd", steps), eps / 255)
     before = _alias_errors(network, images)
     after = _alias_errors(network, _one_step(network, images, labels, eps / 255))
     broken = broken.cpu()

@@ -1,9 +1,9 @@
 """Measuring: shifts, sampling, attacks, corruptions, few-shot, segmentation, cost; every number with an interval."""
 
-from .attacks import ATTACKS, NORMS, attack_accuracy, attack_curve, attack_images, perturb
+from ..adversary import ATTACKS, Attack, attack_images, perturb
+from ..inference import predict
 from .consistency import Fidelity, consistency, fidelity
-from .corruption import CorruptionErrors, corruption_error, mean_corruption_error, relative_corruption_error
-from .cost import Cost, Timing, cost, count_flops, count_parameters, milliseconds, peak_memory
+from .cost import Timing, count_flops, count_parameters, milliseconds
 from .equivariance import equivariance_maps
 from .estimate import Estimate
 from .exhaustive import (
@@ -14,31 +14,28 @@ from .exhaustive import (
     probability_variation,
     variation_per_image,
 )
-from .few_shot import Episodes, episode_accuracies, few_shot_accuracy, few_shot_difference, sample_episodes
+from .few_shot import Episodes, episode_accuracies, few_shot_accuracy, sample_episodes
 from .filters import normalised_variation, total_variation
-from .inference import predict
 from .one_pixel import ONE_PIXEL, OnePixel, mean_absolute_change, one_pixel, top1_change
 from .readouts import Readout, embedding, fit_readouts, typicality
 from .response import Leakage, frequency_response, leakage, step_overshoot
+from .robustness import CorruptionErrors, attack_accuracy, attack_curve, corruption_error
 from .rolls import RollLogits, RollPredictions, roll_logits, roll_predictions
-from .sampling import MaxSamplingBias, max_sampling_bias, mean_bias
+from .sampling import MaxSamplingBias, max_sampling_bias
 from .segmentation import mask_consistency, mask_equivariance_error, mean_iou
 from .shifts import SHIFTS, draw_shifts, shift_images
 from .sites import Sample, outputs, sampled, sites
 from .sizes import SIZES, size_pairs
 from .spectra import alias_energy, alias_error, radial_spectrum
-from .streaming import STREAMED, Streamed
 from .sweeps import Jaggedness, crossings, jaggedness, non_shiftability, probability_curves, vertical_sweep
 
 __all__ = [
     "ATTACKS",
-    "NORMS",
     "ONE_PIXEL",
     "SHIFTS",
     "SIZES",
-    "STREAMED",
+    "Attack",
     "CorruptionErrors",
-    "Cost",
     "Episodes",
     "Estimate",
     "Fidelity",
@@ -51,7 +48,6 @@ __all__ = [
     "RollPredictions",
     "Sample",
     "ShiftAccuracy",
-    "Streamed",
     "Timing",
     "accuracy_against_shift",
     "adversary_accuracy",
@@ -62,7 +58,6 @@ __all__ = [
     "attack_images",
     "consistency",
     "corruption_error",
-    "cost",
     "count_flops",
     "count_parameters",
     "crossings",
@@ -72,7 +67,6 @@ __all__ = [
     "equivariance_maps",
     "exact_consistency",
     "few_shot_accuracy",
-    "few_shot_difference",
     "fidelity",
     "fit_readouts",
     "frequency_response",
@@ -82,21 +76,17 @@ __all__ = [
     "mask_equivariance_error",
     "max_sampling_bias",
     "mean_absolute_change",
-    "mean_bias",
-    "mean_corruption_error",
     "mean_iou",
     "milliseconds",
     "non_shiftability",
     "normalised_variation",
     "one_pixel",
     "outputs",
-    "peak_memory",
     "perturb",
     "predict",
     "probability_curves",
     "probability_variation",
     "radial_spectrum",
-    "relative_corruption_error",
     "roll_logits",
     "roll_predictions",
     "sample_episodes",

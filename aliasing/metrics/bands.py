@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..inference import as_float, check_images, predict
 from ..layers import Blur
 from .estimate import Estimate
-from .inference import as_float, check_images, predict
 
 __all__ = ["band_accuracy", "low_pass", "remove_band", "stop_band", "stop_bands"]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..inference import check_images, predict
 from .estimate import Estimate
 from .exhaustive import agreement_per_image
-from .inference import check_images, predict
 from .rolls import roll_predictions
 from .shifts import draw_shifts, reach, shift_images
 

@@ -1,4 +1,4 @@
-"""What a network costs: floating point operations, parameters, time per image and memory."""
+"""What a network costs: floating point operations, parameters and time per image."""
 
 import time
 from typing import NamedTuple
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .inference import device_of, evaluating
+from ..inference import device_of, evaluating
 
-__all__ = ["Cost", "Timing", "cost", "count_flops", "count_parameters", "milliseconds", "peak_memory"]
+__all__ = ["Timing", "count_flops", "count_parameters", "milliseconds"]
 
 
 class Timing(NamedTuple):
@@ -20,39 +20,6 @@ class Timing(NamedTuple):
     low: float
     high: float
     repeats: int
-
-
-class Cost(NamedTuple):
-    """Cost of one forward pass.
-
-    Attributes:
-        flops: floating point operations per image in convolutions and matrix products (a multiplication and an
-            addition are two); FFTs, pooling and pointwise work count nothing.
-        macs: multiply-accumulates, half of ``flops``.
-        parameters: trainable numbers.
-        time: milliseconds per image.
-        memory: peak MiB that the pass adds to what is allocated before it; ``None`` without CUDA.
-    """
-
-    flops: int
-    macs: int
-    parameters: int
-    time: Timing
-    memory: float | None
-
-
-def cost(
-    model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: int = 64, repeats: int = 20, warmup: int = 3
-) -> Cost:
-    """Measure ``model`` on random images (batch_size, 3, *size), on its own device and in evaluation mode."""
-    flops = count_flops(model, size)
-    return Cost(
-        flops=flops,
-        macs=flops // 2,
-        parameters=count_parameters(model),
-        time=milliseconds(model, size, batch_size, repeats, warmup),
-        memory=peak_memory(model, size, batch_size),
-    )
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -96,20 +63,6 @@ def milliseconds(
             times.append(1000 * (time.perf_counter() - start) / batch_size)
     low, median, high = np.quantile(times[warmup:], (0.25, 0.5, 0.75)).tolist()
     return Timing(median, low, high, repeats)
-
-
-def peak_memory(model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: int = 64) -> float | None:
-    """Peak MiB that a forward pass over a batch adds to what is allocated before it; ``None`` off CUDA."""
-    images = _images(model, size, batch_size)
-    if images.device.type != "cuda":
-        return None
-    with evaluating(model), torch.no_grad():
-        torch.cuda.synchronize(images.device)
-        torch.cuda.reset_peak_memory_stats(images.device)
-        before = torch.cuda.memory_allocated(images.device)
-        model(images)
-        torch.cuda.synchronize(images.device)
-    return (torch.cuda.max_memory_allocated(images.device) - before) / 2**20
 
 
 def _images(model: nn.Module, size: tuple[int, int], n: int) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .inference import check_images
+from ..inference import check_images
 from .sites import outputs
 
 __all__ = ["equivariance_maps"]

@@ -12,10 +12,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
+from ..inference import finite
 from .estimate import Estimate
 from .readouts import embedding
 
-__all__ = ["Episodes", "episode_accuracies", "few_shot_accuracy", "few_shot_difference", "sample_episodes"]
+__all__ = ["Episodes", "episode_accuracies", "few_shot_accuracy", "sample_episodes"]
 
 
 class Episodes(NamedTuple):
@@ -48,11 +49,6 @@ def few_shot_accuracy(
     return Estimate.mean(
         episode_accuracies(features, sample_episodes(labels, ways, shots, queries, episodes, generator))
     )
-
-
-def few_shot_difference(first: Tensor, second: Tensor, episodes: Episodes) -> Estimate:
-    """Mean difference, first minus second, between two networks' features (N, D) on the same episodes, paired."""
-    return Estimate.difference(episode_accuracies(first, episodes), episode_accuracies(second, episodes))
 
 
 def sample_episodes(
@@ -96,7 +92,7 @@ def episode_accuracies(features: Tensor, episodes: Episodes, chunk: int = 50) ->
     """Accuracy of each episode (E,), float64, with ``features`` (N, D) of any device; ``chunk`` episodes at a time."""
     if features.ndim != 2:
         raise UsageError(f"features must be (N, D), got {tuple(features.shape)}")
-    features = nn.functional.normalize(features.float(), dim=1)
+    features = nn.functional.normalize(finite(features, "features").float(), dim=1)
     found = []
     for support, query in zip(episodes.support.split(chunk), episodes.query.split(chunk), strict=True):
         prototypes = nn.functional.normalize(features[support.to(features.device)].mean(2), dim=2)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
+from ..inference import as_float, check_images, predict
 from .estimate import Estimate
-from .inference import as_float, check_images, predict
 from .inpainting import PAPER_SIDE, embed
 from .shifts import circular, standard
 

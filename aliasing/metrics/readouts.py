@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .inference import check_images
+from ..inference import check_images
 from .sites import outputs
 
 __all__ = ["Readout", "embedding", "fit_readouts", "typicality"]

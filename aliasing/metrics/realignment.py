@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .inference import check_images
+from ..inference import check_images
 from .sites import outputs, sites
 
 __all__ = ["ONE_PIXEL_ROLLS", "Realigned", "realigned", "realigned_errors"]

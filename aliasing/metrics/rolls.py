@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .inference import batches, check_images, evaluating
+from ..inference import batches, check_images, check_labels, evaluating, finite, scores
 from .stitching import stitch, stitches
 
 __all__ = ["RollLogits", "RollPredictions", "roll_logits", "roll_predictions"]
@@ -76,7 +76,7 @@ def roll_logits(
                 logits = stitch(model, chunk)[:, rolls[0] % height][:, :, rolls[1] % width]
             else:
                 logits = _brute_force(model, chunk, rolls, batch_size)
-        yield RollLogits(logits, rolls, method)
+        yield RollLogits(finite(logits), rolls, method)
 
 
 def roll_predictions(
@@ -88,8 +88,8 @@ def roll_predictions(
     method: str | None = None,
 ) -> RollPredictions:
     """Top-1 classes, and probabilities of the labels (N,), under circular shifts; arguments as in ``roll_logits``."""
-    if labels is not None and len(labels) != len(images):
-        raise UsageError(f"one label per image is needed, got {len(labels)} labels for {len(images)} images")
+    if labels is not None:
+        check_labels(labels, images)
     classes, probabilities, done = [], [], 0
     for part in roll_logits(model, images, max_shift, batch_size, method):
         classes.append(part.logits.argmax(-1).to(torch.int16).cpu())
@@ -116,5 +116,5 @@ def _brute_force(model: nn.Module, x: Tensor, rolls: tuple[Tensor, Tensor], batc
     rows = []
     for down in rolls[0].tolist():
         rolled = torch.stack([x.roll((down, right), (2, 3)) for right in rolls[1].tolist()], 1)
-        rows.append(torch.cat([model(part) for part in rolled.flatten(0, 1).split(batch_size)]))
+        rows.append(torch.cat([scores(model(part)) for part in rolled.flatten(0, 1).split(batch_size)]))
     return torch.stack([row.unflatten(0, (len(x), -1)) for row in rows], 1)

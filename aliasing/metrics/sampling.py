@@ -9,12 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
 from ..layers.adaptive import TIPS
 from .estimate import Estimate
 from .sites import Sample, sampled, sites
 
-__all__ = ["MaxSamplingBias", "bias_of", "max_sampling_bias", "mean_bias", "window_counts", "window_weights", "windows"]
+__all__ = ["MaxSamplingBias", "bias_of", "max_sampling_bias", "window_counts", "window_weights", "windows"]
 
 
 class MaxSamplingBias(NamedTuple):
@@ -56,14 +55,6 @@ def window_counts(model: nn.Module, images: Tensor, batch_size: int = 256) -> di
         for site, own in seen.items():
             counts[site].append(own)
     return {site: torch.cat(parts) for site, parts in counts.items() if parts}
-
-
-def mean_bias(biases: dict[str, MaxSamplingBias], definition: str = "nearest") -> float:
-    """Mean of one definition over all the sites of a network; NaN where a site has no such value."""
-    if definition not in MaxSamplingBias._fields:
-        raise UsageError(f"definition must be one of {', '.join(MaxSamplingBias._fields)}, got {definition!r}")
-    values = [getattr(bias, definition) for bias in biases.values()]
-    return sum(float("nan") if value is None else value.value for value in values) / len(values)
 
 
 def windows(x: Tensor, stride: int) -> Tensor:

@@ -19,8 +19,8 @@ from scipy import special
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
+from ..inference import answers, batches, check_images, evaluating
 from .estimate import LEVEL, Estimate
-from .inference import batches, check_images, evaluating
 
 __all__ = [
     "SHIFTS",
@@ -60,7 +60,7 @@ def mask_overlaps(
     parts = []
     with evaluating(model), torch.no_grad():
         for x, truth in zip(batches(model, images, batch_size), masks.split(batch_size), strict=True):
-            logits = model(x)
+            logits = answers(model, x)
             parts.append(overlaps(logits.argmax(1), truth.to(x.device), logits.shape[1], ignore_index).cpu())
     return torch.cat(parts)
 
@@ -173,7 +173,7 @@ def mask_scores(
     with evaluating(model), torch.no_grad():
         for x, moves in zip(batches(model, images, batch_size), shifts.split(batch_size), strict=True):
             pairs = [_pair(image, shift, dy, dx, max_shift) for image, (dy, dx) in zip(x, moves.tolist(), strict=True)]
-            first, second = (model(torch.stack(side)) for side in zip(*pairs, strict=True))
+            first, second = (answers(model, torch.stack(side)) for side in zip(*pairs, strict=True))
             for a, b, (dy, dx) in zip(first, second, moves.tolist(), strict=True):
                 a, b = _align(a, b, shift, dy, dx, border)
                 values.append(score(a[None], b[None]).mean().cpu())

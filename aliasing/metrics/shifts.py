@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError, unknown
-from .inference import as_float, check_images
+from ..inference import as_float, check_images
 
 __all__ = ["SHIFTS", "draw_shifts", "reach", "shift_images"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..inference import batches, check_images, evaluating, finite
 from ..layers.base import Downsample
-from .inference import batches, check_images, evaluating
 
 __all__ = ["Sample", "outputs", "sampled", "sites"]
 
@@ -73,6 +73,9 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
     for batch in batches(model, check_images(images), batch_size):
         with evaluating(model), torch.no_grad(), _recording(found) as samples:
             model(batch)
+        for sample in samples:
+            finite(sample.x, f"maps in front of {sample.site}")
+            finite(sample.y, f"outputs of {sample.site}")
         yield list(samples)
 
 
@@ -150,7 +153,7 @@ def outputs(
             model(batch)
         if silent := [name for name in layers if name not in seen]:
             raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
-        yield {name: seen[name] for name in layers}
+        yield {name: finite(seen[name], f"outputs of {name}") for name in layers}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from .inference import as_float, check_images
+from ..inference import as_float, check_images
 from .inpainting import PAPER_SIDE, embed
 from .one_pixel import shrink
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..inference import batches, scores
 from ..layers.base import Downsample
-from .inference import batches
 
 __all__ = ["stitch", "stitches"]
 
@@ -31,7 +31,7 @@ def stitch(model: nn.Module, x: Tensor) -> Tensor:
     Call ``stitches`` first: whether the result holds depends on the network.
     """
     with _phases(model, len(x)) as levels:
-        logits = model(x)
+        logits = scores(model(x))
     strides = [levels[maps] for maps in sorted(levels)]
     total = prod(strides)
     if logits.ndim != 2 or len(logits) != total * total * len(x):
@@ -138,7 +138,7 @@ def stitches(model: nn.Module, images: Tensor) -> bool:
         stitched = stitch(model, x)
     except (_Unfit, RuntimeError):  # the latter where a branch that was not expanded meets one that was
         return False
-    plain = torch.stack([model(x.roll(roll, (2, 3))) for roll in rolls])
+    plain = torch.stack([scores(model(x.roll(roll, (2, 3)))) for roll in rolls])
     ours = torch.stack([stitched[:, down, right] for down, right in rolls])
     # Rounding differs between the two routes; anything the structure gets wrong is far larger.
     tolerance = 500 * torch.finfo(plain.dtype).eps * plain.abs().amax().clamp(min=1)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
+from ..inference import as_float, check_images, predict
 from .estimate import Estimate
-from .inference import as_float, check_images, predict
 from .inpainting import BORDERS, PAPER_SIDE, embed
 from .one_pixel import shrink
 from .sites import outputs, sites

@@ -9,7 +9,6 @@ from aliasing.metrics.few_shot import (
     Episodes,
     episode_accuracies,
     few_shot_accuracy,
-    few_shot_difference,
     sample_episodes,
 )
 
@@ -89,18 +88,6 @@ def test_episodes_are_the_same_for_every_network():
     other = sample_episodes(LABELS, episodes=20, generator=torch.Generator().manual_seed(1))
     assert not other.query.equal(one.query)
     assert torch.get_rng_state().equal(before)
-
-
-def test_paired_difference_is_tighter_than_two_intervals():
-    good = clouds(0.6)
-    worse = good + 0.25 * torch.randn(good.shape, generator=torch.Generator().manual_seed(5))
-    episodes = sample_episodes(LABELS, episodes=200)
-    difference = few_shot_difference(good, worse, episodes)
-    first, second = (few_shot_accuracy(x, None, LABELS, episodes=200) for x in (good, worse))
-    assert difference.value == pytest.approx(first.value - second.value)
-    assert difference.low > 0
-    assert difference.high - difference.low < first.high - first.low
-    assert few_shot_difference(good, good, episodes)[:3] == (0, 0, 0)
 
 
 def test_classes_with_too_few_images_are_left_out():

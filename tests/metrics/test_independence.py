@@ -10,13 +10,11 @@ import torch
 from torch import nn
 
 from aliasing import metrics, models
-from aliasing.errors import UsageError
-from aliasing.metrics import STREAMED, Streamed
 
 torch.set_num_threads(1)
 
 APART = {
-    **dict.fromkeys(("cost", "milliseconds", "peak_memory"), "measures the machine"),
+    "milliseconds": "measures the machine",
     **dict.fromkeys(("outputs", "roll_logits", "sampled"), "yields batches"),
 }
 
@@ -131,46 +129,6 @@ def test_the_place_of_the_data_does_not_change_the_value(name, data, network, pa
     same(call(name, data, network, painter, "cuda"), call(name, data, network, painter))
 
 
-ROLLED = ("accuracy_against_shift", "adversary_accuracy", "probability_variation")
-UNLABELLED = ("alias_energy", "alias_error", "mask_consistency", "mask_equivariance_error", "max_sampling_bias")
-VARIANTS = [
-    *((name, {}) for name in STREAMED),
-    ("consistency", {"shift": "sub-pixel", "max_shift": 3}),
-    ("consistency", {"exhaustive": True, "max_shift": None}),
-    ("consistency", {"shift": "crop", "max_shift": 1, "correct_only": True}),
-    ("fidelity", {"shift": "standard"}),
-    ("attack_accuracy", {"attack": "apgd-ce", "restarts": 2}),
-    ("one_pixel", {"protocol": "black", "correct_only": True}),
-]
-
-
-def streamed(name, data, network, painter, sizes, more):
-    truth = () if name in UNLABELLED else ("masks",) if name == "mean_iou" else ("labels",)
-    stream = Streamed(name, painter if name in OF_MASKS else network, **OPTIONS.get(name, {}) | more)
-    for batch in zip(*(data[key].split(sizes) for key in ("images", *truth)), strict=True):
-        stream.update(*batch)
-        stream.compute()  # looking in between does no harm
-    return plain(stream.compute())
-
-
-@pytest.mark.parametrize(("name", "more"), VARIANTS)
-def test_batches_give_the_value_of_the_function_on_all_images(name, more, data, network, painter):
-    # A batch without four images has no episode, and one without a right answer no conditional consistency.
-    splits = ((9,), (6, 3)) if name == "few_shot_accuracy" or "correct_only" in more else ((9,), (1, 5, 3), (4, 4, 1))
-    if name in ROLLED:
-        whole = plain(getattr(metrics, name)(metrics.roll_predictions(network, data["images"], data["labels"])))
-    else:
-        options = dict(more)
-        if name == "one_pixel" or options.get("correct_only"):
-            options["labels"] = data["labels"]
-        if name == "consistency":
-            options.pop("correct_only", None)
-        whole = call(name, data, network, painter, **options)
-    assert len(whole) > 0
-    for sizes in splits:
-        same(streamed(name, data, network, painter, sizes, more), whole)
-
-
 def test_the_draws_matter(data, network, painter):
     """Otherwise equal values would prove nothing."""
     for name in ("consistency", "one_pixel", "fidelity", "mask_equivariance_error"):
@@ -178,29 +136,3 @@ def test_the_draws_matter(data, network, painter):
             call(name, data, network, painter, generator=torch.Generator().manual_seed(seed)) for seed in range(4)
         ]
         assert any(not torch.equal(values[0], other) for other in values[1:]), name
-
-
-def test_every_metric_of_images_is_streamed_or_said_not_to_be():
-    other = {
-        "attack_curve": "attack_accuracy per radius",
-        "embedding": "features",
-        "equivariance_maps": "pictures",
-        "fit_readouts": "trains",
-        "non_shiftability": "few images by protocol",
-        "predict": "logits",
-        "probability_curves": "curves",
-        "roll_predictions": "what is streamed of rolls",
-        "typicality": "a value per image",
-    }
-    assert set(NAMES) == (set(STREAMED) - set(ROLLED)) | set(other)
-
-
-def test_a_stream_refuses_what_it_does_not_know(network):
-    with pytest.raises(UsageError, match="consistency"):
-        Streamed("consistancy", network)
-    with pytest.raises(UsageError, match="max_shift"):
-        Streamed("consistency", network, maximal_shift=3)
-    with pytest.raises(UsageError, match="give max_shift"):
-        Streamed("fidelity", network)
-    with pytest.raises(UsageError, match="before its first batch"):
-        Streamed("alias_energy", network).compute()

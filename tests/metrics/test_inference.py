@@ -6,7 +6,7 @@ from torch import nn
 
 from aliasing import metrics, models
 from aliasing.errors import UsageError
-from aliasing.metrics.inference import batches, predict
+from aliasing.inference import batches, predict
 
 
 def network():
@@ -83,3 +83,58 @@ def test_the_device_does_not_change_the_values():
     mixed = measure(network().cuda(), images, labels)
     assert there == pytest.approx(here, abs=1e-3)
     assert mixed == pytest.approx(here, abs=1e-3)
+
+
+class Gives(nn.Module):
+    """The same answer to every image."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x) if callable(self.answer) else torch.tensor(self.answer).expand(len(x), -1)
+
+
+def test_answers_that_are_not_finite_are_no_classes():
+    """The argmax of NaN is a class: without a check such a network is perfectly consistent."""
+    images, labels = pictures(6), torch.zeros(6, dtype=torch.long)
+    for value in (float("nan"), float("inf")):
+        for measure in (
+            lambda model: metrics.consistency(model, images),
+            lambda model: metrics.consistency(model, images, exhaustive=True),
+            lambda model: metrics.fidelity(model, images, labels),
+            lambda model: metrics.top1_change(model, images),
+            lambda model: metrics.mean_absolute_change(model, images, "black"),
+            lambda model: metrics.attack_accuracy(model, images, labels),
+            lambda model: metrics.corruption_error(model, images, labels, ("fog",), (1,)),
+        ):
+            with pytest.raises(UsageError, match=r"are NaN or infinite for \d+ of \d+ images"):
+                measure(Gives([value, 0.0]))
+    for measure in (metrics.alias_energy, metrics.alias_error, metrics.max_sampling_bias):
+        with pytest.raises(UsageError, match="maps in front of 1 are NaN or infinite for 6 of 6 images"):
+            measure(nn.Sequential(Gives(lambda x: x / 0), nn.AvgPool2d(2)), images)
+    features = torch.ones(60, 4).index_fill_(0, torch.tensor([3]), torch.nan)
+    with pytest.raises(UsageError, match="features are NaN or infinite for 1 of 60 images"):
+        metrics.few_shot_accuracy(features, None, torch.arange(60) % 3, ways=3, queries=2)
+    some = torch.where(torch.arange(6)[:, None] < 2, torch.nan, 0.0).expand(6, 3)
+    with pytest.raises(UsageError, match="for 2 of 6 images"):
+        predict(Gives(lambda x: some), images)
+
+
+def test_one_logit_means_two_classes():
+    images = pictures(8)
+    model = Gives(lambda x: 20 * x.mean((1, 2, 3))[:, None] - 10)
+    two = Gives(lambda x: torch.cat([torch.zeros(len(x), 1), model(x)], 1))
+    assert predict(model, images).equal(predict(two, images))
+    for shift in ("standard", "sub-pixel"):
+        assert metrics.consistency(model, images, shift) == metrics.consistency(two, images, shift)
+    labels = predict(two, images).argmax(1)
+    assert metrics.attack_accuracy(model, images, labels, "fgsm", 0.01) == metrics.attack_accuracy(
+        two, images, labels, "fgsm", 0.01
+    )
+
+
+def test_a_network_that_returns_no_tensor_is_named():
+    with pytest.raises(UsageError, match="returns dict; wrap it"):
+        predict(Gives(lambda x: {"out": x}), pictures())

@@ -138,13 +138,6 @@ def test_every_site_of_a_network_is_seen_and_batches_do_not_matter(name, downsam
         second = results[1][site]
         for one, other in zip(first, second, strict=True):
             assert one == other if one is None else one == pytest.approx(other, nan_ok=True)
-    assert 0 <= metrics.mean_bias(results[0], "nearest") <= 1
-
-
-def test_mean_over_sites_by_hand():
-    one, three = (metrics.MaxSamplingBias(*[metrics.Estimate(v, v, v, 1)] * 2, None, None) for v in (0.25, 0.75))
-    assert metrics.mean_bias({"a": one, "b": three}) == metrics.mean_bias({"a": one, "b": three}, "exact") == 0.5
-    assert torch.tensor(metrics.mean_bias({"a": one, "b": three}, "weight")).isnan()
 
 
 def test_strided_layers_of_anybody_are_sites():
@@ -169,5 +162,3 @@ def test_strided_layers_of_anybody_are_sites():
 def test_a_network_without_sites_is_an_error():
     with pytest.raises(UsageError, match="no downsampling site"):
         list(sampled(nn.Conv2d(3, 3, 3), torch.rand(1, 3, 8, 8)))
-    with pytest.raises(UsageError, match="definition"):
-        metrics.mean_bias({}, "median")

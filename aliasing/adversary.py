@@ -1,0 +1,291 @@
+"""Adversarial images in an l-infinity ball: FGSM, PGD and APGD to measure with, and the single step to train with.
+
+Protocol. Images are floats in [0, 1] and the network normalises them itself; its parameters get no gradient. Only
+images that are classified correctly are attacked, and an attack or restart only continues on those that still are. An
+image counts as broken as soon as one point that the attack visits, inside the ball and the image box, is misclassified.
+Random starts come from one stream per image, so results depend neither on the batch size nor on the other images.
+
+Sources: FGSM (Goodfellow et al. 2015); PGD (Madry et al. 2018); APGD on cross-entropy (Croce and Hein 2020, Algorithm
+1); training with one step from a random start (Wong et al. 2020).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from .errors import UsageError, unknown
+from .inference import answers, batches, check_images, check_labels, evaluating, finite, scores
+from .streams import Part, image_seeds, per_image
+
+__all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
+
+STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # by default
+ATTACKS = tuple(STEPS)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack and its settings.
+
+    Attributes:
+        name: one of ``ATTACKS``.
+        steps: gradient steps; by default 1 for "fgsm", 20 for "pgd" and 100 for "apgd-ce".
+        step_size: of PGD, in units of the image range; by default a quarter of the radius.
+        restarts: how often PGD and APGD try from other random starts.
+    """
+
+    name: str = "pgd"
+    steps: int | None = None
+    step_size: float | None = None
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in ATTACKS:
+            raise unknown("attack", self.name, ATTACKS)
+        if (self.steps is not None and self.steps < 1) or self.restarts < 1:
+            raise UsageError(f"steps and restarts must be >= 1, got {self.steps} and {self.restarts}")
+
+
+def survivors(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    attack: Attack,
+    generator: Generator | None = None,
+    batch_size: int = 256,
+) -> dict[float, Tensor]:
+    """Which of ``images`` (N, 3, H, W) are still classified correctly, (N,) bool, at each radius in increasing order.
+
+    The balls are nested, so an image broken at one radius is broken at every larger one and is not attacked again.
+    """
+    radii = sorted(set(eps))
+    if not radii:
+        raise UsageError("an attack needs at least one eps, got none")
+    check_labels(labels, check_images(images, unit=True))
+    kept = torch.zeros(len(radii), len(images), dtype=torch.bool)
+    parts = batches(model, images, batch_size)
+    seeds = image_seeds(len(images), generator)
+    indices = torch.arange(len(images)).split(batch_size)
+    for x, y, seed, index in zip(parts, labels.split(batch_size), seeds.split(batch_size), indices, strict=True):
+        y = y.to(x.device)
+        with evaluating(model), torch.no_grad():
+            alive = answers(model, x).argmax(1) == y
+        for row, radius in enumerate(radii):
+            x, y, seed, index = x[alive], y[alive], seed[alive.cpu()], index[alive.cpu()]
+            alive = ~attack_images(model, x, y, attack, radius, seed)[1]
+            kept[row, index[alive.cpu()]] = True
+    return dict(zip(radii, kept, strict=True))
+
+
+def attack_images(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: Attack | str = "pgd",
+    eps: float = 8 / 255,
+    seeds: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attack one batch of float images (n, 3, H, W): the images afterwards, and which are misclassified (n,).
+
+    An image that the attack does not break, or that is misclassified already, is returned as it was. ``eps`` is the
+    radius in units of the image range [0, 1]; ``seeds`` (n,) are those of ``aliasing.streams.image_seeds``.
+    """
+    attack = Attack(attack) if isinstance(attack, str) else attack
+    if not eps >= 0:
+        raise UsageError(f"eps must be >= 0, got {eps}")
+    seeds = image_seeds(len(images)) if seeds is None else seeds
+    found, broken = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    if len(images) == 0:
+        return found, broken
+    check_images(images, unit=True)
+    steps = STEPS[attack.name] if attack.steps is None else attack.steps
+    with evaluating(model):
+        with torch.no_grad():
+            broken |= answers(model, images).argmax(1) != labels
+        for start in range(1 if attack.name == "fgsm" else attack.restarts):
+            active = (~broken).nonzero().flatten()
+            if len(active) == 0:
+                break
+            problem = Problem(model, images[active], labels[active], eps)
+            if attack.name == "fgsm":
+                points, hit = pgd(problem, problem.images, 1, eps)
+            elif attack.name == "pgd":
+                size = eps / 4 if attack.step_size is None else attack.step_size
+                points, hit = pgd(problem, problem.random_point(seeds[active.cpu()] + start), steps, size)
+            else:
+                points, hit = apgd(problem, problem.random_point(seeds[active.cpu()] + start, touch=True), steps)
+            found[active[hit]] = points[hit]
+            broken[active[hit]] = True
+    return found, broken
+
+
+def perturb(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    generator: Generator,
+    eps: float = 8 / 255,
+    alpha: float = 10 / 255,
+    part: Part | None = None,
+) -> Tensor:
+    """Images to train on in single-step adversarial training (Wong et al. 2020): uniform start, one signed step.
+
+    ``images`` are floats in [0, 1], (n, 3, H, W); ``eps`` and ``alpha`` are the radius and the step, in the same unit;
+    ``part`` says which rows of a batch ``images`` are.
+    The network stays in the mode it is in, so in training mode its batch statistics see this pass as well, as in
+    the published recipe.
+    """
+    if len(images):  # a process that shares a small batch with others may have none
+        check_images(images, unit=True)
+    problem = Problem(model, images, labels, eps)
+    count, rows = part or Part.whole(len(images))
+    noise = torch.rand((count, *images.shape[1:]), generator=generator)[rows].to(images)
+    start = problem.inside(images + eps * (2 * noise - 1))
+    return problem.inside(start + alpha * problem.slope(start)[1].sign())
+
+
+class Problem(NamedTuple):
+    """What an attack maximises: the cross-entropy of ``model`` within ``eps`` of ``images`` (n, 3, H, W)."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    eps: float
+
+    def inside(self, x: Tensor, active: Tensor | slice = slice(None)) -> Tensor:
+        """Project ``x`` into the ball, then into the box [0, 1]; the second step stays in the ball."""
+        centre = self.images[active]
+        return (centre + (x - centre).clamp(-self.eps, self.eps)).clamp(0, 1)
+
+    def random_point(self, seeds: Tensor, touch: bool = False) -> Tensor:
+        """A uniform point around each image, from the stream of its seed; ``touch`` moves it out to the ball's face."""
+        shape = self.images.shape[1:]
+        noise = 2 * per_image(seeds, lambda stream: torch.rand(shape, generator=stream)).to(self.images) - 1
+        noise = noise / noise.abs().amax((1, 2, 3), keepdim=True) if touch else noise
+        return self.inside(self.images + self.eps * noise)
+
+    def slope(self, x: Tensor, active: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (m,), its gradient and the logits, at one point ``x`` for each image of ``active`` (m,)."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = scores(self.model(x))
+            loss = F.cross_entropy(logits, self.labels[active], reduction="none")
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return loss.detach(), gradient, logits
+
+    def at(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, its gradient and whether the label loses; ``UsageError`` if they are not finite."""
+        loss, gradient, logits = self.slope(x, active)
+        wrong = finite(logits, "logits of attacked images").argmax(1) != self.labels[active]
+        return loss, finite(gradient, "gradients of the loss"), wrong
+
+    @torch.no_grad()
+    def wrong(self, x: Tensor, active: Tensor) -> Tensor:
+        """Whether the label loses at ``x``, for a last point, where no gradient is needed."""
+        return answers(self.model, x).argmax(1) != self.labels[active]
+
+
+def pgd(problem: Problem, x: Tensor, steps: int, step_size: float) -> tuple[Tensor, Tensor]:
+    """Projected gradient ascent from ``x``: the last point of each image, and which are misclassified.
+
+    It stops working on an image at the first misclassified point, as ``apgd`` does.
+    """
+    found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    active = torch.arange(len(x), device=x.device)
+    for _ in range(steps):
+        _, gradient, wrong = problem.at(x, active)
+        found[active], broken[active] = x, wrong
+        if wrong.all():
+            return found, broken
+        active, x, gradient = active[~wrong], x[~wrong], gradient[~wrong]
+        x = problem.inside(x + step_size * gradient.sign(), active)
+    found[active], broken[active] = x, problem.wrong(x, active)
+    return found, broken
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Iterations at which APGD reconsiders its step: after 22 % of them, then at intervals shrinking from 19 to 6 %."""
+    points, at, interval = [], 22, 22
+    while at < 100:
+        points.append(-(-at * steps // 100))
+        interval = max(interval - 3, 6)
+        at += interval
+    return sorted(set(points))
+
+
+class _State(NamedTuple):
+    """What APGD keeps of each image; ``best_then`` is the best loss at the last checkpoint."""
+
+    active: Tensor
+    x: Tensor
+    previous: Tensor
+    value: Tensor
+    gradient: Tensor
+    best: Tensor
+    best_value: Tensor
+    best_gradient: Tensor
+    best_then: Tensor
+    size: Tensor
+    rises: Tensor
+    halved: Tensor
+
+
+def apgd(problem: Problem, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Auto-PGD (Croce and Hein 2020, Algorithm 1) from ``x``: last points and which are misclassified, as ``pgd``.
+
+    Momentum 0.75; one step size per image, 2 eps at first; at a checkpoint it is halved and the search goes back to
+    the best point if the loss rose in at most 75 % of the steps since the last one, or neither the best loss nor the
+    step size changed.
+    """
+    found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    active = torch.arange(len(x), device=x.device)
+    value, gradient, wrong = problem.at(x, active)
+    size, none = torch.full_like(value, 2 * problem.eps), torch.zeros_like(value)
+    s = _State(active, x, x, value, gradient, x, value, gradient, value, size, none, torch.zeros_like(wrong))
+    checked = 0
+    for step in range(1, steps + 1):
+        found[s.active], broken[s.active] = s.x, wrong
+        if wrong.all():
+            return found, broken
+        if wrong.any():
+            s = _State(*(t[~wrong] for t in s))
+        x = problem.inside(s.x + s.size[:, None, None, None] * s.gradient.sign(), s.active)
+        if step > 1:
+            x = problem.inside(s.x + 0.75 * (x - s.x) + 0.25 * (s.x - s.previous), s.active)
+        value, gradient, wrong = problem.at(x, s.active)
+        better = value > s.best_value
+        s = s._replace(
+            x=x,
+            previous=s.x,
+            value=value,
+            gradient=gradient,
+            best=_choose(better, x, s.best),
+            best_value=torch.where(better, value, s.best_value),
+            best_gradient=_choose(better, gradient, s.best_gradient),
+            rises=s.rises + (value > s.value),
+        )
+        if step in checkpoints(steps):
+            slow = s.rises <= 0.75 * (step - checked)
+            halve = slow | (~s.halved & (s.best_value <= s.best_then))
+            back = halve & ~wrong  # a misclassified point is the result
+            s = s._replace(
+                x=_choose(back, s.best, s.x),
+                value=torch.where(back, s.best_value, s.value),
+                gradient=_choose(back, s.best_gradient, s.gradient),
+                best_then=s.best_value,
+                size=torch.where(halve, s.size / 2, s.size),
+                rises=torch.zeros_like(s.rises),
+                halved=halve,
+            )
+            checked = step
+    found[s.active], broken[s.active] = s.x, wrong
+    return found, broken
+
+
+def _choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(mask[:, None, None, None], yes, no)

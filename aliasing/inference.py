@@ -1,0 +1,119 @@
+"""How every measurement runs a network: in evaluation mode, batch by batch, on the device the network lives on.
+
+What goes in and what comes out is checked here: a wrong number without an error is the worst fault.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UsageError
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put ``model`` into evaluation mode and give every submodule its own mode back afterwards, also on error.
+
+    Convolutions run in full float32 on CUDA meanwhile: with TF32 the logits would depend on the batch size.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    precision = convolutions.fp32_precision
+    try:
+        model.eval()
+        convolutions.fp32_precision = "ieee"
+        yield model
+    finally:
+        convolutions.fp32_precision = precision
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
+    """Where the parameters (or buffers) of ``model`` are; the device of ``otherwise`` if it has none."""
+    return next((t.device for group in (model.parameters(), model.buffers()) for t in group), otherwise.device)
+
+
+def check_images(images: Tensor, unit: bool = False) -> Tensor:
+    """Return ``images`` if they are at least one (N, C, H, W), uint8 or float; with ``unit`` inside [0, 1] as well.
+
+    Raises:
+        UsageError: they are not; the message names the shape, or the range that was received.
+    """
+    if images.ndim != 4 or len(images) == 0 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise UsageError(
+            "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1; "
+            f"got {images.dtype} {tuple(images.shape)}"
+        )
+    if unit and images.is_floating_point():
+        low, high = (end.item() for end in images.aminmax())
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # also true of NaN
+            raise UsageError(
+                f"images must lie in [0, 1], got {low:g} to {high:g}; divide bytes by 255, and let the network "
+                "standardise its input itself (aliasing.models.normalized)"
+            )
+    return images
+
+
+def check_labels(labels: Tensor, images: Tensor) -> None:
+    """Raise ``UsageError`` unless there is one label per image."""
+    if len(labels) != len(images):
+        raise UsageError(f"one label per image is needed, got {len(labels)} labels for {len(images)} images")
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images as float in [0, 1]: uint8 is divided by 255, floats pass unchanged."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
+    """Go through ``images`` in order as float batches on the device of ``model``; the last one may be smaller.
+
+    They get the precision of the parameters, so that a network in float64 can be measured in float64.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+    device = device_of(model, images)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    return (as_float(part.to(device)).to(dtype) for part in images.split(batch_size))
+
+
+def scores(output: object) -> Tensor:
+    """Class scores (N, classes, ...) from what a network returned; one logit z of a binary network becomes (0, z)."""
+    if not isinstance(output, Tensor):
+        raise UsageError(
+            f"metrics need a network that returns a tensor of logits, this one returns {type(output).__name__}; "
+            "wrap it in a module whose forward picks the logits"
+        )
+    if output.ndim >= 2 and output.shape[1] == 1:
+        return torch.cat([torch.zeros_like(output), output], 1)
+    return output
+
+
+def finite(values: Tensor, what: str = "logits") -> Tensor:
+    """Return ``values`` (N, ...) if all are finite; NaN has an ``argmax`` too, and would count as an answer.
+
+    Raises:
+        UsageError: some are not; the message says for how many images.
+    """
+    if not values.isfinite().all():
+        count = int((~values.isfinite().flatten(1).all(1)).sum())
+        raise UsageError(
+            f"{what} are NaN or infinite for {count} of {len(values)} images; look for weights that are not finite, an "
+            "overflow in half precision, or images on another scale than the network was trained on"
+        )
+    return values
+
+
+def answers(model: nn.Module, batch: Tensor) -> Tensor:
+    """Finite class scores of ``model`` for one batch; see ``scores`` and ``finite``."""
+    return finite(scores(model(batch)))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Class scores of ``model`` for ``images`` (N, 3, H, W), on the device of the model."""
+    with evaluating(model):
+        return torch.cat([answers(model, batch) for batch in batches(model, check_images(images), batch_size)])
