@@ -11,20 +11,16 @@ import pandas as pd
 from ..errors import unknown
 from ..profiles import PROFILES
 from ..records import Store
-from .azulay2018 import STUDY as AZULAY2018
-from .comparison import STUDY as COMPARISON
+from .campaign import STUDIES, campaign
 from .findings import Finding, Part
-from .grabinski2023 import STUDY as GRABINSKI2023
-from .saha2024 import STUDY as SAHA2024
 from .study import Study, ledger, open_store, status, table
-from .vasconcelos2020 import STUDY as VASCONCELOS2020
-from .zhang2019 import STUDY as ZHANG2019
 
 __all__ = [
     "STUDIES",
     "Finding",
     "Part",
     "Study",
+    "campaign",
     "findings",
     "get",
     "ledger",
@@ -33,10 +29,6 @@ __all__ = [
     "status_of",
     "table",
 ]
-
-STUDIES: dict[str, Study] = {
-    study.name: study for study in (AZULAY2018, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON)
-}
 
 
 def get(name: str) -> Study:

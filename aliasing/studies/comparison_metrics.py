@@ -7,7 +7,7 @@ import pandas as pd
 
 __all__ = ["LEARNED", "METRICS", "Metric", "prepared"]
 
-LEARNED = ("lps", "tips", "ddac")  # layers with something to train
+LEARNED = ("lps", "tips", "tips + losses", "ddac")  # layers with something to train
 
 
 @dataclass(frozen=True)

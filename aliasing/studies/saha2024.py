@@ -11,13 +11,12 @@ from typing import Any
 from ..evaluation import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, EASY, Base
+from ..training import Recipe
+from .bases import ALPHA, BASES, EASY, Base
 from .saha2024_findings import FINDINGS
 from .study import Study
 
 __all__ = ["ALPHA", "LEAN_VARIANTS", "METHODS", "STUDY", "VARIANTS"]
-
-ALPHA = 0.35  # weight of the undo loss in the authors' code
 
 # What the chapter calls a method: options of the network, and whether TIPS's auxiliary losses are on. "average" has no
 # maximum in front of its two-tap filter; the others have, as everywhere in this book.
@@ -32,7 +31,14 @@ METHODS: dict[str, tuple[dict[str, Any], bool]] = {
     "average": ({"downsample": "rect-2", "pool": "none"}, False),
     "tri-3": ({"downsample": "tri-3"}, False),
     "max": ({"downsample": "max"}, False),
+    "bin-7": ({"downsample": "bin-7"}, False),
 }
+METHODS_OF = {
+    "smoke": tuple(name for name in METHODS if name not in ("tri-3", "bin-7")),
+    "desktop": ("subsample", "tips + losses", "aps", "lps", "bin-5", "tri-3", "bin-7"),
+    "gpu": ("subsample", "tips + losses", "aps", "lps", "bin-5", "tri-3", "bin-7", "tips"),
+}
+_MOST = tuple(name for name in METHODS if name != "bin-7")
 ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses")  # those that are attacked and corrupted
 SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
 LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses")  # those of which the paper and the finding speak
@@ -64,14 +70,26 @@ SIZES: dict[str, dict[str, Any]] = {
         "severities": (1, 3, 5),
     },
     "desktop": {
-        "bias": 256,
-        "surface": 100,
+        "bias": 500,
+        "surface": 500,
         "surfaces": LEAN_SURFACES,
-        "segmented": LEAN_SEGMENTED,
-        "attack": 256,
+        "segmented": ("subsample", "tips"),
+        "variants": (),
+        "attack": 500,
+        "corrupted": 2000,
         "steps": 10,
+        "severities": (1, 3, 5),
     },
-    "gpu": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40},
+    "gpu": {
+        "bias": 1000,
+        "surface": 1000,
+        "surfaces": LEAN_SURFACES,
+        "segmented": ("subsample", "tips"),
+        "variants": ((ALPHA, 0.4, "two_sided"),),
+        "attack": 1000,
+        "corrupted": 2000,
+        "steps": 20,
+    },
     "cluster": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40, "pixels": 224},
 }
 _USUAL: dict[str, Any] = {
@@ -86,27 +104,28 @@ _USUAL: dict[str, Any] = {
 VARIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "smoke": ({"count": 64}, {}, {"epochs": 2, "batch_size": 32}),
     "laptop": (EASY | {"count": 1000}, {"width": 8}, {"epochs": 5, "batch_size": 32}),
-    "desktop": ({}, {"width": 8}, {}),
-    "gpu": ({}, {}, {"epochs": 20}),
+    "desktop": ({}, {}, {}),
+    "gpu": ({}, {}, {}),
     "cluster": ({}, {}, {"epochs": 30}),
 }
 _UNET = {"name": "unet-small", "num_classes": 6, "padding_mode": "circular"}
 _CAMVID = {"name": "unet-small", "num_classes": 11, "padding_mode": "circular"}
 _SHAPES = {"name": "shapes", "seed": 1}
 # Most pixels are background, which smoothing would favour for long.
-_FEW_STEPS = {"epochs": 5, "batch_size": 8, "lr": 0.1, "label_smoothing": 0.0}
-# Data, network, changes to the recipe, and images of the measurement.
-SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]] = {
-    "smoke": (_SHAPES | {"count": 64}, _UNET | {"width": 4}, {"epochs": 1, "batch_size": 32}, 16),
-    "laptop": (
-        _SHAPES | EASY | {"count": 500},
-        _UNET | {"width": 8},
-        _FEW_STEPS,
-        200,
+_MASKS = Recipe(batch_size=8, lr=0.1, label_smoothing=0.0, target="masks")
+_STREETS = replace(_MASKS, batch_size=16, flip=True, ignore=11)
+# Data, network, recipe, and images of the measurement.
+SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], Recipe, int]] = {
+    "smoke": (
+        _SHAPES | {"count": 64},
+        _UNET | {"width": 4},
+        Recipe(epochs=1, batch_size=32, target="masks"),
+        16,
     ),
-    "desktop": ({"name": "camvid"}, _CAMVID | {"width": 8}, _FEW_STEPS | {"epochs": 6, "ignore": 11}, 50),
-    "gpu": ({"name": "camvid"}, _CAMVID | {"width": 32}, {"epochs": 60, "batch_size": 16, "ignore": 11}, 233),
-    "cluster": ({"name": "camvid"}, _CAMVID | {"width": 64}, {"epochs": 200, "batch_size": 16, "ignore": 11}, 233),
+    "laptop": (_SHAPES | EASY | {"count": 500}, _UNET | {"width": 8}, replace(_MASKS, epochs=5), 200),
+    "desktop": ({"name": "camvid"}, _CAMVID | {"width": 8}, replace(_STREETS, epochs=20, batch_size=8), 233),
+    "gpu": ({"name": "camvid"}, _CAMVID | {"width": 32}, replace(_STREETS, epochs=60), 233),
+    "cluster": ({"name": "camvid"}, _CAMVID | {"width": 64}, replace(_STREETS, epochs=200), 233),
 }
 
 
@@ -115,9 +134,8 @@ def plan(profile: str) -> list[Job]:
     base, sizes = BASES[profile], _USUAL | SIZES[profile]
     jobs = []
     for seed in range(base.seeds):
-        methods = [method for method in METHODS if profile != "smoke" or method != "tri-3"]
-        jobs += [_classifier(profile, base, method, seed) for method in methods]
-        jobs += [_segmenter(profile, base, layer, seed) for layer in sizes["segmented"]]
+        jobs += [_classifier(profile, base, method, seed) for method in METHODS_OF.get(profile, _MOST)]
+        jobs += [_segmenter(profile, layer, seed) for layer in sizes["segmented"]]
         jobs += [_variant(profile, base, alpha, wake, form, seed) for alpha, wake, form in sizes["variants"]]
     return jobs
 
@@ -127,7 +145,7 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     recipe = replace(base.recipe, tips=ALPHA) if losses else base.recipe
     size, circular = _USUAL | SIZES[profile], base.vgg.get("padding_mode") == "circular"
     wanted = [
-        Measurement("circular_fidelity", {"count": base.count}),
+        Measurement("circular_fidelity", {"count": base.tested}),
         Measurement("shift_consistency", {"count": base.count, "max_shift": 8}),
         Measurement("sampling_bias", {"count": size["bias"]}),
         Measurement("depth_error", {"count": size["bias"]}),
@@ -148,18 +166,20 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     if method in ROBUST:
         wanted += [
             Measurement("attacks", {"count": size["attack"], "steps": size["steps"]}),
-            Measurement("corruptions", {"count": size["attack"], "severities": size["severities"]}),
+            Measurement(
+                "corruptions", {"count": size.get("corrupted", size["attack"]), "severities": size["severities"]}
+            ),
         ]
     run = Run(base.dataset, base.vgg | options, recipe, seed)
     return Job(run, tuple(wanted), {"task": "classes", "method": method})
 
 
-def _segmenter(profile: str, base: Base, layer: str, seed: int) -> Job:
-    data, network, changes, count = SEGMENTATION[profile]
+def _segmenter(profile: str, layer: str, seed: int) -> Job:
+    data, network, recipe, count = SEGMENTATION[profile]
     wanted = [Measurement("masks", {"count": count, "max_shift": 8})]
     if seed == 0:
         wanted.append(Measurement("mask_pictures", {"count": 1, "down": 3, "right": 5}))
-    run = Run(data, network | {"downsample": layer}, replace(base.recipe, target="masks", **changes), seed)
+    run = Run(data, network | {"downsample": layer}, recipe, seed)
     return Job(run, tuple(wanted), {"task": "masks", "method": layer})
 
 

@@ -78,6 +78,20 @@ CASES = SUBSETS | {
     "wide stem": Case(matched=True),
 }
 DECIDING = {name: case for name, case in CASES.items() if name != "GELU"}  # which is only drawn
+# Where time is short: what decides the claims of 2020 with the fewest networks, and two claims of 2021.
+FEWEST = (
+    "none",
+    "all",
+    "GELU + blur",
+    "RandAugment + blur",
+    "conv",
+    "skip",
+    "pool",
+    "other stem + blur",
+    "RandAugment",
+    "after activation",
+)
+PAPERS = (*FEWEST, "other stem", "too late", "random signs", "forward only", "backward only")
 MORE = {
     "critical 5": Case(_blur(downsample="bin-5")),
     "everywhere 3": Case(_blur(filter_everywhere=True)),
@@ -105,7 +119,7 @@ class Sizes(NamedTuple):
         recipe: likewise.
         stem: stride of the first convolution.
         matched: width of the network whose stem halves and that computes as much as one of the profile's width whose
-            stem does not, within a twentieth.
+            stem does not, within a twentieth; 0 where no such network is trained.
         cases: what is trained.
         tested: test pictures for accuracy and missing bands.
         corrupted: test pictures under the fifteen corruptions.
@@ -125,6 +139,10 @@ class Sizes(NamedTuple):
     severities: tuple[int, ...]
     domains: dict[str, dict[str, Any]]
     episodes: int
+
+
+def _named(names: tuple[str, ...]) -> dict[str, Case]:
+    return {name: CASES[name] for name in names}
 
 
 ALL = (1, 2, 3, 4, 5)
@@ -168,8 +186,8 @@ SIZES = {
         {"known": OTHER_SHAPES | EASY | {"count": 1000}, "glyphs": {"name": "glyphs"}},
         300,
     ),
-    "desktop": Sizes({}, STEM | {"width": 8}, {}, 1, 25, DECIDING, 2000, 256, ALL, PHOTOGRAPHS, 600),
-    "gpu": Sizes({}, STEM, {}, 1, 130, CASES | MORE, 10_000, 10_000, ALL, PHOTOGRAPHS, 600),
+    "desktop": Sizes({}, STEM, {}, 1, 0, _named(FEWEST), 10_000, 2000, (1, 3, 5), PHOTOGRAPHS, 600),
+    "gpu": Sizes({}, STEM, {}, 1, 0, _named(PAPERS), 10_000, 2000, ALL, PHOTOGRAPHS, 600),
     "cluster": Sizes({}, STEM, {}, 2, 128, CASES | MORE, 50_000, 50_000, ALL, LARGE, 600),
 }
 
@@ -182,7 +200,7 @@ def plan(profile: str) -> list[Job]:
     for seed in range(base.seeds):
         for name, case in sizes.cases.items():
             stem = 2 if case.matched else 3 - sizes.stem if case.other_stem else sizes.stem
-            recipe = replace(base.recipe, **sizes.recipe, randaugment=case.randaugment)
+            recipe = replace(base.residual, **sizes.recipe, randaugment=case.randaugment)
             network = plain | {"stem_stride": stem} | case.network | ({"width": sizes.matched} if case.matched else {})
             run = Run(base.dataset | sizes.data, network, recipe, seed)
             jobs.append(Job(run, _measurements(name, sizes, seed), {"case": name, "stem": stem}))

@@ -78,13 +78,6 @@ def test_what_is_missing_is_not_run(rows):
     assert set(found["verdict"]) == {"not run"}
 
 
-def test_photographs_take_over_the_networks_of_the_laptop():
-    desktop = {job.run.id for job in STUDY.jobs("desktop") if not job.labels["main"]}
-    laptop = {job.run.id for job in STUDY.jobs("laptop")}
-    assert desktop <= laptop
-    assert {job.labels["bias"] for job in STUDY.jobs("desktop")} == {"given", "0", "3", "uniform"}
-
-
 def test_runs_are_shared_with_the_other_chapters():
     own = {job.run.id for job in STUDY.jobs("laptop") if job.labels["main"] and job.labels["backbone"] == "vgg"}
     assert own <= {job.run.id for job in get("zhang2019").jobs("laptop")}

@@ -1,0 +1,37 @@
+"""The order of value: all runs of a profile over all studies, each once, the most decisive first."""
+
+from ..errors import UsageError
+from ..runner import Job, merged
+from .azulay2018 import STUDY as AZULAY2018
+from .bases import BASES
+from .comparison import STUDY as COMPARISON
+from .grabinski2023 import STUDY as GRABINSKI2023
+from .saha2024 import STUDY as SAHA2024
+from .study import Study
+from .vasconcelos2020 import STUDY as VASCONCELOS2020
+from .zhang2019 import STUDY as ZHANG2019
+
+__all__ = ["STUDIES", "campaign"]
+
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (AZULAY2018, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON)
+}
+# Whose networks come first: the two chapters that ask for the plain network, its blurs and its augmentation.
+VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI2023)
+
+
+def campaign(profile: str, seeds: int | None = None) -> list[Job]:
+    """Every run of ``profile`` with all that the studies measure on it, in the order in which time is best spent.
+
+    A whole seed comes before the next, so that every stop leaves balanced results. On ``desktop`` all seeds of the
+    decisive networks, those with max-pools, come before the others.
+    """
+    if profile not in BASES:
+        raise UsageError(f"a campaign needs a profile of {', '.join(BASES)}, got {profile!r}")
+    jobs = merged(job for study in VALUE for job in study.jobs(profile, seeds))
+    vgg = BASES[profile].vgg["name"]
+
+    def value(job: Job) -> tuple[bool, int]:
+        return profile == "desktop" and job.run.network["name"] != vgg, job.run.seed
+
+    return sorted(jobs, key=value)

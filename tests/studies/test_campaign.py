@@ -1,0 +1,29 @@
+"""The order in which a campaign spends its time."""
+
+import pytest
+
+from aliasing.errors import UsageError
+from aliasing.studies import STUDIES, campaign
+
+
+def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
+    jobs = campaign("laptop")
+    asked = [
+        (job.run.id, m.key) for study in STUDIES.values() for job in study.jobs("laptop") for m in job.measurements
+    ]
+    assert len({job.run.id for job in jobs}) == len(jobs)
+    assert {(job.run.id, m.key) for job in jobs for m in job.measurements} == set(asked)
+
+
+def test_a_whole_seed_comes_before_the_next_and_the_decisive_networks_before_the_others():
+    jobs = campaign("desktop")
+    vgg = [job for job in jobs if job.run.network["name"] == "vgg13-bn"]
+    assert jobs[: len(vgg)] == vgg
+    for group in (vgg, jobs[len(vgg) :]):
+        settings = len(group) // 5
+        assert [job.run.seed for job in group] == [seed for seed in range(5) for _ in range(settings)]
+
+
+def test_a_profile_without_a_campaign_is_refused():
+    with pytest.raises(UsageError, match="smoke, laptop, desktop"):
+        campaign("huge")
