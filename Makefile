@@ -49,12 +49,12 @@ test: lint
 	$(BIN)/pytest -n auto
 
 book: $(INSTALLED)
-	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.chapters --profile $(PROFILE)
+	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.book --profile $(PROFILE)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
 	@echo "The book: $(CURDIR)/$(BOOK)"
 
 readme: $(INSTALLED)
-	$(BIN)/python -m aliasing.chapters --readme
+	$(BIN)/python -m aliasing.book --readme
 
 bench: $(INSTALLED)
 	$(BIN)/aliasing bench

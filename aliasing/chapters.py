@@ -1,293 +1,272 @@
-"""The notebooks' side of the package: opening a chapter, and executing all chapters for the book.
+"""What a chapter calls beside the package itself: its parameters checked, its sweep opened, its claims decided."""
 
-``python -m aliasing.chapters --profile laptop`` executes the notebooks whose source, package, records or profile
-changed since their last execution into ``book/notebooks/``. ``--readme`` writes the verdicts into README.md instead.
-"""
-
-import argparse
-import hashlib
-import json
-import multiprocessing
-import os
+import ast
+import html
+import math
 import platform
-import re
-import sys
 import tempfile
-import time
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 import torch
 
-from . import __version__, studies
+from . import __version__, layers, studies
 from .errors import DataError, UsageError, unknown
-from .figures.ledger import Ledger
-from .files import write_atomically
+from .evaluation import MEASUREMENTS
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home
-from .runner import execute as run_jobs
-from .runner import merged
-from .studies.findings import Verdict
+from .runner import Job, complete, execute
 from .training import pick_device
 
 __all__ = [
-    "PARAMETERS",
+    "PROFILE",
+    "Ledger",
     "begin",
-    "execute",
-    "execution",
-    "ledger",
-    "published",
-    "shared_by_notebooks",
-    "stale",
-    "stamp",
-    "update_readme",
-    "verdicts",
+    "best",
+    "check",
+    "columns",
+    "findings",
+    "on_record",
+    "papers",
+    "planned",
+    "sweep",
 ]
 
-PARAMETERS = ("profile", "device", "seeds")
+PROFILE = ("best", *PROFILES)
+# Where the accuracy of the plain network is found, in the order of preference.
+ACCURACY = ("circular_rolls.accuracy", "accuracy.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",
+            "photographers_bias.bias_accuracy_near")  # fmt: skip
 
 
-def begin(study: str, namespace: Mapping[str, Any], extra: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Open a chapter: check its parameters, carry out what the study lacks, return the results table.
+def check(**parameters: Any) -> None:
+    """Check a chapter's parameters before anything runs.
+
+    Raises:
+        UsageError: a wrong value, or a parameter that papermill injected and the notebook does not have; papermill
+            itself would only warn. The message lists the valid ones.
+    """
+    _refuse_unknown()
+    for name, value in parameters.items():
+        if name == "profile":
+            if value not in list(PROFILE):
+                raise unknown("profile", value, PROFILE)
+        elif name == "device":
+            pick_device(value)
+        elif name == "layers":
+            for layer in _several(name, value, str, "names of layers"):
+                if layer not in layers.CATALOGUE:
+                    raise unknown("downsampling layer", layer, layers.CATALOGUE)
+        elif name in ("radii", "shifts"):
+            kinds, words = ((int, float), "numbers from 0 on") if name == "radii" else (int, "whole numbers from 0 on")
+            if not all(0 <= number < math.inf for number in _several(name, value, kinds, words)):
+                raise UsageError(f"{name} must be a list of {words}, got {value!r}")
+        elif not (isinstance(value, int) and not isinstance(value, bool) and value >= 1) and not (
+            name == "seeds" and value is None
+        ):
+            all_of_them = ", or None for all of the profile" if name == "seeds" else ""
+            raise UsageError(f"{name} must be a whole number from 1 on{all_of_them}, got {value!r}")
+
+
+def _several(name: str, value: Any, kinds: Any, words: str) -> Sequence[Any]:
+    sound = isinstance(value, list | tuple) and len(value) > 0
+    if not sound or not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
+        raise UsageError(f"{name} must be a list of {words}, got {value!r}")
+    return value
+
+
+def _refuse_unknown() -> None:
+    """Compare the cell that papermill injected with the cell of parameters that it follows."""
+    from IPython import get_ipython
+
+    cells = getattr(get_ipython(), "user_ns", {}).get("In", [])
+    for written, injected in pairwise(cells):
+        if injected.startswith("# Parameters\n"):
+            known = _assigned(written)
+            for name in _assigned(injected):
+                if name not in known:
+                    raise unknown("parameter", name, known)
+
+
+def _assigned(source: str) -> list[str]:
+    return [ast.unparse(target) for node in ast.parse(source).body if isinstance(node, ast.Assign)
+            for target in node.targets]  # fmt: skip
+
+
+def best(study: str, store: Store | None = None) -> str:
+    """The profile with the best evidence on record: the largest in which most of the study's claims are decided."""
+    store, plan = store or studies.open_store(), studies.get(study)
+    for profile in ("cluster", "gpu", "desktop"):
+        results = studies.table(plan.jobs(profile), store)
+        if len(results):
+            decided = studies.ledger(plan, results, profile).drop_duplicates("finding")["verdict"] != "not run"
+            if decided.mean() >= 0.5:
+                return profile
+    return "laptop"
+
+
+def planned(study: str, profile: str = "best", seeds: int | None = None) -> list[Job]:
+    """The runs a chapter needs; of the best profile beyond a laptop's only those that are on record."""
+    plan, store = studies.get(study), studies.open_store()
+    chosen = best(study, store) if profile == "best" else check_profile(profile)
+    jobs = plan.jobs(chosen, seeds)
+    if profile == "best" and chosen != "laptop":
+        jobs = [job for job in jobs if complete(job, store.load(job.run))]
+    return jobs
+
+
+def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | None = None) -> pd.DataFrame:
+    """Open a chapter's sweep: train and measure what it lacks, and return ``on_record``.
 
     Args:
         study: a name in ``studies.STUDIES``.
-        namespace: ``globals()`` of the notebook, right after the parameters cell and the imports.
-        extra: the notebook's own parameters besides ``PARAMETERS``.
-
-    Raises:
-        UsageError: a parameter that the notebook does not have (papermill itself would only warn), or a wrong value.
+        profile: how large the sweep is. "best" takes the best evidence on record, and trains nothing that is not.
+        device: what trains, if something has to be trained.
+        seeds: only the seeds below this number; by default all.
     """
-    allowed = PARAMETERS + extra
-    hidden = {"In", "Out", "exit", "quit", "open", "get_ipython"}
-    for name, value in namespace.items():
-        if not (name.startswith("_") or name in hidden or name in allowed or isinstance(value, ModuleType)):
-            raise unknown("parameter", name, allowed)
-    for name in PARAMETERS:
-        if name not in namespace:
-            raise UsageError(f"the parameters cell must set {', '.join(PARAMETERS)}; {name} is missing")
-    profile, seeds = check_profile(namespace["profile"]), namespace["seeds"]
-    if not (seeds is None or (isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1)):
-        raise UsageError(f"seeds must be a whole number from 1 on, or None for all of the profile, got {seeds!r}")
-    device = pick_device(namespace["device"])
+    check(profile=profile, device=device, seeds=seeds)
+    _carry_out(planned(study, profile, seeds), studies.open_store(), device)
+    results = on_record(study, profile, seeds)
+    devices, hours = ", ".join(sorted(results["device"].unique())), results["training.seconds"].sum() / 3600
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
-    results = studies.run(study, profile, seeds, device=str(device))
-    devices = ", ".join(sorted(results["device"].unique()))
-    hours = results["training.seconds"].sum() / 3600
-    print(f"profile {profile}: {len(results)} networks, trained in {hours:.2f} h of computing on {devices}")
+    print(f"profile {results['profile'].iloc[0]}: {len(results)} networks, trained in {hours:.2f} h on {devices}")
     return results
 
 
-def published(study: str, profile: str) -> pd.DataFrame:
-    """The results table of the runs of ``profile`` that the stores already hold; nothing is trained.
+def on_record(study: str, profile: str = "best", seeds: int | None = None) -> pd.DataFrame:
+    """A study's results table: one row per run, with everything that was measured on its network; trains nothing.
+
+    Returns:
+        The columns of ``studies.table``, and ``profile`` and ``plain`` (how good the network without any filter is).
 
     Raises:
-        DataError: they hold none.
+        DataError: no such run is on record.
     """
-    results = studies.table(studies.get(study).jobs(profile), Store())
+    store, plan = studies.open_store(), studies.get(study)
+    chosen = best(study, store) if profile == "best" else check_profile(profile)
+    jobs = plan.jobs(chosen, seeds)
+    results = studies.table(jobs, store)
     if results.empty:
         raise DataError(
-            f"there are no records of {study} in profile {profile}; aliasing run {study} --profile {profile} makes them"
+            f"{study} has no records of profile {chosen}; aliasing run {study} --profile {chosen} makes them"
         )
+    return _described(results, jobs, chosen)
+
+
+def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
+    """The table of ``jobs``, as ``begin`` returns it; what no store holds is trained here and now, and not kept.
+
+    So a layer or a measurement that was defined in a cell can be changed and tried again under its name.
+    """
+    store = studies.open_store()
+    known = [job for job in jobs if complete(job, store.load(job.run))]
+    new = [job for job in jobs if job not in known]
+    with tempfile.TemporaryDirectory() as folder:
+        own = Store(working=Path(folder), published=store.published)
+        _carry_out(new, own, device, workers=1)  # in this process, which alone knows what its cells define
+        rows = pd.concat([studies.table(known, store), studies.table(new, own)], ignore_index=True)
+    return _described(rows, jobs, "of this page")
+
+
+def _carry_out(jobs: list[Job], store: Store, device: str, workers: int | None = None) -> None:
+    outcomes = execute(jobs, store, device=device, workers=workers)
+    failed = [f"{run} {outcome}" for run, outcome in outcomes.items() if outcome != "done"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs failed; {failed[0]}")
+
+
+def _described(results: pd.DataFrame, jobs: list[Job], profile: str) -> pd.DataFrame:
+    """``results`` with the columns that a badge needs; a plan begins with the plain network of each architecture."""
+    results = results.assign(profile=profile, plain="plain network not on record")
+    seen = set()
+    for job in jobs:
+        kind = (job.run.network["name"], job.run.dataset["name"])
+        if kind in seen:
+            continue
+        seen.add(kind)
+        first = results[results["id"] == job.run.id]
+        if first.empty:
+            continue
+        labels = {name: first[name].iloc[0] for name in job.labels}
+        rows = results[results["network"].eq(kind[0]) & results["data"].eq(first["data"].iloc[0])]
+        plain = rows[rows[list(labels)].eq(pd.Series(labels)).all(axis=1)]
+        for column in ACCURACY:
+            if column in plain and plain[column].notna().any():
+                word = "mean IoU" if column.endswith("iou") else "accurate"
+                results.loc[rows.index, "plain"] = f"plain network {100 * plain[column].mean():.1f} % {word}"
+                break
     return results
 
 
-def ledger(study: str, results: pd.DataFrame, profile: str) -> Ledger:
-    """The study's findings decided on ``results``, to be read at the end of a chapter."""
-    return Ledger(studies.ledger(studies.get(study), results, profile))
+def columns(results: pd.DataFrame) -> pd.DataFrame:
+    """What the columns of a results table hold: one row per measurement, in the words of its documentation."""
+    rows: dict[str, dict[str, str]] = {}
+    names = [name for name in results if "." in name and not name.endswith((".low", ".high"))]
+    for source in dict.fromkeys(name.partition(".")[0] for name in names):
+        if source == "training":
+            said = "The course of the training: loss and accuracy by epoch, images, parameters, seconds."
+        else:
+            said = (MEASUREMENTS[source].__doc__ or "").partition("\n")[0]
+        own = [name.partition(".")[2] for name in names if name.startswith(f"{source}.")]
+        rows[source] = {"columns": ", ".join(own), "what was measured": said}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
-    """How many findings got which verdict: one row per study and profile in which at least one was decided.
-
-    Args:
-        decided: the findings, as ``studies.findings`` returns them.
-    """
-    owner = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
-    each = decided.drop_duplicates(["finding", "profile"]).assign(study=lambda table: table["finding"].map(owner))
-    counts = pd.crosstab([each["study"], each["profile"]], each["verdict"]).reindex(columns=[*get_args(Verdict)])
-    order = sorted(counts.index, key=lambda row: ([*studies.STUDIES].index(row[0]), [*PROFILES].index(row[1])))
-    counts = counts.loc[order].fillna(0).astype(int)
-    return counts[counts.drop(columns="not run").sum(axis=1) > 0].rename_axis(columns=None)
+def papers(study: str) -> pd.DataFrame:
+    """The numbers of a chapter's paper, each with its source and how sure it is."""
+    return pd.read_csv(home() / f"data/published/{study}.csv")
 
 
-def told(counts: pd.Series) -> str:
-    """Counts of verdicts in words: "3 of 5 reproduced, 1 partly, 1 inconclusive"."""
-    words = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    return ", ".join([words[0].replace(" ", f" of {counts.sum()} ", 1), *words[1:]])
+def findings(study: str, results: pd.DataFrame) -> "Ledger":
+    """The study's claims decided on ``results``, with the verdicts that other profiles came to."""
+    (profile,) = results["profile"].unique()
+    others = studies.findings([study])
+    return Ledger(studies.ledger(studies.get(study), results, profile), others[others["profile"] != profile])
 
 
-def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
-    """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``."""
-    return ["| chapter | profile | verdicts on its claims |", "|---|---|---|"] + [
-        f"| [{studies.get(name).title}]({link.format(study=name)}) | `{profile}` | {told(row)} |"
-        for (name, profile), row in verdicts(decided).iterrows()
-    ]
-
-
-def update_readme(text: str) -> str:
-    """The text of README.md with the table of verdicts as the published records have it now."""
-    decided = studies.findings(store=Store(working=Path(os.devnull)))
-    table = "\n".join(verdict_table(decided, "notebooks/{study}.ipynb"))
-    return re.sub(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table}\n\n", text, flags=re.DOTALL)
-
-
-def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None) -> str:
-    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile.
+class Ledger:
+    """Findings decided on one results table, shown as HTML in notebooks and in the book.
 
     Args:
-        notebook: its source.
-        profile: it is executed with.
-        root: the project's folder.
-        shared: what ``shared_by_notebooks`` returned; who stamps many notebooks computes it once.
+        decided: one row per statistic, as ``studies.ledger`` returns it; kept as the attribute ``table``.
+        others: the same of other profiles, of which only the verdicts are shown.
     """
-    shared = shared_by_notebooks(root) if shared is None else shared
-    return hashlib.sha256(profile.encode() + _fingerprint([notebook]) + shared).hexdigest()[:16]
 
+    def __init__(self, decided: pd.DataFrame, others: pd.DataFrame | None = None) -> None:
+        self.table, self.others = decided, others
 
-def shared_by_notebooks(root: Path) -> bytes:
-    """The part of the stamp that is the same for all notebooks."""
-    data = [*sorted((root / "data/records").glob("*.jsonl")), *sorted((root / "data/published").glob("*.csv"))]
-    return _fingerprint([*sorted((root / "aliasing").rglob("*.py")), *data])
+    def _repr_html_(self) -> str:
+        rows = [self._row(own) for _, own in self.table.groupby("finding", sort=False)]
+        cells = pd.DataFrame(rows, columns=["verdict", "claim", "measured"])
+        with pd.option_context("display.max_colwidth", None):
+            return cells.to_html(escape=False, index=False, border=0, classes="ledger")
 
+    def __repr__(self) -> str:
+        verdicts = self.table.drop_duplicates("finding").set_index("finding")["verdict"]
+        return "\n".join(f"{name}: {verdict}" for name, verdict in verdicts.items())
 
-def _fingerprint(files: list[Path]) -> bytes:
-    return b"".join(file.name.encode() + hashlib.sha256(file.read_bytes()).digest() for file in files)
-
-
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: Path | None = None) -> float:
-    """Execute ``notebook`` with ``parameters`` into ``output`` from the project's folder; returns the seconds it took.
-
-    Raises:
-        UsageError: the notebook has no such parameter.
-        papermill.PapermillExecutionError: a cell failed.
-    """
-    import papermill
-    from traitlets.config import Config
-
-    root = root or home()
-    known = papermill.inspect_notebook(str(notebook))
-    for name in parameters:
-        if name not in known:
-            raise unknown("parameter", name, known)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_suffix(".tmp.ipynb")
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the user's of the same name must not win
-    os.environ["TQDM_DISABLE"] = "1"  # a progress bar has no place in a page
-    os.environ["OMP_NUM_THREADS"] = "1"  # two kernels run at a time, and sums depend on the number of threads
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as sockets:  # kernels that run at the same time must not share them
-        papermill.execute_notebook(
-            str(notebook),
-            str(temporary),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            cwd=str(root),
-            progress_bar=False,
-            start_timeout=300,  # a crowded machine starts a kernel slowly
-            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+    def _row(self, own: pd.DataFrame) -> tuple[str, str, str]:
+        first = own.iloc[0]
+        places = [f"{first.finding}, {first.profile}"]
+        if self.others is not None:
+            others = self.others[self.others["finding"].eq(first.finding) & self.others["verdict"].ne("not run")]
+            places += [f"{row.profile}: {row.verdict}" for row in others.drop_duplicates("profile").itertuples()]
+        items = "".join(
+            f"<li>{html.escape(row.statistic)}: <strong>{statistic(row)}</strong>"
+            f"{'' if row.outcome == 'not run' else f', {row.outcome}'} <small>(rule: {html.escape(row.rule)})</small>"
+            for row in own.itertuples()
         )
-    os.replace(temporary, output)
-    return time.perf_counter() - started
+        return (
+            f"<strong>{first.verdict}</strong><br><small>{'<br>'.join(places)}</small>",
+            f"{html.escape(first.claim)}<br><small>Published: {html.escape(first.published)}.</small>",
+            f"<ul>{items}</ul>",
+        )
 
 
-def execution(output: Path) -> dict[str, Any]:
-    """What is stored with an executed notebook: stamp, profile, seconds, end, whether published records counted."""
-    return json.loads(output.read_text())["metadata"].get("aliasing", {}) if output.exists() else {}
-
-
-def stale(output: Path, root: Path | None = None) -> bool:
-    """Whether the notebook behind the executed one, the package or the records changed since it was executed."""
-    root, known = root or home(), execution(output)
-    notebook = root / "notebooks" / output.name
-    return not (known and notebook.exists()) or known["stamp"] != stamp(notebook, known["profile"], root)
-
-
-def _is_fresh(output: Path, profile: str, current: str) -> bool:
-    """Whether the notebook was executed with this profile, on this kind of store, and its stamp is the current one."""
-    known = execution(output)
-    made = (known.get("profile"), known.get("fresh"), known.get("stamp"))
-    return made == (profile, _without_records(), current)
-
-
-def _without_records() -> bool:
-    return os.environ.get("ALIASING_FRESH") == "1"
-
-
-def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
-    """Execute the notebook and keep with it its stamp, from before the execution: a change since makes it stale."""
-    import papermill
-
-    parameters = {"profile": profile} if "profile" in papermill.inspect_notebook(str(notebook)) else {}
-    print(f"{notebook.name}: executing", flush=True)
-    seconds = execute(notebook, output, parameters, root)
-    content = json.loads(output.read_text())
-    content["metadata"]["aliasing"] = {
-        "stamp": current,
-        "profile": profile,
-        "fresh": _without_records(),
-        "seconds": round(seconds, 1),
-        "ended": datetime.now(UTC).isoformat(timespec="minutes"),
-    }
-    for cell in content["cells"]:  # both parameter cells are shown otherwise
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append("remove-cell")
-    write_atomically(output, json.dumps(content, indent=1) + "\n")
-    print(f"{notebook.name}: {seconds:.0f} s", flush=True)
-
-
-def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) -> None:
-    """Carry out what the stale chapters' studies lack, all in one pool of workers; then execute them two at a time.
-
-    Raises:
-        papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
-    """
-    shared = shared_by_notebooks(root)
-    stamps = {path: stamp(path, profile, root, shared) for path in notebooks}
-    old = [path for path in notebooks if not _is_fresh(output / path.name, profile, stamps[path])]
-    jobs = [job for path in old if path.stem in studies.STUDIES for job in studies.get(path.stem).jobs(profile)]
-    if jobs:  # a failed run is reported by its notebook, which tries it again
-        run_jobs(merged(jobs), studies.open_store())
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        waiting = [
-            pool.submit(_refresh, path, output / path.name, profile, root, stamps[path])
-            for path in sorted(old, key=lambda path: -path.stat().st_size)  # the longest first
-        ]
-    for one in waiting:
-        one.result()
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Execute the notebooks that are not fresh."""
-    parser = argparse.ArgumentParser(prog="python -m aliasing.chapters", description="Execute the book's notebooks.")
-    parser.add_argument("--profile", default="laptop", help=f"one of {', '.join(PROFILES)}")
-    parser.add_argument("--output", type=Path, help="folder of the executed notebooks (default: book/notebooks)")
-    parser.add_argument("--readme", action="store_true", help="only write the counts of verdicts into README.md")
-    arguments = parser.parse_args(argv)
-    root = home()
-    if arguments.readme:
-        write_atomically(root / "README.md", update_readme((root / "README.md").read_text()))
-        return 0
-    output = arguments.output or root / "book/notebooks"
-    try:
-        check_profile(arguments.profile)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return 2
-    from papermill import PapermillExecutionError
-
-    try:
-        _refresh_all(sorted((root / "notebooks").glob("*.ipynb")), output, arguments.profile, root)
-    except PapermillExecutionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def statistic(row: Any) -> str:
+    """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
+    if row.outcome == "not run":
+        return "not run"
+    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {row.seeds} seeds"

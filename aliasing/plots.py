@@ -1,11 +1,18 @@
-"""How figures look everywhere: one colour and one marker per downsampling layer, captions and alt text attached."""
+"""The words in which the chapters draw: bands, points, bars, maps, a look for every layer, and what each figure shows.
+
+A figure is a matplotlib figure, drawn in the cell that shows it; ``show`` gives it a caption, an alternative text and a
+line that says on which evidence it stands.
+"""
 
 import base64
+import colorsys
+import hashlib
 import html
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -23,37 +30,76 @@ __all__ = [
     "COLOURS",
     "MARKERS",
     "Captioned",
+    "Group",
+    "Walk",
     "across",
+    "badge",
+    "bands",
+    "bars",
     "describe",
     "encoded",
+    "forest",
     "grid",
+    "groups",
     "interval",
     "legend",
+    "maps",
+    "measured",
+    "points",
     "show",
     "style",
+    "table",
 ]
+
+
+class _Looks(dict[str, str]):
+    """Looks by name; a name that has none gets the next spare one, the same for the rest of the session."""
+
+    def __init__(self, known: Mapping[str, str], spare: Iterator[str]) -> None:
+        super().__init__(known)
+        self.spare = spare
+
+    def __missing__(self, name: str) -> str:
+        self[name] = next(self.spare)
+        return self[name]
+
+
+def _hues() -> Iterator[str]:
+    """Colours far from each other, dark enough for white paper and light enough to be inverted for a dark page."""
+    for step in range(1_000_000):
+        yield mpl.colors.to_hex(colorsys.hls_to_rgb((0.93 + 0.618034 * step) % 1, 0.42, 0.75))
+
+
+def _shapes() -> Iterator[str]:
+    for step in range(1_000_000):
+        yield "PHph8d1234"[step % 10]
+
 
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
 # light that it fades on white, or, turned for the dark page, on black.
-COLOURS = {
-    "subsample": "#222222",
-    "max": "#777777",
-    "rect-2": "#6fb0d6",
-    "tri-3": "#3d8fc6",
-    "bin-4": "#2b78b8",
-    "bin-5": "#1764ab",
-    "bin-6": "#0e4b8a",
-    "bin-7": "#08306b",
-    "flc": _CYCLE[1],
-    "asap": _CYCLE[3],
-    "aps": _CYCLE[2],
-    "lps": "#a89a00",
-    "tips": _CYCLE[4],
-    "ddac": _CYCLE[5],
-    "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
-}
-MARKERS = dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True))
+COLOURS = _Looks(
+    {
+        "subsample": "#222222",
+        "max": "#777777",
+        "rect-2": "#6fb0d6",
+        "tri-3": "#3d8fc6",
+        "bin-4": "#2b78b8",
+        "bin-5": "#1764ab",
+        "bin-6": "#0e4b8a",
+        "bin-7": "#08306b",
+        "flc": _CYCLE[1],
+        "asap": _CYCLE[3],
+        "aps": _CYCLE[2],
+        "lps": "#a89a00",
+        "tips": _CYCLE[4],
+        "ddac": _CYCLE[5],
+        "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
+    },
+    _hues(),
+)
+MARKERS = _Looks(dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True)), _shapes())
+LINES = ("-", "--", "-.", ":")
 
 
 @contextmanager
@@ -78,30 +124,195 @@ def grid(
     rows: int = 1, columns: int = 1, width: float = 7.5, height: float = 3.0, **options: Any
 ) -> tuple[Figure, Any]:
     """A figure of ``width`` x ``height * rows`` inches in the book's style; returns figure and axes like pyplot."""
+    rows, columns = max(1, rows), max(1, columns)
     with style():
         return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **options)
 
 
-class Captioned:
-    """A drawn figure with caption and alternative text, shown as HTML in notebooks and in the book.
+# ---- What is drawn -------------------------------------------------------------------------------------------------
 
-    ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark) or "picture".
+
+class Group(NamedTuple):
+    """The runs that share a curve, a bar or a point: their ``label``, their ``look`` for matplotlib, their ``rows``."""
+
+    label: str
+    look: dict[str, Any]
+    rows: pd.DataFrame
+
+
+def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer") -> list[Group]:
+    """The runs of a results table by the values of one column or of several.
+
+    The first column of ``by`` decides colour and marker. Of the others, one of truth values decides whether markers are
+    hollow, and one of words which line is drawn.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    words = {name: list(rows[name].unique()) for name in by[1:] if rows[name].dtype != bool}
+    found = []
+    for values, own in rows.groupby(by, sort=False):
+        labels = dict(zip(by, values, strict=True))
+        look: dict[str, Any] = {"color": COLOURS[str(values[0])], "marker": MARKERS[str(values[0])], "linestyle": "-"}
+        for name in by[1:]:
+            if name in words:
+                look["linestyle"] = LINES[words[name].index(labels[name]) % len(LINES)]
+            elif labels[name]:
+                look |= {"markerfacecolor": "none", "linestyle": ":"}
+        said = [name if value is True else str(value) for name, value in labels.items() if value is not False]
+        found.append(Group(", ".join(said), look, own))
+    return found
+
+
+def measured(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The runs on which all ``columns`` were measured; none where a column is absent."""
+    known = [column for column in columns if column in rows]
+    return rows.dropna(subset=known) if len(known) == len(columns) else rows.iloc[:0]
+
+
+def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and 95 % interval, point by point, of curves that belong to different seeds."""
+    stacked = torch.tensor([list(curve) for curve in curves], dtype=torch.float64)
+    estimates = [Estimate.mean(column) for column in stacked.T]
+    mean = np.array([estimate.value for estimate in estimates])
+    if len(stacked) == 1:  # no band rather than an infinite one
+        return mean, mean, mean
+    return mean, np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
+
+
+def _whiskers(values: Iterable[float]) -> tuple[float, list[list[float]]]:
+    """Mean, and how far its interval reaches below and above, as matplotlib asks for it."""
+    (mean,), (low,), (high,) = across([[float(value)] for value in values])
+    return mean, [[mean - low], [high - mean]]
+
+
+def bands(
+    axis: Axes, rows: pd.DataFrame, column: str, by: str | Sequence[str] = "layer", x: Any = None, scale: float = 1
+) -> None:
+    """A curve per group: the mean over seeds of the curves in ``column``, in a band of its 95 % interval.
+
+    Args:
+        axis: where to draw.
+        rows: the results table.
+        column: holds a curve per run; runs that lack it are left out.
+        by: see ``groups``.
+        x: the places of the points, or the column that holds them; 0, 1, 2, ... by default.
+        scale: factor of the values, 100 for per cent.
+    """
+    for label, look, own in groups(measured(rows, column), by):
+        mean, low, high = (scale * values for values in across(own[column]))
+        places = own[x].iloc[0] if isinstance(x, str) else np.arange(len(mean)) if x is None else x
+        axis.plot(places, mean, label=label, markevery=max(1, len(mean) // 8), **look)
+        axis.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0)
+
+
+def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[str] = "layer", scale: float = 1) -> None:
+    """A point per group with the 95 % intervals of both coordinates, and a faint one per run."""
+    for label, look, own in groups(measured(rows, x, y), by):
+        look = look | {"linestyle": "none"}
+        axis.plot(scale * own[x], scale * own[y], **look | {"alpha": 0.3, "markersize": 4})
+        (right, across_x), (up, across_y) = (_whiskers(scale * own[column]) for column in (x, y))
+        axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, **look)
+
+
+def bars(
+    axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str], by: str | Sequence[str] = "layer", scale: float = 1
+) -> None:
+    """A cluster of bars for each entry of ``columns`` (label to column), one bar per group, whiskers for 95 %."""
+    found = groups(rows, by)
+    width, top = 0.8 / max(1, len(found)), 0.0
+    for index, (label, look, own) in enumerate(found):
+        for place, column in enumerate(columns.values()):
+            known = measured(own, column)
+            if known.empty:
+                continue
+            mean, reach = _whiskers(scale * known[column])
+            top = max(top, mean)
+            axis.bar(
+                place + (index - len(found) / 2 + 0.5) * width, mean, width, yerr=reach, capsize=2, ecolor="#d55e00",
+                color=look["color"], edgecolor="white", hatch="" if look["linestyle"] == "-" else "//",
+                label="" if place else label,
+            )  # fmt: skip
+    axis.set_xticks(range(len(columns)), list(columns))
+    axis.set_ylim(0, 1.35 * top + 1e-9)
+
+
+def forest(
+    axis: Axes, rows: pd.DataFrame, column: str, by: str = "layer", minus: str | None = None, scale: float = 1
+) -> None:
+    """A line per group with its mean and 95 % interval; with ``minus``, of the difference to that group, by seed."""
+    found = [group for group in groups(measured(rows, column), by) if group.label != minus]
+    base = rows[rows[by] == minus].set_index("seed")[column] if minus and column in rows else None
+    for place, (_, look, own) in enumerate(found):
+        values = own.set_index("seed")[column]
+        values = (values if base is None else (values - base).dropna()) * scale
+        if len(values):
+            mean, reach = _whiskers(values)
+            axis.errorbar(mean, place, xerr=reach, capsize=3, **look | {"linestyle": "none"})
+    axis.set_yticks(range(len(found)), [group.label for group in found])
+    axis.set_ylim(len(found) - 0.4, -0.6)
+    if minus:
+        axis.axvline(0, color="#222222", linewidth=0.8)
+
+
+def maps(images: Mapping[str, Any], label: str, columns: int = 0, size: float = 2.4, **options: Any) -> Figure:
+    """A figure of ``images`` (title to values) under one scale of colours with ``label``; options go to ``imshow``."""
+    columns = columns or max(1, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = grid(rows, columns, size * columns, size, sharex=True, sharey=True, squeeze=False)
+    tops = [float(np.nanmax(values)) for values in images.values()]
+    options = {"cmap": "viridis", "vmin": 0, "vmax": max(tops, default=1)} | options
+    for axis, (title, values) in zip(axes.flat, images.items(), strict=False):
+        drawn = axis.imshow(values, **options)
+        axis.set_title(title, fontsize=9)
+        axis.grid(False)
+    for axis in axes.flat[len(images) :]:
+        axis.axis("off")
+    if images and label:
+        figure.colorbar(drawn, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+def legend(
+    where: Axes | Figure, layers: Iterable[str], extra: Mapping[str, dict] | None = None, **options: Any
+) -> None:
+    """A legend of downsampling layers, plus entries of black circles in other styles; ``options`` go to matplotlib."""
+    handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
+    for label, look in (extra or {}).items():
+        handles.append(Line2D([], [], color="#222222", marker="o", ls="", label=label, **look))
+    where.legend(handles=handles, **options)
+
+
+# ---- What is shown -------------------------------------------------------------------------------------------------
+
+
+class Captioned:
+    """A figure or table with caption, shown as HTML in notebooks and in the book.
+
+    ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark), "picture" or "table".
     """
 
-    def __init__(self, image: str, caption: str, alt: str, kind: str = "picture") -> None:
-        self.image, self.caption, self.alt, self.kind = image, caption, alt, kind
+    def __init__(self, image: str, caption: str, alt: str, kind: str = "picture", evidence: str = "") -> None:
+        self.image, self.caption, self.alt, self.kind, self.evidence = image, caption, alt, kind, evidence
 
     def _repr_html_(self) -> str:
         return self.framed(drawing(self.image, self.alt))
 
     def framed(self, content: str) -> str:
         """The HTML ``content`` with the caption below it."""
+        evidence = f' <span class="evidence">{html.escape(self.evidence)}</span>' if self.evidence else ""
         return (
-            f'<figure class="drawn {self.kind}">{content}<figcaption>{html.escape(self.caption)}</figcaption></figure>'
+            f'<figure class="drawn {self.kind}">{content}'
+            f"<figcaption>{html.escape(self.caption)}{evidence}</figcaption></figure>"
         )
 
     def __repr__(self) -> str:
         return f"Figure: {self.caption}"
+
+
+class _Table(Captioned):
+    """A table of a chapter; ``image`` is its HTML."""
+
+    def _repr_html_(self) -> str:
+        return self.framed(self.image)
 
 
 def drawing(image: str, alt: str, name: str = "") -> str:
@@ -110,10 +321,46 @@ def drawing(image: str, alt: str, name: str = "") -> str:
     return f'<div class="drawing"{named}><img src="{image}" alt="{html.escape(alt, quote=True)}"></div>'
 
 
-def show(figure: Figure, caption: str, alt: str, vector: bool = True) -> Captioned:
-    """Close ``figure`` and return it with its caption and alternative text; pixel pictures take ``vector=False``."""
+def show(
+    figure: Figure, caption: str, alt: str, rows: pd.DataFrame | None = None, vector: bool | None = None
+) -> Captioned:
+    """Close ``figure`` and return it with its caption, its alternative text and its badge.
+
+    Args:
+        figure: what was drawn.
+        caption: what is to be seen; results in it are computed, not typed.
+        alt: the figure in words, for readers who do not see it.
+        rows: the runs it was drawn from, for the badge. Without any, a line that says so takes the figure's place.
+        vector: drawn as SVG (the default for charts) or as pixels (for pictures).
+    """
+    if rows is not None and rows.empty:
+        plt.close(figure)
+        return _missing(caption)
     kind = "picture" if any(axis.images for axis in figure.axes) else "chart"
-    return Captioned(encoded(figure, vector, transparent=kind == "chart"), caption, alt, kind)
+    image = encoded(figure, kind == "chart" if vector is None else vector, transparent=kind == "chart")
+    return Captioned(image, caption, alt, kind, "" if rows is None else badge(rows))
+
+
+def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, index: bool = True) -> Captioned:
+    """``frame`` as a table with a caption and the badge of the runs it was computed from."""
+    if rows is not None and rows.empty:
+        return _missing(caption)
+    with pd.option_context("display.max_colwidth", None):
+        content = frame.to_html(border=0, index=index, na_rep="", float_format=lambda value: f"{value:.4g}")
+    return _Table(f'<div class="drawing">{content}</div>', caption, "", "table", "" if rows is None else badge(rows))
+
+
+def _missing(caption: str) -> Captioned:
+    return _Table("<p><em>Not on record in this profile yet.</em></p>", caption, "", "table")
+
+
+def badge(rows: pd.DataFrame) -> str:
+    """On which evidence a figure stands: data, networks, the plain network's accuracy, seeds, device and profile."""
+    told = rows[["data", "network", "plain", "device"]].drop_duplicates(["data", "network"])
+    parts = [f"{row.network} on {row.data} ({row.plain})" for row in told.itertuples()]
+    seeds = rows["seed"].nunique()
+    devices, profiles = ", ".join(rows["device"].unique()), ", ".join(rows["profile"].unique())
+    return f"{'; '.join(parts)} · {seeds} seed{'s' if seeds > 1 else ''} · {devices} · profile {profiles}"
 
 
 def encoded(figure: Figure, vector: bool, transparent: bool = False) -> str:
@@ -132,26 +379,6 @@ def encoded(figure: Figure, vector: bool, transparent: bool = False) -> str:
     return f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and 95 % interval, point by point, of curves that belong to different seeds."""
-    stacked = torch.tensor([list(curve) for curve in curves], dtype=torch.float64)
-    estimates = [Estimate.mean(column) for column in stacked.T]
-    mean = np.array([estimate.value for estimate in estimates])
-    if len(stacked) == 1:  # no band rather than an infinite one
-        return mean, mean, mean
-    return mean, np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
-
-
-def legend(
-    where: Axes | Figure, layers: Iterable[str], extra: Mapping[str, dict] | None = None, **options: Any
-) -> None:
-    """A legend of downsampling layers, plus entries of black circles in other styles; ``options`` go to matplotlib."""
-    handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
-    for label, look in (extra or {}).items():
-        handles.append(Line2D([], [], color="#222222", marker="o", ls="", label=label, **look))
-    where.legend(handles=handles, **options)
-
-
 def describe(table: pd.DataFrame) -> str:
     """Data, network and seeds of the runs in ``table``, the end of every caption."""
     data, networks = " and ".join(table["data"].unique()), " and ".join(table["network"].unique())
@@ -165,3 +392,67 @@ def interval(values: pd.Series) -> str:
     if estimate.n == 1:
         return f"{100 * estimate.value:.1f}"
     return f"{100 * estimate.value:.1f} ±\N{NO-BREAK SPACE}{50 * (estimate.high - estimate.low):.1f}"
+
+
+_SCRIPT = """
+(function () {
+  const box = document.getElementById("NAME"), steps = STEPS;
+  const range = box.querySelector("input"), said = box.querySelector("output"), picture = box.querySelector("img");
+  const button = box.querySelector("button");
+  let timer = null;
+  function draw() {
+    const step = steps[Number(range.value)];
+    picture.src = step.image;
+    picture.alt = step.alt;
+    said.textContent = step.name;
+    range.setAttribute("aria-valuetext", step.name);
+  }
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    button.textContent = "Play";
+  }
+  function advance() {
+    range.value = (Number(range.value) + 1) % steps.length;
+    draw();
+    if (Number(range.value) === steps.length - 1) stop();
+  }
+  button.addEventListener("click", function () {
+    if (timer) return stop();
+    button.textContent = "Stop";
+    timer = setInterval(advance, 1200);
+    advance();
+  });
+  range.addEventListener("input", function () { stop(); draw(); });
+  draw();
+  box.hidden = false;
+  document.getElementById("NAME-still").hidden = true;
+})();
+"""
+
+
+class Walk(Captioned):
+    """A still figure that turns into a walk through ``steps``, by slider, arrow keys or a button that plays them.
+
+    Args:
+        still: what is shown where no script runs; its kind is that of all steps.
+        steps: what is said at each step, to the figure shown there.
+        label: of the slider.
+        caption: of the whole.
+    """
+
+    def __init__(self, still: Captioned, steps: Mapping[str, Captioned], label: str, caption: str) -> None:
+        super().__init__(still.image, caption, still.alt, still.kind, still.evidence)
+        self.steps, self.label = steps, label
+
+    def _repr_html_(self) -> str:
+        steps = [{"name": name, "image": step.image, "alt": step.alt} for name, step in self.steps.items()]
+        data = json.dumps(steps).replace("</", "<\\/")
+        name = "walk-" + hashlib.sha1(data.encode()).hexdigest()[:10]
+        return self.framed(
+            f'{drawing(self.image, self.alt, f"{name}-still")}<div id="{name}" class="walk" hidden>'
+            f'{drawing(steps[0]["image"], steps[0]["alt"])}<div class="controls">'
+            f'<label>{html.escape(self.label)} <input type="range" min="0" max="{len(steps) - 1}" value="0" step="1">'
+            f'</label><button type="button">Play</button><output aria-live="polite"></output></div></div>'
+            f"<script>{_SCRIPT.replace('NAME', name).replace('STEPS', data)}</script>"
+        )

@@ -4,18 +4,18 @@ import json
 import re
 import subprocess
 import sys
-import types
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from aliasing import chapters
+from aliasing import book, chapters, plots, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.records import Store
 
 ROOT = Path(__file__).parents[1]
-NAMESPACE = {"profile": "smoke", "device": "cpu", "seeds": 1, "In": [], "_": 0, "module": types, "__name__": "x"}
+PARAMETERS = {"profile": "smoke", "device": "cpu", "seeds": 1, "layers": ["bin-5"], "width": 8, "radii": [0.5]}
 
 
 @pytest.fixture(autouse=True)
@@ -26,24 +26,31 @@ def empty_store(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"profle": "laptop"},
-            "unknown parameter 'profle'; choose from profile, device, seeds. Did you mean 'profile'",
-        ),
-        ({"profile": "lapto"}, "choose from smoke, laptop, desktop, gpu, cluster"),
+        ({"profile": "lapto"}, "choose from best, smoke, laptop, desktop, gpu, cluster"),
         ({"device": "tpu"}, "choose from auto, cpu"),
         ({"seeds": 0}, "seeds must be a whole number from 1 on"),
-        ({"seeds": "3"}, "seeds must be a whole number from 1 on"),
+        ({"seeds": "3"}, "seeds must be a whole number from 1 on, or None"),
+        ({"width": True}, "width must be a whole number from 1 on, got True"),
+        ({"layers": ["bin-9"]}, "unknown downsampling layer 'bin-9'; choose from subsample"),
+        ({"layers": "bin-5"}, "layers must be a list of names of layers, got 'bin-5'"),
+        ({"layers": []}, "layers must be a list of names"),
+        ({"radii": [-1]}, "radii must be a list of numbers from 0 on"),
+        ({"shifts": [0.5]}, "shifts must be a list of whole numbers from 0 on"),
     ],
 )
 def test_wrong_parameters_stop_before_anything_runs(change, message):
     with pytest.raises(UsageError, match=message):
-        chapters.begin("zhang2019", NAMESPACE | change)
+        chapters.check(**PARAMETERS | change)
+
+
+def test_sound_parameters_pass():
+    chapters.check(**PARAMETERS)
+    chapters.check(profile="best", seeds=None, device="auto", shifts=[0, 3], radii=(0, 1.5), epochs=1)
 
 
 def test_execute_refuses_a_parameter_the_notebook_does_not_have(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'profile'"):
-        chapters.execute(ROOT / "notebooks/zhang2019.ipynb", tmp_path / "out.ipynb", {"profle": "smoke"})
+        book.execute(ROOT / "notebooks/zhang2019.ipynb", tmp_path / "out.ipynb", {"profle": "smoke"})
 
 
 @pytest.mark.slow
@@ -62,19 +69,19 @@ def test_the_stamp_changes_with_notebook_package_records_and_profile(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     notebook = tmp_path / "notebooks/a.ipynb"
-    stamps = {chapters.stamp(notebook, "smoke", tmp_path), chapters.stamp(notebook, "laptop", tmp_path)}
+    stamps = {book.stamp(notebook, "smoke", tmp_path), book.stamp(notebook, "laptop", tmp_path)}
     for name in ("notebooks/a.ipynb", "aliasing/x.py", "data/records/r.jsonl"):
         (tmp_path / name).write_text("2")
-        stamps.add(chapters.stamp(notebook, "smoke", tmp_path))
+        stamps.add(book.stamp(notebook, "smoke", tmp_path))
     assert len(stamps) == 5
-    assert chapters.stamp(notebook, "smoke", tmp_path) in stamps
-    shared = chapters.shared_by_notebooks(tmp_path)
-    assert chapters.stamp(notebook, "smoke", tmp_path, shared) == chapters.stamp(notebook, "smoke", tmp_path)
-    assert chapters.stamp(notebook, "smoke", tmp_path, shared + b"1") not in stamps
+    assert book.stamp(notebook, "smoke", tmp_path) in stamps
+    shared = book.shared_by_notebooks(tmp_path)
+    assert book.stamp(notebook, "smoke", tmp_path, shared) == book.stamp(notebook, "smoke", tmp_path)
+    assert book.stamp(notebook, "smoke", tmp_path, shared + b"1") not in stamps
 
 
 def test_a_wrong_profile_of_the_book_ends_with_2(capsys):
-    assert chapters.main(["--profile", "lapto"]) == 2
+    assert book.main(["--profile", "lapto"]) == 2
     assert "Did you mean 'laptop'" in capsys.readouterr().err
 
 
@@ -85,24 +92,24 @@ def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
         (tmp_path / name).write_text("1")
     output = tmp_path / "book/a.ipynb"
     output.parent.mkdir()
-    assert chapters.stale(output, tmp_path)  # there is none
-    known = {"profile": "laptop", "stamp": chapters.stamp(tmp_path / "notebooks/a.ipynb", "laptop", tmp_path)}
+    assert book.stale(output, tmp_path)  # there is none
+    known = {"profile": "laptop", "stamp": book.stamp(tmp_path / "notebooks/a.ipynb", "laptop", tmp_path)}
     output.write_text(json.dumps({"metadata": {"aliasing": known}}))
-    assert not chapters.stale(output, tmp_path)
+    assert not book.stale(output, tmp_path)
     for name in sources:
         (tmp_path / name).write_text("2")
-        assert chapters.stale(output, tmp_path), name
+        assert book.stale(output, tmp_path), name
         (tmp_path / name).write_text("1")
-    assert not chapters.stale(output, tmp_path)
+    assert not book.stale(output, tmp_path)
     (tmp_path / "notebooks/a.ipynb").unlink()
-    assert chapters.stale(output, tmp_path)
+    assert book.stale(output, tmp_path)
 
 
 def test_verdicts_are_counted_once_per_claim_and_profile():
     """By hand: three claims, one with two parts, and a profile in which nothing was decided."""
     rows = [("zhang-1", "laptop", "partly")] * 2 + [("zhang-2", "laptop", "reproduced"), ("saha-1", "laptop", "partly")]
     rows += [("zhang-1", "gpu", "not run"), ("zhang-2", "gpu", "not run")]
-    counts = chapters.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
+    counts = book.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
     assert [*counts.index] == [("zhang2019", "laptop"), ("saha2024", "laptop")]
     assert counts.loc[("zhang2019", "laptop")].tolist() == [1, 1, 0, 0, 0, 0]
     assert [*counts.columns[:2]] == ["reproduced", "partly"]
@@ -110,10 +117,10 @@ def test_verdicts_are_counted_once_per_claim_and_profile():
 
 def test_readme_has_the_verdicts_of_the_published_records():
     text = (ROOT / "README.md").read_text()
-    assert chapters.update_readme(text) == text, "the records have changed: make readme"
+    assert book.update_readme(text) == text, "the records have changed: make readme"
     old = re.sub(r"(`laptop` \|) [\d·]+", r"\1 99", text)
     assert old != text
-    assert chapters.update_readme(old) == text
+    assert book.update_readme(old) == text
 
 
 def test_sources_have_no_outputs():
@@ -121,7 +128,84 @@ def test_sources_have_no_outputs():
         assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"])
 
 
-def test_a_profile_without_records_is_named_with_the_command_that_makes_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(chapters, "Store", lambda: Store(working=tmp_path, published=tmp_path))
-    with pytest.raises(DataError, match="no records of zhang2019 in profile gpu; aliasing run zhang2019 --profile gpu"):
-        chapters.published("zhang2019", "gpu")
+def test_a_profile_without_records_is_named_with_the_command_that_makes_them():
+    with pytest.raises(DataError, match="no records of profile gpu; aliasing run zhang2019 --profile gpu"):
+        chapters.on_record("zhang2019", "gpu")
+
+
+def recorded(folder, profile, jobs):
+    """A store that holds these runs of the published laptop's, under the names of another profile's."""
+    store = Store(working=folder / profile, published=folder / "published")
+    donors = studies.get("zhang2019").jobs("laptop")
+    for job in jobs:
+        donor = next(d for d in donors if d.labels == job.labels and d.run.seed == job.run.seed % 3)
+        known = Store(working=folder / "none").load(donor.run)
+        record = store.load(job.run)
+        record.add("training", known.measurements["training"], known.provenance["training"])
+        for wanted in job.measurements:
+            (key,) = [key for key in known.measurements if key.startswith(wanted.name)]
+            record.add(wanted.key, known.measurements[key], known.provenance[key])
+        store.save(record)
+    return store
+
+
+def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
+    jobs = [
+        job
+        for job in studies.get("zhang2019").jobs("desktop", seeds=2)
+        if job.labels["layer"] in ("subsample", "bin-7")
+        or (job.labels["layer"] == "tri-3" and not job.labels["augmented"])
+    ]
+    jobs = [job for job in jobs if not (job.labels["augmented"] and job.labels["layer"] == "tri-3")]
+    assert chapters.best("zhang2019", recorded(tmp_path / "few", "desktop", jobs[:2])) == "laptop"  # one seed of two
+    assert chapters.best("zhang2019", recorded(tmp_path / "many", "desktop", jobs)) == "desktop"
+    assert chapters.best("zhang2019", Store(working=tmp_path, published=tmp_path)) == "laptop"
+
+
+def test_results_say_on_which_evidence_they_stand():
+    results = chapters.on_record("zhang2019", "laptop", seeds=2)
+    plain = results[(results["layer"] == "subsample") & ~results["augmented"]]
+    accuracy = plain["circular_rolls.accuracy"].mean()
+    assert set(results["plain"]) == {f"plain network {100 * accuracy:.1f} % accurate"}
+    said = plots.badge(results)
+    assert said.startswith("vgg-small on shapes (plain network") and "2 seeds" in said
+    assert said.endswith("profile laptop")
+
+
+def test_columns_are_documented_by_their_measurements():
+    documented = chapters.columns(chapters.on_record("zhang2019", "laptop", seeds=1))
+    assert documented.loc["filter_variation", "columns"] == "filter_variation"
+    assert all(documented["what was measured"].str.len() > 20)
+
+
+def test_a_run_of_ones_own_joins_the_sweep_and_is_not_kept(tmp_path):
+    first, *_ = studies.get("zhang2019").jobs("smoke", seeds=1)
+    network = first.run.network | {"downsample": "tri-3"}
+    mine = replace(first, run=replace(first.run, network=network), labels=first.labels | {"layer": "tri-3"})
+    rows = chapters.sweep([first, mine], device="cpu")
+    assert [*rows["layer"]] == ["subsample", "tri-3"]
+    assert not (tmp_path / "runs").exists()
+
+
+CLAIM = {"claim": "a < b", "published": "12 %", "rule": "above 0", "seeds": 3, "profile": "laptop"}
+HELD = {"verdict": "partly", "statistic": "gain", "outcome": "holds", "value": 0.25, "low": 0.125, "high": 0.375}
+NOT_RUN = {"verdict": "not run", "statistic": "gain", "outcome": "not run", "value": None, "low": None, "high": None}
+DECIDED = pd.DataFrame(
+    [
+        CLAIM | {"finding": "x-1"} | HELD,
+        CLAIM | {"finding": "x-1"} | HELD | {"statistic": "loss"},
+        CLAIM | {"finding": "x-2"} | NOT_RUN,
+    ]
+)
+
+
+def test_the_ledger_has_a_row_per_claim_a_line_per_statistic_and_no_number_for_what_was_not_run():
+    html = chapters.Ledger(DECIDED, DECIDED.assign(profile="gpu"))._repr_html_()
+    first, second = html.split("<tbody>")[1].split("</tr>")[:2]
+    assert (first.count("<li>"), second.count("<li>")) == (2, 1)
+    assert "<strong>partly</strong><br><small>x-1, laptop<br>gpu: partly</small>" in first
+    assert "gain: <strong>0.250 [0.125,\N{NO-BREAK SPACE}0.375], 3 seeds</strong>, holds" in first
+    assert "a &lt; b" in first and "Published: 12 %." in first
+    assert "gain: <strong>not run</strong> <small>" in second and "gpu" not in second
+    assert "nan" not in second.lower() and "None" not in second
+    assert repr(chapters.Ledger(DECIDED)) == "x-1: partly\nx-2: not run"

@@ -30,8 +30,9 @@ ROOMS = [
     ["torchrun"],
     ["plots"],
     ["studies"],
+    ["chapters"],
     ["figures"],
-    ["catalogue", "chapters", "benchmarks", "diagnosis"],
+    ["book", "catalogue", "benchmarks", "diagnosis"],
     ["cli"],
     ["__main__"],
 ]
@@ -165,7 +166,7 @@ def test_readme_make_targets_do_what_is_said():
                 text=True,
                 check=True,
             ).stdout
-    assert "aliasing.chapters --profile laptop" in found["book"]
+    assert "aliasing.book --profile laptop" in found["book"]
     assert "The book: " in found["book"].splitlines()[-1]
     assert "pytest" in found["test"].splitlines()[-1]
 

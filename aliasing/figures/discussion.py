@@ -5,11 +5,11 @@ from IPython.display import HTML
 from matplotlib.ticker import MaxNLocator
 
 from .. import studies
+from ..chapters import Ledger
 from ..plots import COLOURS, MARKERS, Captioned, across, describe, grid, legend, show
 from ..studies.controls import controls
 from ..studies.findings import across_seeds, paired
 from .comparison import BACKBONES
-from .ledger import Ledger
 
 __all__ = ["by_profile", "decided_controls", "learned", "low_pass", "right_ones"]
 

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from .. import layers
 from ..metrics import frequency_response
-from ..plots import COLOURS, Captioned, grid, show
-from .walk import Walk
+from ..plots import COLOURS, Captioned, Walk, grid, show
 
 __all__ = ["FILTERS", "filters", "halvings", "split", "star"]
 

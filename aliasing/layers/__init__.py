@@ -124,7 +124,7 @@ def create(
     """Create the downsampling layer ``name`` for maps of ``channels`` channels.
 
     Args:
-        name: one of ``NAMES``.
+        name: of ``CATALOGUE``, which takes an ``Entry`` more for a layer of your own.
         channels: C of the maps it will see.
         stride: subsampling factor of both axes; ``CATALOGUE[name].strides`` lists what the layer defines.
         padding_mode: what lies beyond the border: ``"reflect"`` (the edge pixel is not repeated), ``"circular"``,
@@ -134,7 +134,7 @@ def create(
     Raises:
         UsageError: unknown name, padding mode or option, or a stride the layer does not define.
     """
-    if name not in NAMES:
+    if name not in CATALOGUE:
         raise unknown("downsampling layer", name, CATALOGUE)
     entry = CATALOGUE[name]
     if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:

@@ -18,8 +18,8 @@ import scale
 import speed
 
 from aliasing import studies
-from aliasing.chapters import execution, verdict_table
-from aliasing.figures.ledger import measured
+from aliasing.book import execution, verdict_table
+from aliasing.chapters import statistic
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
 from aliasing.runner import complete
@@ -135,7 +135,7 @@ def decision(rows):
         lines.append(f"* **{own.verdict.iloc[0]}** in profile `{profile}`")
         for row in own.itertuples():
             outcome = "" if row.outcome == "not run" else f", {row.outcome}"
-            lines.append(f"  * {row.statistic}: {measured(row)}{outcome} (rule: {row.rule})")
+            lines.append(f"  * {row.statistic}: {statistic(row)}{outcome} (rule: {row.rule})")
     return [*lines, ""]
 
 

@@ -16,7 +16,7 @@ from computed import decided, profile_of
 from docutils import nodes
 from sphinx.errors import ExtensionError
 
-from aliasing.chapters import execution, stale, told, verdicts
+from aliasing.book import execution, stale, told, verdicts
 from aliasing.records import code_version, home
 from aliasing.studies import STUDIES
 
@@ -49,7 +49,7 @@ def refuse_stale(app):
     if old:
         raise ExtensionError(
             f"executed before their source, the package or the records changed: {', '.join(old)}; "
-            "make book, or python -m aliasing.chapters, executes them again"
+            "make book, or python -m aliasing.book, executes them again"
         )
 
 

@@ -43,7 +43,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     book = folder / "book"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
-    chapters = [sys.executable, "-m", "aliasing.chapters", "--profile", "smoke", "--output", str(book / "notebooks")]
+    chapters = [sys.executable, "-m", "aliasing.book", "--profile", "smoke", "--output", str(book / "notebooks")]
     run(*chapters, ALIASING_RUNS=str(folder / "runs"))
     run(
         *(str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "-W", "--keep-going"),

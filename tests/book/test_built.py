@@ -168,7 +168,7 @@ def test_pages_are_light(site, pages):
 
 def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
     """The book's own extension, on a notebook that is fresh, then changed, then of unknown origin."""
-    from aliasing import chapters
+    from aliasing import book
 
     monkeypatch.syspath_prepend(ROOT / "book/_ext")
     executed = importlib.import_module("executed")
@@ -176,7 +176,7 @@ def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
     output = tmp_path / "notebooks/primer.ipynb"
     output.parent.mkdir()
     notebook = json.loads((ROOT / "notebooks/primer.ipynb").read_text())
-    stamp = chapters.stamp(ROOT / "notebooks/primer.ipynb", "smoke", ROOT)
+    stamp = book.stamp(ROOT / "notebooks/primer.ipynb", "smoke", ROOT)
     for known, message in (
         ({"profile": "smoke", "stamp": stamp}, None),
         ({"profile": "smoke", "stamp": "0" * 16}, "changed: primer; make book"),

@@ -7,8 +7,7 @@ import torch
 
 from aliasing import layers
 from aliasing.figures import primer
-from aliasing.figures.walk import Walk
-from aliasing.plots import Captioned
+from aliasing.plots import Captioned, Walk
 
 STILL = Captioned("data:image/png;base64,AA==", "", "still", "chart")
 STEPS = {"one </script>": Captioned("data:image/png;base64,BB==", "", 'first "a"'), "two": STILL}

@@ -1,0 +1,233 @@
+"""What the book is built from: executed notebooks and counts of verdicts.
+
+``python -m aliasing.book`` executes the notebooks whose source, package, records or profile changed since their last
+execution into ``book/notebooks/``. ``--readme`` writes the verdicts into README.md instead.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from . import chapters, studies
+from .errors import UsageError, unknown
+from .files import write_atomically
+from .profiles import PROFILES
+from .records import Store, home
+from .runner import execute as run_jobs
+from .runner import merged
+from .studies.findings import Verdict
+
+__all__ = [
+    "execute",
+    "execution",
+    "shared_by_notebooks",
+    "stale",
+    "stamp",
+    "update_readme",
+    "verdicts",
+]
+
+
+def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
+    """How many findings got which verdict: one row per study and profile in which at least one was decided.
+
+    Args:
+        decided: the findings, as ``studies.findings`` returns them.
+    """
+    owner = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
+    each = decided.drop_duplicates(["finding", "profile"]).assign(study=lambda table: table["finding"].map(owner))
+    counts = pd.crosstab([each["study"], each["profile"]], each["verdict"]).reindex(columns=[*get_args(Verdict)])
+    order = sorted(counts.index, key=lambda row: ([*studies.STUDIES].index(row[0]), [*PROFILES].index(row[1])))
+    counts = counts.loc[order].fillna(0).astype(int)
+    return counts[counts.drop(columns="not run").sum(axis=1) > 0].rename_axis(columns=None)
+
+
+def told(counts: pd.Series) -> str:
+    """Counts of verdicts in words: "3 of 5 reproduced, 1 partly, 1 inconclusive"."""
+    words = [f"{count} {verdict}" for verdict, count in counts.items() if count]
+    return ", ".join([words[0].replace(" ", f" of {counts.sum()} ", 1), *words[1:]])
+
+
+def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
+    """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``."""
+    return ["| chapter | profile | verdicts on its claims |", "|---|---|---|"] + [
+        f"| [{studies.get(name).title}]({link.format(study=name)}) | `{profile}` | {told(row)} |"
+        for (name, profile), row in verdicts(decided).iterrows()
+    ]
+
+
+def update_readme(text: str) -> str:
+    """The text of README.md with the table of verdicts as the published records have it now."""
+    decided = studies.findings(store=Store(working=Path(os.devnull)))
+    table = "\n".join(verdict_table(decided, "notebooks/{study}.ipynb"))
+    return re.sub(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table}\n\n", text, flags=re.DOTALL)
+
+
+def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None) -> str:
+    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile.
+
+    Args:
+        notebook: its source.
+        profile: it is executed with.
+        root: the project's folder.
+        shared: what ``shared_by_notebooks`` returned; who stamps many notebooks computes it once.
+    """
+    shared = shared_by_notebooks(root) if shared is None else shared
+    return hashlib.sha256(profile.encode() + _fingerprint([notebook]) + shared).hexdigest()[:16]
+
+
+def shared_by_notebooks(root: Path) -> bytes:
+    """The part of the stamp that is the same for all notebooks."""
+    data = [*sorted((root / "data/records").glob("*.jsonl")), *sorted((root / "data/published").glob("*.csv"))]
+    return _fingerprint([*sorted((root / "aliasing").rglob("*.py")), *data])
+
+
+def _fingerprint(files: list[Path]) -> bytes:
+    return b"".join(file.name.encode() + hashlib.sha256(file.read_bytes()).digest() for file in files)
+
+
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: Path | None = None) -> float:
+    """Execute ``notebook`` with ``parameters`` into ``output`` from the project's folder; returns the seconds it took.
+
+    Raises:
+        UsageError: the notebook has no such parameter.
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    root = root or home()
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            raise unknown("parameter", name, known)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".tmp.ipynb")
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the user's of the same name must not win
+    os.environ["TQDM_DISABLE"] = "1"  # a progress bar has no place in a page
+    os.environ["OMP_NUM_THREADS"] = "1"  # two kernels run at a time, and sums depend on the number of threads
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as sockets:  # kernels that run at the same time must not share them
+        papermill.execute_notebook(
+            str(notebook),
+            str(temporary),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            cwd=str(root),
+            progress_bar=False,
+            start_timeout=300,  # a crowded machine starts a kernel slowly
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
+    os.replace(temporary, output)
+    return time.perf_counter() - started
+
+
+def execution(output: Path) -> dict[str, Any]:
+    """What is stored with an executed notebook: stamp, profile, seconds, end, whether published records counted."""
+    return json.loads(output.read_text())["metadata"].get("aliasing", {}) if output.exists() else {}
+
+
+def stale(output: Path, root: Path | None = None) -> bool:
+    """Whether the notebook behind the executed one, the package or the records changed since it was executed."""
+    root, known = root or home(), execution(output)
+    notebook = root / "notebooks" / output.name
+    return not (known and notebook.exists()) or known["stamp"] != stamp(notebook, known["profile"], root)
+
+
+def _is_fresh(output: Path, profile: str, current: str) -> bool:
+    """Whether the notebook was executed with this profile, on this kind of store, and its stamp is the current one."""
+    known = execution(output)
+    made = (known.get("profile"), known.get("fresh"), known.get("stamp"))
+    return made == (profile, _without_records(), current)
+
+
+def _without_records() -> bool:
+    return os.environ.get("ALIASING_FRESH") == "1"
+
+
+def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
+    """Execute the notebook and keep with it its stamp, from before the execution: a change since makes it stale."""
+    import papermill
+
+    parameters = {"profile": profile} if "profile" in papermill.inspect_notebook(str(notebook)) else {}
+    print(f"{notebook.name}: executing", flush=True)
+    seconds = execute(notebook, output, parameters, root)
+    content = json.loads(output.read_text())
+    content["metadata"]["aliasing"] = {
+        "stamp": current,
+        "profile": profile,
+        "fresh": _without_records(),
+        "seconds": round(seconds, 1),
+        "ended": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
+    for cell in content["cells"]:  # both parameter cells are shown otherwise
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("remove-cell")
+    write_atomically(output, json.dumps(content, indent=1) + "\n")
+    print(f"{notebook.name}: {seconds:.0f} s", flush=True)
+
+
+def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) -> None:
+    """Carry out what the stale chapters' studies lack, all in one pool of workers; then execute them two at a time.
+
+    Raises:
+        papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
+    """
+    shared = shared_by_notebooks(root)
+    stamps = {path: stamp(path, profile, root, shared) for path in notebooks}
+    old = [path for path in notebooks if not _is_fresh(output / path.name, profile, stamps[path])]
+    needed = [path.stem for path in old if path.stem in studies.STUDIES]
+    jobs = [job for name in needed for job in chapters.planned(name, profile)]
+    if jobs:  # a failed run is reported by its notebook, which tries it again
+        run_jobs(merged(jobs), studies.open_store())
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        waiting = [
+            pool.submit(_refresh, path, output / path.name, profile, root, stamps[path])
+            for path in sorted(old, key=lambda path: -path.stat().st_size)  # the longest first
+        ]
+    for one in waiting:
+        one.result()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Execute the notebooks that are not fresh."""
+    parser = argparse.ArgumentParser(prog="python -m aliasing.book", description="Execute the book's notebooks.")
+    parser.add_argument("--profile", default="best", help=f"one of {', '.join(chapters.PROFILE)}")
+    parser.add_argument("--output", type=Path, help="folder of the executed notebooks (default: book/notebooks)")
+    parser.add_argument("--readme", action="store_true", help="only write the counts of verdicts into README.md")
+    arguments = parser.parse_args(argv)
+    root = home()
+    if arguments.readme:
+        write_atomically(root / "README.md", update_readme((root / "README.md").read_text()))
+        return 0
+    output = arguments.output or root / "book/notebooks"
+    try:
+        chapters.check(profile=arguments.profile)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from papermill import PapermillExecutionError
+
+    try:
+        _refresh_all(sorted((root / "notebooks").glob("*.ipynb")), output, arguments.profile, root)
+    except PapermillExecutionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
