@@ -90,7 +90,6 @@ class TIPS(Downsample):
             return mix(x, self.tau(x), self.stride)
         return _Mixture.apply(self.tau, x, self.tau.filter.weight, self.tau.scale.weight)
 
-
     def auxiliary_loss(
         self,
         weight: float,
