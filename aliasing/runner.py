@@ -96,8 +96,12 @@ def is_leased(store: Store, run: Run) -> bool:
 
 
 def build(run: Run) -> nn.Module:
-    """The run's untrained network: initial weights depend on the seed alone."""
+    """The run's untrained network: initial weights depend on the seed alone. Or one that others have trained."""
     options = dict(run.network)
+    if options.pop("pretrained", False):
+        if run.recipe.epochs:
+            raise UsageError(f"{options['name']} is pretrained: its recipe must have epochs=0, got {run.recipe.epochs}")
+        return models.pretrained(options["name"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return models.normalized(models.create(options.pop("name"), **options), [0.5] * 3, [0.25] * 3)
@@ -161,20 +165,23 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
     network, history = resumed(job.run, checkpoint)
     notify(len(history))
     trained = len(history) == job.run.recipe.epochs
+    if not job.run.recipe.epochs and "training" not in record.measurements:
+        about: dict = {"data": "ImageNet, by its makers", "images": 0, "parameters": _parameters(network)}
+        record.add("training", about, provenance(device, 0.0))
+        store.save(record)
     if not trained or "training" not in record.measurements:  # a run that is only measured needs no training images
         data = loaded(json.dumps(job.run.dataset), "train")
     if not trained:
         history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
-        about = ("epoch", "seconds", "processes")
-        curves = {name: [entry[name] for entry in history] for name in history[-1] if name not in about}
-        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        left_out = ("epoch", "seconds", "processes")
+        curves = {name: [entry[name] for entry in history] for name in history[-1] if name not in left_out}
         seconds = sum(entry["seconds"] for entry in history)
         origin = provenance(device, seconds)
         if (processes := max(entry.get("processes", 1) for entry in history)) > 1:
             origin["processes"] = processes
         about_data = {"data": data.name, "images": len(data)}
-        record.add("training", curves | about_data | {"parameters": parameters}, origin)
+        record.add("training", curves | about_data | {"parameters": _parameters(network)}, origin)
         store.save(record)
     network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     subject = Subject(job.run, network, device)
@@ -184,6 +191,10 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
         record.add(wanted.key, values, provenance(device, time.perf_counter() - started))
         store.save(record)
         notify(1)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def execute(

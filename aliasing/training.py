@@ -37,7 +37,7 @@ class Recipe:
     """How a network is trained; part of a run's identity.
 
     Attributes:
-        epochs: passes over the training set.
+        epochs: passes over the training set; 0 for a network that was trained elsewhere.
         batch_size: images per step.
         optimizer: "sgd" (Nesterov momentum) or "adamw".
         lr: peak learning rate.
@@ -102,7 +102,7 @@ _CHOICES = {
     "tips_form": ("code", "linear", "two_sided"),
     "target": ("labels", "masks"),
 }
-_AT_LEAST = {"epochs": 1, "batch_size": 2}  # 0 for the other numbers
+_AT_LEAST = {"batch_size": 2}  # 0 for the other numbers
 _SHARES = ("momentum", "warmup", "label_smoothing", "adversary_wake", "tips_wake")
 
 

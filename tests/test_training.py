@@ -150,7 +150,7 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
         ({"optimizer": "adam"}, "choose from sgd, adamw"),
         ({"schedule": "onecycle"}, "Did you mean 'one-cycle'"),
         ({"shift_mode": "crop"}, "choose from circular, standard"),
-        ({"epochs": 0}, "epochs >= 1"),
+        ({"epochs": -1}, "epochs >= 0"),
         ({"epoch": 3}, "Did you mean 'epochs'"),
     ],
 )

@@ -21,6 +21,7 @@ from .imageset import ImageSet
 
 __all__ = [
     "CLASS_GROUPS",
+    "IMAGENETTE_RANKS",
     "cifar10",
     "folder",
     "imagenet_classes",
@@ -42,7 +43,7 @@ _IMAGENETTE_WORDS = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
-_IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of these classes among ImageNet's thousand
+IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of these classes among ImageNet's thousand
 
 CLASS_GROUPS = {"base": slice(0, 64), "validation": slice(64, 80), "novel": slice(80, 100), "all": slice(0, 100)}
 
@@ -126,7 +127,7 @@ def imagenet_val_500(split: str, root: str | Path | None = None, size: int = 224
 
     The short side, 224 pixels in the archive, is resized to ``size``, the middle square kept.
     """
-    return _imagenet("imagenet-val-500", split, "test", root, size, _IMAGENETTE_RANKS)
+    return _imagenet("imagenet-val-500", split, "test", root, size, IMAGENETTE_RANKS)
 
 
 def imagenet_sample_1000(split: str, root: str | Path | None = None, size: int = 256) -> ImageSet:

@@ -16,7 +16,15 @@ from .exhaustive import (
 )
 from .few_shot import Episodes, episode_accuracies, few_shot_accuracy, sample_episodes
 from .filters import normalised_variation, total_variation
-from .one_pixel import ONE_PIXEL, OnePixel, mean_absolute_change, one_pixel, top1_change
+from .one_pixel import (
+    ONE_PIXEL,
+    OnePixel,
+    mean_absolute_change,
+    one_pixel,
+    one_pixel_changes,
+    one_pixel_of,
+    top1_change,
+)
 from .readouts import Readout, embedding, fit_readouts, typicality
 from .response import Leakage, frequency_response, leakage, step_overshoot
 from .robustness import CorruptionErrors, attack_accuracy, attack_curve, corruption_error
@@ -81,6 +89,8 @@ __all__ = [
     "non_shiftability",
     "normalised_variation",
     "one_pixel",
+    "one_pixel_changes",
+    "one_pixel_of",
     "outputs",
     "perturb",
     "predict",

@@ -6,6 +6,7 @@ from .azulay2018 import STUDY as AZULAY2018
 from .bases import BASES
 from .comparison import STUDY as COMPARISON
 from .grabinski2023 import STUDY as GRABINSKI2023
+from .realnetworks import STUDY as REALNETWORKS
 from .saha2024 import STUDY as SAHA2024
 from .study import Study
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
@@ -14,7 +15,8 @@ from .zhang2019 import STUDY as ZHANG2019
 __all__ = ["STUDIES", "campaign"]
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (AZULAY2018, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON)
+    study.name: study
+    for study in (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON)
 }
 # Whose networks come first: the two chapters that ask for the plain network, its blurs and its augmentation.
 VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI2023)

@@ -1,0 +1,276 @@
+"""Azulay & Weiss on ImageNet networks that others have trained: only measured, on pictures seen and unseen.
+
+There are no seeds: intervals are over pictures, differences are paired by picture. The three networks see the same
+windows, at the input size of the smallest.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from ..evaluation import Measurement
+from ..metrics import Estimate
+from ..records import Run
+from ..runner import Job
+from ..training import Recipe
+from .azulay2018_findings import PROTOCOLS
+from .findings import Finding, Part
+from .study import Study
+
+__all__ = ["NETWORKS", "STUDY"]
+
+NETWORKS = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")  # by depth and accuracy
+SIZES = (60, 90, 112, 150, 180, 210)  # pixels of 224, of Figure 10 of the first version
+
+# Data sets by the kind of their pictures. "unseen" and "seen" are of one kind: Imagenette's, of 160 pixels.
+_PHOTOGRAPHS: dict[str, dict[str, Any]] = {
+    "validation": {"name": "imagenet-val-500"},
+    "sample": {"name": "imagenet-sample-1000", "size": 224},
+    "unseen": {"name": "imagenette", "size": 160, "origin": "val"},
+    "seen": {"name": "imagenette", "size": 160, "origin": "train"},
+}
+# Drawn pictures, on which these networks know nothing: they show that the code works, and nothing else.
+_DRAWN = {kind: {"name": "shapes", "seed": 2 + i, "size": 48, "count": 40} for i, kind in enumerate(_PHOTOGRAPHS)}
+
+
+def plan(profile: str) -> list[Job]:
+    """Every network on every kind of pictures. There is nothing to draw for them, so ``laptop`` has none."""
+    if profile == "laptop":
+        return []
+    if profile == "smoke":
+        return _jobs(_DRAWN, _Sizes(count=12, few=4, swept=2, positions=3, training=16))
+    if profile == "desktop":
+        return _jobs(_PHOTOGRAPHS, _Sizes(count=1000, few=150, swept=64, positions=33, training=2000))
+    if profile == "gpu":
+        return _jobs(_PHOTOGRAPHS, _Sizes(12_000, few=500, swept=200, positions=101, training=12_000, pairs=8))
+    folder = {"name": "folder", "size": 224}
+    return _jobs({"validation": folder}, _Sizes(50_000, few=5000, swept=200, positions=101, training=0, pairs=8))
+
+
+class _Sizes(NamedTuple):
+    """Pictures of most measurements, of those by size, and of sweeps; positions of a sweep; training pictures."""
+
+    count: int
+    few: int
+    swept: int
+    positions: int
+    training: int
+    pairs: int = 1
+
+
+def _jobs(kinds: dict[str, dict[str, Any]], sizes: _Sizes) -> list[Job]:
+    jobs = []
+    for kind, dataset in kinds.items():
+        for network in NETWORKS:
+            about = {"count": sizes.count, "margin": 8}  # of 224 pixels and of 160 alike
+            wanted = [Measurement("one_pixel_windows", about)]
+            if kind == "validation":
+                protocols = {"count": sizes.count, "protocols": PROTOCOLS, "pairs": sizes.pairs}
+                wanted += [
+                    Measurement("one_pixel_protocols", protocols),
+                    Measurement("inpainted_sweep", {"count": sizes.swept, "positions": sizes.positions}),
+                    Measurement("moving_maps", {}),
+                    Measurement("embedded_sizes", {"count": sizes.few, "sizes": SIZES}),
+                ]
+            if kind == "unseen":
+                training = {"against": kinds["seen"], "training": sizes.training}
+                wanted.append(Measurement("distance_to_training", about | training))
+            run = Run(dataset, {"name": network, "pretrained": True}, Recipe(epochs=0), 0)
+            jobs.append(Job(run, tuple(wanted), {"pictures": kind}))
+    return jobs
+
+
+def _cell(table: pd.DataFrame, network: str, pictures: str, column: str) -> Any:
+    """What one network gave on one kind of pictures; ``KeyError`` where it was not measured."""
+    rows = table[(table["network"] == network) & (table["pictures"] == pictures)]
+    if rows.empty:
+        raise KeyError(f"{network} on {pictures}")
+    return rows[column].iloc[0]
+
+
+def _by_picture(table: pd.DataFrame, network: str, pictures: str, column: str) -> torch.Tensor:
+    return torch.tensor(_cell(table, network, pictures, column), dtype=torch.float64)
+
+
+def _mean_of_networks(table: pd.DataFrame, value: Callable[[str], torch.Tensor]) -> Estimate:
+    """Mean over the three networks of a value by picture, with the interval over pictures."""
+    return Estimate.mean(torch.stack([value(network) for network in NETWORKS]).mean(0))
+
+
+def _changes(table: pd.DataFrame, network: str, protocols: Iterable[str]) -> torch.Tensor:
+    """Change rate of each validation picture, mean of the protocols."""
+    found = [_by_picture(table, network, "validation", f"one_pixel_protocols.changes_{p}") for p in protocols]
+    return torch.stack(found).mean(0)
+
+
+def _worst(table: pd.DataFrame) -> Estimate:
+    """The protocol with the highest mean rate."""
+    rates = [_mean_of_networks(table, lambda n, p=p: _changes(table, n, [p])) for p in PROTOCOLS]  # type: ignore[misc]
+    return max(rates)
+
+
+def _windows(table: pd.DataFrame, network: str, pictures: str) -> torch.Tensor:
+    return _by_picture(table, network, pictures, "one_pixel_windows.changes") / 4
+
+
+def _shiftable(table: pd.DataFrame) -> Estimate:
+    """Largest minus smallest accumulated subsampling factor."""
+
+    def rise(network: str) -> torch.Tensor:
+        factors = _cell(table, network, "validation", "inpainted_sweep.factors")
+        off = _by_picture(table, network, "validation", "inpainted_sweep.non_shiftability_by_picture")
+        return off[:, factors.index(max(factors))] - off[:, factors.index(min(factors))]
+
+    return _mean_of_networks(table, rise)
+
+
+def _typical(table: pd.DataFrame, correct_only: bool = False) -> Estimate:
+    """Change rate of the least typical fifth of the unseen pictures minus that of the most typical fifth.
+
+    Each network has fifths of its own, so the three are separate samples; the interval is of their mean.
+    """
+    gaps, variances, sizes = [], [], []
+    for network in NETWORKS:
+        distance = _by_picture(table, network, "unseen", "distance_to_training.distance")
+        change = _windows(table, network, "unseen")
+        parts = distance.argsort().tensor_split(5)
+        if correct_only:
+            right = _by_picture(table, network, "unseen", "one_pixel_windows.correct") > 0
+            parts = tuple(part[right[part]] for part in parts)
+        near, far = change[parts[0]], change[parts[-1]]
+        if min(len(near), len(far)) < 2:  # hardly a picture is classified correctly
+            return Estimate(math.nan, math.nan, math.nan, len(change))
+        gaps.append(far.mean() - near.mean())
+        variances.append(near.var() / len(near) + far.var() / len(far))
+        sizes.append(len(near) + len(far))
+    # The networks see the same pictures: taken as fully dependent, which makes the interval too long, never too short.
+    half = 1.96 * torch.stack(variances).sqrt().mean().item()
+    value = torch.stack(gaps).mean().item()
+    return Estimate(value, value - half, value + half, min(sizes))
+
+
+def _unseen_minus_seen(table: pd.DataFrame) -> Estimate:
+    unseen, seen = (
+        torch.stack([_windows(table, network, kind) for network in NETWORKS]).mean(0) for kind in ("unseen", "seen")
+    )
+    value = (unseen.mean() - seen.mean()).item()
+    half = 1.96 * (unseen.var() / len(unseen) + seen.var() / len(seen)).sqrt().item()
+    return Estimate(value, value - half, value + half, len(unseen) + len(seen))
+
+
+def _deepest_minus_shallowest(table: pd.DataFrame) -> Estimate:
+    return Estimate.difference(*(_changes(table, network, PROTOCOLS) for network in (NETWORKS[-1], NETWORKS[0])))
+
+
+def _crossings(table: pd.DataFrame) -> Estimate:
+    column = "inpainted_sweep.crossings_by_picture"
+    deep, shallow = (_by_picture(table, network, "validation", column) for network in (NETWORKS[-1], NETWORKS[0]))
+    steps = _cell(table, NETWORKS[0], "validation", "inpainted_sweep.steps")
+    return Estimate.difference(deep / steps, shallow / steps)
+
+
+def _half(table: pd.DataFrame) -> Estimate:
+    """The middle network: the ratio is an estimate over pictures already."""
+    column = "embedded_sizes.half_over_whole"
+    ends = [_cell(table, NETWORKS[1], "validation", f"{column}{end}") for end in ("", ".low", ".high")]
+    value, low, high = (math.nan if end is None else end for end in ends)  # where nothing is classified correctly
+    return Estimate(value, low, high, _cell(table, NETWORKS[1], "validation", "embedded_sizes.size_pictures"))
+
+
+_SUMMARY = "a machine-written summary of the journal version"
+FINDINGS = (
+    Finding(
+        "real-1",
+        "A shift or rescaling by one pixel changes the top-1 decision of an ImageNet network with a probability of up "
+        "to about 30 per cent.",
+        f"Table 1, verified; {_SUMMARY}",
+        "crop 0.05 to 0.14, black 0.11 to 0.29",
+        (
+            Part(
+                "P(top-1 change), crop, mean of three networks, validation pictures",
+                lambda t: _mean_of_networks(t, lambda n: _changes(t, n, ["crop"])),
+                threshold=0.02,
+                margin=0.01,
+            ),
+            Part("the same, worst of the four protocols", _worst, threshold=0.1, margin=0.02),
+            Part(
+                "the same without resizing or frame: the middle window against its diagonal neighbours",
+                lambda t: _mean_of_networks(t, lambda n: _windows(t, n, "validation")),
+                threshold=0.02,
+                margin=0.01,
+            ),
+        ),
+    ),
+    Finding(
+        "real-2",
+        "The global sum of a feature map stops being invariant as the accumulated subsampling factor grows.",
+        "v1, Figure 8, digitised",
+        "ResNet50: 0.8 of 100 positions at factor 4, 27.4 at 32",
+        (
+            Part(
+                "non-shiftability (share of positions), largest minus smallest factor, mean of three networks",
+                _shiftable,
+                margin=0.02,
+            ),
+        ),
+    ),
+    Finding(
+        "real-3",
+        "The less a picture resembles the training pictures, the more sensitive is the prediction.",
+        f"{_SUMMARY}; the measure of typicality is ours",
+        "no number found",
+        (
+            Part("P(top-1 change), windows, least minus most typical fifth of unseen pictures", _typical, margin=0.02),
+            Part(
+                "the same among the pictures that are classified correctly",
+                lambda t: _typical(t, correct_only=True),
+                margin=0.02,
+            ),
+            Part("P(top-1 change), windows, unseen minus seen pictures of one kind", _unseen_minus_seen, margin=0.02),
+        ),
+    ),
+    Finding(
+        "real-4",
+        "The deeper and more accurate network is the less stable one.",
+        "v1, Figure 4, digitised; Table 1, verified",
+        "jaggedness 346 for VGG16, 834 for ResNet50, 846 for InceptionResNetV2",
+        (
+            Part(
+                "P(top-1 change), mean of the four protocols, Lite2 minus Lite0, paired by picture",
+                _deepest_minus_shallowest,
+                margin=0.01,
+            ),
+            Part(
+                "share of neighbouring positions at which the right class enters or leaves the top five, likewise",
+                _crossings,
+                margin=0.01,
+            ),
+        ),
+    ),
+    Finding(
+        "real-5",
+        "A picture at half its size within the frame costs about half of the accuracy.",
+        "v1, Figure 10, digitised",
+        "top-5 accuracy at 110 over that at 210 pixels: VGG16 .57, ResNet50 .60, InceptionResNetV2 .63",
+        (
+            Part(
+                "top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1",
+                _half,
+                "below",
+                threshold=0.7,
+                margin=0.1,
+            ),
+        ),
+    ),
+)
+
+STUDY = Study(
+    "realnetworks",
+    "Real ImageNet networks",
+    "Azulay & Weiss 2019, on the EfficientNet-Lite networks of Tan & Le 2019, which others have trained",
+    plan,
+    FINDINGS,
+)
