@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..datasets import ImageSet
 from ..datasets.photographs import IMAGENETTE_RANKS
 from ..evaluation import Subject, loaded, measurement
+from ..inference import as_float
 from ..metrics import (
     Estimate,
     embedding,
@@ -24,7 +25,6 @@ from ..metrics import (
     shift_images,
     vertical_sweep,
 )
-from ..inference import as_float
 from ..metrics.inpainting import PAPER_SIDE, embed
 from ..metrics.sweeps import crossings
 from .pictures import as_png

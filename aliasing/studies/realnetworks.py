@@ -37,23 +37,23 @@ _DRAWN = {kind: {"name": "shapes", "seed": 2 + i, "size": 48, "count": 40} for i
 
 
 def plan(profile: str) -> list[Job]:
-    """Every network on every kind of pictures. There is nothing to draw for them, so ``laptop`` has none."""
-    if profile == "laptop":
+    """Every network on every kind of pictures.
+
+    There is nothing to draw for them, so ``laptop`` has none; nor has ``cluster``, where nothing of this grows.
+    """
+    if profile in ("laptop", "cluster"):
         return []
     if profile == "smoke":
-        return _jobs(_DRAWN, _Sizes(count=12, few=4, swept=2, positions=3, training=16))
+        return _jobs(_DRAWN, _Sizes(pictures=12, few=4, swept=2, positions=3, training=16))
     if profile == "desktop":
-        return _jobs(_PHOTOGRAPHS, _Sizes(count=1000, few=150, swept=64, positions=33, training=2000))
-    if profile == "gpu":
-        return _jobs(_PHOTOGRAPHS, _Sizes(12_000, few=500, swept=200, positions=101, training=12_000, pairs=8))
-    folder = {"name": "folder", "size": 224}
-    return _jobs({"validation": folder}, _Sizes(50_000, few=5000, swept=200, positions=101, training=0, pairs=8))
+        return _jobs(_PHOTOGRAPHS, _Sizes(pictures=1000, few=150, swept=64, positions=33, training=2000))
+    return _jobs(_PHOTOGRAPHS, _Sizes(12_000, few=500, swept=200, positions=101, training=12_000, pairs=8))
 
 
 class _Sizes(NamedTuple):
     """Pictures of most measurements, of those by size, and of sweeps; positions of a sweep; training pictures."""
 
-    count: int
+    pictures: int
     few: int
     swept: int
     positions: int
@@ -65,10 +65,10 @@ def _jobs(kinds: dict[str, dict[str, Any]], sizes: _Sizes) -> list[Job]:
     jobs = []
     for kind, dataset in kinds.items():
         for network in NETWORKS:
-            about = {"count": sizes.count, "margin": 8}  # of 224 pixels and of 160 alike
+            about = {"count": sizes.pictures, "margin": 8}  # of 224 pixels and of 160 alike
             wanted = [Measurement("one_pixel_windows", about)]
             if kind == "validation":
-                protocols = {"count": sizes.count, "protocols": PROTOCOLS, "pairs": sizes.pairs}
+                protocols = {"count": sizes.pictures, "protocols": PROTOCOLS, "pairs": sizes.pairs}
                 wanted += [
                     Measurement("one_pixel_protocols", protocols),
                     Measurement("inpainted_sweep", {"count": sizes.swept, "positions": sizes.positions}),
@@ -273,4 +273,5 @@ STUDY = Study(
     "Azulay & Weiss 2019, on the EfficientNet-Lite networks of Tan & Le 2019, which others have trained",
     plan,
     FINDINGS,
+    shown_in="azulay2018",
 )

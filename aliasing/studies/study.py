@@ -22,11 +22,12 @@ class Study:
     """One paper, or the comparison.
 
     Attributes:
-        name: also the name of its notebook.
+        name: also the name of its notebook, unless ``shown_in`` names another.
         title: of its chapter.
         source: the paper.
         plan: profile to the runs with what is measured on each, most informative first, for all seeds.
         findings: the paper's claims and how they are tested.
+        shown_in: the notebook that shows it, where it has none of its own.
     """
 
     name: str
@@ -34,6 +35,12 @@ class Study:
     source: str
     plan: Callable[[str], list[Job]]
     findings: tuple[Finding, ...]
+    shown_in: str = ""
+
+    @property
+    def chapter(self) -> str:
+        """The name of the notebook that shows it."""
+        return self.shown_in or self.name
 
     def jobs(self, profile: str, seeds: int | None = None, only: Iterable[str] = ()) -> list[Job]:
         """The runs of ``profile`` with a seed below ``seeds`` and the labels that ``only`` ("key=value") asks for.

@@ -118,7 +118,7 @@ def findings(book):
     table = decided(profile_of(book))
     lines = []
     for study in studies.STUDIES.values():
-        lines += [f"## {study.title}", "", f"[The chapter](notebooks/{study.name}.ipynb). {study.source}.", ""]
+        lines += [f"## {study.title}", "", f"[The chapter](notebooks/{study.chapter}.ipynb). {study.source}.", ""]
         for finding in study.findings:
             rows = table[table["finding"] == finding.id]
             known = rows[rows.groupby("profile")["outcome"].transform(lambda outcomes: (outcomes != "not run").any())]

@@ -325,7 +325,9 @@ def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monke
 
 
 @pytest.mark.data
-def test_folders_of_the_sample_are_the_classes_in_their_order():
+def test_real_imagenet_pictures():
+    real("imagenet-sample-1000")
+    real("imagenet-val-500")
     sample = load("imagenet-sample-1000", "train", size=16)
     assert sorted(sample.labels.tolist()) == list(range(1000))
     assert len(load("imagenet-val-500", "test", size=16)) == 500
