@@ -28,9 +28,9 @@ SIZES = (60, 90, 112, 150, 180, 210)  # pixels of 224, of Figure 10 of the first
 # Data sets by the kind of their pictures. "unseen" and "seen" are of one kind: Imagenette's, of 160 pixels.
 _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     "validation": {"name": "imagenet-val-500"},
-    "sample": {"name": "imagenet-sample-1000", "size": 224},
     "unseen": {"name": "imagenette", "size": 160, "origin": "val"},
     "seen": {"name": "imagenette", "size": 160, "origin": "train"},
+    "sample": {"name": "imagenet-sample-1000", "size": 224},
 }
 # Drawn pictures, on which these networks know nothing: they show that the code works, and nothing else.
 _DRAWN = {kind: {"name": "shapes", "seed": 2 + i, "size": 48, "count": 40} for i, kind in enumerate(_PHOTOGRAPHS)}
@@ -46,7 +46,7 @@ def plan(profile: str) -> list[Job]:
     if profile == "smoke":
         return _jobs(_DRAWN, _Sizes(pictures=12, few=4, swept=2, positions=3, training=16))
     if profile == "desktop":
-        return _jobs(_PHOTOGRAPHS, _Sizes(pictures=1000, few=150, swept=64, positions=33, training=2000))
+        return _jobs(_PHOTOGRAPHS, _Sizes(pictures=500, few=100, swept=40, positions=33, training=1000))
     return _jobs(_PHOTOGRAPHS, _Sizes(12_000, few=500, swept=200, positions=101, training=12_000, pairs=8))
 
 
@@ -65,7 +65,8 @@ def _jobs(kinds: dict[str, dict[str, Any]], sizes: _Sizes) -> list[Job]:
     jobs = []
     for kind, dataset in kinds.items():
         for network in NETWORKS:
-            about = {"count": sizes.pictures, "margin": 8}  # of 224 pixels and of 160 alike
+            count = 2 * sizes.pictures if kind == "sample" else sizes.pictures
+            about = {"count": count, "margin": 8}  # of 224 pixels and of 160 alike
             wanted = [Measurement("one_pixel_windows", about)]
             if kind == "validation":
                 protocols = {"count": sizes.pictures, "protocols": PROTOCOLS, "pairs": sizes.pairs}
