@@ -1,7 +1,7 @@
 """One training in several processes, on PyTorch's distributed engine; in a single process nothing here does anything.
 
-``torchrun`` starts the processes, tells each its rank, and starts them again if one dies. Every process draws the same
-random numbers for a whole batch and computes its own part of it; gradients and batch statistics are those of the batch.
+``torchrun`` starts the processes, tells each its rank, and starts them again if one dies. Every process works on its
+share of every batch; gradients are averaged, and on GPUs batch statistics are those of the whole batch.
 """
 
 import os
@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UsageError
-from .streams import Part
 
-__all__ = ["SharedBatchNorm", "World", "device_of_process", "joined", "launched", "shared", "world"]
+__all__ = ["World", "device_of_process", "joined", "launched", "shared", "world"]
 
 PATIENCE = timedelta(days=30)  # a process that has measured its share waits for the others, however long they take
 
@@ -29,10 +27,6 @@ class World(NamedTuple):
 
     rank: int = 0
     size: int = 1
-
-    def part(self, count: int) -> Part:
-        """The rows of a batch of ``count`` images that this process works on; parts differ by one image at most."""
-        return Part(count, slice(self.rank * count // self.size, (self.rank + 1) * count // self.size))
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of ``values`` over all processes."""
@@ -104,46 +98,14 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def shared(network: nn.Module, device: torch.device) -> nn.Module:
-    """``network`` as it is trained: alone itself, else with common batch statistics (in place) and gradients."""
+    """``network`` as it is trained: itself, or by several processes with common gradients.
+
+    On GPUs batch statistics are common, too (in place). PyTorch has no such normalisation for the CPU, where the
+    running statistics of rank 0 are everybody's.
+    """
     if world().size == 1:
         return network
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return DistributedDataParallel(network, [device], broadcast_buffers=False)
-    _share_statistics(network)
-    return DistributedDataParallel(network, broadcast_buffers=False)
-
-
-class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation by the statistics of all processes' images, for the CPU, where PyTorch has none."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` (N, C, H, W); N may differ between processes and be 0."""
-        if not self.training:
-            return super().forward(x)
-        count = world().sum(torch.tensor(float(x.numel() // x.shape[1])))
-        mean = all_reduce(x.sum((0, 2, 3)) / count)
-        centred = x - mean[:, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3)) / count)
-        self._follow(mean.detach(), variance.detach() * count / (count - 1))
-        scale = (variance + self.eps).rsqrt() * self.weight
-        return centred * scale[:, None, None] + self.bias[:, None, None]
-
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards these, by the share ``momentum``."""
-        assert self.running_mean is not None and self.running_var is not None  # we build no other networks
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-
-
-def _share_statistics(network: nn.Module) -> None:
-    """Replace every ``BatchNorm2d`` inside ``network``; parameters and buffers stay the same objects."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
-                norm = SharedBatchNorm(child.num_features, child.eps, child.momentum)
-                norm.__dict__.update(child.__dict__)
-                setattr(parent, name, norm)
+    return DistributedDataParallel(network)

@@ -1,15 +1,19 @@
 """One training loop for every study: bytes on the device, batched augmentation, exact resumption.
 
 All randomness of an epoch is drawn on the CPU from a generator seeded by (seed, epoch), so a run that was
-interrupted and continued ends with the same bits as one that was not.
+interrupted and continued ends with the same bits as one that was not. The loop knows no layer by name. It calls three
+methods of any module that has them: ``no_weight_decay()``, parameters to leave alone; ``on_epoch(progress)``, at the
+start of each epoch; and ``auxiliary_losses(...)``, terms to add to the loss (see ``layers.TIPS`` and ``layers.LPS``).
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +26,8 @@ from .datasets.randaugment import randaugment
 from .errors import DamagedError, DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .inference import as_float
-from .layers import LPS, TIPS, regularisers, tips_inputs
-from .streams import Part, image_seeds
+from .optimizers import Optimizers
+from .streams import image_seeds
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
 
@@ -39,9 +43,13 @@ class Recipe:
     Attributes:
         epochs: passes over the training set; 0 for a network that was trained elsewhere.
         batch_size: images per step.
-        optimizer: "sgd" (Nesterov momentum) or "adamw".
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        optimizer: "sgd" (Nesterov momentum), "adamw", or "muon" (Jordan et al. 2024): orthogonalised momentum for the
+            filters of convolutions, each kept at unit norm per output channel, which a normalisation behind it makes
+            free; SGD for everything else.
         lr: peak learning rate.
-        momentum: of SGD.
+        rest_lr: that of what "muon" leaves to SGD; 0 with other optimizers.
+        momentum: of SGD and Muon.
         weight_decay: not applied to biases and normalisation parameters.
         schedule: "one-cycle" (linear up over ``warmup``, linear down to zero), "cosine" (after the same warm-up),
             or "steps" (divided by ten after each third).
@@ -55,19 +63,20 @@ class Recipe:
         adversary: radius (fraction of 1, l_inf) of single-step adversarial training (Wong et al. 2020); 0 for none.
         adversary_wake: share of the epochs before the adversary begins.
         probe: training images attacked after every epoch, within ``adversary``, for the history; 0 for none.
-        tips: weight alpha of TIPS's undo loss, ``(1 - alpha) * task + fm + alpha * undo`` (Saha & Gokhale 2025,
-            Eq. 5 as read by a third party); 0 for none of the auxiliary losses.
-        tips_wake: share of the epochs before the undo loss begins.
-        tips_form: of the fm loss, see ``layers.regularisers``.
-        temperature: of LPS's Gumbel softmax in the last epoch; it falls geometrically from 1.
+        auxiliary: weight alpha of the layers' own losses, ``(1 - alpha) * task + always + alpha * weighed``, means over
+            the layers (TIPS: Saha & Gokhale 2025, Eq. 5 as read by a third party); 0 for none of them.
+        auxiliary_wake: share of the epochs before ``weighed`` begins.
+        auxiliary_form: which reading of them, see ``layers.regularisers``.
         target: "labels", or "masks" for networks that classify every pixel.
         ignore: mask value that is not trained on.
     """
 
     epochs: int = 4
     batch_size: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     lr: float = 0.2
+    rest_lr: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["one-cycle", "cosine", "steps"] = "one-cycle"
@@ -81,29 +90,24 @@ class Recipe:
     adversary: float = 0.0
     adversary_wake: float = 0.0
     probe: int = 0
-    tips: float = 0.0
-    tips_wake: float = 0.4
-    tips_form: Literal["code", "linear", "two_sided"] = "code"
-    temperature: float = 0.5
+    auxiliary: float = 0.0
+    auxiliary_wake: float = 0.4
+    auxiliary_form: Literal["code", "linear", "two_sided"] = "code"
     target: Literal["labels", "masks"] = "labels"
     ignore: int = 255
 
     def __post_init__(self) -> None:
         for field in fields(self):
             _check_field(field.name, getattr(self, field.name), getattr(Recipe, field.name))
+        if (self.rest_lr > 0) != (self.optimizer == "muon"):
+            raise UsageError(f"rest_lr belongs to optimizer='muon', got {self.rest_lr} with {self.optimizer!r}")
         if self.randaugment and self.target == "masks":
             raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
 
 
-_CHOICES = {
-    "optimizer": ("sgd", "adamw"),
-    "schedule": ("one-cycle", "cosine", "steps"),
-    "shift_mode": ("circular", "standard"),
-    "tips_form": ("code", "linear", "two_sided"),
-    "target": ("labels", "masks"),
-}
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Recipe).items() if get_origin(hint) is Literal}
 _AT_LEAST = {"batch_size": 2}  # 0 for the other numbers
-_SHARES = ("momentum", "warmup", "label_smoothing", "adversary_wake", "tips_wake")
+_SHARES = ("momentum", "warmup", "label_smoothing", "adversary_wake", "auxiliary_wake")
 
 
 def _check_field(name: str, value: object, default: object) -> None:
@@ -140,17 +144,13 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, part: Part | None = None) -> Tensor:
-    """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``.
-
-    ``part`` says which rows of a batch ``images`` are; by default they are all of it.
-    """
+def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
     n, _, height, width = images.shape
     if not recipe.flip and not recipe.shift:
         return images
-    count, own = part or Part.whole(n)
-    mirrored = torch.rand(count, 1, generator=generator)[own] < 0.5 * recipe.flip
-    dy, dx = torch.randint(-recipe.shift, recipe.shift + 1, (2, count, 1), generator=generator)[:, own]
+    mirrored = torch.rand(n, 1, generator=generator) < 0.5 * recipe.flip
+    dy, dx = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)
     rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
     columns = torch.where(mirrored, width - 1 - columns, columns)
     device = images.device
@@ -163,27 +163,14 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator, part: Pa
     return shifted
 
 
-def _learning_rate(recipe: Recipe, progress: float) -> float:
-    """The rate after a share ``progress`` in [0, 1] of all steps."""
+def _learning_rate(recipe: Recipe, progress: float, peak: float) -> float:
+    """The rate after a share ``progress`` in [0, 1] of all steps, of parameters whose rate rises to ``peak``."""
     if progress < recipe.warmup:
-        return recipe.lr * progress / recipe.warmup
+        return peak * progress / recipe.warmup
     if recipe.schedule == "steps":
-        return recipe.lr * 0.1 ** int(3 * progress)
+        return peak * 0.1 ** int(3 * progress)
     left = (1 - progress) / (1 - recipe.warmup)
-    return recipe.lr * (left if recipe.schedule == "one-cycle" else 0.5 - 0.5 * math.cos(math.pi * left))
-
-
-def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Weight decay for matrices and filters, not for vectors (biases, normalisation) nor LPS's scoring networks."""
-    scoring = {id(p) for layer in network.modules() if isinstance(layer, LPS) for p in layer.parameters()}
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 and id(p) not in scoring]
-    others = [p for p in parameters if p.ndim <= 1 or id(p) in scoring]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = device.type == "cuda"
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
+    return peak * (left if recipe.schedule == "one-cycle" else 0.5 - 0.5 * math.cos(math.pi * left))
 
 
 def train(
@@ -197,14 +184,15 @@ def train(
 ) -> list[dict]:
     """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
 
-    Processes that have ``joined`` (see ``distributed``) share every batch; the process of rank 0 writes the checkpoint.
+    Processes that have ``joined`` (see ``distributed``) each take a share of every batch; the process of rank 0 writes
+    the checkpoint.
 
     Args:
         network: takes floats (N, 3, H, W) in [0, 1] and returns logits (N, classes).
         data: training images (bytes) and labels; moved to ``device`` once, or read while training.
         recipe: how to train.
         seed: decides the order of the images, their augmentation and any noise inside the network.
-        device: where to train; bfloat16 autocast is used where a CUDA device has it.
+        device: where to train.
         checkpoint: file rewritten after every epoch; if it exists, training continues from it.
         on_epoch: called with each new history entry.
 
@@ -216,51 +204,58 @@ def train(
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
-    optimizer = _optimizer(network, recipe, device)
+    optimizer = Optimizers(network, recipe.optimizer, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
     history: list[dict] = _resume(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
     if len(set(epochs := world.all(len(history)))) > 1:
         raise DataError(f"the processes found {epochs} epochs in {checkpoint}; its folder must be one they all share")
     model = distributed.shared(network, device)
-    amp = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported())
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    mixed = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _auxiliary(network, recipe) as layers:
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
-            # Noise inside the network, such as LPS's Gumbel noise; processes must not draw the same for their images.
+            # Noise inside the network, such as LPS's Gumbel noise.
             torch.manual_seed(epoch_seed + world.rank * 1_000_003)
             generator = torch.Generator().manual_seed(epoch_seed)
             order = torch.randperm(count, generator=generator)
+            if world.size > 1:  # one order for all, but not one augmentation
+                generator.manual_seed(epoch_seed + (world.rank + 1) * 1_000_003)
             network.train()
-            _cool(network, recipe, epoch)
+            for module in network.modules():
+                getattr(module, "on_epoch", _ignore)(epoch / max(recipe.epochs - 1, 1))
             total_loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
             # Batch normalisation is undefined on a single image.
-            chosen = [batch for batch in order.split(recipe.batch_size) if len(batch) > 1]
-            parts = [world.part(len(batch)) for batch in chosen]
-            mine = read([batch[part.rows] for batch, part in zip(chosen, parts, strict=True)], generator)
-            for step, (part, (batch, target)) in enumerate(zip(parts, mine, strict=True)):
-                batch = augment(batch, recipe, generator, part)
+            batches = [batch for batch in order.split(recipe.batch_size) if len(batch) >= 2 * world.size]
+            mine = read([batch[world.rank :: world.size] for batch in batches], generator)
+            for step, (batch, target) in enumerate(mine):
+                batch = augment(batch, recipe, generator)
                 if recipe.randaugment:
-                    batch = randaugment(batch, recipe.randaugment, generator, part=part)
+                    batch = randaugment(batch, recipe.randaugment, generator)
                 if recipe.target == "masks":  # they moved with the images, as a fourth channel
                     batch, target = batch[:, :3], batch[:, 3].long()
                 batch = as_float(batch).contiguous(memory_format=torch.channels_last)
                 if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
-                    batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary, part)
-                for group in optimizer.param_groups:
-                    group["lr"] = _learning_rate(recipe, (epoch * steps + step + 1) / (recipe.epochs * steps + 1))
-                with amp, tips_inputs(network) as inputs:
+                    batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
+                progress = (epoch * steps + step + 1) / (recipe.epochs * steps + 1)
+                optimizer.set_rates(partial(_learning_rate, recipe, progress))
+                with mixed:
                     logits = model(batch)
-                    loss = _task_loss(logits.float(), target, recipe, world)
-                    if recipe.tips and inputs:
-                        loss = _with_regularisers(loss, inputs, recipe, epoch / recipe.epochs, generator, part)
-                optimizer.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(
+                    logits.float(),
+                    target,
+                    ignore_index=recipe.ignore if recipe.target == "masks" else -100,  # of labels, none
+                    label_smoothing=recipe.label_smoothing,
+                )
+                with mixed:
+                    loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator)
+                optimizer.zero_grad()
                 loss.backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
-                total_loss += loss.detach() * part.total / world.size
-                if len(batch):
-                    correct += (logits.detach().argmax(1) == target).float().mean() * len(batch)
+                total_loss += loss.detach() * len(batch)
+                correct += (logits.detach().argmax(1) == target).float().mean() * len(batch)
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / count, "accuracy": correct.item() / count}
             if not math.isfinite(entry["loss"]):
@@ -276,6 +271,33 @@ def train(
                 on_epoch(history[-1])
     network.eval()
     return history
+
+
+def _ignore(progress: float) -> None:
+    """What a module does about epochs that has no ``on_epoch``."""
+
+
+@contextmanager
+def _auxiliary(network: nn.Module, recipe: Recipe) -> Iterator[list[Any]]:
+    """The layers that have a loss of their own, told to keep their inputs for it meanwhile."""
+    layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
+    for layer in layers:
+        layer.record_input = True
+    try:
+        yield layers
+    finally:
+        for layer in layers:
+            layer.record_input = False
+
+
+def _with_auxiliary(task: Tensor, layers: list[Any], recipe: Recipe, done: float, generator: torch.Generator) -> Tensor:
+    """The task's loss with the mean of what ``layers`` add to it after a share ``done`` of the epochs."""
+    if not layers:
+        return task
+    losses = [layer.auxiliary_losses(recipe.auxiliary_form, generator) for layer in layers]
+    always, weighed = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
+    loss = (1 - recipe.auxiliary) * task + always
+    return loss + recipe.auxiliary * weighed if done >= recipe.auxiliary_wake else loss
 
 
 def _probe(network: nn.Module, data: ImageSet | ImageFiles, recipe: Recipe) -> dict[str, float]:
@@ -315,49 +337,13 @@ def _reader(
     return lambda batches, _: ((images[batch], labels[batch]) for batch in (batch.to(device) for batch in batches))
 
 
-def _task_loss(logits: Tensor, target: Tensor, recipe: Recipe, world: distributed.World) -> Tensor:
-    """Cross-entropy averaged over what counts; of several processes, the mean over them is that average."""
-    ignored = recipe.ignore if recipe.target == "masks" else -100  # of labels, none
-    options: dict = {"label_smoothing": recipe.label_smoothing, "ignore_index": ignored}
-    if world.size == 1:
-        return F.cross_entropy(logits, target, **options)
-    counted = world.sum((target != ignored).sum())
-    return F.cross_entropy(logits, target, reduction="sum", **options) * (world.size / counted)
-
-
-def _cool(network: nn.Module, recipe: Recipe, epoch: int) -> None:
-    """Set the temperature of every LPS layer for ``epoch``."""
-    for layer in network.modules():
-        if isinstance(layer, LPS):
-            layer.temperature = recipe.temperature ** (epoch / max(recipe.epochs - 1, 1))
-
-
-def _with_regularisers(
-    task: Tensor,
-    inputs: list[tuple[TIPS, Tensor]],
-    recipe: Recipe,
-    done: float,
-    generator: torch.Generator,
-    part: Part,
-) -> Tensor:
-    """The task's loss with TIPS's two auxiliary losses, each averaged over the layers."""
-    losses = [regularisers(layer, x, generator, form=recipe.tips_form, part=part) for layer, x in inputs]
-    fm, undo = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
-    if (size := distributed.world().size) > 1:  # means over uneven parts; that of an empty part is not a number
-        weight = size * len(inputs[0][1]) / part.total
-        fm, undo = (weight * loss.nan_to_num() for loss in (fm, undo))
-    loss = (1 - recipe.tips) * task + fm
-    return loss + recipe.tips * undo if done >= recipe.tips_wake else loss
-
-
-def _state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _state(network: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if value is not None}
+    tensors |= {f"optimizer.{key}": value for key, value in optimizer.state().items()}
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
-def _save(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+def _save(path: Path, network: nn.Module, optimizer: Optimizers, history: list[dict]) -> None:
     """Write one file: tensors as safetensors, the history as JSON in its header; renamed into place when whole."""
     write_tensors(path, _state(network, optimizer), history=history)
 
@@ -398,21 +384,16 @@ def _is_history(value: object) -> TypeGuard[list[dict]]:
     )
 
 
-def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
+def _resume(path: Path, network: nn.Module, optimizer: Optimizers) -> list[dict]:
     tensors, history = _load(path, network)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            index, _, name = key.removeprefix("optimizer.").partition(".")
-            known = index.isdigit() and int(index) < len(parameters) and name
-            if not known or (value.ndim and value.shape != parameters[int(index)].shape):
-                raise DataError(
-                    f"the checkpoint {path} is of another optimizer: it has {key} {tuple(value.shape)}; it was "
-                    "kept, remove it to train that run again"
-                )
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    prefix = "optimizer."
+    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    try:
+        optimizer.load(state)
+    except ValueError as error:
+        raise DataError(
+            f"the checkpoint {path} is of another optimizer: {error}; it was kept, remove it to train that run again"
+        ) from None
     return history
 
 

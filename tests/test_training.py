@@ -120,13 +120,13 @@ def test_no_augmentation_returns_the_images_themselves():
 
 def test_learning_rates():
     recipe = Recipe(lr=1.0, warmup=0.25)
-    assert _learning_rate(recipe, 0.125) == pytest.approx(0.5)
-    assert _learning_rate(recipe, 0.25) == pytest.approx(1.0)
-    assert _learning_rate(recipe, 0.625) == pytest.approx(0.5)
-    assert _learning_rate(recipe, 1.0) == pytest.approx(0.0)
-    assert _learning_rate(replace(recipe, schedule="cosine"), 0.625) == pytest.approx(0.5)
+    assert _learning_rate(recipe, 0.125, 1.0) == pytest.approx(0.5)
+    assert _learning_rate(recipe, 0.25, 1.0) == pytest.approx(1.0)
+    assert _learning_rate(recipe, 0.625, 1.0) == pytest.approx(0.5)
+    assert _learning_rate(recipe, 1.0, 1.0) == pytest.approx(0.0)
+    assert _learning_rate(replace(recipe, schedule="cosine"), 0.625, 1.0) == pytest.approx(0.5)
     steps = replace(recipe, schedule="steps", warmup=0.0)
-    assert [_learning_rate(steps, p) for p in (0.0, 0.34, 0.67)] == pytest.approx([1.0, 0.1, 0.01])
+    assert [_learning_rate(steps, p, 1.0) for p in (0.0, 0.34, 0.67)] == pytest.approx([1.0, 0.1, 0.01])
 
 
 def test_a_diverging_training_says_so():
@@ -147,7 +147,7 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"optimizer": "adam"}, "choose from sgd, adamw"),
+        ({"optimizer": "adam"}, "choose from sgd, adamw, muon"),
         ({"schedule": "onecycle"}, "Did you mean 'one-cycle'"),
         ({"shift_mode": "crop"}, "choose from circular, standard"),
         ({"epochs": -1}, "epochs >= 0"),

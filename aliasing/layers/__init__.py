@@ -11,6 +11,7 @@ from .adaptive import DDAC, TIPS, regularisers, tips_inputs
 from .base import Call, Downsample, PaddingMode, check_padding_mode, intercepted, outermost, recorded
 from .blur import Blur, Max
 from .fourier import ASAP, FLC
+from .maximum import DenseMax
 from .polyphase import APS, LPS, PolyphaseUpsample
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TIPS",
     "Blur",
     "Call",
+    "DenseMax",
     "Downsample",
     "Entry",
     "Max",

@@ -57,7 +57,7 @@ class TIPS(Downsample):
             at the top and left by reflection (one row or column is repeated, where the published layer fails).
 
     Attributes:
-        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_loss``.
+        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_losses``.
     """
 
     record_input: bool = False
@@ -90,25 +90,15 @@ class TIPS(Downsample):
             return mix(x, self.tau(x), self.stride)
         return _Mixture.apply(self.tau, x, self.tau.filter.weight, self.tau.scale.weight)
 
-    def auxiliary_loss(
-        self,
-        weight: float,
-        awake: bool,
-        form: Literal["code", "linear", "two_sided"] = "code",
-        generator: Generator | None = None,
-        part: Part | None = None,
-    ) -> Tensor | None:
-        """``fm``, plus ``weight * undo`` if ``awake``, of the input of the last forward pass; see ``regularisers``.
+    def auxiliary_losses(
+        self, form: Literal["code", "linear", "two_sided"] = "code", generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """``fm`` and ``undo``, see ``regularisers``, of the input of the last forward pass, which is then forgotten.
 
-        ``None`` if no input was kept, which takes ``record_input`` and training mode. The input is forgotten with the
-        call. The shifts of ``undo`` are drawn from ``generator`` whether it is awake or not, so that the draws that
-        follow are the same.
+        ``None`` if no input was kept, which takes ``record_input`` and training mode.
         """
         x, self._input = self._input, None
-        if x is None:
-            return None
-        fm, undo = regularisers(self, x, generator, form=form, part=part)
-        return fm + weight * undo if awake else fm
+        return None if x is None else regularisers(self, x, generator, form=form)
 
 
 class _Tau(nn.Module):

@@ -44,7 +44,8 @@ class Downsample(nn.Module):
     A subclass defines ``sample``, and ``choose`` and ``filtered`` if it has something to return there. In training a
     layer may have three more methods, which the trainer calls where they exist: ``no_weight_decay()`` returns the
     parameters that are not decayed, ``on_epoch(progress)`` is told how far the training is (0 in the first epoch, 1 in
-    the last), and ``auxiliary_loss(weight, awake, form, generator)`` returns what the layer adds to the loss.
+    the last), and ``auxiliary_losses(form, generator)`` returns two terms for the loss, one that counts always and one
+    that the recipe weighs.
 
     Attributes:
         stride: the subsampling factor of both axes.

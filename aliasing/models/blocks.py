@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
+from ..layers import DenseMax
 from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
-from .operators import Convolution, DenseMax
+from .operators import Convolution
 
 __all__ = [
     "ACTIVATIONS",

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..layers import DenseMax
 from ..layers._phases import pad, spread
 from .blocks import Style, Unit, check_choice, check_width, initialise
-from .operators import DenseMax
 
 __all__ = ["UNet", "build"]
 

@@ -39,13 +39,12 @@ def test_the_scoring_network_is_not_decayed_and_its_temperature_falls_geometrica
 
 
 @pytest.mark.parametrize("form", ["code", "linear", "two_sided"])
-@pytest.mark.parametrize("awake", [False, True])
-def test_the_auxiliary_loss_is_that_of_the_input_of_the_last_training_pass(form, awake):
+def test_the_auxiliary_losses_are_those_of_the_input_of_the_last_training_pass(form):
     torch.manual_seed(0)
     network = nn.Sequential(Block(TIPS(3), TIPS(3, faithful=True)), nn.ReLU(), TIPS(3))
     layers = [part for part in network.modules() if isinstance(part, TIPS)]
     network(noise(2, 3, 9, 8))
-    assert all(layer.auxiliary_loss(0.5, awake) is None for layer in layers)  # nobody asked for records
+    assert all(layer.auxiliary_losses() is None for layer in layers)  # nobody asked for records
     for layer in layers:
         layer.record_input = True
     network(noise(2, 3, 9, 8))
@@ -53,15 +52,13 @@ def test_the_auxiliary_loss_is_that_of_the_input_of_the_last_training_pass(form,
     y = network(x)
     given = (x, 2 * x, network[0](x).relu())
     draws = [torch.Generator().manual_seed(3) for _ in range(2)]
-    found = [layer.auxiliary_loss(0.35, awake, form, draws[0]) for layer in layers]
-    for layer, own, loss in zip(layers, given, found, strict=True):
-        fm, undo = regularisers(layer, own, draws[1], form=form)
-        torch.testing.assert_close(loss, fm + 0.35 * undo if awake else fm)
-    assert torch.equal(draws[0].get_state(), draws[1].get_state())  # drawn whether awake or not
-    (y.mean() + sum(found)).backward()
+    found = [layer.auxiliary_losses(form, draws[0]) for layer in layers]
+    for layer, own, losses in zip(layers, given, found, strict=True):
+        torch.testing.assert_close(losses, regularisers(layer, own, draws[1], form=form))
+    (y.mean() + sum(fm + undo for fm, undo in found)).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     network.eval()(x)
-    assert all(layer.auxiliary_loss(0.5, awake) is None for layer in layers)
+    assert all(layer.auxiliary_losses() is None for layer in layers)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,8 +8,9 @@ import torchvision
 
 from aliasing import layers, models
 from aliasing.errors import UsageError
+from aliasing.layers import DenseMax
 from aliasing.layers.base import Downsample
-from aliasing.models.operators import Convolution, DenseMax
+from aliasing.models.operators import Convolution
 
 SMALL = {"wide-resnet": {"depth": 10, "widen": 1}}
 LAYERS = ("subsample", "bin-5", "flc", "aps")

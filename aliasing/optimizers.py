@@ -1,0 +1,133 @@
+"""The optimizers of a recipe, behind one face: which parameters each takes, and what is stored to continue."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Muon", "Optimizers"]
+
+
+class Muon:
+    """``torch.optim.Muon``, which takes matrices, for the filters of convolutions: (K, C, h, w) as (K, C * h * w).
+
+    After each step a filter bank is scaled back to norm sqrt(K). Behind it stands a normalisation, so its scale has no
+    influence on the network but for the relative size of the next step, which the learning rate alone then decides.
+    """
+
+    def __init__(self, filters: list[Tensor], lr: float, momentum: float) -> None:
+        self.filters = filters
+        # Parameters of their own that share the filters' memory, whichever its format.
+        self.matrices = [nn.Parameter(self._matrix(weight.detach())) for weight in filters]
+        self.inner = torch.optim.Muon(self.matrices, lr=lr, momentum=momentum, weight_decay=0.0)
+        self._normalise()
+
+    @staticmethod
+    def _matrix(weight: Tensor) -> Tensor:
+        # A view where the memory is channels_last, as in our networks, whose order of columns is as good as any.
+        return weight.permute(0, 2, 3, 1).flatten(1)
+
+    @torch.no_grad()
+    def _normalise(self) -> None:
+        for matrix, weight in zip(self.matrices, self.filters, strict=True):
+            matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp_min(1e-7))
+            if matrix.data_ptr() != weight.data_ptr():
+                weight.copy_(matrix.view_as(weight.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    def step(self) -> None:
+        """Move the filters against their gradients."""
+        for matrix, weight in zip(self.matrices, self.filters, strict=True):
+            matrix.grad = None if weight.grad is None else self._matrix(weight.grad).to(matrix.dtype)
+        self.inner.step()
+        self._normalise()
+
+
+class Optimizers:
+    """What moves the parameters of ``network``: one optimizer, or Muon and another for what it does not take.
+
+    Weight decay is for matrices and filters, not for vectors (biases, normalisation), nor for what a module names in
+    ``no_weight_decay()``.
+    """
+
+    def __init__(
+        self, network: nn.Module, kind: str, lr: float, rest_lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        exempt = {
+            id(parameter)
+            for module in network.modules()
+            for parameter in getattr(module, "no_weight_decay", tuple)()
+        }
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        self.muon: Muon | None = None
+        if kind == "muon":
+            # One without a bias has a normalisation behind it, which has the bias.
+            convolutions = [
+                m for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None
+            ]
+            filters = [m.weight for m in convolutions if m.weight.requires_grad and id(m.weight) not in exempt]
+            taken = {id(weight) for weight in filters}
+            parameters = [p for p in parameters if id(p) not in taken]
+            self.muon, lr = Muon(filters, lr, momentum), rest_lr
+        decayed = [p for p in parameters if p.ndim > 1 and id(p) not in exempt]
+        others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        fused = any(p.device.type == "cuda" for p in parameters)
+        if kind == "adamw":
+            self.rest: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+        else:
+            self.rest = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        for group in self._groups():
+            group["peak"] = group["lr"]
+
+    def _groups(self) -> Iterator[dict]:
+        for optimizer in self._all():
+            yield from optimizer.param_groups
+
+    def _all(self) -> list[torch.optim.Optimizer]:
+        return [self.rest] if self.muon is None else [self.rest, self.muon.inner]
+
+    def set_rates(self, rate: Callable[[float], float]) -> None:
+        """Give every group the rate that ``rate(peak)`` says."""
+        for group in self._groups():
+            group["lr"] = rate(group["peak"])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.rest.zero_grad(set_to_none=True)
+        for weight in [] if self.muon is None else self.muon.filters:
+            weight.grad = None
+
+    def step(self) -> None:
+        """Move all parameters."""
+        self.rest.step()
+        if self.muon is not None:
+            self.muon.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a later process needs to continue, by name."""
+        return {
+            f"{number}.{index}.{key}": value
+            for number, optimizer in enumerate(self._all())
+            for index, state in optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+            if value is not None
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take what ``state`` gave.
+
+        Raises:
+            ValueError: it is that of other optimizers; named is the first tensor that does not fit.
+        """
+        for number, optimizer in enumerate(self._all()):
+            sizes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+            state: dict[int, dict[str, Tensor]] = {}
+            for name in [name for name in tensors if name.startswith(f"{number}.")]:
+                _, index, key = name.split(".")
+                value = tensors.pop(name)
+                if int(index) >= len(sizes) or (value.ndim and value.shape != sizes[int(index)]):
+                    raise ValueError(f"it has {name} {tuple(value.shape)}")
+                state.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        if tensors:
+            raise ValueError(f"it has {min(tensors)}")
