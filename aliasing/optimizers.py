@@ -53,9 +53,7 @@ class Optimizers:
         self, network: nn.Module, kind: str, lr: float, rest_lr: float, momentum: float, weight_decay: float
     ) -> None:
         exempt = {
-            id(parameter)
-            for module in network.modules()
-            for parameter in getattr(module, "no_weight_decay", tuple)()
+            id(parameter) for module in network.modules() for parameter in getattr(module, "no_weight_decay", tuple)()
         }
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.muon: Muon | None = None

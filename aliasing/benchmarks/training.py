@@ -73,7 +73,7 @@ def plain_loop(
     )
     for step, (images, labels) in enumerate(loader):
         for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(recipe, (step + 1) / (len(loader) + 1))
+            group["lr"] = _learning_rate(recipe, (step + 1) / (len(loader) + 1), recipe.lr)
         loss = F.cross_entropy(network(images.to(device)), labels.to(device), label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()

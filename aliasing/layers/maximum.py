@@ -136,11 +136,12 @@ class DenseMax(nn.Module):
         UsageError: a size below 1 or an unknown padding mode.
     """
 
-    def __init__(self, size: int = 2, padding_mode: str = "zeros") -> None:
+    def __init__(self, size: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise UsageError(f"the window of a dense maximum must be a whole number of pixels >= 1, got {size!r}")
-        self.size, self.padding_mode = size, check_padding_mode(padding_mode)
+        check_padding_mode(padding_mode)
+        self.size, self.padding_mode = size, padding_mode
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Take the maxima, and keep every stride-th pixel."""

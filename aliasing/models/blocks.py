@@ -166,7 +166,7 @@ def beside(x: Tensor, layer: Downsample | None, choice: Tensor | None, shared: b
 class Pool(nn.Module):
     """Max-pooling taken apart: dense max (``window`` 0: none), then the downsampling layer."""
 
-    def __init__(self, layer: Downsample, window: int, padding_mode: str = "zeros") -> None:
+    def __init__(self, layer: Downsample, window: int, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         self.max = DenseMax(window, padding_mode) if window else None
         self.down = layer

@@ -91,7 +91,7 @@ def plan(profile: str) -> list[Job]:
             ("vgg", "resnet"), (base.recipe, base.residual), LAYERS[profile], strict=True
         ):
             for layer in chosen:
-                own = replace(recipe, tips=ALPHA) if layer.endswith("losses") else recipe
+                own = replace(recipe, auxiliary=ALPHA) if layer.endswith("losses") else recipe
                 run = Run(base.dataset, network(base, backbone, layer), own, seed)
                 wanted = _measurements(profile, backbone, layer, seed)
                 jobs.append(Job(run, wanted, {"backbone": backbone, "layer": layer}))

@@ -142,7 +142,7 @@ def plan(profile: str) -> list[Job]:
 
 def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     options, losses = METHODS[method]
-    recipe = replace(base.recipe, tips=ALPHA) if losses else base.recipe
+    recipe = replace(base.recipe, auxiliary=ALPHA) if losses else base.recipe
     size, circular = _USUAL | SIZES[profile], base.vgg.get("padding_mode") == "circular"
     wanted = [
         Measurement("circular_fidelity", {"count": base.tested}),
@@ -185,7 +185,7 @@ def _segmenter(profile: str, layer: str, seed: int) -> Job:
 
 def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, seed: int) -> Job:
     data, network, changes = VARIED[profile]
-    recipe = replace(base.recipe, tips=alpha, tips_wake=wake, tips_form=form, **changes)
+    recipe = replace(base.recipe, auxiliary=alpha, auxiliary_wake=wake, auxiliary_form=form, **changes)
     run = Run(base.dataset | data, base.vgg | {"downsample": "tips"} | network, recipe, seed)
     wanted = (
         Measurement("circular_fidelity", {"count": base.count // 2}),
