@@ -24,6 +24,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from . import datasets, models
 from .errors import DamagedError, DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
 from .metrics import Estimate
@@ -36,9 +37,12 @@ __all__ = ["Record", "Run", "Store", "home", "merge", "provenance"]
 class Run:
     """A frozen description of one training; its ``id`` is its identity, whichever study asked for it.
 
+    What is not said in ``dataset``, ``network`` and ``recipe`` is filled in when the run is made, so that the id covers
+    every value that counts: a default that changes makes other runs.
+
     Attributes:
-        dataset: name and options for ``datasets.load``.
-        network: name and options for ``models.create``.
+        dataset: name and options for ``datasets.load``, and the checksums of the archives.
+        network: name and options for ``models.create``, those of the layer included.
         recipe: how it is trained.
         seed: decides initial weights, order, augmentation.
     """
@@ -48,11 +52,18 @@ class Run:
     recipe: Recipe
     seed: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", datasets.resolved(**self.dataset))
+        object.__setattr__(self, "network", models.resolved(**self.network))
+
     def describe(self) -> dict:
-        """The run as plain JSON values; recipe fields at their default are left out, so new fields keep old ids."""
-        default = asdict(Recipe())
-        recipe = {key: value for key, value in asdict(self.recipe).items() if value != default[key]}
-        return {"dataset": self.dataset, "network": self.network, "recipe": recipe, "seed": self.seed}
+        """The run as plain JSON values, nothing left out but what is in ``_SINCE``."""
+        parts = {"dataset": self.dataset, "network": self.network, "recipe": asdict(self.recipe)}
+        kept = {
+            part: {key: value for key, value in values.items() if (part, key, value) not in _SINCE}
+            for part, values in parts.items()
+        }
+        return json.loads(json.dumps(kept | {"seed": self.seed}))
 
     @cached_property
     def id(self) -> str:
@@ -77,12 +88,17 @@ class Run:
                 raise UsageError(f"the {key} of a run needs a name, got {description[key]!r}")
         if description["seed"] < 0:
             raise UsageError(f"the seed of a run must be >= 0, got {description['seed']}")
-        return cls(
-            description["dataset"],
-            description["network"],
-            recipe_from(asdict(Recipe()) | description["recipe"]),
-            description["seed"],
-        )
+        parts = {
+            part: {key: value for where, key, value in _SINCE if where == part} | description[part]
+            for part in kinds
+            if part != "seed"
+        }
+        return cls(parts["dataset"], parts["network"], recipe_from(parts["recipe"]), description["seed"])
+
+
+# Options that came after records were published: (part of the run, option, value that stands for how it was before).
+# At that value they are left out of the description, so that older records keep their ids.
+_SINCE: list[tuple[str, str, Any]] = []
 
 
 @dataclass
@@ -225,6 +241,16 @@ def code_version() -> str:
         return version("aliasing")
 
 
+@cache
+def processor() -> str:
+    """The processor's own name where the system tells it; numbers of two that are not alike may differ in last bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def provenance(device: torch.device, seconds: float) -> dict:
     """Where and when a number was made; ``seconds`` is the wall time it took."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
@@ -232,6 +258,7 @@ def provenance(device: torch.device, seconds: float) -> dict:
         "code": code_version(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": name,
+        "processor": processor(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "seconds": round(seconds, 2),

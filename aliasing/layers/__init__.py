@@ -36,6 +36,7 @@ __all__ = [
     "outermost",
     "recorded",
     "regularisers",
+    "resolved",
     "tips_inputs",
 ]
 
@@ -118,6 +119,15 @@ CATALOGUE: dict[str, Entry] = {
 }
 
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def resolved(name: str, **options: object) -> dict[str, object]:
+    """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
+    if name not in NAMES:
+        raise unknown("downsampling layer", name, CATALOGUE)
+    entry = CATALOGUE[name]
+    parameters = signature(entry.layer).parameters
+    return {"name": name} | {option: parameters[option].default for option in entry.options} | options
 
 
 def create(

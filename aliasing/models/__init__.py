@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
 from ..options import check_types
@@ -31,6 +32,7 @@ __all__ = [
     "create",
     "normalized",
     "pretrained",
+    "resolved",
 ]
 
 
@@ -65,6 +67,20 @@ CATALOGUE: dict[str, Entry] = {
     ),
 }
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def resolved(name: str, **options: Any) -> dict[str, Any]:
+    """``name`` and all options of ``create``, those not given at their defaults, down to those of the layer."""
+    if name not in NAMES:
+        raise unknown("model", name, NAMES)
+    known = {**inspect.signature(create).parameters, **inspect.signature(CATALOGUE[name].build).parameters}
+    defaults = {
+        key: parameter.default for key, parameter in known.items() if parameter.default is not inspect.Parameter.empty
+    }
+    given = defaults | options
+    layer = given["downsample"]
+    given["downsample"] = layers.resolved(**({"name": layer} if isinstance(layer, str) else layer))
+    return {"name": name} | given
 
 
 def create(
