@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aliasing import datasets, models, records
 from aliasing.errors import DataError
 from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
@@ -33,8 +34,34 @@ def test_the_id_depends_on_every_part_and_on_nothing_else():
     assert Run.from_description(RUN.describe()).id == RUN.id
 
 
-def test_recipe_fields_at_their_default_do_not_enter_the_id():
-    assert RUN.describe()["recipe"] == {"epochs": 2}
+def test_a_default_that_changes_makes_another_run(monkeypatch):
+    described = RUN.describe()
+    assert described["recipe"]["lr"] == Recipe().lr and described["network"]["downsample"]["name"] == "subsample"
+    assert replace(RUN, recipe=replace(RUN.recipe, lr=0.002)).id != RUN.id
+    before = RUN.id
+    monkeypatch.setattr(models, "resolved", lambda **options: {"placement": "elsewhere"} | options)
+    assert (
+        Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0).id != before
+    )
+
+
+def test_an_option_that_came_later_leaves_older_ids_alone(monkeypatch):
+    before, line = RUN.id, Record(RUN).to_line()
+    later = replace(RUN, dataset=RUN.dataset | {"mood": "calm"})
+    monkeypatch.setattr(records, "_SINCE", [("dataset", "mood", "calm")])
+    assert later.id == before and Record.from_line(line).run.dataset["mood"] == "calm"
+    assert replace(RUN, dataset=RUN.dataset | {"mood": "wild"}).id != before
+
+
+def test_photographs_are_known_by_their_archive(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIASING_DATA", str(tmp_path))
+    network = {"name": "vgg-small", "num_classes": 10}
+    copy = Run({"name": "cifar10"}, network, Recipe(epochs=2), 0)
+    (tmp_path / "cifar-10-python.tar.gz").touch()  # the lossless archive: other pixels, other numbers
+    official = Run({"name": "cifar10"}, network, Recipe(epochs=2), 0)
+    assert copy.id != official.id
+    with pytest.raises(DataError, match="must not be mixed"):
+        datasets.load(split="train", **copy.dataset)
 
 
 def test_encoding():
@@ -49,7 +76,7 @@ def test_a_line_reads_back(tmp_path):
     written.add("accuracy()", {"accuracy": Estimate(0.5, 0.4, 0.6, 9)}, provenance(torch.device("cpu"), 1.0))
     read = Record.from_line(written.to_line())
     assert read.to_line() == written.to_line()
-    assert {"code", "date", "device", "python", "torch", "seconds"} == set(read.provenance["accuracy()"])
+    assert {"code", "date", "device", "processor", "python", "torch", "seconds"} == set(read.provenance["accuracy()"])
 
 
 KEYS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.sampled_from(["2026-01", "2026-02"]), st.floats(0, 1)))

@@ -71,6 +71,8 @@ NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 def resolved(name: str, **options: Any) -> dict[str, Any]:
     """``name`` and all options of ``create``, those not given at their defaults, down to those of the layer."""
+    if options.get("pretrained"):
+        return {"name": name} | options
     if name not in NAMES:
         raise unknown("model", name, NAMES)
     known = {**inspect.signature(create).parameters, **inspect.signature(CATALOGUE[name].build).parameters}
