@@ -3,13 +3,8 @@
 A notebook that was executed before its source, the package or the records changed stops the build.
 """
 
-import ast
-import html
-import inspect
 import json
-import re
 import tomllib
-from importlib import import_module
 from pathlib import Path
 
 from computed import decided, profile_of
@@ -17,7 +12,7 @@ from docutils import nodes
 from sphinx.errors import ExtensionError
 
 from aliasing.book import execution, stale, told, verdicts
-from aliasing.records import code_version, home
+from aliasing.records import home
 from aliasing.studies import STUDIES
 
 REPOSITORY = tomllib.loads((home() / "pyproject.toml").read_text())["project"]["urls"]["Source"]
@@ -53,47 +48,16 @@ def refuse_stale(app):
         )
 
 
-def drawn_by(source, names):
-    """Address of the function whose result the cell shows, or None if the cell draws by itself."""
-    last = ast.parse(source).body[-1]
-    call = last.value if isinstance(last, ast.Expr) else None
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
-        return None
-    module = names.get(ast.unparse(call.func.value), "")
-    if not module.startswith("aliasing.figures"):
-        return None
-    lines, first = inspect.getsourcelines(getattr(import_module(module), call.func.attr))
-    version = code_version().removesuffix("+")
-    commit = version if re.fullmatch("[0-9a-f]{10}", version) else "main"
-    return f"{REPOSITORY}/blob/{commit}/{module.replace('.', '/')}.py#L{first}-L{first + len(lines) - 1}"
-
-
-def imported(source):
-    """Short name to module, for ``from package import module as name``."""
-    return {
-        alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-
-
 def link_figures(notebook):
-    """Let the caption of every figure lead to its cell and to the function that drew it."""
-    names = {}
+    """Let the caption of every figure lead to the cell that drew it."""
     for index, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code":
             continue
-        source = "".join(cell["source"])
-        names |= imported(source)
         for output in cell["outputs"]:
             shown = "".join(output.get("data", {}).get("text/html", ""))
             if '<figure class="drawn' not in shown:
                 continue
-            links = [f'<a href="#cell-{index}">the cell</a>']
-            if address := drawn_by(source, names):
-                links.append(f'<a href="{html.escape(address)}">the function</a>')
-            origin = f' <span class="origin">Code: {", ".join(links)}.</span></figcaption>'
+            origin = f' <span class="origin"><a href="#cell-{index}">The cell</a>.</span></figcaption>'
             output["data"]["text/html"] = shown.replace("</figcaption>", origin)
 
 
