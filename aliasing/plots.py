@@ -11,7 +11,6 @@ import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -45,9 +44,9 @@ __all__ = [
     "legend",
     "maps",
     "measured",
+    "panels",
     "points",
     "show",
-    "style",
     "table",
 ]
 
@@ -102,31 +101,29 @@ MARKERS = _Looks(dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True)), _shapes())
 LINES = ("-", "--", "-.", ":")
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """The style of every figure of the book."""
-    parameters: Any = {
-        "axes.grid": True,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "figure.dpi": 100,
-        "font.size": 10,
-        "grid.alpha": 0.3,
-        "legend.frameon": False,
-        "svg.fonttype": "path",
-        "svg.hashsalt": "aliasing",
-    }
-    with mpl.rc_context(parameters):
-        yield
+STYLE: Any = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "aliasing",
+}
 
 
 def grid(
     rows: int = 1, columns: int = 1, width: float = 7.5, height: float = 3.0, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure of ``width`` x ``height * rows`` inches in the book's style; returns figure and axes like pyplot."""
+    """A figure of ``width`` x ``height * rows`` inches; returns figure and axes like pyplot.
+
+    The book's style stays on, for what is added to the figure.
+    """
+    mpl.rcParams.update(STYLE)
     rows, columns = max(1, rows), max(1, columns)
-    with style():
-        return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **options)
+    return plt.subplots(rows, columns, figsize=(width, height * rows), layout="constrained", **options)
 
 
 # ---- What is drawn -------------------------------------------------------------------------------------------------
@@ -189,6 +186,8 @@ def bands(
 ) -> None:
     """A curve per group: the mean over seeds of the curves in ``column``, in a band of its 95 % interval.
 
+    The frame leaves room around the curves; wider bands are cut.
+
     Args:
         axis: where to draw.
         rows: the results table.
@@ -197,20 +196,55 @@ def bands(
         x: the places of the points, or the column that holds them; 0, 1, 2, ... by default.
         scale: factor of the values, 100 for per cent.
     """
+    middle = []
     for label, look, own in groups(measured(rows, column), by):
         mean, low, high = (scale * values for values in across(own[column]))
+        middle += [value for value in mean if np.isfinite(value)]
         places = own[x].iloc[0] if isinstance(x, str) else np.arange(len(mean)) if x is None else x
         axis.plot(places, mean, label=label, markevery=max(1, len(mean) // 8), **look)
         axis.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0)
+    if axis.get_yscale() == "linear":
+        axis.set_ylim(*_frame(middle))
+
+
+def _frame(values: Iterable[float]) -> tuple[float, float]:
+    """Limits of an axis with room around ``values``, but none below zero where there are none."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    room = 0.2 * (high - low) or 0.1 * abs(high) or 0.1
+    return (max(0.0, low - room) if low >= 0 else low - room), high + room
+
+
+def panels(
+    rows: pd.DataFrame,
+    columns: Mapping[str, str],
+    by: str | Sequence[str] = "layer",
+    x: Any = None,
+    xlabel: str = "",
+    scale: float = 1,
+) -> Figure:
+    """A figure with ``bands`` side by side, one panel for each title and column in ``columns``."""
+    figure, axes = grid(1, len(columns), width=3.4 * len(columns), height=3.2, squeeze=False)
+    for axis, (title, column) in zip(axes[0], columns.items(), strict=True):
+        bands(axis, rows, column, by, x, scale)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(xlabel)
+    axes[0, 0].legend(fontsize=8)
+    return figure
 
 
 def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[str] = "layer", scale: float = 1) -> None:
-    """A point per group with the 95 % intervals of both coordinates, and a faint one per run."""
-    for label, look, own in groups(measured(rows, x, y), by):
+    """A point per group with the 95 % intervals of both coordinates, and a faint one per run.
+
+    The frame leaves room around the runs; wider intervals are cut.
+    """
+    rows = measured(rows, x, y)
+    for label, look, own in groups(rows, by):
         look = look | {"linestyle": "none"}
         axis.plot(scale * own[x], scale * own[y], **look | {"alpha": 0.3, "markersize": 4})
         (right, across_x), (up, across_y) = (_whiskers(scale * own[column]) for column in (x, y))
         axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, **look)
+    axis.set_xlim(*_frame(scale * rows[x]))
+    axis.set_ylim(*_frame(scale * rows[y]))
 
 
 def bars(
@@ -253,13 +287,20 @@ def forest(
         axis.axvline(0, color="#222222", linewidth=0.8)
 
 
-def maps(images: Mapping[str, Any], label: str, columns: int = 0, size: float = 2.4, **options: Any) -> Figure:
-    """A figure of ``images`` (title to values) under one scale of colours with ``label``; options go to ``imshow``."""
+def maps(
+    images: Mapping[str, Any], label: str, columns: int = 0, size: float = 2.4, reach: float = 0, **options: Any
+) -> Figure:
+    """A figure of ``images`` (title to values) under one scale of colours with ``label``.
+
+    With ``reach`` the axes count from the middle, up to so many pixels; ``options`` go to ``imshow``.
+    """
     columns = columns or max(1, len(images))
     rows = -(-len(images) // columns)
     figure, axes = grid(rows, columns, size * columns, size, sharex=True, sharey=True, squeeze=False)
     tops = [float(np.nanmax(values)) for values in images.values()]
     options = {"cmap": "viridis", "vmin": 0, "vmax": max(tops, default=1)} | options
+    if reach:
+        options["extent"] = (-reach, reach, reach, -reach)
     for axis, (title, values) in zip(axes.flat, images.items(), strict=False):
         drawn = axis.imshow(values, **options)
         axis.set_title(title, fontsize=9)
@@ -346,7 +387,9 @@ def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, i
     if rows is not None and rows.empty:
         return _missing(caption)
     with pd.option_context("display.max_colwidth", None):
-        content = frame.to_html(border=0, index=index, na_rep="", float_format=lambda value: f"{value:.4g}")
+        long = frame.map(lambda cell: isinstance(cell, str) and len(cell) > 40).any(axis=None)
+        look = "ledger" if long else "dataframe"  # lines of text are wrapped, numbers are not
+        content = frame.to_html(border=0, index=index, na_rep="", float_format="{:.4g}".format, classes=look)
     return _Table(f'<div class="drawing">{content}</div>', caption, "", "table", "" if rows is None else badge(rows))
 
 
@@ -365,15 +408,10 @@ def badge(rows: pd.DataFrame) -> str:
 
 def encoded(figure: Figure, vector: bool, transparent: bool = False) -> str:
     """Close ``figure`` and return it as a data URI."""
+    mpl.rcParams.update(STYLE)
     stream = io.BytesIO()
-    with style():
-        figure.savefig(
-            stream,
-            format="svg" if vector else "png",
-            dpi=110,
-            transparent=transparent,
-            metadata={"Date": None} if vector else None,
-        )
+    about: Any = {"metadata": {"Date": None}} if vector else {}
+    figure.savefig(stream, format="svg" if vector else "png", dpi=110, transparent=transparent, **about)
     plt.close(figure)
     mime = "image/svg+xml" if vector else "image/png"
     return f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}"
@@ -387,7 +425,10 @@ def describe(table: pd.DataFrame) -> str:
 
 
 def interval(values: pd.Series) -> str:
-    """Fractions of several seeds in per cent: mean, and the half width of the 95 % interval."""
+    """Fractions of several seeds in per cent: mean and half width of the 95 % interval; nothing where none is known."""
+    values = values.dropna()
+    if values.empty:
+        return ""
     estimate = Estimate.mean(torch.tensor(values.to_numpy(dtype=float)))
     if estimate.n == 1:
         return f"{100 * estimate.value:.1f}"
