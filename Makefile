@@ -2,8 +2,14 @@
 PYTHON ?= python3
 PROFILE ?= laptop
 
+# Inside the conda environment of environment.yml everything is installed already.
+ifeq ($(CONDA_DEFAULT_ENV),aliasing)
+BIN := $(CONDA_PREFIX)/bin
+INSTALLED :=
+else
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+endif
 BOOK := book/_build/html/index.html
 
 # The first kernel search path must be this environment's, whatever the user's shell says.
@@ -18,6 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make test                   lint, type checks and tests"
 	@echo "make book [PROFILE=laptop]  run the notebooks and build the book (profiles: smoke laptop desktop gpu cluster)"
+	@echo "make book SOURCE=... SITE=...  with links to this repository and these pages, where git does not know them"
 	@echo "make book FRESH=1           the same without the published records: every network is trained here"
 	@echo "make bench                  our speed beside the peers'"
 	@echo "make readme                 write the counts of verdicts into README.md"
@@ -27,6 +34,7 @@ help:
 
 install: $(INSTALLED)
 
+ifdef INSTALLED
 # uv installs in seconds but does not read pip's configuration (a mirror named there, say): pip is the fallback.
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + \
@@ -38,6 +46,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+endif
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet .
@@ -48,6 +57,9 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/pytest -n auto
 
+# Where links to the repository lead: book/_ext/origin.py.
+book: export BOOK_SOURCE := $(SOURCE)
+book: export BOOK_SITE := $(SITE)
 book: $(INSTALLED)
 	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.book --profile $(PROFILE)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
@@ -62,9 +74,9 @@ bench: $(INSTALLED)
 # Pinned: the pair of torch and torchvision that the published GPU numbers were measured with.
 lock: $(INSTALLED)
 	printf 'torch==2.11.0\ntorchvision==0.26.0\n' > .venv/pins.txt
-	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --extra dev -c .venv/pins.txt --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra studies --extra book --extra test --extra dev -c .venv/pins.txt --python-version 3.11 \
 		--universal --no-header --no-annotate --quiet -o requirements.lock
 
 clean:
 	rm -rf book/_build book/notebooks build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find aliasing tests book notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find aliasing benchmarks tests book notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,8 +1,33 @@
-"""Aliasing in convolutional networks: layers, networks, training, measurements and studies."""
+"""Aliasing in convolutional networks: layers, networks, training, measurements and studies.
+
+A module imports only from lines above its own (a test holds it to that):
+
+    errors, version
+    files, inference, options, profiles, streams
+    adversary, distributed, layers
+    models
+    datasets
+    metrics
+    training
+    records
+    evaluation, slurm
+    measurements
+    runner
+    torchrun
+    plots
+    studies
+    chapters
+    figures
+    book, diagnosis
+    cli
+    __main__
+"""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from .errors import missing
+from .version import __version__
 
 if TYPE_CHECKING:
     from . import datasets, layers, metrics, models, studies
@@ -10,11 +35,6 @@ if TYPE_CHECKING:
     from .metrics import Estimate
     from .models import antialias
     from .studies import run
-
-try:
-    __version__ = version("aliasing")
-except PackageNotFoundError:  # a checkout on the path that was never installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "Estimate",
@@ -34,8 +54,10 @@ _HOMES = {"Estimate": "metrics", "antialias": "models", "diagnose": "diagnosis",
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    if name in __all__:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f".{_HOMES.get(name, name)}", __name__)
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
+    return getattr(module, name) if name in _HOMES else module

@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from . import __version__, layers, studies
+from . import layers, studies
 from .errors import DataError, UsageError, unknown
 from .evaluation import MEASUREMENTS
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home
 from .runner import Job, complete, execute
 from .training import pick_device
+from .version import __version__
 
 __all__ = [
     "PROFILE",

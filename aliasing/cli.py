@@ -14,10 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-from .catalogue import Rows, catalogue
-from .errors import DataError, UsageError
+from .errors import DataError, UsageError, missing
 from .profiles import PROFILES, check_profile
+from .version import __version__
 
 # What computes is imported by the command that needs it: help, lists and typing errors need not wait for PyTorch.
 if TYPE_CHECKING:
@@ -36,23 +35,35 @@ def _print(table: "pd.DataFrame", as_json: bool) -> None:
             print(table.to_string(index=False, na_rep="-") if len(table) else "nothing")
 
 
-def _print_rows(rows: Rows) -> None:
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def _registries() -> dict[str, list[dict[str, str]]]:
+    """What exists, by kind, in the order of the registries; the first column of a row is the name."""
+    from . import datasets, layers, models, studies
+    from .evaluation import MEASUREMENTS
+
+    lines = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in MEASUREMENTS.items()}
+    return {
+        "layers": [{"layer": n, "what": e.description, "source": e.source} for n, e in layers.CATALOGUE.items()],
+        "models": [{"model": n, "what": e.description, "source": e.source} for n, e in models.CATALOGUE.items()],
+        "datasets": [{"dataset": n, "what": e.description, "source": e.source} for n, e in datasets.CATALOGUE.items()],
+        "studies": [{"study": s.name, "title": s.title, "source": s.source} for s in studies.STUDIES.values()],
+        "metrics": [{"metric": name, "what": line} for name, line in lines.items()],
+        "profiles": [{"profile": name} | profile._asdict() for name, profile in PROFILES.items()],
+    }
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    tables = catalogue()
+    tables = _registries()
+    chosen = [arguments.what] if arguments.what else [*tables]
     if arguments.json:
         print(json.dumps(tables[arguments.what] if arguments.what else tables, indent=1))
-    elif arguments.what:
-        _print_rows(tables[arguments.what])
-    else:
-        for kind, rows in tables.items():
+        return 0
+    for kind in chosen:
+        if not arguments.what:
             print(f"\n{kind}")
-            _print_rows(rows)
+        lines = [list(tables[kind][0]), *(list(row.values()) for row in tables[kind])]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     return 0
 
 
@@ -159,32 +170,17 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from .files import write_atomically
-    from .training import pick_device
-
-    if arguments.repeats < 1:
-        raise UsageError(f"repeats must be 1 or more, got {arguments.repeats}")
-    reports = {}
-    for name in [arguments.what] if arguments.what else _BENCHES:
-        bench = import_module(f".benchmarks.{name}", __package__)
-        frame = bench.run(device=str(pick_device(arguments.device)), repeats=arguments.repeats, quick=arguments.quick)
-        reports[name] = bench.report(frame)
-        if not arguments.json:
-            compared = "times of the peer over ours, above 1 where ours is faster"
-            print(f"\n{name}: {'one process and two' if 'efficiency' in frame else compared}")
-            print(bench.table(frame).to_string())
-            if hasattr(bench, "verdicts"):
-                print("\nforward+backward against the targets")
-                print(bench.verdicts(frame).to_string(index=False, float_format="{:.2f}".format, na_rep=""))
-    text = json.dumps(reports, indent=1)
-    if arguments.json:
-        print(text)
-    if arguments.out:
-        write_atomically(arguments.out, text + "\n")
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "benchmarks").is_dir():
+        raise DataError("the benchmarks are scripts beside the package, in a clone of the repository; run them there")
+    sys.path.insert(0, str(root))
+    compare = import_module("benchmarks").compare
+    names = [arguments.what] if arguments.what else _BENCHES
+    compare(names, arguments.device, arguments.repeats, arguments.quick, arguments.json, arguments.out)
     return 0
 
 
-_BENCHES = ("layers", "training", "evaluation", "robustness", "scaling")
+_BENCHES = ("layers", "training", "evaluation", "robustness")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -204,10 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
-    kinds = catalogue()
-    names = {kind: ", ".join(next(iter(row.values())) for row in rows) for kind, rows in kinds.items()}
-    profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {names['profiles']}"}
-    study: dict[str, Any] = {"metavar": "STUDY", "help": f"one of {names['studies']}"}
+    profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
+    study: dict[str, Any] = {"metavar": "STUDY", "help": "as aliasing list studies names it"}
 
     def chosen(sub: argparse.ArgumentParser) -> None:
         """Which runs, and where."""
@@ -218,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only runs with this label")
 
     sub = command("list", _list, "what exists, one line each with its source")
-    sub.add_argument("what", nargs="?", choices=kinds)
+    sub.add_argument("what", nargs="?", choices=("layers", "models", "datasets", "studies", "metrics", "profiles"))
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("run", _run, "train and measure what a study lacks; stop it at any time and run it again to continue")
@@ -281,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("data", _data, "find, fetch or unpack a data set and print where it is")
-    sub.add_argument("name", help=f"one of {names['datasets']}")
+    sub.add_argument("name", help="as aliasing list datasets names it")
     sub.add_argument("--root", type=Path, metavar="DIR", help="where archives are (default: ALIASING_DATA)")
     return parser
 
@@ -302,6 +296,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (reason := missing(error)) is error:
+            raise
+        print(f"aliasing {arguments.command}: {reason}", file=sys.stderr)
+        return 1
     except DataError as error:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 1

@@ -1,10 +1,13 @@
 """The errors a user can mend: what was received, what was expected, what to do."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, requires
 
-__all__ = ["DamagedError", "DataError", "StorageError", "UsageError", "unknown"]
+__all__ = ["DamagedError", "DataError", "ExtraError", "StorageError", "UsageError", "extra", "missing", "unknown"]
 
 
 class UsageError(ValueError):
@@ -27,6 +30,33 @@ class StorageError(DataError):
         """The error for a ``path`` that the operating system refused to write."""
         reason = error.strerror or error
         return cls(f"cannot write {os.fspath(path)} ({reason}); make room or choose a folder that can be written")
+
+
+class ExtraError(DataError, ImportError):
+    """A package that is not installed because the extra that brings it was not asked for."""
+
+
+def missing(error: ModuleNotFoundError) -> Exception:
+    """The error for an import that failed: which extra of this package brings it; ``error`` itself if none does."""
+    wanted = (error.name or "").partition(".")[0].lower().replace("_", "-")
+    try:
+        requirements = requires("aliasing") or []
+    except PackageNotFoundError:
+        requirements = []
+    for requirement in requirements:
+        name, needed = re.match(r"[\w.-]+", requirement), re.search(r"extra == .([\w-]+)", requirement)
+        if name and needed and name[0].lower().replace("_", "-") == wanted:
+            return ExtraError(f"{wanted} is not installed; pip install 'aliasing[{needed[1]}]' brings it")
+    return error
+
+
+@contextmanager
+def extra() -> Iterator[None]:
+    """Around an import inside a function: what is not installed is named with the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing(error) from None
 
 
 def unknown(kind: str, received: object, choices: Iterable[object]) -> UsageError:

@@ -5,6 +5,7 @@ What goes in and what comes out is checked here: a wrong number without an error
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,17 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     Convolutions run in full float32 on CUDA meanwhile: with TF32 the logits would depend on the batch size.
     """
     modes = [(module, module.training) for module in model.modules()]
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    precision = convolutions.fp32_precision
+    switch: tuple[Any, str, Any] = (torch.backends.cudnn, "allow_tf32", False)
+    if hasattr(torch.backends.cudnn, "conv"):  # PyTorch 2.9 and newer, where the old switch must not be mixed in
+        switch = (torch.backends.cudnn.conv, "fp32_precision", "ieee")
+    place, name, full = switch
+    before = getattr(place, name)
     try:
         model.eval()
-        convolutions.fp32_precision = "ieee"
+        setattr(place, name, full)
         yield model
     finally:
-        convolutions.fp32_precision = precision
+        setattr(place, name, before)
         for module, training in modes:
             module.training = training
 

@@ -270,14 +270,16 @@ class Store:
 
     Args:
         working: folder of the working store; default ``ALIASING_RUNS``, else ``runs`` in the project's folder.
-        published: folder of the published files; default ``data/records`` in the project's folder.
+        published: folder of the published files; default ``data/records`` in the project's folder, and those that an
+            installed package brings.
     """
 
     def __init__(self, working: Path | None = None, published: Path | None = None) -> None:
         self.working = Path(working or os.environ.get("ALIASING_RUNS") or home() / "runs")
         self.published = Path(published or home() / "data/records")
         self._records: dict[str, Record] = {}
-        for path in sorted(self.published.glob("*.jsonl")):
+        folders = [self.published] if published else [self.published, Path(__file__).with_name("data") / "records"]
+        for path in sorted(path for folder in folders for path in folder.glob("*.jsonl")):
             for record in read_lines(path):
                 known = self._records.get(record.run.id)
                 self._records[record.run.id] = merge(known, record) if known else record

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from aliasing.catalogue import catalogue, collect
 from aliasing.cli import main
 from aliasing.profiles import PROFILES
 from aliasing.studies import STUDIES
@@ -32,13 +31,8 @@ def test_list_without_argument_shows_everything(capsys):
     assert all(name in out for name in ("bin-5", "vgg13-bn", "cifar10", "zhang2019", "circular_rolls", "laptop"))
 
 
-def test_the_catalogue_says_what_the_registries_say():
-    """Otherwise write it anew: ``python -m aliasing.catalogue``."""
-    assert list(catalogue().items()) == list(collect().items())
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["run", "zhang2019", "--shard", "0"]])
-def test_help_lists_and_typing_errors_do_not_load_pytorch(arguments):
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "zhang2019", "--shard", "0"]])
+def test_help_and_typing_errors_do_not_load_pytorch(arguments):
     code = (
         "import sys\nfrom aliasing.cli import main\n"
         f"try: main({arguments})\nexcept SystemExit: pass\n"

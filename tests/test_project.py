@@ -1,174 +1,344 @@
-"""The files around the package agree with it and with each other."""
+"""The files around the package agree with it, with each other, and with where the repository lives."""
 
 import ast
+import importlib.util
+import inspect
+import json
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import aliasing
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MODULES = sorted((ROOT / "aliasing").rglob("*.py"))
-# The rooms of the package, in the order in which they may import each other: each only from those before it.
-ROOMS = [
-    ["errors"],
-    ["files", "inference", "options", "profiles", "streams"],
-    ["adversary", "distributed", "layers"],
-    ["models"],
-    ["datasets"],
-    ["metrics"],
-    ["training"],
-    ["records"],
-    ["evaluation", "slurm"],
-    ["measurements"],
-    ["runner"],
-    ["torchrun"],
-    ["plots"],
-    ["studies"],
-    ["chapters"],
-    ["figures"],
-    ["book", "catalogue", "benchmarks", "diagnosis"],
-    ["cli"],
-    ["__main__"],
-]
-RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
 
 
-def locked():
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = re.findall(r"^([\w.-]+)(?:\[\w+\])?==([^\s;]+)", "\n".join(lines), flags=re.MULTILINE)
-    return {name.lower().replace("_", "-"): number for name, number in pins}
+def module(path):
+    """A Python file that is no part of the package."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_").strip("."), ROOT / path)
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look there
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
-def required(extra=None):
-    requirements = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
-    return [re.match(r"[\w.-]+", requirement)[0].lower() for requirement in requirements]
+origin, links = module("book/_ext/origin.py"), module(".ci/links.py")
+
+
+def git(folder, *arguments):
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+# Imports.
 
 
 def imports(path):
-    """Dotted names inside ``aliasing`` that a module imports, wherever in the file."""
+    """Rooms of the package that a module imports, wherever in the file."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (name.name.split(".") for name in node.names)
+            names = [name.name.split(".") for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = list(package[: len(package) - node.level + 1]) if node.level else []
             base += node.module.split(".") if node.module else []
-            yield from ([*base, name.name] for name in node.names)
+            names = [[*base, name.name] for name in node.names]
+        yield from (name[1] for name in names if name[0] == "aliasing" and len(name) > 1)
 
 
-def test_environment_has_one_source_of_truth():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
-    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    python = next(entry.removeprefix("python=") for entry in conda if entry.startswith("python="))
-    assert sorted(entry.split("=")[0] for entry in conda) == ["pip", "python"]
-    assert tuple(map(int, python.split("."))) >= (3, 11)
-    (entry,) = pip
-    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", entry)[1].split(",")
-    assert set(extras) <= set(PROJECT["optional-dependencies"])
+def test_imports_point_one_way():
+    """The chain is stated in the docstring of the package; ``__init__`` itself, the front door, shows all rooms."""
+    stated = [line for line in inspect.cleandoc(aliasing.__doc__).splitlines() if line.startswith("    ")]
+    rank = {room.strip(): number for number, line in enumerate(stated) for room in line.split(",")}
+    wrong = set()
+    for path in (ROOT / "aliasing").rglob("*.py"):
+        room = path.relative_to(ROOT / "aliasing").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        others = {other for other in imports(path) if other != room}
+        wrong |= {f"{room} imports {other}" for other in others if not rank.get(other, 99) < rank[room]}
+    assert wrong == set()
 
 
-def test_lock_holds_everything_that_is_required():
-    pins = locked()
-    for name in required() + required("book") + required("test") + required("dev"):
-        assert name in pins, name
+WITHOUT_EXTRAS = """
+import sys
+class Base:  # as if nothing but the base were installed
+    def find_spec(name, *rest):
+        if name.partition(".")[0] in {extras}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Base)
+import torch, aliasing
+from aliasing.cli import main
+stem = torch.nn.Conv2d(3, 4, 3, 2, 1)
+network = torch.nn.Sequential(stem, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 5))
+converted = aliasing.antialias(network, "bin-5", example=torch.rand(1, 3, 16, 16))
+print(aliasing.layers.create("tips", 4)(torch.rand(1, 4, 8, 8)).shape)
+print(aliasing.metrics.consistency(converted.eval(), torch.rand(2, 3, 16, 16), max_shift=2).n)
+print(aliasing.metrics.mean_absolute_change(converted, torch.rand(2, 3, 16, 16)).n)
+try:
+    from aliasing import studies
+except ImportError as error:
+    print(error)
+sys.exit(main(["findings"]))
+"""
 
 
-def test_lock_pins_the_measured_pair():
-    pins = locked()
-    assert (pins["torch"], pins["torchvision"]) == ("2.11.0", "0.26.0")
+def test_the_base_install_is_enough_for_layers_conversion_and_metrics():
+    """What is not installed is named with its extra."""
+    extras = {
+        Requirement(line).name
+        for lines in PROJECT["optional-dependencies"].values()
+        for line in lines
+        if Requirement(line).name != "filelock"  # PyTorch asks for it itself
+    }
+    code = WITHOUT_EXTRAS.format(extras=sorted(extras))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    reason = "pandas is not installed; pip install 'aliasing[studies]' brings it"
+    assert done.stdout.splitlines() == ["torch.Size([1, 4, 4, 4])", "2", "2", reason], done.stderr
+    assert (done.returncode, done.stderr) == (1, f"aliasing findings: {reason}\n")
 
 
-def test_one_version_everywhere():
+# Versions.
+
+
+def required(*extras):
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    return [Requirement(line) for line in lines]
+
+
+def test_the_lock_pins_what_is_required_and_conda_installs_the_lock():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = {canonicalize_name(one.name): one for one in map(Requirement, lines)}
+    for requirement in required("studies", "book", "test", "dev"):
+        (pin,) = pins[canonicalize_name(requirement.name)].specifier
+        assert pin.operator == "==" and requirement.specifier.contains(pin.version), requirement
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    assert pip == ["-r requirements.lock", "-e ."]
+    (python,) = [entry.removeprefix("python=") for entry in conda if str(entry).startswith("python=")]
+    assert python in PROJECT["requires-python"]
+
+
+@pytest.mark.slow
+def test_what_conda_hands_to_pip_installs_into_an_empty_environment(tmp_path):
+    """By uv, whose cache has all of it after ``make install``."""
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        pytest.skip("uv is not installed here, and pip would take minutes")
+    for name in ("aliasing", "book", "data", "README.md", "LICENSE", "pyproject.toml", "setup.py", "requirements.lock"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env/bin/python"
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    options = [word for entry in conda if isinstance(entry, dict) for line in entry["pip"] for word in line.split()]
+    command = [uv, "pip", "install", "--quiet", "--python", python, *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    if "error sending request" in done.stderr or "dns error" in done.stderr:
+        pytest.skip("no package index is reached")
+    assert done.returncode == 0, done.stderr
+    subprocess.run([uv, "pip", "check", "--quiet", "--python", python], check=True)
+    subprocess.run([python, "-m", "aliasing", "--version"], cwd=tmp_path, check=True)
+
+
+def test_one_version_and_one_licence():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == PROJECT["version"] == version("aliasing")
-    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_one_licence_everywhere():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert version("aliasing") == aliasing.__version__ == PROJECT["version"]
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert citation.keys() >= {"cff-version", "message", "title", "authors"}
+    assert not citation.keys() & {"version", "url", "repository-code"}  # one place for each, and not this one
 
 
-def test_one_repository_everywhere():
-    source, book = PROJECT["urls"]["Source"], PROJECT["urls"]["Book"]
-    owner, name = source.removeprefix("https://github.com/").split("/")
-    assert book == f"https://{owner}.github.io/{name}/"
-    config = yaml.safe_load((ROOT / "book/_config.yml").read_text())
-    assert (config["repository"]["url"], config["html"]["baseurl"]) == (source, book)
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == source
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]:
-        for link in re.findall(r"https://github\.com/[\w-]+/aliasing", path.read_text()):
-            assert link == source, path
+# Where the repository lives.
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/rerun.md", "book/extend.md", "book/diagnose.md"]
+    ("remote", "source", "site", "file"),
+    [
+        (
+            "git@github.com:Owner/name.git",
+            "https://github.com/Owner/name",
+            "https://owner.github.io/name/",
+            "https://github.com/Owner/name/blob/main/book/a.md#L3-L5",
+        ),
+        (
+            "https://someone:token@github.com/owner/owner.github.io",
+            "https://github.com/owner/owner.github.io",
+            "https://owner.github.io/",
+            "https://github.com/owner/owner.github.io/blob/main/book/a.md#L3-L5",
+        ),
+        (
+            "ssh://git@gitlab.com:22/group/sub/name.git/",
+            "https://gitlab.com/group/sub/name",
+            "https://group.gitlab.io/sub/name/",
+            "https://gitlab.com/group/sub/name/-/blob/main/book/a.md#L3-5",
+        ),
+        (
+            "https://codeberg.org/owner/name.git",
+            "https://codeberg.org/owner/name",
+            "https://owner.codeberg.page/name/",
+            "https://codeberg.org/owner/name/src/branch/main/book/a.md#L3-L5",
+        ),
+        (
+            "https://gitlab.example.org:8443/a/b",
+            "https://gitlab.example.org:8443/a/b",
+            None,
+            "-/blob/main/book/a.md#L3-5",
+        ),
+        ("git@git.example.org:a/b.git", "https://git.example.org/a/b", None, None),
+        ("/srv/git/name.git", None, None, None),
+        ("../name", None, None, None),
+        ("file:///srv/owner/name.git", None, None, None),
+        ("work:owner/name.git", None, None, None),
+        ("ssh://192.168.1.7/owner/name.git", None, None, None),
+        (None, None, None, None),
+    ],
 )
+def test_the_repository_is_found_by_its_remote(remote, source, site, file, tmp_path):
+    git(tmp_path, "init", "-q")
+    if remote:
+        git(tmp_path, "remote", "add", "origin", remote)
+    (tmp_path / "inside").mkdir()
+    found = origin.find(tmp_path, {})
+    assert (found.source, found.site) == (source, site)
+    shown = found.file("book/a.md", lines=(3, 5))
+    assert (shown is None) == (file is None) and (shown or "").endswith(file or "")
+    assert "token" not in json.dumps([found.source, found.edit("a"), found.issue("b"), found.launch("c")])
+    assert origin.find(tmp_path / "inside", {}) == origin.Origin()  # a folder inside somebody's repository
+
+
+def test_a_workflow_and_the_caller_know_better_than_the_remote(tmp_path):
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "remote", "add", "origin", "https://gitlab.com/a/b")
+    workflow = {"GITHUB_SERVER_URL": "https://git.example.org", "GITHUB_REPOSITORY": "me/fork"}
+    workflow |= {"GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "trunk"}
+    found = origin.find(tmp_path, workflow)
+    assert (found.file("x"), found.site) == ("https://git.example.org/me/fork/blob/trunk/x", None)
+    assert origin.find(tmp_path, workflow | {"GITHUB_HEAD_REF": "topic"}).branch == "main"  # of a pull request
+    pipeline = {"CI_PROJECT_URL": "https://code.example.org/a/b", "CI_PAGES_URL": "https://pages.example.org/b"}
+    found = origin.find(tmp_path, pipeline)
+    assert (found.edit("x"), found.site) == (
+        "https://code.example.org/a/b/-/edit/main/x",
+        "https://pages.example.org/b/",
+    )
+    said = {"BOOK_SOURCE": "https://codeberg.org/c/d", "BOOK_SITE": "https://example.org/x/y"}
+    found = origin.find(tmp_path, workflow | said)
+    assert (found.source, found.site) == (said["BOOK_SOURCE"], said["BOOK_SITE"] + "/")
+    for wrong in ({"BOOK_SOURCE": "d"}, {"BOOK_SITE": "example.org"}):
+        with pytest.raises(ValueError, match="must be the address"):
+            origin.find(tmp_path, wrong)
+
+
+def test_readme_of_a_wheel_has_absolute_links_or_none():
+    absolute, text = module("setup.py").absolute, (ROOT / "README.md").read_text()
+    known = absolute(text, origin.Origin("https://github.com/o/n", None, "main", "github"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", known)
+    assert len(targets) == len(re.findall(r"\]\(([^)\s]+)\)", text)) > 20
+    for target in targets:
+        assert target.startswith("https://")
+        if found := re.match(r"https://github.com/o/n/(?:blob|raw)/main/(.*)", target):
+            assert (ROOT / found[1]).exists()
+    bare = absolute(text, origin.Origin())
+    assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)\s]+)\)", bare))
+    assert "how to re-run: from toys" in bare
+
+
+def test_every_outside_link_leads_to_a_listed_host():
+    assert links.unlisted() == {}
+    assert {urlsplit(address).hostname for address in links.outside()} == links.listed().keys()  # nothing stale
+    assert all(links.listed().values())
+
+
+@pytest.mark.parametrize("name", ["page.md", "module.py", "notebooks/n.ipynb", "data.csv", "references.bib"])
+def test_a_link_to_another_host_is_found(name, tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/links.toml").write_text((ROOT / "book/links.toml").read_text())
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('see "https://arxiv.org/abs/1" and\n  url = {https://somebody.example.org/a_(b)}, doi = {10.1/x}\n')
+    git(tmp_path, "add", ".")
+    assert links.unlisted(tmp_path) == {"https://somebody.example.org/a_(b)": [name]}
+
+
+# Workflows.
+
+
+def test_workflows_run_pinned_actions_with_the_least_permissions():
+    for name, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {"contents": "read"}, name
+        events = workflow[True]  # "on" is a truth value to YAML
+        assert "pull_request_target" not in events
+        for job in workflow["jobs"].values():
+            assert job["timeout-minutes"]
+            if "pull_request" in events:
+                assert "permissions" not in job and "secrets" not in json.dumps(job)
+            for step in job["steps"]:
+                assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + 40 * "0")), step
+    assert "secrets." not in json.dumps(WORKFLOWS)
+
+
+# Pages.
+
+
+def commands(page):
+    """The shell commands of a page: lines of code blocks, and code spans."""
+    text = (ROOT / page).read_text()
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in [*lines, *re.findall(r"`([^`\n]+)`", text)] if "'" not in line]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/rerun.md", "book/diagnose.md"])
 def test_commands_on_pages_exist(page):
-    """Each make target, and each ``aliasing`` command with its options, that a code block or code span shows."""
+    """Make and the command line are asked: each target by a dry run, each command with its options by its help."""
     from aliasing.cli import main
 
-    text = (ROOT / page).read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    lines += re.findall(r"`([^`\n]+)`", text)
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     checked = 0
-    for line in lines:
-        words = shlex.split(line, comments=True)
+    for words in commands(page):
         if words[:1] == ["make"] and len(words) > 1:
-            assert words[1] in targets, line
+            subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
             checked += 1
         elif words and words[0].endswith("aliasing") and len(words) > 1:
             with pytest.raises(SystemExit) as stopped:
                 main([*words[1:], "--help"])
-            assert stopped.value.code == 0, line
+            assert stopped.value.code == 0, words
             checked += 1
     assert checked
 
 
-def readme_commands():
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    return [words for block in blocks for line in block.splitlines() if (words := shlex.split(line, comments=True))]
-
-
-def test_readme_commands_run(capsys, monkeypatch, tmp_path):
-    """Those of the package are carried out; what trains, with the smallest profile and one seed."""
+def test_readme_commands_run(capsys):
+    """Those of the package that only read; what trains is tested with the command line."""
     from aliasing.cli import main
 
-    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path))
-    expected = {"list": "bin-5", "run": "zhang2019 (smoke):", "findings": "zhang-1"}
-    commands = [words[1:] for words in readme_commands() if words[0].endswith("aliasing")]
-    assert {words[0] for words in commands} == expected.keys()
-    for words in commands:
-        smaller = [word.replace("laptop", "smoke") for word in words] + ["--seeds", "1"]
-        assert main(smaller if words[0] == "run" else words) == 0
+    expected = {"list": "bin-5", "findings": "zhang-1"}
+    found = [
+        words[1:] for words in commands("README.md") if words[:1] == [".venv/bin/aliasing"] and words[1] in expected
+    ]
+    assert len(found) == len(expected)
+    for words in found:
+        assert main(words) == 0
         assert expected[words[0]] in capsys.readouterr().out
 
 
-def test_readme_make_targets_do_what_is_said():
-    """A dry run: what they execute is carried out by the tests of the book, and by this very run."""
-    found = {}
-    for words in readme_commands():
-        if words[0] == "make":
-            found[words[1]] = subprocess.run(
-                [words[0], "--no-print-directory", "--dry-run", *words[1:]],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-    assert "aliasing.book --profile laptop" in found["book"]
-    assert "The book: " in found["book"].splitlines()[-1]
-    assert "pytest" in found["test"].splitlines()[-1]
+def test_make_in_the_conda_environment_makes_no_second_one(tmp_path):
+    environment = {"PATH": "/usr/bin:/bin", "CONDA_DEFAULT_ENV": "aliasing", "CONDA_PREFIX": str(tmp_path)}
+    for target in ("book", "test"):
+        command = ["make", "--dry-run", "--always-make", target]
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+        assert "venv" not in done.stdout and "install" not in done.stdout
+        assert f"{tmp_path}/bin/" in done.stdout
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/layers.md", "book/diagnose.md"])
@@ -182,29 +352,7 @@ def test_python_on_pages_runs(page):
             assert tuple(eval(last, names)) == ast.literal_eval(shape[1])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_module_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path):
-    parts = path.relative_to(ROOT / "aliasing").with_suffix("").parts
-    if parts == ("__init__",):
-        return  # the front door shows what all rooms offer
-    room = parts[0]
-    for name in imports(path):
-        if name[0] == "aliasing" and len(name) > 1 and name[1] in RANK:
-            assert name[1] == room or RANK[name[1]] < RANK[room], f"{room} imports {'.'.join(name)}"
-
-
-def test_every_room_is_ranked():
-    rooms = {path.relative_to(ROOT / "aliasing").parts[0].removesuffix(".py") for path in MODULES} - {"__init__"}
-    assert rooms <= set(RANK)
-
-
-def test_nothing_of_the_build_is_tracked():
-    """What git ignores must cover what the build makes."""
-    ignored = (ROOT / ".gitignore").read_text().splitlines()
-    for folder in ".venv/", "/runs/", "/book/_build/", "/book/notebooks/":
-        assert folder in ignored
+def test_nothing_that_is_made_can_be_committed():
+    made = [".venv/x", "runs/x", "book/_build/x", "book/notebooks/x", "dist/x", "aliasing.egg-info/x"]
+    done = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == made

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import DamagedError, DataError, StorageError
+from ..errors import DamagedError, DataError, StorageError, extra
 from ..files import read_tensors, set_aside, write_tensors
 
 __all__ = ["Archive", "cache_folder", "cached", "data_folder", "download", "find", "members", "verify"]
@@ -109,7 +109,8 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def download(dataset: str, archive: Archive, folder: Path, timeout: float = 60.0) -> Path:
     """Download an archive through torchvision and check it; ``timeout`` is in seconds without any answer."""
-    from torchvision.datasets.utils import download_url
+    with extra():
+        from torchvision.datasets.utils import download_url
 
     if archive.url is None:
         raise DataError(f"{dataset}: {archive.name} has no address to download from; data/README.md says more")

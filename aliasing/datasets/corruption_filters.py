@@ -6,10 +6,10 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy import ndimage
-from scipy.fft import next_fast_len
 from torch import Generator, Tensor
 from torch.nn import functional as F
+
+from ..errors import extra
 
 __all__ = ["Streams", "convolve", "draw", "gaussian", "line_blur", "plasma", "sample", "zoom"]
 
@@ -29,6 +29,9 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     if reach <= 2:
         weight = kernel.to(x)[None, None]
         return F.conv2d(padded.flatten(0, 1)[:, None], weight).view_as(x)
+    with extra():
+        from scipy.fft import next_fast_len
+
     size = [next_fast_len(n, real=True) for n in padded.shape[2:]]  # a prime factor of 41 costs five times as much
     spectrum = torch.fft.rfft2(kernel.to(x), s=size)
     full = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum.conj(), s=size)
@@ -43,6 +46,9 @@ def _mirror(n: int, reach: int) -> Tensor:
 
 @cache
 def _gaussian_matrix(n: int, sigma: float, mode: str, truncate: float) -> Tensor:
+    with extra():
+        from scipy import ndimage
+
     return torch.from_numpy(ndimage.gaussian_filter1d(np.eye(n), sigma, axis=0, mode=mode, truncate=truncate))
 
 

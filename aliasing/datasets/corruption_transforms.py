@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import extra
 from .corruption_filters import Streams, convolve, draw, gaussian, line_blur, plasma, sample, zoom
 
 __all__ = [
@@ -214,7 +215,8 @@ def _repeated(few: int, many: int, x: Tensor) -> Tensor:
 
 def jpeg_compression(x: Tensor, streams: Streams, quality: int) -> Tensor:
     """Through JPEG and back, image by image; torchvision's bytes are those of Pillow."""
-    from torchvision.io import decode_jpeg, encode_jpeg  # takes a second to import, and only this needs it
+    with extra():
+        from torchvision.io import decode_jpeg, encode_jpeg  # takes a second to import, and only this needs it
 
     return torch.stack([decode_jpeg(encode_jpeg(image, quality)) for image in x.cpu()]).to(x.device)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, extra
 from .archives import members
 from .imageset import ImageSet
 
@@ -98,7 +98,8 @@ def square(size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -
 
 def random_part(image: Image.Image, size: int, seed: int) -> Image.Image:
     """Torchvision's ``RandomResizedCrop`` with the draws that ``seed`` decides: ``size`` pixels high and wide."""
-    from torchvision.transforms.v2 import RandomResizedCrop
+    with extra():
+        from torchvision.transforms.v2 import RandomResizedCrop
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torchvision asks for no generator

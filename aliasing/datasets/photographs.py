@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..errors import DataError, UsageError, unknown
+from ..errors import DataError, UsageError, extra, unknown
 from .archives import cached, data_folder, find, members, verify
 from .catalogue import ARCHIVES
 from .decoding import Decoded, cut, decode, files_of, held_out, part_of, plain, square
@@ -65,7 +65,8 @@ def cifar10(split: str, root: str | Path | None = None) -> ImageSet:
 
 
 def _official_cifar10(path: Path, part: str) -> Decoded:
-    from torchvision.datasets import CIFAR10
+    with extra():
+        from torchvision.datasets import CIFAR10
 
     with tempfile.TemporaryDirectory() as unpacked:
         with tarfile.open(path) as packed:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, extra
 from .archives import cached, data_folder, find, members, verify
 from .catalogue import ARCHIVES
 from .decoding import Decoded, cut, part_of, pixels, square
@@ -100,7 +100,8 @@ def cityscapes(split: str, root: str | Path | None = None, size: int = 256) -> I
     ignored (``labels.py`` of the authors' scripts, as torchvision lists it). They are resized to the nearest pixel. The
     label of every frame is 0.
     """
-    from torchvision.datasets import Cityscapes
+    with extra():
+        from torchvision.datasets import Cityscapes
 
     _check("cityscapes", size)
     place = find_folder("cityscapes", root)

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .. import __version__
 from ..errors import DataError, UsageError
 from ..files import write_atomically
 from ..metrics import Estimate
 from ..training import pick_device
+from ..version import __version__
 from . import networks, pictures
 from .measuring import Portrait, portray
 from .networks import Network

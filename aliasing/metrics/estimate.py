@@ -1,9 +1,11 @@
 """A number with its error bar."""
 
+from functools import cache
+from math import lgamma, log, pi
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 
 from ..errors import UsageError
@@ -11,6 +13,25 @@ from ..errors import UsageError
 __all__ = ["Estimate"]
 
 LEVEL = 0.95
+NORMAL = 1.959963984540054  # the normal distribution's quantile at 0.5 + LEVEL / 2
+
+
+@cache
+def student(freedom: int) -> float:
+    """The quantile at 0.5 + LEVEL / 2 of Student's t with so many degrees of freedom.
+
+    Newton's method on the distribution function, which is integrated by Gauss and Legendre's rule; from the normal
+    quantile it climbs and cannot overshoot, since the function is concave.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    scale = lgamma((freedom + 1) / 2) - lgamma(freedom / 2) - 0.5 * log(freedom * pi)
+    quantile = NORMAL
+    for _ in range(30):  # a single degree of freedom needs ten
+        density = np.exp(
+            scale - (freedom + 1) / 2 * np.log1p((quantile * np.append((nodes + 1) / 2, 1)) ** 2 / freedom)
+        )
+        quantile += float((LEVEL / 2 - quantile / 2 * weights @ density[:-1]) / density[-1])
+    return quantile
 
 
 class Estimate(NamedTuple):
@@ -36,7 +57,7 @@ class Estimate(NamedTuple):
         """
         if n < 1:
             raise UsageError(f"an estimate needs at least one unit, got n={n}")
-        z = special.ndtri(0.5 + LEVEL / 2)
+        z = NORMAL
         p = successes / n
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
@@ -55,7 +76,7 @@ class Estimate(NamedTuple):
         value = values.mean().item()
         if n == 1:
             return cls(value, float("-inf"), float("inf"), 1)
-        half = special.stdtrit(n - 1, 0.5 + LEVEL / 2) * values.std().item() / n**0.5
+        half = student(n - 1) * values.std().item() / n**0.5
         return cls(value, float(value - half), float(value + half), n)
 
     @classmethod

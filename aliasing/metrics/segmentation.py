@@ -15,12 +15,11 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from scipy import special
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
 from ..inference import answers, batches, check_images, evaluating
-from .estimate import LEVEL, Estimate
+from .estimate import Estimate, student
 
 __all__ = [
     "SHIFTS",
@@ -75,7 +74,7 @@ def iou_estimate(counts: Tensor) -> Estimate:
         return Estimate(value, float("-inf"), float("inf"), 1)
     without = class_iou(total - counts).nanmean(1)
     error = ((n - 1) / n * (without - without.mean()).square().sum()).sqrt().item()
-    half = special.stdtrit(n - 1, 0.5 + LEVEL / 2) * error
+    half = student(n - 1) * error
     return Estimate(value, value - half, value + half, n)
 
 

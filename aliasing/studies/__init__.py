@@ -6,9 +6,12 @@ A study plans its runs for each profile, and states its findings with the rule t
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
+from ..errors import missing, unknown
 
-from ..errors import unknown
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    raise missing(error) from None
 from ..profiles import PROFILES
 from ..records import Store
 from .campaign import STUDIES, campaign

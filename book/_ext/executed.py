@@ -4,28 +4,27 @@ A notebook that was executed before its source, the package or the records chang
 """
 
 import json
-import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from computed import decided, profile_of
 from docutils import nodes
+from sources import found
 from sphinx.errors import ExtensionError
 
 from aliasing.book import execution, stale, told, verdicts
-from aliasing.records import home
 from aliasing.studies import STUDIES
 
-REPOSITORY = tomllib.loads((home() / "pyproject.toml").read_text())["project"]["urls"]["Source"]
 RUN_AGAIN = """
 ## Run this page yourself
 
-From a clone of [the repository]({repository}), after `make install`:
+In a clone of {repository}, after `make install`:
 
 ```bash
 .venv/bin/papermill -k python3 notebooks/{name}.ipynb out.ipynb -p profile {profile}
 ```
 
-It was executed like this on {ended} UTC in {seconds:.0f} seconds; networks that had records were not trained again.
+It was executed like this; networks that had records were not trained again.
 [How to re-run](../rerun.md) explains profiles and records, [the status page](../status.md) lists all executions.
 """
 VERDICTS = """
@@ -48,8 +47,10 @@ def refuse_stale(app):
         )
 
 
-def link_figures(notebook):
-    """Let the caption of every figure lead to the cell that drew it."""
+def link_figures(notebook, name):
+    """Let the caption of every figure lead to the cell that drew it, and to the notebook in the repository."""
+    address = found().file(f"notebooks/{name}.ipynb")
+    source = f'<a href="{address}">its notebook</a>' if address else ""
     for index, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code":
             continue
@@ -57,7 +58,8 @@ def link_figures(notebook):
             shown = "".join(output.get("data", {}).get("text/html", ""))
             if '<figure class="drawn' not in shown:
                 continue
-            origin = f' <span class="origin"><a href="#cell-{index}">The cell</a>.</span></figcaption>'
+            links = ", ".join(filter(None, [f'<a href="#cell-{index}">The cell</a>', source]))
+            origin = f' <span class="origin">{links}.</span></figcaption>'
             output["data"]["text/html"] = shown.replace("</figcaption>", origin)
 
 
@@ -79,9 +81,10 @@ def complete(app, page, source):
     if path.stem in STUDIES:
         counts = counted(path.stem, Path(app.srcdir)) or "None was decided: no profile has records."
         notebook["cells"].insert(1, markdown("verdicts", VERDICTS.format(counts=counts)))
-    link_figures(notebook)  # after the insertion, which moves the cells
-    facts = execution(path) | {"name": path.stem, "repository": REPOSITORY}
-    text = RUN_AGAIN.format(**facts | {"ended": facts["ended"][:16].replace("T", " ")})
+    link_figures(notebook, path.stem)  # after the insertion, which moves the cells
+    source_code = found().source
+    repository = f"[the repository]({source_code})" if source_code else "the repository"
+    text = RUN_AGAIN.format(name=path.stem, repository=repository, profile=execution(path)["profile"])
     notebook["cells"].append(markdown("run-again", text))
     source[0] = json.dumps(notebook)
 
@@ -93,8 +96,27 @@ def name_cells(app, doctree):
             node["ids"].append(f"cell-{node['cell_index']}")
 
 
+def stamp(app, error):
+    """All that differs between two builds of one commit goes into one file, ``stamp.json``."""
+    if error:
+        return
+    facts = {"built": datetime.now(UTC).isoformat(timespec="seconds"), "executed": {}}
+    for path in sorted((Path(app.srcdir) / "notebooks").glob("*.ipynb")):
+        known = execution(path)
+        facts["executed"][path.stem] = {"ended": known["ended"], "seconds": known["seconds"]}
+        copy = Path(app.outdir) / "_sources/notebooks" / path.name
+        if copy.exists():
+            notebook = json.loads(copy.read_text())
+            notebook["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
+            for cell in notebook["cells"]:
+                cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}
+            copy.write_text(json.dumps(notebook, indent=1) + "\n")
+    (Path(app.outdir) / "stamp.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
 def setup(app):
     app.connect("builder-inited", refuse_stale)
     app.connect("source-read", complete)
     app.connect("doctree-read", name_cells)
+    app.connect("build-finished", stamp)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

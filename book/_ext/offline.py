@@ -1,13 +1,10 @@
-"""A book that needs nothing but its own folder, with buttons that point at the sources.
+"""A book that needs nothing but its own folder.
 
-The default build asks a CDN for MathJax; here one file of a package of the index takes its place. Pages made from
-executed notebooks get edit and launch buttons for the notebook they were made from.
+The default build asks a CDN for MathJax; here one file of a package of the index takes its place.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
-
-SOURCES = {"book/notebooks/": "notebooks/"}
 
 
 def use_local_mathjax(app, config):
@@ -15,17 +12,6 @@ def use_local_mathjax(app, config):
     package = Path(find_spec("sphinx-mathjax-offline").origin).parent
     config.html_static_path.append(str(package / "static" / "mathjax" / "tex-svg.js"))
     config.mathjax_path = "tex-svg.js"
-
-
-def point_at_sources(app, page, template, context, doctree):
-    def mend(buttons):
-        for button in buttons:
-            if "url" in button:
-                for made, source in SOURCES.items():
-                    button["url"] = button["url"].replace(made, source)
-            mend(button.get("buttons", []))
-
-    mend(context.get("header_buttons", []))
 
 
 def drop_repeated_constants(app, page, template, context, doctree):
@@ -49,7 +35,6 @@ def drop_wrong_role(app, page, template, context, doctree):
 
 def setup(app):
     app.connect("config-inited", use_local_mathjax, priority=900)
-    app.connect("html-page-context", point_at_sources, priority=990)
     app.connect("html-page-context", drop_wrong_role)
     app.connect("html-page-context", drop_repeated_constants, priority=991)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from aliasing.benchmarks.layers import TARGETS, report, run, table, verdicts
+from benchmarks.layers import TARGETS, report, run, table, verdicts
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from aliasing import models
-from aliasing.benchmarks import evaluation, training
 from aliasing.cli import main
 from aliasing.metrics import roll_logits
+from benchmarks import evaluation, training
 
 
 @pytest.fixture(scope="module")

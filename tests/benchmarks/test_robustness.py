@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from aliasing.benchmarks import robustness
 from aliasing.cli import main
 from aliasing.datasets.corruptions import NAMES, corrupt
+from benchmarks import robustness
 
 torch.set_num_threads(1)
 

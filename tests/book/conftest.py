@@ -11,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+HOME = {"BOOK_SOURCE": "https://github.com/owner/name", "BOOK_SITE": "https://owner.github.io/name/"}
 
 
 def pytest_collection_modifyitems(items):
@@ -25,7 +26,6 @@ def pytest_collection_modifyitems(items):
 def run(*command, **environment):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +43,11 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     book = folder / "book"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
-    chapters = [sys.executable, "-m", "aliasing.book", "--profile", "smoke", "--output", str(book / "notebooks")]
-    run(*chapters, ALIASING_RUNS=str(folder / "runs"))
-    run(
-        *(str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "-W", "--keep-going"),
-        ALIASING_RUNS=str(folder / "runs"),
-    )
+    environment = HOME | {"ALIASING_RUNS": str(folder / "runs")}
+    notebooks = str(book / "notebooks")
+    run(sys.executable, "-m", "aliasing.book", "--profile", "smoke", "--output", notebooks, **environment)
+    builder = str(Path(sys.executable).with_name("jupyter-book"))
+    run(builder, "build", str(book), "-W", "--keep-going", **environment)
     return book / "_build/html"
 
 

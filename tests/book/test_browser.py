@@ -1,6 +1,8 @@
-"""Every page of the book in headless Chromium: as it looks on a desk, on a phone, in the dark, on paper."""
+"""The book in headless Chromium: every page on a desk, on a phone, in the dark; a reader at work; any web server."""
 
-from dataclasses import dataclass, field
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -10,21 +12,6 @@ except ImportError:  # an environment from before it was required
     Axe = None
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}  # CSS pixels
-
-
-@dataclass
-class Visit:
-    """What a browser noticed on one page."""
-
-    complaints: list = field(default_factory=list)
-    requests: list = field(default_factory=list)
-    formulas: int = 0
-    untypeset: list = field(default_factory=list)
-    images: list = field(default_factory=list)
-    scroll: dict = field(default_factory=dict)
-    barriers: list = field(default_factory=list)
-
-
 LOOK = """async () => {
     if (window.MathJax?.startup) await MathJax.startup.promise;
     const images = [...document.querySelectorAll("article img")];
@@ -32,14 +19,13 @@ LOOK = """async () => {
     await Promise.all(images.map(image => image.decode().catch(() => null)));
     return {
         formulas: document.querySelectorAll("mjx-container").length,
-        untypeset: [...document.querySelectorAll("article .math")].filter(e => !e.querySelector("mjx-container"))
+        "formula not typeset": [...document.querySelectorAll("article .math")]
+            .filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror, [data-mml-node=merror]"))
             .map(e => e.textContent),
-        errors: [...document.querySelectorAll("mjx-merror, [data-mml-node=merror]")].map(e => e.textContent),
-        images: images.map(e => [e.src.slice(0, 80), e.naturalWidth, e.alt]),
+        "image not visible": images.filter(e => !e.naturalWidth).map(e => e.src.slice(0, 80)),
+        "image without text": images.filter(e => !e.alt.trim()).map(e => e.src.slice(0, 80)),
     };
 }"""
-
-
 # On a phone more regions scroll sideways than on a desk; scripts make them reachable after the change of width.
 REACHABLE = """() => [...document.querySelectorAll(".drawing, article pre, article div.math, article div.cell_output")]
     .every(region => region.scrollWidth <= region.clientWidth + 1 || region.tabIndex === 0
@@ -52,104 +38,146 @@ def barriers(tab, rules=None):
     if Axe is None:
         return []
     options = {"resultTypes": ["violations"], "preload": False} | ({"runOnly": rules} if rules else {})
-    found = Axe().run(tab, options=options).response["violations"]
     return [
         f"{violation['id']}: {node['target'][0]} {node['html'][:100]}"
-        for violation in found
+        for violation in Axe().run(tab, options=options).response["violations"]
         if violation["impact"] in ("serious", "critical")
         for node in violation["nodes"][:3]
     ]
 
 
-def visit(browser, site, page):
-    seen = Visit()
+def faults(browser, address):
+    """What a browser notices on one page, by kind; and how many formulas there are."""
+    found = {"error": [], "outside request": []}
     context = browser.new_context(viewport=DESKTOP, color_scheme="light")
 
     def only_local(route):
         if route.request.url.startswith(("file:", "data:", "blob:")):
             route.continue_()
         else:
-            seen.requests.append(route.request.url)
+            found["outside request"].append(route.request.url)
             route.abort()
 
     context.route("**/*", only_local)
     tab = context.new_page()
-    tab.on("console", lambda message: message.type == "error" and seen.complaints.append(message.text))
-    tab.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    tab.goto((site / f"{page}.html").as_uri())
-    found = tab.evaluate(LOOK)
-    seen.formulas, seen.images = found["formulas"], found["images"]
-    seen.untypeset = found["untypeset"] + found["errors"]
-    seen.barriers = barriers(tab)
+    tab.on("console", lambda message: message.type == "error" and found["error"].append(message.text))
+    tab.on("pageerror", lambda error: found["error"].append(str(error)))
+    tab.goto(address)
+    found |= tab.evaluate(LOOK)
+    formulas = found.pop("formulas")
+    found["barrier"] = barriers(tab)
     for name, viewport in {"desktop": DESKTOP, "phone": PHONE}.items():
         tab.set_viewport_size(viewport)
-        seen.scroll[name] = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        root = "document.documentElement"
+        found[f"scrolls sideways on a {name}"] = tab.evaluate(f"{root}.scrollWidth > {root}.clientWidth")
     tab.wait_for_function(REACHABLE)
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")  # the theme hears of it a little later
-    seen.barriers += [f"dark, {barrier}" for barrier in barriers(tab, ["color-contrast"])]
+    found["barrier in the dark"] = barriers(tab, ["color-contrast"])
     context.close()
-    return seen
+    return {kind: what for kind, what in found.items() if what}, formulas
 
 
-@pytest.fixture(scope="module")
-def visits(browser, site, pages):
-    return {page: visit(browser, site, page) for page in pages}
+def test_every_page_is_sound(browser, site, pages):
+    seen = {page: faults(browser, (site / f"{page}.html").as_uri()) for page in pages}
+    assert {page: found for page, (found, _) in seen.items() if found} == {}
+    assert seen["notebooks/primer"][1] > 10  # otherwise no formula was looked at
 
 
-class TestEveryPage:
-    """Each test names all pages at fault."""
-
-    def test_no_console_error(self, visits):
-        assert {page: seen.complaints for page, seen in visits.items() if seen.complaints} == {}
-
-    def test_no_outside_request(self, visits):
-        assert {page: seen.requests for page, seen in visits.items() if seen.requests} == {}
-
-    def test_equations_are_typeset(self, visits):
-        assert {page: seen.untypeset for page, seen in visits.items() if seen.untypeset} == {}
-        assert visits["notebooks/primer"].formulas > 10
-
-    def test_images_are_visible(self, visits):
-        broken = {page: [src for src, width, _ in seen.images if not width] for page, seen in visits.items()}
-        assert {page: sources for page, sources in broken.items() if sources} == {}
-        assert len(visits["notebooks/primer"].images) >= 6
-
-    def test_images_have_alternative_text(self, visits):
-        silent = {page: [src for src, _, alt in seen.images if not alt.strip()] for page, seen in visits.items()}
-        assert {page: sources for page, sources in silent.items() if sources} == {}
-
-    def test_no_horizontal_scroll(self, visits):
-        assert {page: seen.scroll for page, seen in visits.items() if max(seen.scroll.values()) > 0} == {}
-
-    @pytest.mark.skipif(Axe is None, reason="axe-playwright-python is not installed")
-    def test_no_barrier(self, visits):
-        assert {page: seen.barriers for page, seen in visits.items() if seen.barriers} == {}
+def test_the_folder_serves_under_any_path(browser, site, pages, tmp_path):
+    """From a web server under /x/y/: nothing is missing, nothing else is asked for, links and search work."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/y").symlink_to(site)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}/x/y/"
+        tab, bad = browser.new_page(), []
+        tab.on("response", lambda got: (got.status >= 400 or not got.url.startswith(home)) and bad.append(got.url))
+        tab.on("requestfailed", lambda request: bad.append(request.url))
+        for page in ("", *(f"{page}.html" for page in pages)):
+            tab.goto(home + page)
+        tab.goto(home + "notebooks/primer.html")
+        tab.locator(".bd-sidebar-primary").get_by_role("link", name="How to re-run this book").click()
+        tab.get_by_role("heading", name="How to re-run this book").wait_for()
+        assert tab.url == home + "rerun.html"
+        tab.goto(home + "search.html?q=Nyquist")
+        tab.locator("#search-results a[href*='notebooks/primer.html']").first.wait_for()
+        server.shutdown()
+    assert [url for url in bad if "favicon" not in url] == []
 
 
-def test_figures_and_captions_in_the_dark(open_page):
-    """Charts are turned over, pictures shown as they are, captions legible."""
+@pytest.mark.parametrize(
+    ("names", "heading"),
+    [
+        (["Which layer should I use?"], "Which layer should I use?"),
+        (["Blur before you subsample"], "verdicts"),
+        (["Zhang 2019", "Run this page yourself"], "Run this page yourself"),
+    ],
+)
+def test_from_the_landing_page_to(names, heading, open_page):
+    tab = open_page("index")
+    for name in names:
+        tab.locator("main").get_by_role("link", name=name).first.click()
+    if heading == "verdicts":
+        assert tab.url.endswith("#findings") and tab.locator("#findings table").first.is_visible()
+    else:
+        tab.get_by_role("heading", name=heading).wait_for()
+
+
+@pytest.mark.parametrize("page", ["notebooks/azulay2018", "notebooks/primer"])
+def test_sliders_change_the_picture_by_keyboard_mouse_and_button(open_page, page):
+    tab = open_page(page)
+    figures = tab.locator("figure:has(input[type=range])")
+    assert figures.count()
+    for figure in figures.all():
+        slider, said = figure.locator("input[type=range]"), figure.locator("output")
+        slider.scroll_into_view_if_needed()
+        start = (said.inner_text(), figure.screenshot())
+        slider.focus()
+        tab.keyboard.press("ArrowRight")
+        assert slider.input_value() == "1" and slider.get_attribute("aria-valuetext") == said.inner_text() != start[0]
+        assert figure.screenshot() != start[1]
+        box = slider.bounding_box()
+        tab.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
+        assert int(slider.input_value()) > 1
+        tab.keyboard.press("Home")
+        assert said.inner_text() == start[0]
+        if figure.get_by_role("button", name="Play").count():
+            figure.get_by_role("button", name="Play").click()
+            figure.get_by_role("button", name="Stop").click()
+            assert slider.input_value() == "1"
+
+
+@pytest.mark.parametrize("page", ["notebooks/azulay2018", "notebooks/primer"])
+def test_without_scripts_still_figures_stay(open_page, page):
+    with_scripts = open_page(page).locator("figure:has(input[type=range])")
+    figures = open_page(page, java_script_enabled=False).locator("figure:has(input[type=range])")
+    assert figures.count() == with_scripts.count() > 0
+    for figure in figures.all():
+        assert figure.locator("img:visible, svg:visible").count() and not figure.locator("input").is_visible()
+
+
+def test_in_the_dark_and_on_paper(open_page):
+    """Charts are turned over, photographs stay; on paper navigation and buttons go, and the text is dark on white."""
     tab = open_page("notebooks/primer", color_scheme="dark")
 
     def filters(kind):
         script = "images => images.map(image => getComputedStyle(image).filter)"
         return set(tab.eval_on_selector_all(f"figure.drawn.{kind} img", script))
 
-    behind = tab.eval_on_selector_all(
-        "div.text_html:has(figure.drawn)", "boxes => boxes.map(box => getComputedStyle(box).backgroundColor)"
-    )
-    assert tab.get_attribute("html", "data-theme") == "dark"
-    assert set(behind) == {"rgba(0, 0, 0, 0)"}  # otherwise captions are light on light
-    assert filters("picture") == {"none"}
-    assert filters("chart") == {"invert(1) hue-rotate(180deg)"}
-
-
-def test_print_shows_the_text_alone_in_dark_on_white(open_page):
-    tab = open_page("notebooks/primer", color_scheme="dark")
+    assert (filters("picture"), filters("chart")) == ({"none"}, {"invert(1) hue-rotate(180deg)"})
     tab.emulate_media(media="print")
-    for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", ".walk button"):
+    for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-footer", "figure button"):
         assert not tab.locator(gone).first.is_visible(), gone
-    assert tab.locator("h1:visible").count() == 1
     colours = tab.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
-    assert colours == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
-    assert tab.eval_on_selector("figure.drawn.chart img", "image => getComputedStyle(image).filter") == "none"
+    assert colours == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"] and filters("chart") == {"none"}
+
+
+def test_the_moving_picture_stops_by_a_button_and_where_less_motion_is_wished(open_page):
+    tab = open_page("index", reduced_motion="no-preference")
+    tab.get_by_role("button", name="Stop the picture").click()
+    assert tab.locator("#film").get_attribute("src").endswith(".png")
+    tab = open_page("index", reduced_motion="reduce")
+    assert tab.locator("#film").evaluate("image => image.currentSrc").endswith(".png")
+    assert not tab.locator("#film-stop").is_visible()

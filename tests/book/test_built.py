@@ -1,34 +1,48 @@
-"""The built pages as files: complete, light, linked to each other and to their sources."""
+"""The built pages as files: complete, light, linked to each other, and to the repository where its address is known."""
 
 import importlib
 import json
-import re
+import subprocess
+import sys
 import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from sphinx.errors import ExtensionError
 
-ROOT = Path(__file__).parents[2]
-SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+from aliasing.layers import NAMES
+from aliasing.studies import STUDIES
+
+from .conftest import HOME, ROOT
 
 
 class Page(HTMLParser):
-    """Collects addresses and anchors."""
+    """Collects addresses, anchors, and the text."""
 
     def __init__(self, path):
         super().__init__()
-        self.links, self.anchors = [], set()
+        self.links, self.anchors, self.text, self.captions = [], set(), "", []
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
+        if tag == "figcaption":
+            self.captions.append([])
         if tag in ("a", "link", "img", "script", "source", "iframe"):
-            self.links += [attributes[name] for name in ("href", "src", "srcset") if attributes.get(name)]
+            found = [attributes[name] for name in ("href", "src", "srcset") if attributes.get(name)]
+            self.links += found
+            if self.captions and self.captions[-1] is not None:
+                self.captions[-1] += found
+
+    def handle_endtag(self, tag):
+        if tag == "figcaption":
+            self.captions.append(None)
+
+    def handle_data(self, data):
+        self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +50,12 @@ def read(site):
     return {path.resolve(): Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
 
 
-def test_no_other_worker_builds_the_book(site, tmp_path_factory):
-    assert len(list(tmp_path_factory.getbasetemp().parent.glob("popen-*/book[0-9]*"))) <= 1
-
-
-def test_every_page_of_the_contents_is_built(site, pages):
-    assert [page for page in pages if not (site / f"{page}.html").exists()] == []
-
-
-def test_every_page_is_in_the_contents(pages):
-    found = {path.stem for path in (ROOT / "book").glob("*.md")}
-    assert found | {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= set(pages)
-
-
-def test_no_cell_failed(site, pages):
+def test_the_contents_are_complete_and_no_cell_failed(site, pages, read):
+    assert {path.stem for path in (ROOT / "book").glob("*.md")} <= set(pages)
+    assert {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= set(pages)
     for page in pages:
-        assert "Traceback (most recent call last)" not in (site / f"{page}.html").read_text(), page
+        text = read[(site / f"{page}.html").resolve()].text
+        assert "Traceback (most recent call last)" not in text and "|---|" not in text, page  # a table left as text
 
 
 def test_links_inside_the_book_lead_somewhere(read):
@@ -59,102 +63,109 @@ def test_links_inside_the_book_lead_somewhere(read):
     for path, page in read.items():
         for link in page.links:
             parts = urlsplit(link)
-            if parts.scheme or parts.netloc or link.startswith("data:"):
+            if parts.scheme or parts.netloc:
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.exists() or (
-                parts.fragment and target in read and unquote(parts.fragment) not in read[target].anchors
-            ):
+            if not target.exists() or (target in read and unquote(parts.fragment) not in {"", *read[target].anchors}):
                 broken.append((path.name, link))
     assert broken == []
 
 
-def test_links_to_the_outside_are_well_formed(read):
-    """Nothing is fetched here: that would test other people's servers."""
-    outside = {link for page in read.values() for link in page.links if re.match(r"(?!data:)\w+:|//", link)}
-    assert [link for link in outside if not re.fullmatch(r"(https://[\w.-]+\.\w+(/\S*)?|mailto:\S+@\S+)", link)] == []
+def test_links_to_the_outside_lead_to_listed_hosts_or_home(read):
+    hosts = tomllib.loads((ROOT / "book/links.toml").read_text())["hosts"]
+    files = set()
+    for link in {link for page in read.values() for link in page.links if urlsplit(link).netloc}:
+        if link.startswith(HOME["BOOK_SOURCE"]):
+            kind, _, path = link.removeprefix(HOME["BOOK_SOURCE"]).strip("/").partition("/")
+            if kind in ("blob", "edit"):
+                files.add(unquote(urlsplit(path).path.partition("/")[2]))
+        else:
+            assert link.startswith(HOME["BOOK_SITE"]) or urlsplit(link).hostname in hosts, link
+    assert {"notebooks/primer.ipynb", "book/index.md", "CONTRIBUTING.md"} <= files
+    assert [path for path in files if not (ROOT / path).exists()] == []
 
 
-def test_links_to_the_repository_name_files_of_it(read):
-    """Edit buttons, "its source" and links in prose; a branch or a commit stands before the path."""
-    checked = 0
+def test_every_figure_leads_to_its_cell(site, read):
+    captions = [
+        (page, caption)
+        for path, page in read.items()
+        if path.parent.name == "notebooks"
+        for caption in page.captions
+        if caption is not None
+    ]
+    assert len(captions) > 50
+    for page, caption in captions:
+        assert any(link.startswith("#cell-") and link[1:] in page.anchors for link in caption), caption
+
+
+def test_what_the_build_computes_is_complete(site, read):
+    """Layers, findings, counts of verdicts, stamps, and the command that runs a chapter."""
+    text = {name: read[(site / f"{name}.html").resolve()].text for name in ("layers", "index", "status")}
+    assert [name for name in NAMES if name not in text["layers"]] == []
+    findings = read[(site / "findings.html").resolve()].anchors
+    assert [f.id for study in STUDIES.values() for f in study.findings if f.id not in findings] == []
+    assert [study for study in STUDIES.values() if f" of {len(study.findings)} " not in text["index"]] == []
+    executed = json.loads((site / "stamp.json").read_text())["executed"]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        page = read[(site / f"notebooks/{path.stem}.html").resolve()]
+        assert f"papermill -k python3 notebooks/{path.name} out.ipynb -p profile" in page.text
+        assert executed[path.stem]["seconds"] >= 0 and path.stem in text["status"]
+
+
+def test_pages_are_light(site, read):
+    """Three megabytes with the pictures that are not the theme's."""
     for path, page in read.items():
-        for link in page.links:
-            if found := re.match(rf"{SOURCE}/(?:blob|edit|tree)/[\w.]+/([^#]*)", link):
-                assert (ROOT / unquote(found[1])).exists(), (path.name, link)
-                checked += 1
-            elif "github.com" in link and "/blob/" in link:
-                assert link.startswith(SOURCE) or "colab" in link or "aliasing-book" not in link, link
-    assert checked > len(read)
+        pictures = {(path.parent / link).resolve() for link in page.links if link.endswith((".png", ".svg", ".gif"))}
+        size = path.stat().st_size + sum(picture.stat().st_size for picture in pictures if picture.exists())
+        assert size < 3e6, f"{path.name}: {size / 1e6:.1f} MB"
 
 
-def test_launch_buttons_open_the_source_notebook(read, site):
-    owner = SOURCE.removeprefix("https://github.com/")
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        links = read[(site / f"notebooks/{path.stem}.html").resolve()].links
-        assert f"https://colab.research.google.com/github/{owner}/blob/main/notebooks/{path.name}" in links
-        assert any(
-            link.startswith(f"https://mybinder.org/v2/gh/{owner}/main?")
-            and unquote(link).endswith(f"notebooks/{path.name}")
-            for link in links
-        )
-        assert any(link.startswith(f"{SOURCE}/issues/new") for link in links)
+CONFIG = """
+import sys
+sys.path.insert(0, {extensions!r})
+extensions = ["myst_nb", "sources"]
+html_theme = "sphinx_book_theme"
+nb_execution_mode = "off"
+"""
+CHAPTER = {"cells": [], "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
 
 
-def test_every_chapter_ends_with_the_command_that_runs_it(site):
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        text = re.sub("<[^>]+>", "", (site / f"notebooks/{path.stem}.html").read_text())
-        assert f"papermill -k python3 notebooks/{path.name} out.ipynb -p profile" in text
-
-
-def test_every_figure_leads_to_the_code_that_drew_it(site, read):
-    figures = 0
-    for path in (site / "notebooks").glob("*.html"):
-        for caption in re.findall(r"<figcaption>(.*?)</figcaption>", path.read_text(), flags=re.DOTALL):
-            cell = re.search(r'href="#(cell-\d+)"', caption)
-            assert cell and cell[1] in read[path.resolve()].anchors, caption
-            figures += 1
-    assert figures > 50
-
-
-def test_layer_reference_names_every_layer(site):
-    from aliasing.layers import NAMES
-
-    html = (site / "layers.html").read_text()
-    assert [name for name in NAMES if f">{name}<" not in html] == []
-
-
-def test_findings_page_has_every_finding(site):
-    from aliasing.studies import STUDIES
-
-    html = (site / "findings.html").read_text()
-    assert [f.id for study in STUDIES.values() for f in study.findings if f'id="{f.id}"' not in html] == []
-
-
-def test_landing_page_counts_every_finding(site):
-    """The counts of a row add up to the findings of its study."""
-    from aliasing.studies import STUDIES
-
-    text = re.sub("<[^>]+>", "", (site / "index.html").read_text())
-    for study in STUDIES.values():
-        (told, *_) = re.findall(rf"{re.escape(study.title)}\s+\w+\s+(\d+ of {len(study.findings)} [^\n]*)", text)
-        counts = [int(number) for number in re.findall(r"(\d+) (?!of)", told.replace(f" of {len(study.findings)}", ""))]
-        assert sum(counts) == len(study.findings), told
-
-
-def test_status_page_tells_run_times_and_stamps(site):
-    text = re.sub("<[^>]+>", " ", (site / "status.html").read_text())
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        assert re.search(rf"{path.stem}\s+(smoke|laptop|\w+)\s+[\d-]+ [\d:]+\s+\d+ s\s+[0-9a-f]{{16}}", text), path.stem
-
-
-def test_pages_are_light(site, pages):
-    """Three megabytes with everything a page shows; scripts and styles of the theme are shared by all pages."""
-    for page in pages:
-        path = site / f"{page}.html"
-        pictures = [path.parent / source for source in re.findall(r'<img[^>]* src="([^":]+)"', path.read_text())]
-        size = sum(file.stat().st_size for file in [path, *pictures] if file.exists())
-        assert size < 3e6, f"{page}: {size / 1e6:.1f} MB"
+@pytest.mark.parametrize(
+    ("environment", "present", "absent"),
+    [
+        ({}, ["make book"], ["git clone", "http", "Binder"]),
+        (HOME, ["git clone https://github.com/owner/name", "https://owner.github.io/name/rerun.html",
+                "https://colab.research.google.com/github/owner/name/blob/main/notebooks/a.ipynb",
+                "https://mybinder.org/v2/gh/owner/name/main?urlpath=lab/tree/notebooks/a.ipynb",
+                "https://github.com/owner/name/edit/main/book/rerun.md",
+                "https://github.com/owner/name/edit/main/notebooks/a.ipynb",
+                "https://github.com/owner/name/blob/main/CONTRIBUTING.md"], []),
+        ({"BOOK_SOURCE": "git@gitlab.com:a/b.git"},
+         ["git clone https://gitlab.com/a/b", "https://a.gitlab.io/b/rerun.html",
+          "https://mybinder.org/v2/gl/a%2Fb/main?urlpath=lab/tree/notebooks/a.ipynb",
+          "https://gitlab.com/a/b/-/edit/main/book/rerun.md"], ["Colab", "colab", "github"]),
+    ],
+)  # fmt: skip
+def test_links_follow_the_repository(environment, present, absent, tmp_path, monkeypatch):
+    """In a book of two pages: text and links of both."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "conf.py").write_text(CONFIG.format(extensions=str(ROOT / "book/_ext")))
+    (tmp_path / "index.md").write_text("# Contents\n\n```{toctree}\nrerun\nnotebooks/a\n```\n")
+    (tmp_path / "rerun.md").write_text("# Title\n\n% clone\n\n% elsewhere\n\n[it](source:CONTRIBUTING.md)\n")
+    cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# A chapter"}
+    (tmp_path / "notebooks/a.ipynb").write_text(json.dumps(CHAPTER | {"cells": [cell]}))
+    for name in ("GITHUB_REPOSITORY", "CI_PROJECT_URL", *HOME):
+        monkeypatch.setenv(name, environment.get(name, ""))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))  # of this checkout nothing is known
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(tmp_path), str(tmp_path / "html")]
+    subprocess.run(command, check=True)
+    read = [Page(tmp_path / f"html/{page}.html") for page in ("rerun", "notebooks/a")]
+    theme = ("sphinx-doc.org", "pydata.org", "ebp.jupyterbook.org")
+    links = {link for page in read for link in page.links if not any(host in link for host in theme)}
+    shown = "\n".join([*(page.text for page in read), *links])
+    assert [text for text in present if text not in shown] == []
+    assert [text for text in absent if text in shown] == []
+    assert (tmp_path / "html/sitemap.xml").exists() == bool(environment)
 
 
 def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
@@ -168,24 +179,11 @@ def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
     output.parent.mkdir()
     notebook = json.loads((ROOT / "notebooks/primer.ipynb").read_text())
     stamp = book.stamp(ROOT / "notebooks/primer.ipynb", "smoke", ROOT)
-    for known, message in (
-        ({"profile": "smoke", "stamp": stamp}, None),
-        ({"profile": "smoke", "stamp": "0" * 16}, "changed: primer; make book"),
-        ({"profile": "laptop", "stamp": stamp}, "changed: primer; make book"),
-        (None, "changed: primer; make book"),
-    ):
-        notebook["metadata"].pop("aliasing", None)
-        notebook["metadata"] |= {"aliasing": known} if known else {}
+    for known in ({"profile": "smoke", "stamp": stamp}, {"profile": "smoke", "stamp": "0" * 16}, None):
+        notebook["metadata"]["aliasing"] = known or {}
         output.write_text(json.dumps(notebook))
-        if message is None:
+        if known and known["stamp"] == stamp:
             executed.refuse_stale(app)
         else:
-            with pytest.raises(ExtensionError, match=message):
+            with pytest.raises(ExtensionError, match="changed: primer; make book"):
                 executed.refuse_stale(app)
-
-
-def test_no_table_is_left_as_text(site):
-    raw = re.compile(r"\|\s*[-—–]{1,3}:?\s*\|")
-    pages = {path for path in site.rglob("*.html") if "_static" not in path.parts}
-    assert pages
-    assert [path.name for path in pages if raw.search(path.read_text())] == []

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from ..layers import CATALOGUE, create
+from aliasing.errors import UsageError
+from aliasing.layers import CATALOGUE, create
 
 __all__ = ["CHECKS", "examine", "ours", "peers", "peers_table", "table", "write_peers"]
 

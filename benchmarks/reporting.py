@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..records import code_version
+from aliasing.records import code_version
 
 __all__ = ["report", "surroundings"]
 

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import DDAC, LPS, create
-from ..layers.blur import binomial
+from aliasing.layers import DDAC, LPS, create
+from aliasing.layers.blur import binomial
+
 from . import reporting
 
 __all__ = ["FORMATS", "LEAST", "SIZES", "TARGETS", "bench", "report", "run", "table", "verdicts"]

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .. import models
-from ..metrics import roll_logits
+from aliasing import models
+from aliasing.metrics import roll_logits
+
 from .reporting import report, surroundings
 from .training import wait
 

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import models
-from ..datasets import load
-from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
-from ..metrics import Attack, attack_images, predict
-from ..training import Recipe, train
+from aliasing import models
+from aliasing.datasets import load
+from aliasing.datasets.corruptions import NAMES, SEVERITIES, corrupt
+from aliasing.metrics import Attack, attack_images, predict
+from aliasing.training import Recipe, train
+
 from .reporting import report, surroundings
 from .training import wait
 

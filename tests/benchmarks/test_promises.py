@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from aliasing.benchmarks import contract
-from aliasing.benchmarks.contract import CHECKS, examine, ours, peers, peers_table, table, write_peers
+from benchmarks import promises
+from benchmarks.promises import CHECKS, examine, ours, peers, peers_table, table, write_peers
 
 
 class Breaker(nn.Module):
@@ -51,11 +51,11 @@ def test_peers_that_are_not_installed_say_so():
 
 
 def test_answers_of_peers_are_kept_for_machines_without_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(contract, "_SIZES", (1, 4, 5))
+    monkeypatch.setattr(promises, "_SIZES", (1, 4, 5))
     write_peers(tmp_path / "peers.json")
     kept = json.loads((tmp_path / "peers.json").read_text())
     assert kept["rows"]["timm.layers.BlurPool2d, 3 taps"]["gradient"] == "yes"
-    monkeypatch.setattr(contract, "_peer", lambda *names: None)
+    monkeypatch.setattr(promises, "_peer", lambda *names: None)
     rows = peers_table(tmp_path / "peers.json")
     (name,) = [name for name in rows.index if name.startswith("timm.layers.BlurPool2d, 3 taps")]
     assert name.endswith(f"(timm {kept['versions']['timm']}, measured {kept['measured']})")

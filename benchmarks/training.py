@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from .. import models
-from ..datasets import ImageSet
-from ..training import Recipe, _learning_rate, train
+from aliasing import models
+from aliasing.datasets import ImageSet
+from aliasing.training import Recipe, _learning_rate, train
+
 from .reporting import report, surroundings
 
 __all__ = ["plain_loop", "report", "run", "table", "wait"]

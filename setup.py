@@ -1,0 +1,56 @@
+"""What a distribution needs beyond pyproject.toml: the records it brings, and addresses found when it is built.
+
+README.md links to files beside it. In a wheel these links lead to where this copy of the repository lives, if that is
+known (``book/_ext/origin.py``); else the texts stay and the links go.
+"""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "book/_ext"))
+import origin  # noqa: E402 - it is no part of the package
+
+
+class BuildWithRecords(build_py):
+    """Copies what is published in ``data`` into the package; an editable install reads it where it is."""
+
+    def run(self):
+        """Build the package, then add the data."""
+        super().run()
+        for folder in () if self.editable_mode else ("records", "published"):
+            target = Path(self.build_lib) / "aliasing/data" / folder
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(ROOT / "data" / folder, target, ignore=shutil.ignore_patterns(".*"))
+
+
+def absolute(text, known):
+    """The Markdown ``text`` with links to files of the repository made absolute, or without them."""
+
+    def replace(match):
+        image, label, path = match.groups()
+        if re.match(r"[a-z]+:|#", path):
+            return match[0]
+        if image:
+            address = known.raw(path)
+            return f"![{label}]({address})" if address else ""
+        address = known.file(path)
+        return f"[{label}]({address})" if address else label
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", replace, text)
+
+
+if __name__ == "__main__":
+    KNOWN = origin.find(ROOT, os.environ)
+    setup(
+        cmdclass={"build_py": BuildWithRecords},
+        long_description=absolute((ROOT / "README.md").read_text(encoding="utf-8"), KNOWN),
+        long_description_content_type="text/markdown",
+        project_urls={name: url for name, url in {"Source": KNOWN.source, "Book": KNOWN.site}.items() if url},
+    )
