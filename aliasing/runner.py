@@ -8,7 +8,6 @@ import json
 import math
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
@@ -16,11 +15,8 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +142,9 @@ def _carry_out_leased(job: Job, store: Store, device: torch.device, notify: Noti
     except StorageError:
         raise
     except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
-        write_atomically(folder / "failed.txt", traceback.format_exc())
-        return f"failed: {_remedy(job, device) if isinstance(error, torch.OutOfMemoryError) else error}"
+        reason = _remedy(job, device) if isinstance(error, torch.OutOfMemoryError) else str(error)
+        write_atomically(folder / "failed.txt", f"{traceback.format_exc()}\n{reason.replace(os.linesep, ' ')}\n")
+        return f"failed: {reason}"
     (folder / "failed.txt").unlink(missing_ok=True)
     return "done"
 
@@ -204,8 +201,11 @@ def execute(
     workers: int | None = None,
     progress: bool = True,
     limit_minutes: float | None = None,
+    cut: bool = False,
 ) -> dict[str, str]:
     """Carry out ``jobs`` in their order and return what became of each, by run id.
+
+    That is "done", "busy" (another command has it), "stopped" or "failed: reason".
 
     Args:
         jobs: most informative first.
@@ -215,98 +215,116 @@ def execute(
             thread, because sums depend on the number of threads: records are equal whatever the number of workers.
         progress: draw a progress bar on standard error.
         limit_minutes: start no further run after this time.
+        cut: end those that run then, too; they lose the epoch in flight and are continued by the next call.
     """
     chosen = pick_device(device)
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be 1 or more, got {workers}")
     if limit_minutes is not None and math.isnan(limit_minutes):
         raise UsageError(f"limit_minutes must be a number, got {limit_minutes}")
+    started = time.time()
     todo = [job for job in jobs if not complete(job, store.load(job.run))]
-    outcomes = {job.run.id: "done" for job in jobs}
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = workers if chosen.type == "cpu" else 1
     workers = max(1, min(workers, len(todo)))
-    deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else float("inf")
-    total = sum(job.steps for job in todo)
+    deadline = started + 60 * limit_minutes if limit_minutes is not None else math.inf
+    shift = _Shift(todo, store.working, store.published, chosen, started, deadline)
+    total, dead = sum(job.steps for job in todo), 0
     with tqdm(total=total, unit="step", disable=not progress or not todo, file=sys.stderr, dynamic_ncols=True) as bar:
         bar.set_description(f"{len(todo)} of {len(jobs)} runs to do")
-        if workers == 1:
-            for job in todo:
-                outcomes[job.run.id] = "stopped" if time.monotonic() > deadline else ""
-                if not outcomes[job.run.id]:
-                    with threads(1 if chosen.type == "cpu" else None):
-                        outcomes[job.run.id] = carry_out(job, store, chosen, bar.update)
+        if workers == 1 and not cut:
+            shift.work(store, bar.update)
         else:
-            outcomes |= _in_processes(todo, store, chosen, workers, deadline, bar)
-    return outcomes
+            dead = _in_processes(shift, workers, deadline if cut else math.inf, bar)
+    return {job.run.id: _outcome(job, store, started, dead) for job in jobs}
 
 
-def _in_processes(
-    todo: list[Job], store: Store, device: torch.device, workers: int, deadline: float, bar: tqdm
-) -> dict[str, str]:
+def _outcome(job: Job, store: Store, started: float, dead: int) -> str:
+    """What became of ``job``, from what the store holds after the processes, ``dead`` of which were killed."""
+    reason = _failure(store, job.run, started)
+    if complete(job, store.load(job.run)):
+        return "done"
+    if reason is not None:
+        return f"failed: {reason}"
+    if is_leased(store, job.run):
+        return "busy"
+    if dead:
+        return "failed: its worker process was killed, perhaps for memory; run the command again to continue"
+    return "stopped"
+
+
+def _failure(store: Store, run: Run, since: float) -> str | None:
+    """The reason for which ``run`` failed after the time ``since``; the last line of its file."""
+    path = store.folder(run) / "failed.txt"
+    try:
+        return path.read_text().strip().splitlines()[-1] if path.stat().st_mtime >= since - 1 else None
+    except (OSError, IndexError):
+        return None
+
+
+@dataclass
+class _Shift:
+    """What every worker does: go through the jobs, carry out what nobody else has; leases keep workers apart."""
+
+    jobs: list[Job]
+    working: Path
+    published: Path
+    device: torch.device
+    started: float
+    deadline: float
+
+    def work(self, store: Store, notify: Notify) -> None:
+        waiting, before = self.jobs, None
+        with threads(1 if self.device.type == "cpu" else None):
+            while waiting and waiting != before:  # what was busy is looked at again, until that changes nothing
+                before, waiting = waiting, [job for job in waiting if self._carry_out(job, store, notify) == "busy"]
+
+    def _carry_out(self, job: Job, store: Store, notify: Notify) -> str:
+        if time.time() > self.deadline:
+            return "stopped"
+        if _failure(store, job.run, self.started) is not None:
+            return "failed"
+        return carry_out(job, store, self.device, notify)
+
+
+def _in_processes(shift: _Shift, workers: int, end: float, bar: tqdm) -> int:
+    """Start ``workers`` processes, end them at the time ``end``, and return how many were killed by others."""
     context = multiprocessing.get_context("spawn")
-    steps = context.Queue()  # first of all, since it starts a process that would undo what _uninterruptible does
-    outcomes = {}
-    with ProcessPoolExecutor(workers, context, _start_worker, (steps, device.type == "cpu")) as pool:
-        waiting, running = list(todo), dict[Future, Job]()
-        # Jobs are handed over one by one, so that the limit and the order hold.
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers and time.monotonic() <= deadline:
-                    with _uninterruptible():
-                        future = pool.submit(_work, waiting[0], store.working, store.published, device)
-                    running[future] = waiting.pop(0)
-                if not running:
-                    break
-                finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                _drain(steps, bar)
-                for future in finished:
-                    outcomes[running[future].run.id] = future.result()
-                    del running[future]
-        except BrokenProcessPool:
-            killed = "failed: its worker process was killed, perhaps for memory; run the command again to continue"
-            outcomes |= {job.run.id: killed for job in running.values()}
-        except BaseException:  # also KeyboardInterrupt: a checkpoint is at most one epoch old
-            for process in list(pool._processes.values()):
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        _drain(steps, bar)
-    return outcomes | {job.run.id: "stopped" for job in waiting}
+    steps = context.Value("i", 0)
+    processes = [context.Process(target=_serve, args=(shift, steps), daemon=True) for _ in range(workers)]
+    with _uninterruptible():
+        for process in processes:
+            process.start()
+    try:
+        while any(process.is_alive() for process in processes) and time.time() < end:
+            time.sleep(0.2)
+            bar.update(steps.value - bar.n)
+    finally:  # also for KeyboardInterrupt: a checkpoint is at most one epoch old
+        ended = [process.exitcode for process in processes]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+        bar.update(steps.value - bar.n)
+    return sum(code not in (0, None) for code in ended)
 
 
 @contextmanager
 def _uninterruptible() -> Iterator[None]:
-    """Processes started meanwhile are never interrupted by the keyboard: their parent is, and ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+    """Processes started meanwhile do not hear the keyboard's interrupt: their parent does, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
-def _drain(steps: Any, bar: tqdm) -> None:
-    while True:
-        try:
-            bar.update(steps.get_nowait())
-        except queue.Empty:
-            return
-
-
-_steps: Any = None
-_store = cache(Store)  # reading the published files once per worker, not once per run
-
-
-def _start_worker(steps: Any, one_thread: bool) -> None:
-    """Runs once in each worker: ends it when its parent is gone, so that a killed command leaves no process behind."""
-    global _steps
-    _steps = steps
-    if one_thread:
-        torch.set_num_threads(1)
+def _serve(shift: _Shift, steps: Any) -> None:
+    """The life of a worker, which ends with its parent's, so that a killed command leaves no process behind."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -314,11 +332,12 @@ def _start_worker(steps: Any, one_thread: bool) -> None:
             parent.join()
             os._exit(1)
 
+    def notify(count: int) -> None:
+        with steps.get_lock():
+            steps.value += count
+
     threading.Thread(target=follow, daemon=True).start()
-
-
-def _work(job: Job, working: Any, published: Any, device: torch.device) -> str:
-    return carry_out(job, _store(working, published), device, _steps.put)
+    shift.work(Store(shift.working, shift.published), notify)
 
 
 @contextmanager
