@@ -109,6 +109,13 @@ def _submit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _campaign(arguments: argparse.Namespace) -> int:
+    from . import campaign
+
+    done = campaign.run(arguments.device, arguments.profile, arguments.budget, arguments.out)
+    return int("training" in done["failed"])
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from . import studies
 
@@ -221,6 +228,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th run, beginning with the I-th")
     sub.add_argument("--limit-minutes", type=float, metavar="M", help="start no run after M minutes")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = command("campaign", _campaign, "check a device, time it, and spend seconds on the runs worth most")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument("--profile", default="gpu", **profile)
+    sub.add_argument("--budget", type=float, default=540, metavar="SECONDS", help="in all (default 540)")
+    sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for records, checks, times and log")
 
     sub = command("submit", _submit, "hand a study to SLURM as an array job")
     chosen(sub)

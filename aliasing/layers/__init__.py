@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from ..errors import UsageError, unknown
 from ..options import check_types
+from ._matrices import definitions
 from .adaptive import DDAC, TIPS, regularisers, tips_inputs
 from .base import Call, Downsample, PaddingMode, check_padding_mode, intercepted, outermost, recorded
 from .blur import Blur, Max
@@ -32,6 +33,7 @@ __all__ = [
     "PaddingMode",
     "PolyphaseUpsample",
     "create",
+    "definitions",
     "intercepted",
     "outermost",
     "recorded",

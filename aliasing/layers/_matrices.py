@@ -1,6 +1,8 @@
 """Linear maps along one axis as small dense matrices: built once per length, applied as matrix products."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from .base import PaddingMode
 
 __all__ = [
+    "definitions",
     "full_precision",
     "is_channels_last",
     "kept",
@@ -40,10 +43,23 @@ def pad_index(
     return position.clamp(0, length - 1), inside
 
 
+_defined: ContextVar[bool] = ContextVar("layers compute their definitions", default=False)
+
+
+@contextmanager
+def definitions() -> Iterator[None]:
+    """Let all layers compute their definitions meanwhile instead of their fast forms: to compare values or times."""
+    token = _defined.set(True)
+    try:
+        yield
+    finally:
+        _defined.reset(token)
+
+
 def plain(x: Tensor) -> bool:
     """Whether ``x`` is a tensor of numbers, not a stand-in a compiler or an exporter traces with."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not traced and type(x) in (Tensor, nn.Parameter)
+    return not (traced or _defined.get()) and type(x) in (Tensor, nn.Parameter)
 
 
 def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:

@@ -1,0 +1,81 @@
+"""A campaign: what it checks, what a failed check takes out, and what is left when it is killed."""
+
+import json
+import multiprocessing
+import random
+import time
+
+import pytest
+
+from aliasing import campaign
+from aliasing.errors import UsageError
+from aliasing.records import read_lines
+from aliasing.runner import merged
+from aliasing.studies import get
+
+FORK = multiprocessing.get_context("fork")
+JOBS = merged(get("zhang2019").jobs("smoke", 1))[:3]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A campaign of three runs that checks nothing."""
+    monkeypatch.setattr(campaign, "campaign", lambda profile: JOBS)
+    monkeypatch.setattr(campaign, "checks", lambda *a: [])
+    monkeypatch.setattr(campaign, "speed", lambda *a: [{"ratio": 1.0}])
+
+
+def measured(folder) -> dict[str, dict]:
+    """Id to measurements, without clocks; every id once."""
+    records = read_lines(folder / "records.jsonl")
+    found = {record.run.id: record.measurements for record in records}
+    assert len(found) == len(records)
+    return found
+
+
+def test_killed_at_random_it_continues_and_nothing_is_lost_or_doubled(tmp_path, small):
+    assert campaign.run("cpu", "smoke", 300, tmp_path / "whole")["done"] == len(JOBS)
+    drawn = random.Random(0)
+    for _ in range(3):
+        process = FORK.Process(target=campaign.run, args=("cpu", "smoke", 300, tmp_path / "cut"))
+        process.start()
+        process.join(drawn.uniform(2, 8))
+        process.kill()
+        process.join()
+    time.sleep(1)  # workers see that their parent is gone
+    assert campaign.run("cpu", "smoke", 300, tmp_path / "cut")["done"] == len(JOBS)
+    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
+    assert campaign.run("cpu", "smoke", 300, tmp_path / "cut")["planned"] == len(JOBS)  # and nothing is done again
+
+
+def test_a_budget_is_kept_and_what_was_cut_is_there_for_the_next_call(tmp_path, small):
+    started = time.monotonic()
+    campaign.run("cpu", "smoke", 8, tmp_path)
+    assert time.monotonic() - started < 60
+    assert "runs done" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch):
+    def broken(name, device):
+        if name == "tri-3":
+            raise ArithmeticError("off by one")
+
+    monkeypatch.setattr(campaign, "_check_layer", broken)
+    rows = {row["what"]: row["outcome"] for row in campaign.checks(campaign.CPU, [], 1000)}
+    assert rows["training"] == "passed" and rows["layer tri-3"] == "ArithmeticError: off by one"
+    failed = {what for what, outcome in rows.items() if outcome != "passed"}
+    for job in get("zhang2019").jobs("smoke", 1):
+        usable = campaign._without(job, failed)
+        assert (usable is None) == (job.run.network["downsample"]["name"] == "tri-3")
+    assert campaign._without(JOBS[0], {f"measurement {m.name}" for m in JOBS[0].measurements}).measurements == ()
+
+
+def test_layers_and_measurements_are_compared_with_the_cpu():
+    rows = campaign.checks(campaign.CPU, JOBS, 1000)
+    assert {row["outcome"] for row in rows} == {"passed"}, json.dumps(rows)
+    assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= {row["what"] for row in rows}
+
+
+def test_a_budget_is_positive(tmp_path):
+    with pytest.raises(UsageError, match="above 0, got -1"):
+        campaign.run("cpu", "smoke", -1, tmp_path)
