@@ -71,7 +71,7 @@ def _hues() -> Iterator[str]:
 
 def _shapes() -> Iterator[str]:
     for step in range(1_000_000):
-        yield "PHph8d1234"[step % 10]
+        yield "oDs^vP*X<>h8pdH"[step % 15]
 
 
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
@@ -288,15 +288,22 @@ def forest(
 
 
 def maps(
-    images: Mapping[str, Any], label: str, columns: int = 0, size: float = 2.4, reach: float = 0, **options: Any
+    images: Mapping[str, Any],
+    label: str,
+    columns: int = 0,
+    size: float = 2.4,
+    reach: float = 0,
+    ticks: bool | None = None,
+    **options: Any,
 ) -> Figure:
     """A figure of ``images`` (title to values) under one scale of colours with ``label``.
 
-    With ``reach`` the axes count from the middle, up to so many pixels; ``options`` go to ``imshow``.
+    With ``reach`` the axes count from the middle, up to so many pixels. Without label and reach these are pictures,
+    without ``ticks`` unless asked for; ``options`` go to ``imshow``.
     """
     columns = columns or max(1, len(images))
-    rows = -(-len(images) // columns)
-    figure, axes = grid(rows, columns, size * columns, size, sharex=True, sharey=True, squeeze=False)
+    rows, alike = -(-len(images) // columns), len({np.shape(values) for values in images.values()}) == 1
+    figure, axes = grid(rows, columns, size * columns, size, sharex=alike, sharey=alike, squeeze=False)
     tops = [float(np.nanmax(values)) for values in images.values()]
     options = {"cmap": "viridis", "vmin": 0, "vmax": max(tops, default=1)} | options
     if reach:
@@ -305,6 +312,8 @@ def maps(
         drawn = axis.imshow(values, **options)
         axis.set_title(title, fontsize=9)
         axis.grid(False)
+        if not (ticks or label or reach):
+            axis.set_axis_off()
     for axis in axes.flat[len(images) :]:
         axis.axis("off")
     if images and label:

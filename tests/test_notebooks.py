@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LONGEST = 25  # lines
+LONGEST, MEDIAN = 20, 10  # lines
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -66,8 +67,9 @@ def test_has_the_profile_parameter_and_its_default(path):
 
 @each_notebook
 def test_code_cells_are_short(path):
-    for source, _ in cells(path):
-        assert len(source.splitlines()) <= LONGEST, source
+    lines = {source: len(source.splitlines()) for source, _ in cells(path)}
+    assert max(lines.values()) <= LONGEST, max(lines, key=lines.get)
+    assert statistics.median(lines.values()) <= MEDIAN
 
 
 @each_notebook
