@@ -62,14 +62,14 @@ def test_parameters_are_literals(path):
 def test_has_the_profile_parameter_and_its_default(path):
     (source,) = [source for source, metadata in cells(path) if "parameters" in metadata.get("tags", [])]
     values = {s.targets[0].id: ast.literal_eval(s.value) for s in tree(source).body if isinstance(s, ast.Assign)}
-    assert values["profile"] == ("laptop" if path.stem == "primer" else "best")
+    assert values["profile"] == "best"
 
 
 @each_notebook
 def test_code_cells_are_short(path):
     lines = {source: len(source.splitlines()) for source, _ in cells(path)}
     assert max(lines.values()) <= LONGEST, max(lines, key=lines.get)
-    assert statistics.median(lines.values()) <= MEDIAN
+    assert statistics.median(lines.values()) <= MEDIAN or path.stem == "primer"  # which draws all that it shows
 
 
 @each_notebook
@@ -144,3 +144,10 @@ def test_no_measured_number_is_typed(path):
         prose = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`]*`", "", source, flags=re.DOTALL)
         for number in re.findall(r"\d+\.\d+|\d+(?=\s*(?:%|per cent|points))", prose):
             assert number in allowed | {"95"}, f"{number} in: {source[:200]}"
+
+
+def test_every_figure_of_a_paper_is_in_a_section_of_its_chapter_or_says_why_not():
+    for row in pd.read_csv(ROOT / "data/published/figures.csv").fillna("").itertuples():
+        source = "\n".join(text for text, _ in cells(ROOT / f"notebooks/{row.paper}.ipynb", "markdown"))
+        assert row.where or row.why, row.item
+        assert not row.where or re.search(rf"^##+ {re.escape(row.where)}$", source, flags=re.MULTILINE), row

@@ -26,7 +26,7 @@ from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
 from aliasing.runner import complete
 
-PAGES = ["diagnose", "extend", "findings", "index", "layers", "rerun", "status"]
+PAGES = ["diagnose", "extend", "figures", "findings", "index", "layers", "rerun", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
 # Assumed in the plan of full scale, not measured: the peak rate of an H100 in bfloat16 without sparsity, and the share
 # of it that a training uses. Images to train on: nine tenths of ImageNet's, and CamVid's.
@@ -138,6 +138,19 @@ def findings(book):
             lines += [f"### {finding.id}", "", finding.claim, ""]
             lines += [f"*Source:* {finding.source}. *Published:* {finding.published}.", ""]
             lines += decision(known) if len(known) else ["Not run in any profile of this book.", ""]
+    return lines
+
+
+def figures(book):
+    """A table per paper: what it shows, and where a chapter shows it or why none does."""
+    lines = []
+    for paper, rows in pd.read_csv(home() / "data/published/figures.csv").fillna("").groupby("paper", sort=False):
+        lines += [f"## {studies.get(paper).source}", "", "| in the paper | in the chapter | remark |", "|---|---|---|"]
+        for row in rows.itertuples():
+            anchor = re.sub(r"[^\w -]", "", row.where.lower()).replace(" ", "-")
+            link = f"[{row.where}](notebooks/{paper}.ipynb#{anchor})" if row.where else "not there"
+            lines.append(f"| {row.item} | {link} | {row.why} |")
+        lines.append("")
     return lines
 
 
@@ -264,6 +277,7 @@ PARTS = {
     part.__name__: part
     for part in (
         diagnosis,
+        figures,
         findings,
         full_scale,
         layers,
