@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DataError, UsageError, unknown
 from ..options import check_types
-from . import drawings, glyphs, photographs, segmentation, shapes
+from . import characters, photographs, segmented, shapes
 from .archives import Archive, cache_folder, data_folder, download, find, verify
 from .catalogue import ARCHIVES, CATALOGUE, NAMES, Entry
 from .files import ImageFiles
@@ -29,17 +29,15 @@ __all__ = [
     "resolved",
 ]
 
-_DRAWN: dict[str, Callable[..., ImageSet]] = {"shapes": shapes.load, "glyphs": glyphs.load}
+_DRAWN: dict[str, Callable[..., ImageSet]] = {"shapes": shapes.load, "glyphs": characters.glyphs}
 _FROM_FILES: dict[str, Callable[..., ImageSet | ImageFiles]] = {
     "cifar10": photographs.cifar10,
     "imagenette": photographs.imagenette,
     "imagenet-val-500": photographs.imagenet_val_500,
     "imagenet-sample-1000": photographs.imagenet_sample_1000,
     "tiny-imagenet-100": photographs.tiny_imagenet_100,
-    "omniglot": drawings.omniglot,
-    "camvid": segmentation.camvid,
-    "voc2012": segmentation.voc2012,
-    "cityscapes": segmentation.cityscapes,
+    "omniglot": characters.omniglot,
+    "camvid": segmented.camvid,
     "folder": photographs.folder,
 }
 
@@ -113,8 +111,6 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
     """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
-    if name in segmentation.FOLDERS:
-        return segmentation.find_folder(name, root)
     place = data_folder(root)
     if name not in ARCHIVES:  # shapes and glyphs are drawn when asked for; a folder is looked at by loading it
         return place

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from .archives import Archive
 
-__all__ = ["ARCHIVES", "CATALOGUE", "NAMES", "Entry"]
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -63,16 +61,6 @@ CATALOGUE: dict[str, Entry] = {
         "road scenes with a class for every pixel, 240x180, 367 + 101 + 233",
         "Brostow, Fauqueur and Cipolla, Pattern Recognition Letters 30, 2009; split of SegNet",
         "research use",
-    ),
-    "voc2012": Entry(
-        "photographs with a class for every pixel, 20 classes, 1,464 + 1,449; unpacked by you",
-        "Everingham et al., International Journal of Computer Vision 88, 2010; challenge of 2012",
-        "terms of Flickr, research use",
-    ),
-    "cityscapes": Entry(
-        "street scenes with a class for every pixel, 19 classes, 2,975 + 500; unpacked by you",
-        "Cordts et al., CVPR 2016",
-        "non-commercial research and teaching, by registration",
     ),
     "folder": Entry(
         "your own images or ImageNet: a folder per class",

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from ..errors import extra
 
-__all__ = ["Streams", "convolve", "draw", "gaussian", "line_blur", "plasma", "sample", "zoom"]
-
 Streams = list[Generator]
 
 

@@ -22,26 +22,6 @@ from torch.nn import functional as F
 from ..errors import extra
 from .corruption_filters import Streams, convolve, draw, gaussian, line_blur, plasma, sample, zoom
 
-__all__ = [
-    "ON_BYTES",
-    "brightness",
-    "contrast",
-    "defocus_blur",
-    "elastic_transform",
-    "fog",
-    "frost",
-    "gaussian_noise",
-    "glass_blur",
-    "impulse_noise",
-    "jpeg_compression",
-    "motion_blur",
-    "pixelate",
-    "shot_noise",
-    "snow",
-    "to_bytes",
-    "zoom_blur",
-]
-
 
 def to_bytes(x: Tensor) -> Tensor:
     """Clip to [0, 1] and round to uint8."""

@@ -14,8 +14,6 @@ from ..errors import UsageError, unknown
 from ..streams import image_seeds, streams
 from . import corruption_transforms as transforms
 
-__all__ = ["GROUPS", "NAMES", "SEVERITIES", "corrupt", "table_side"]
-
 GROUPS: dict[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),

@@ -15,20 +15,6 @@ from ..errors import DataError, extra
 from .archives import members
 from .imageset import ImageSet
 
-__all__ = [
-    "Decoded",
-    "arranged",
-    "cut",
-    "decode",
-    "files_of",
-    "held_out",
-    "part_of",
-    "pixels",
-    "plain",
-    "random_part",
-    "square",
-]
-
 Decoded = tuple[dict[str, Tensor], list[str]]  # tensors, names of the classes
 
 
@@ -82,8 +68,8 @@ def plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def square(size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Callable[[Image.Image], Image.Image]:
-    """Resize the short side to ``size``, by default with an anti-aliasing filter, keep the middle square."""
+def square(size: int) -> Callable[[Image.Image], Image.Image]:
+    """Resize the short side to ``size``, with an anti-aliasing filter, and keep the middle square."""
 
     def transform(image: Image.Image) -> Image.Image:
         side = min(image.size)
@@ -91,7 +77,7 @@ def square(size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -
         image = image.crop((left, top, left + side, top + side))
         if image.mode not in ("L", "RGB"):
             image = image.convert("RGB")
-        return image.resize((size, size), resampling)
+        return image.resize((size, size), Image.Resampling.BICUBIC)
 
     return transform
 

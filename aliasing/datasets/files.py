@@ -17,8 +17,6 @@ from ..errors import DataError, UsageError
 from .decoding import arranged, pixels, random_part, square
 from .imageset import ImageSet
 
-__all__ = ["ImageFiles", "fits", "readers"]
-
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MEMORY = 16  # GiB of decoded images that a process holds, if ALIASING_MEMORY does not say otherwise
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ..errors import UsageError, unknown
 
-__all__ = ["SPLITS", "ImageSet", "check_split"]
-
 SPLITS = ("train", "validation", "test")
 
 
@@ -45,11 +43,6 @@ class ImageSet:
             raise UsageError(f"an ImageSet is indexed with a slice or a tensor, got {type(index).__name__}")
         masks = None if self.masks is None else self.masks[index]
         return replace(self, images=self.images[index], labels=self.labels[index], masks=masks)
-
-    def to(self, device: torch.device | str) -> ImageSet:
-        """The same set with its tensors on `device`."""
-        masks = None if self.masks is None else self.masks.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), masks=masks)
 
 
 def check_split(split: str) -> None:

@@ -19,18 +19,6 @@ from .decoding import Decoded, cut, decode, files_of, held_out, part_of, plain, 
 from .files import ImageFiles, fits
 from .imageset import ImageSet
 
-__all__ = [
-    "CLASS_GROUPS",
-    "IMAGENETTE_RANKS",
-    "cifar10",
-    "folder",
-    "imagenet_classes",
-    "imagenet_sample_1000",
-    "imagenet_val_500",
-    "imagenette",
-    "tiny_imagenet_100",
-]
-
 _IMAGENETTE_WORDS = {
     "n01440764": "tench",
     "n02102040": "English springer",

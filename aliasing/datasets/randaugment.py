@@ -17,8 +17,6 @@ from torch.nn import functional as F
 
 from ..streams import Part
 
-__all__ = ["OPERATIONS", "STRENGTH", "randaugment"]
-
 # Of 1, RandAugment's magnitude 3 of 10: rotations of up to 9 degrees. Much larger ones would change the labels of the
 # procedural shapes, half of which are told apart by the direction of their stripes.
 STRENGTH = 0.3

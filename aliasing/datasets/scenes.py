@@ -11,8 +11,6 @@ from torch import Tensor
 from ..errors import UsageError
 from .imageset import SPLITS, check_split
 
-__all__ = ["CLASSES", "SHAPES", "STROKES", "TEXTURES", "Scenes", "sample"]
-
 SHAPES = ("disc", "square", "triangle", "plus", "ring")
 TEXTURES = ("upright", "level")  # the axis that the stripes are nearer to
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .imageset import ImageSet, check_split
-from .scenes import CLASSES, SHAPES, STROKES, TEXTURES, Scenes, sample
-
-__all__ = ["CLASSES", "COUNTS", "NOISE", "SHAPES", "TEXTURES", "Scenes", "load", "render", "sample"]
+from .scenes import CLASSES, STROKES, Scenes, sample
 
 COUNTS = {"train": 8000, "validation": 1000, "test": 2000}
 NOISE = 0.06  # standard deviation of the pixel noise, in units of the full range

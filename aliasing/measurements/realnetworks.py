@@ -3,7 +3,6 @@
 Each measurement keeps a short list over the pictures, so that networks can be compared in pairs on the same ones.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,21 +12,11 @@ from torch import Tensor, nn
 
 from ..datasets import ImageSet
 from ..datasets.photographs import IMAGENETTE_RANKS
-from ..evaluation import Subject, loaded, measurement
 from ..inference import as_float
-from ..metrics import (
-    Estimate,
-    embedding,
-    one_pixel_changes,
-    one_pixel_of,
-    outputs,
-    predict,
-    shift_images,
-    vertical_sweep,
-)
-from ..metrics.inpainting import PAPER_SIDE, embed
+from ..metrics import Estimate, embedding, one_pixel, outputs, predict, shift_images, vertical_sweep
+from ..metrics.canvases import PAPER_SIDE, embed
 from ..metrics.sweeps import crossings
-from .pictures import as_png
+from .subject import Subject, as_png, loaded
 
 DIAGONALS = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 _BATCH = 16  # of pictures of 224 pixels; memory, not a protocol
@@ -43,7 +32,6 @@ def _pictures(subject: Subject, count: int) -> ImageSet:
     return ImageSet(found.images, torch.tensor(IMAGENETTE_RANKS)[found.labels], found.classes, found.name)
 
 
-@measurement
 def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, Any]:
     """The middle window of ``count`` pictures against its four diagonal neighbours, a pixel away; nothing is resized.
 
@@ -71,22 +59,19 @@ def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, An
     }
 
 
-@measurement
 def one_pixel_protocols(subject: Subject, count: int, protocols: Iterable[str], pairs: int = 1) -> dict[str, Any]:
     """P(top-1 change), mean absolute change and accuracy under the paper's ``protocols``, on ``count`` pictures."""
     data = _pictures(subject, count)
     values: dict[str, Any] = {}
     for protocol in protocols:
-        found = one_pixel_changes(subject.network, data.images, protocol, data.labels, pairs=pairs, batch_size=_BATCH)
-        rates = one_pixel_of(found)
+        rates = one_pixel(subject.network, data.images, protocol, data.labels, pairs, batch_size=_BATCH)
         values[f"top1_change_{protocol}"] = rates.top1_change
         values[f"mean_absolute_change_{protocol}"] = rates.mean_absolute_change
         values[f"accuracy_{protocol}"] = rates.accuracy
-        values[f"changes_{protocol}"] = found.changed.sum(1).int().tolist()
+        values[f"changes_{protocol}"] = (rates.images * pairs).round().int().tolist()
     return values
 
 
-@measurement
 def embedded_sizes(subject: Subject, count: int, sizes: Iterable[int]) -> dict[str, Any]:
     """Accuracy and P(top-1 change) of pictures shrunk to ``sizes`` of 224 pixels in the corner of an inpainted frame.
 
@@ -121,7 +106,6 @@ def embedded_sizes(subject: Subject, count: int, sizes: Iterable[int]) -> dict[s
     return values | {"half_over_whole": Estimate.ratio(inside[half].double(), inside[max(inside)].double())}
 
 
-@measurement
 def inpainted_sweep(subject: Subject, count: int, positions: int, kept: int = 48) -> dict[str, Any]:
     """What happens while ``count`` shrunk pictures move down an inpainted frame, pixel by pixel (v1 of the paper).
 
@@ -199,7 +183,6 @@ def _watched(network: nn.Module, frame: Tensor, names: list[str], draws: Tensor)
     return logits.cpu(), torch.stack(sums, 1).cpu()
 
 
-@measurement
 def moving_maps(subject: Subject, index: int = 0, positions: int = 3) -> dict[str, Any]:
     """One map per accumulated subsampling factor from 4 on, in bytes, while a picture moves down an inpainted frame.
 
@@ -218,7 +201,6 @@ def moving_maps(subject: Subject, index: int = 0, positions: int = 3) -> dict[st
     return {"feature_maps": maps, "feature_sums": sums, "feature_picture": as_png(data.images[index])}
 
 
-@measurement
 def distance_to_training(
     subject: Subject, count: int, against: dict[str, Any], training: int, margin: int, neighbours: int = 10
 ) -> dict[str, Any]:
@@ -227,7 +209,7 @@ def distance_to_training(
     Distances are Euclidean between features of unit length in front of the last linear layer, of middle windows that
     are ``margin`` pixels smaller on each side; ``against`` is the data set that the training pictures are of.
     """
-    known = loaded(json.dumps(against), "train")
+    known = loaded(against, "train")
     own = torch.randperm(len(known), generator=torch.Generator().manual_seed(1))[:training]
 
     def features(images: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-__all__ = ["Estimate"]
-
 LEVEL = 0.95
 NORMAL = 1.959963984540054  # the normal distribution's quantile at 0.5 + LEVEL / 2
 

@@ -16,8 +16,6 @@ from ..inference import finite
 from .estimate import Estimate
 from .readouts import embedding
 
-__all__ = ["Episodes", "episode_accuracies", "few_shot_accuracy", "sample_episodes"]
-
 
 class Episodes(NamedTuple):
     """Image indices of E episodes: ``support`` (E, ways, shots) and ``query`` (E, ways, queries), never shared."""

@@ -7,10 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images
+from ..inference import check_images, finite
 from .sites import outputs
-
-__all__ = ["Readout", "embedding", "fit_readouts", "typicality"]
 
 
 class Readout(nn.Module):
@@ -91,7 +89,7 @@ def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_
             pass
     finally:
         handle.remove()
-    return F.normalize(torch.cat(seen).flatten(1), dim=1)
+    return F.normalize(finite(torch.cat(seen), "features").flatten(1), dim=1)
 
 
 def typicality(

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 
-__all__ = ["Leakage", "frequency_response", "leakage", "step_overshoot"]
-
 
 class Leakage(NamedTuple):
     """Share of the energy of a cosine that a layer returns.

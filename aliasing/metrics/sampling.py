@@ -9,11 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..layers.adaptive import TIPS
+from ..layers import TIPS
 from .estimate import Estimate
 from .sites import Sample, sampled, sites
-
-__all__ = ["MaxSamplingBias", "bias_of", "max_sampling_bias", "window_counts", "window_weights", "windows"]
 
 
 class MaxSamplingBias(NamedTuple):
@@ -41,11 +39,6 @@ def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -
     The window is that of the map the site samples: behind the dense max of a VGG, behind the convolution of a strided
     convolution. Bottom and right windows that the map does not fill are skipped.
     """
-    return {site: bias_of(counts) for site, counts in window_counts(model, images, batch_size).items()}
-
-
-def window_counts(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
-    """Per image (N, 5), by site: windows, constant ones, and hits by each definition; NaN where there is no weight."""
     counts: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
     for batch in sampled(model, images, batch_size):
         seen: dict[str, Tensor] = {}
@@ -54,7 +47,7 @@ def window_counts(model: nn.Module, images: Tensor, batch_size: int = 256) -> di
             seen[sample.site] = seen[sample.site] + own if sample.site in seen else own
         for site, own in seen.items():
             counts[site].append(own)
-    return {site: torch.cat(parts) for site, parts in counts.items() if parts}
+    return {site: _bias(torch.cat(parts)) for site, parts in counts.items() if parts}
 
 
 def windows(x: Tensor, stride: int) -> Tensor:
@@ -96,7 +89,7 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
 
 
 def _counts(model: nn.Module, sample: Sample) -> Tensor:
-    """``window_counts`` of one batch at one site."""
+    """Of a batch at one site (n, 5): windows, constant ones, and hits by each definition; NaN if there is no weight."""
     blocks = windows(sample.x, sample.stride)
     y = sample.y[:, :, : blocks.shape[2], : blocks.shape[3], None]
     top = blocks.amax(-1, keepdim=True)
@@ -104,8 +97,7 @@ def _counts(model: nn.Module, sample: Sample) -> Tensor:
     is_top = blocks == top
     tolerance = 1e-6 * sample.x.abs().amax((1, 2, 3)).view(-1, 1, 1, 1, 1)
     exact = (y - top).abs() <= tolerance
-    gap = (blocks - y).abs()
-    other = gap.masked_fill(is_top, torch.inf).amin(-1, keepdim=True)
+    other = (blocks - y).abs().masked_fill(is_top, torch.inf).amin(-1, keepdim=True)
     nearest = (y - top).abs() < other
     hits = [exact[..., 0], nearest[..., 0]]
     weights = window_weights(model, sample)
@@ -120,7 +112,7 @@ def _counts(model: nn.Module, sample: Sample) -> Tensor:
     return torch.stack(sums, 1)
 
 
-def bias_of(counts: Tensor) -> MaxSamplingBias:
+def _bias(counts: Tensor) -> MaxSamplingBias:
     """The shares of one site from the counts (N, 5) of all images."""
     total, constant, exact, nearest, weight = counts.unbind(1)
     uneven = total - constant

@@ -1,7 +1,7 @@
 """Where a network drops samples, and what goes in and comes out there."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import batches, check_images, evaluating, finite
-from ..layers.base import Downsample
-
-__all__ = ["Sample", "outputs", "sampled", "sites"]
+from ..layers import Call, Downsample, outermost, recorded
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,8 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
 
     Outermost ``Downsample`` layers of stride > 1, and in networks of others the strided convolutions and pools.
     """
-    inner = {
-        id(part)
-        for module in model.modules()
-        if isinstance(module, Downsample)
-        for part in module.modules()
-        if part is not module
-    }
+    layers = [module for module in model.modules() if isinstance(module, Downsample)]
+    inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
     return {name: part for name, part in model.named_modules() if id(part) not in inner and _stride(part) > 1}
 
 
@@ -64,54 +57,28 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
     """For each batch of images, in order, what passed every site (a site that is used twice occurs twice).
 
     Raises:
-        UsageError: ``model`` downsamples nowhere.
+        UsageError: ``model`` downsamples nowhere, or a map is not finite.
     """
     if not (found := sites(model)):
         raise UsageError(
             f"{type(model).__name__} has no downsampling site: no downsampling layer, strided convolution or pool"
         )
+    others = {name: module for name, module in found.items() if not isinstance(module, Downsample)}
     for batch in batches(model, check_images(images), batch_size):
-        with evaluating(model), torch.no_grad(), _recording(found) as samples:
+        with evaluating(model), torch.no_grad(), recorded(model) as calls, ExitStack() as hooks:
+            passed: list[Any] = calls  # layers and the other sites in the order in which they are used
+            for name, module in others.items():
+                hooks.enter_context(module.register_forward_hook(_hook(name, module, passed)))
             model(batch)
+        samples = [
+            Sample(own.name, own.layer.stride, own.x, own.y, own.again) if isinstance(own, Call) else own
+            for own in passed
+            if not isinstance(own, Call) or own.name in found
+        ]
         for sample in samples:
             finite(sample.x, f"maps in front of {sample.site}")
             finite(sample.y, f"outputs of {sample.site}")
-        yield list(samples)
-
-
-@contextmanager
-def _recording(found: Mapping[str, nn.Module]) -> Iterator[list[Sample]]:
-    """Record every pass through the sites; blocks may call ``sample`` themselves, so hooks alone would miss it.
-
-    Maps are copied: activations that work in place would change them before they are looked at.
-    """
-    samples: list[Sample] = []
-    handles, shadowed = [], []
-    try:
-        for name, module in found.items():
-            if isinstance(module, Downsample):
-                module.__dict__["sample"] = _recorded(name, module, samples)
-                shadowed.append(module)
-            else:
-                handles.append(module.register_forward_hook(_hook(name, module, samples)))
         yield samples
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in shadowed:
-            module.__dict__.pop("sample", None)
-
-
-def _recorded(name: str, layer: Downsample, samples: list[Sample]) -> Callable[..., Tensor]:
-    original = layer.sample
-
-    def sample(x: Tensor, choice: Tensor | None = None) -> Tensor:
-        choice = layer.choose(x) if choice is None else choice
-        y = original(x, choice)
-        samples.append(Sample(name, layer.stride, x.clone(), y.clone(), lambda z: original(z, choice)))
-        return y
-
-    return sample
 
 
 def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
@@ -120,6 +87,7 @@ def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., 
     def subsample(z: Tensor) -> Tensor:
         return z[:, :, ::stride, ::stride]
 
+    # Maps are copied: activations that work in place would change them before they are looked at.
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             samples.append(Sample(name, stride, _dense(module, inputs[0]), y.clone(), subsample))
@@ -145,31 +113,22 @@ def outputs(
     model: nn.Module, images: Tensor, layers: tuple[str, ...] | list[str], batch_size: int = 256
 ) -> Iterator[dict[str, Tensor]]:
     """For each batch of images the outputs (n, C, H, W) of the named modules; the last one where used repeatedly."""
-    modules: dict[str, Any] = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if missing := [name for name in layers if name not in modules]:
         raise UsageError(f"no module named {missing[0]!r}; this network has {', '.join(filter(None, modules))}")
+    layers_of_ours = outermost(model).keys() & set(layers)  # blocks may call their ``sample``, which no hook sees
     for batch in batches(model, check_images(images), batch_size):
-        with evaluating(model), torch.no_grad(), _capturing({name: modules[name] for name in layers}) as seen:
+        seen: dict[str, Tensor] = {}
+        with evaluating(model), torch.no_grad(), ExitStack() as stack:
+            calls = stack.enter_context(recorded(model)) if layers_of_ours else []
+            for name in set(layers) - layers_of_ours:
+                stack.enter_context(modules[name].register_forward_hook(_keep(seen, name)))
             model(batch)
+        seen |= {call.name: call.y for call in calls}
         if silent := [name for name in layers if name not in seen]:
             raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
         yield {name: finite(seen[name], f"outputs of {name}") for name in layers}
 
 
-@contextmanager
-def _capturing(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Fill a dictionary with the outputs of ``modules``; those of downsampling layers on leaving."""
-    layers = {name: module for name, module in modules.items() if isinstance(module, Downsample)}
-    seen: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.clone()}))
-        for name, module in modules.items()
-        if name not in layers
-    ]
-    try:
-        with _recording(layers) as samples:
-            yield seen
-        seen.update({sample.site: sample.y for sample in samples})
-    finally:
-        for handle in handles:
-            handle.remove()
+def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
+    return lambda _, __, y: seen.update({name: y.clone()})

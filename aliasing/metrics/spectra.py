@@ -10,19 +10,12 @@ from ..errors import UsageError
 from .estimate import Estimate
 from .sites import Sample, sampled, sites
 
-__all__ = ["alias_energy", "alias_error", "aliasable", "energies", "errors", "ideal", "radial_spectrum"]
-
 
 def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
     """Alias-able energy in front of every downsampling site, as a fraction, by site.
 
     The share of the energy, without the mean, at frequencies that the sampling grid cannot hold; mean over images.
     """
-    return {site: Estimate.mean(values) for site, values in energies(model, images, batch_size).items()}
-
-
-def energies(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
-    """Alias-able energy of each image (N,), by site."""
     return _per_site(model, images, lambda sample: aliasable(sample.x, sample.stride), batch_size)
 
 
@@ -32,19 +25,15 @@ def alias_error(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict
     ``||D(X) - P(X)||_1 / ||P(X)||_1`` (our choice for Grabinski et al.'s measure). Filters of even length sample half
     a pixel further than the ideal, which counts as error too.
     """
-    return {site: Estimate.mean(values) for site, values in errors(model, images, batch_size).items()}
+    return _per_site(model, images, distance_from_ideal, batch_size)
 
 
-def errors(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Tensor]:
-    """Alias error of each image (N,), by site."""
-
-    def error(sample: Sample) -> Tensor:
-        # Without padding, what does not fill a window is dropped at the bottom and right.
-        height, width = sample.y.shape[2:]
-        target = ideal(sample.x, sample.stride)[:, :, :height, :width]
-        return (sample.y - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
-
-    return _per_site(model, images, error, batch_size)
+def distance_from_ideal(sample: Sample) -> Tensor:
+    """Relative l1 distance (n,) of what a site returned from ideal downsampling of the map in front of it."""
+    # Without padding, what does not fill a window is dropped at the bottom and right.
+    height, width = sample.y.shape[2:]
+    target = ideal(sample.x, sample.stride)[:, :, :height, :width]
+    return (sample.y - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
 
 
 def aliasable(x: Tensor, stride: int) -> Tensor:
@@ -109,12 +98,12 @@ def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]
 
 def _per_site(
     model: nn.Module, images: Tensor, measure: Callable[[Sample], Tensor], batch_size: int
-) -> dict[str, Tensor]:
-    """``measure(sample)`` of each image (N,) by site; a site that is used twice in one pass counts with its mean."""
+) -> dict[str, Estimate]:
+    """Mean over images of ``measure(sample)``, by site; a site that is used twice in one pass counts with its mean."""
     values: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
     for batch in sampled(model, images, batch_size):
         for site, parts in values.items():
             own = [measure(sample).double().cpu() for sample in batch if sample.site == site]
             if own:
                 parts.append(torch.stack(own).mean(0))
-    return {site: torch.cat(parts) for site, parts in values.items() if parts}
+    return {site: Estimate.mean(torch.cat(parts)) for site, parts in values.items() if parts}

@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inference import batches, scores
-from ..layers.base import Downsample
-
-__all__ = ["stitch", "stitches"]
+from ..layers import Downsample, intercepted, outermost
 
 
 class _Unfit(Exception):
@@ -55,80 +53,30 @@ def _phases(model: nn.Module, images: int) -> Iterator[dict[int, int]]:
     Yields a dictionary that fills with the stride met at each multiple of the batch, i.e. at each level.
     """
     levels: dict[int, int] = {}
-    patched: list[Downsample] = []
-    try:
-        for layer in _downsamplings(model):
-            if layer.stride > 1:
-                _expand(layer, images, levels)
-                patched.append(layer)
-        yield levels
-    finally:
-        for layer in patched:
-            for name in ("forward", "choose", "sample"):
-                layer.__dict__.pop(name, None)
 
-
-def _expand(layer: Downsample, images: int, levels: dict[int, int]) -> None:
-    """Shadow the three methods of ``layer`` by versions that evaluate every phase."""
-    stride = layer.stride
-    phases = [(-a, -b) for a in range(stride) for b in range(stride)]
-    originals = {name: getattr(layer, name) for name in ("forward", "choose", "sample")}
-
-    def check(x: Tensor) -> None:
+    def around(
+        layer: Downsample, name: str, method: Callable[..., Any], x: Tensor, choice: Tensor | None = None
+    ) -> Any:
+        stride = layer.stride
+        if stride == 1:
+            return method(x) if name == "choose" else method(x, choice)
         if x.shape[2] % stride or x.shape[3] % stride:
             raise _Unfit(f"stride {stride} does not divide a map of {tuple(x.shape[2:])}")
         if levels.setdefault(len(x) // images, stride) != stride:
             raise _Unfit("two branches downsample the same maps by different strides")
+        moved = [x.roll((-a, -b), (2, 3)) for a in range(stride) for b in range(stride)]
+        if name == "choose":
+            choices = [method(part) for part in moved]
+            return None if choices[0] is None else torch.cat(choices)
+        choices = [None] * len(moved) if choice is None else list(choice.chunk(len(moved)))
+        return torch.cat([method(part, own) for part, own in zip(moved, choices, strict=True)])
 
-    def alone(method: Callable[..., Any], *arguments: Tensor | None) -> Any:
-        # Inside its own methods the layer is the plain one, so that forward -> sample -> choose expands only once.
-        for name in originals:
-            del layer.__dict__[name]
-        try:
-            return method(*arguments)
-        finally:
-            layer.__dict__.update(shadows)
-
-    def choose(x: Tensor) -> Tensor | None:
-        check(x)
-        choices = [alone(originals["choose"], x.roll(phase, (2, 3))) for phase in phases]
-        present = [choice for choice in choices if choice is not None]
-        return torch.cat(present) if present else None
-
-    def sample(x: Tensor, choice: Tensor | None = None) -> Tensor:
-        check(x)
-        choices = (None,) * len(phases) if choice is None else choice.chunk(len(phases))
-        return torch.cat(
-            [alone(originals["sample"], x.roll(p, (2, 3)), c) for p, c in zip(phases, choices, strict=True)]
-        )
-
-    def forward(x: Tensor) -> Tensor:
-        check(x)
-        return torch.cat([alone(originals["forward"], x.roll(phase, (2, 3))) for phase in phases])
-
-    shadows = {"forward": forward, "choose": choose, "sample": sample}
-    layer.__dict__.update(shadows)
-
-
-def _downsamplings(module: nn.Module) -> Iterator[Downsample]:
-    """The outermost downsampling layers of ``module``, each once."""
-    seen = set()
-
-    def walk(part: nn.Module) -> Iterator[Downsample]:
-        if id(part) in seen:
-            return
-        seen.add(id(part))
-        if isinstance(part, Downsample):
-            yield part
-        else:
-            for child in part.children():
-                yield from walk(child)
-
-    return walk(module)
+    with intercepted(model, around):
+        yield levels
 
 
 def stitches(model: nn.Module, images: Tensor) -> bool:
-    """Whether stitching fits the network's structure and reproduces plain forward passes on a few rolls."""
+    """Whether stitching fits the network's structure and reproduces ordinary forward passes on a few rolls."""
     if not _fits(model):
         return False
     x = next(batches(model, images[:2], 2))
@@ -151,8 +99,9 @@ def _fits(model: nn.Module) -> bool:
     What a layer pads only matters if its filter reaches beyond the border, and padding written as a function call
     cannot be seen here: both are left to the numerical comparison.
     """
-    inside = {id(part) for layer in _downsamplings(model) for part in layer.modules()}
-    for layer in _downsamplings(model):
+    layers = list(outermost(model).values())
+    inside = {id(part) for layer in layers for part in layer.modules()}
+    for layer in layers:
         if layer.stride > 1 and not layer.periodic:
             return False
     for part in model.modules():

@@ -7,12 +7,9 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, predict
+from .canvases import BORDERS, PAPER_SIDE, embed, shrink, small_side
 from .estimate import Estimate
-from .inpainting import BORDERS, PAPER_SIDE, embed
-from .one_pixel import shrink
 from .sites import outputs, sites
-
-__all__ = ["Jaggedness", "crossings", "jaggedness", "non_shiftability", "probability_curves", "vertical_sweep"]
 
 
 class Jaggedness(NamedTuple):
@@ -44,7 +41,7 @@ def vertical_sweep(images: Tensor, positions: int | None = None, border: str = "
         return torch.stack([images.roll(down, 2) for down in range(height if positions is None else positions)])
     if border not in BORDERS:
         raise unknown("border", border, (*BORDERS, "circular"))
-    small = shrink(images, max(2, round(min(height, width) * 100 / PAPER_SIDE)))
+    small = shrink(images, small_side(images))
     room = height - small.shape[2] + 1
     count = min(room, round(101 * height / PAPER_SIDE)) if positions is None else positions
     if not 2 <= count <= room:

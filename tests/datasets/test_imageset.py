@@ -26,11 +26,6 @@ def test_slices_and_indices_keep_images_labels_and_masks_together():
     assert make(masks=False)[:2].masks is None
 
 
-def test_it_moves_to_a_device_as_one():
-    moved = make().to("meta")
-    assert {moved.images.device.type, moved.labels.device.type, moved.masks.device.type} == {"meta"}
-
-
 def test_wrong_contents_are_refused():
     images, labels = make().images, make().labels
     with pytest.raises(UsageError, match="uint8"):

@@ -12,8 +12,8 @@ from torch import nn
 from aliasing import layers
 from aliasing.datasets import shapes
 from aliasing.errors import UsageError
-from aliasing.evaluation import MEASUREMENTS, Subject
-from aliasing.measurements.pictures import as_png
+from aliasing.measurements import MEASUREMENTS, Subject
+from aliasing.measurements.subject import as_png
 from aliasing.records import Run
 from aliasing.training import Recipe
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from aliasing import models
-from aliasing.evaluation import Subject
-from aliasing.measurements.cost import macs
-from aliasing.measurements.few_shot import few_shot
-from aliasing.measurements.generalisation import accuracy, band_removal, kernels
-from aliasing.measurements.robustness import clean_error
+from aliasing.measurements import Subject
+from aliasing.measurements.classes import accuracy, band_removal, clean_error, few_shot
+from aliasing.measurements.features import kernels, macs
 from aliasing.records import Run
 from aliasing.training import Recipe
 

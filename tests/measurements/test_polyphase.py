@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aliasing.evaluation import Measurement, Subject
+from aliasing.measurements import Measurement, Subject
 from aliasing.records import Run
 from aliasing.runner import build
 from aliasing.training import Recipe

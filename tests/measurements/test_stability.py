@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aliasing.evaluation import Measurement, Subject
+from aliasing.measurements import Measurement, Subject
 from aliasing.metrics import predict
 from aliasing.records import Run
 from aliasing.runner import build

@@ -8,7 +8,7 @@ from torch import nn
 
 from aliasing.errors import UsageError
 from aliasing.layers import Blur
-from aliasing.metrics.bands import band_accuracy, low_pass, remove_band, stop_band, stop_bands
+from aliasing.metrics.kernels import band_accuracy, low_pass, remove_band, stop_band, stop_bands
 
 
 def wave(period: int, size: int = 32) -> torch.Tensor:

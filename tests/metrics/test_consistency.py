@@ -10,9 +10,15 @@ from torch import nn
 
 from aliasing import metrics
 from aliasing.errors import UsageError
-from aliasing.metrics.consistency import Shifted, fidelity_of
-from aliasing.metrics.rolls import RollPredictions, roll_predictions
-from aliasing.metrics.shifts import draw_shifts, shift_images
+from aliasing.metrics import draw_shifts, shift_images
+from aliasing.metrics.rolls import (
+    RollPredictions,
+    accuracy_against_shift,
+    adversary_accuracy,
+    probability_variation,
+    roll_predictions,
+    variation_per_image,
+)
 
 
 class OnePixelReader(nn.Module):
@@ -96,7 +102,7 @@ def test_fidelity_of_a_network_that_reads_one_pixel_by_hand():
     assert result.joint.value == pytest.approx((bright**2 + (1 - bright) ** 2) / 2, abs=0.03)
     assert result.agreement3.value == pytest.approx(bright**2, abs=0.03)
     perfect = metrics.fidelity(Mean(), pictures() + torch.eye(3)[0, :, None, None], torch.zeros(6), max_shift=2)
-    assert [estimate.value for estimate in perfect] == [1] * 5
+    assert [estimate.value for estimate in perfect[:5]] == [1] * 5
 
 
 def test_exhaustive_equals_a_loop_over_all_pairs_of_rolls():
@@ -173,13 +179,20 @@ def test_fidelity_has_three_meanings():
 
 def test_the_interval_of_the_product_covers():
     """Hard images are wrong and waver together: P(right) = 0.7 and P(agree) = 0.75 are not independent."""
-    generator = np.random.default_rng(5)
-    easy = generator.random((2000, 120)) < 0.5
-    right, agree = (generator.random((2000, 120)) < low + 0.4 * easy for low in (0.5, 0.55))
-    plain = torch.from_numpy(1 - right.astype(np.int64))
-    second = torch.where(torch.from_numpy(agree), plain, 1 - plain)
-    estimates = [fidelity_of(Shifted(p, s, p, torch.zeros(120))) for p, s in zip(plain, second, strict=True)]
-    products = [estimate.product for estimate in estimates]
+
+    class Drawn(nn.Module):
+        """Answers the unshifted images, and two copies of them, as they were drawn: predictions come in that order."""
+
+        def forward(self, x):
+            return torch.nn.functional.one_hot(next(self.answers), 2).double()
+
+    generator, model, products = np.random.default_rng(5), Drawn(), []
+    for _ in range(1000):
+        easy = generator.random(120) < 0.5
+        right, agree = (torch.from_numpy(generator.random(120) < low + 0.4 * easy) for low in (0.5, 0.55))
+        second = torch.where(agree, ~right, right).long()
+        model.answers = iter([(~right).long(), second, (~right).long()])
+        products.append(metrics.fidelity(model, torch.zeros(120, 3, 2, 2), torch.zeros(120)).product)
     assert 0.93 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.97
 
 
@@ -190,7 +203,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
     classes[:, 1] = 1
     predictions = RollPredictions(classes, None, torch.tensor([1]), rolls, "by hand")
     # Nearest first: one pixel, eight around it of which two are right, the two columns of distance 2: 2 of 6.
-    curve = [estimate.value for estimate in metrics.accuracy_against_shift(predictions).curve]
+    curve = [estimate.value for estimate in accuracy_against_shift(predictions).curve]
     assert curve == pytest.approx([1, 2 / 8, 2 / 6])
     # Only the middle roll is none: the corner of the table says wrong, and must not be asked.
     assert metrics.exact_consistency(predictions, correct_only=True).value == pytest.approx(
@@ -200,7 +213,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
 
 def test_all_rolls_by_hand():
     predictions = roll_predictions(OnePixelReader(), half_bright(), torch.tensor([1, 1, 0]))
-    by_shift = metrics.accuracy_against_shift(predictions)
+    by_shift = accuracy_against_shift(predictions)
     # Rolling by (a, b) brings pixel (-a, -b) to the corner; the bright ones are 0..3.
     inside = torch.tensor([(-a) % 8 < 4 for a in range(8)])
     bright = inside[:, None] & inside
@@ -208,12 +221,12 @@ def test_all_rolls_by_hand():
     # One pixel away: eight shifts, of which (0,-1), (-1,0), (-1,-1) stay bright.
     ring = (2 * 3 / 8 + 5 / 8) / 3
     assert [len(by_shift.curve), by_shift.curve[0].value, by_shift.curve[1].value] == pytest.approx([5, 2 / 3, ring])
-    adversary = [estimate.value for estimate in metrics.adversary_accuracy(predictions)]
+    adversary = [estimate.value for estimate in adversary_accuracy(predictions)]
     assert adversary == pytest.approx([2 / 3, 0, 0, 0, 0])
     # Probability of class 1 is sigmoid(2) for a quarter of the rolls, sigmoid(-2) for the rest.
     spread = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))) * (0.25 * 0.75) ** 0.5
-    torch.testing.assert_close(metrics.variation_per_image(predictions), spread.double().expand(3), atol=1e-6, rtol=0)
-    assert metrics.probability_variation(predictions).value == pytest.approx(spread.item())
+    torch.testing.assert_close(variation_per_image(predictions), spread.double().expand(3), atol=1e-6, rtol=0)
+    assert probability_variation(predictions).value == pytest.approx(spread.item())
 
 
 def test_all_rolls_equal_loops():
@@ -227,22 +240,22 @@ def test_all_rolls_equal_loops():
             for i, label in enumerate(labels.tolist()):
                 probability[i, a, b] = logits[i].double().softmax(0)[label]
     spread = [pstdev(one.flatten().tolist()) for one in probability]
-    assert metrics.variation_per_image(predictions).tolist() == pytest.approx(spread, rel=1e-4)
-    assert metrics.probability_variation(predictions).value == pytest.approx(sum(spread) / 5, rel=1e-4)
+    assert variation_per_image(predictions).tolist() == pytest.approx(spread, rel=1e-4)
+    assert probability_variation(predictions).value == pytest.approx(sum(spread) / 5, rel=1e-4)
     size = [min(a, 8 - a) for a in range(8)]
     for n in range(5):
         survivors = [
             all(hit[i, a, b] for a in range(8) for b in range(8) if max(size[a], size[b]) <= n) for i in range(5)
         ]
-        assert metrics.adversary_accuracy(predictions)[n].value == sum(survivors) / 5
+        assert adversary_accuracy(predictions)[n].value == sum(survivors) / 5
         ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
-        assert metrics.accuracy_against_shift(predictions).curve[n].value == pytest.approx(sum(ring) / len(ring))
+        assert accuracy_against_shift(predictions).curve[n].value == pytest.approx(sum(ring) / len(ring))
 
 
 def test_windows_of_rolls_count_distance_from_zero():
     predictions = roll_predictions(random_network(), pictures(5), torch.zeros(5, dtype=torch.long))
     window = roll_predictions(random_network(), pictures(5), torch.zeros(5, dtype=torch.long), max_shift=2)
-    assert metrics.adversary_accuracy(predictions)[:3] == metrics.adversary_accuracy(window)
+    assert adversary_accuracy(predictions)[:3] == adversary_accuracy(window)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +265,8 @@ def test_windows_of_rolls_count_distance_from_zero():
         lambda m, x: metrics.consistency(m, x, "roll"),
         lambda m, x: metrics.consistency(m, x, "crop"),
         lambda m, x: metrics.consistency(m, x[0]),
-        lambda m, x: metrics.adversary_accuracy(roll_predictions(m, x)),
-        lambda m, x: metrics.probability_variation(roll_predictions(m, x)),
+        lambda m, x: adversary_accuracy(roll_predictions(m, x)),
+        lambda m, x: probability_variation(roll_predictions(m, x)),
     ],
 )
 def test_refuses(call):

@@ -10,7 +10,7 @@ from torch import nn
 
 from aliasing import models
 from aliasing.errors import UsageError
-from aliasing.metrics.cost import count_flops, count_parameters, milliseconds
+from aliasing.metrics.costs import count_flops, count_parameters, milliseconds
 from aliasing.models.blocks import Style, Unit
 
 torch.set_num_threads(1)
@@ -92,7 +92,7 @@ def test_time_of_a_clock_that_is_known(monkeypatch):
         tick for start, length in enumerate([100, 4, 1, 3, 5, 2]) for tick in (1000 * start, 1000 * start + length)
     ]
     clock = SimpleNamespace(perf_counter=iter(ticks).__next__)
-    monkeypatch.setattr(import_module("aliasing.metrics.cost"), "time", clock)
+    monkeypatch.setattr(import_module("aliasing.metrics.costs"), "time", clock)
     assert milliseconds(nn.Identity(), (4, 4), batch_size=2, repeats=5, warmup=1) == (1500, 1000, 2000, 5)
 
 

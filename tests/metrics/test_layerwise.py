@@ -8,8 +8,9 @@ from torch import nn
 
 from aliasing import layers, metrics, models
 from aliasing.errors import UsageError
-from aliasing.metrics.one_pixel import shrink
+from aliasing.metrics.canvases import shrink
 from aliasing.metrics.sites import outputs
+from aliasing.metrics.sweeps import crossings
 
 
 def pictures(n=3, size=16):
@@ -76,7 +77,7 @@ def test_features_are_those_before_activations_that_work_in_place():
 
 def test_crossings_by_hand():
     inside = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]).bool()
-    result = metrics.crossings(inside)
+    result = crossings(inside)
     assert result.crossings == 4
     assert result.images.value == 2 / 4
     assert result.pairs.value == 4 / 16
@@ -253,7 +254,7 @@ def test_typicality_equals_a_loop():
         lambda m, x: metrics.equivariance_maps(m, x, ["5"], max_shift=0),
         lambda m, x: metrics.vertical_sweep(x, 100, "black"),
         lambda m, x: metrics.vertical_sweep(x, border="white"),
-        lambda m, x: metrics.crossings(torch.ones(3, 1).bool()),
+        lambda m, x: crossings(torch.ones(3, 1).bool()),
         lambda m, x: metrics.jaggedness(m, x, torch.zeros(3), top=0),
         lambda m, x: metrics.typicality(m, x, x, neighbours=4),
         lambda m, x: metrics.embedding(nn.Conv2d(3, 3, 1), x),

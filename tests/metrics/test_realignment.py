@@ -5,7 +5,7 @@ import torch
 
 from aliasing import models
 from aliasing.errors import UsageError
-from aliasing.metrics.realignment import ONE_PIXEL_ROLLS, realigned, realigned_errors
+from aliasing.metrics.motion import ONE_PIXEL_ROLLS, realigned, realigned_errors
 
 
 def _maps(seed=0, shape=(3, 2, 6, 4)):

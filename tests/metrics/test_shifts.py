@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from aliasing.errors import UsageError
-from aliasing.metrics.shifts import SHIFTS, draw_shifts, shift_images
+from aliasing.shifts import SHIFTS, draw_shifts, shift_images
 
 
 def pictures(n=4, height=12, width=17):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aliasing.errors import UsageError
-from aliasing.metrics import SIZES, size_pairs
+from aliasing.metrics.pixel_pairs import SIZES, size_pairs
 
 
 def pictures(n=6, height=32, width=32):

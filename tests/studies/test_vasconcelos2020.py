@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from aliasing.layers.blur import binomial
-from aliasing.metrics.bands import stop_band
+from aliasing.metrics.kernels import stop_band
 from aliasing.runner import build
 from aliasing.studies.vasconcelos2020 import PLACES, STUDY, SUBSETS
 from aliasing.studies.vasconcelos2020_findings import FINDINGS, START, role

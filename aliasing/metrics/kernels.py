@@ -1,4 +1,4 @@
-"""Frequencies of images and of learned kernels: which bands a network needs, and what its kernels let pass."""
+"""Learned kernels: which frequencies they let pass, which bands a network needs, and how smooth its filters are."""
 
 import math
 
@@ -9,8 +9,6 @@ from ..errors import UsageError
 from ..inference import as_float, check_images, predict
 from ..layers import Blur
 from .estimate import Estimate
-
-__all__ = ["band_accuracy", "low_pass", "remove_band", "stop_band", "stop_bands"]
 
 GRID = 64  # frequencies per axis at which kernels are evaluated
 
@@ -75,3 +73,32 @@ def low_pass(taps: int) -> tuple[Tensor, float]:
     place = torch.arange(taps, dtype=torch.float64) - taps // 2
     kernel = 0.5 * torch.sinc(place / 2)
     return kernel, 0.5 - kernel.square().sum().item()
+
+
+def total_variation(model: nn.Module) -> dict[str, float]:
+    """Normalised total variation of every convolution with more than one tap, by name, input side first.
+
+    How smooth the learned filters are (Ruderman et al. 2018, used by Zhang 2019).
+    """
+    convolutions = {
+        name: part.weight
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Conv2d) and part.weight.shape[2] * part.weight.shape[3] > 1
+    }
+    if not convolutions:
+        raise UsageError(f"{type(model).__name__} has no convolution with more than one tap")
+    return {name: normalised_variation(weight) for name, weight in convolutions.items()}
+
+
+def normalised_variation(weight: Tensor) -> float:
+    """l1 norm of the differences between neighbouring taps of a kernel (out, in, K, K) over its own l1 norm.
+
+    Scale-free; a constant kernel has 0, a single tap in the centre of 3 x 3 has 4. Zhang (2019)
+    reports it; the formula is not verified against the paper [unverified].
+    """
+    weight = weight.detach().double()
+    norm = weight.abs().sum().item()
+    if norm == 0:
+        return 0.0
+    down, right = (weight.diff(dim=axis).abs().sum() for axis in (2, 3))
+    return torch.add(down, right).item() / norm

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..inference import device_of, evaluating
 
-__all__ = ["Timing", "count_flops", "count_parameters", "milliseconds"]
-
 
 class Timing(NamedTuple):
     """Milliseconds per image: median of the repeats with their quartiles."""

@@ -8,23 +8,40 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import UsageError, unknown
-from ..inference import as_float, check_images
+from .errors import UsageError, unknown
+from .inference import as_float, check_images
 
-__all__ = ["SHIFTS", "draw_shifts", "reach", "shift_images"]
+__all__ = ["SHIFTS", "draw_shifts", "reach", "shift_images", "taken"]
+
+
+def taken(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels ``[n, :, rows[n, i], columns[n, j]]`` of images (N, C, H, W), each image with indices of its own.
+
+    Rows are (N, h) and columns (N, w); the result is (N, C, h, w), its channels last in memory.
+    """
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    # Indices on axes 0, 2, 3 put the channels last; back to (N, C, h, w).
+    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def circular(images: Tensor, shifts: Tensor) -> Tensor:
     """Roll: what leaves on one side enters on the other."""
     (rows, _), (columns, _) = _sources(images, shifts)
-    return _gather(images, rows, columns)
+    return taken(images, rows, columns)
 
 
 def standard(images: Tensor, shifts: Tensor) -> Tensor:
     """Zero-fill: what leaves is lost, what enters is black."""
     (rows, row_inside), (columns, column_inside) = _sources(images, shifts)
     inside = row_inside[:, None, :, None] & column_inside[:, None, None, :]
-    return _gather(images, rows, columns) * inside
+    return taken(images, rows, columns) * inside
+
+
+def crop(images: Tensor, shifts: Tensor, margin: int) -> Tensor:
+    """Window ``margin`` pixels smaller on each side, moved so that the picture inside moves by ``shifts``."""
+    height, width = images.shape[-2:]
+    (rows, _), (columns, _) = _sources(images, shifts)
+    return taken(images, rows[:, margin : height - margin], columns[:, margin : width - margin])
 
 
 def sub_pixel(images: Tensor, shifts: Tensor) -> Tensor:
@@ -41,13 +58,6 @@ def sub_pixel(images: Tensor, shifts: Tensor) -> Tensor:
     columns = _ramp(torch.fft.rfftfreq(width, dtype=torch.float64), right, width).to(spectrum.dtype)
     spectrum = spectrum * rows[:, None, :, None] * columns[:, None, None, :]
     return torch.fft.irfft2(spectrum, s=(height, width))
-
-
-def crop(images: Tensor, shifts: Tensor, margin: int) -> Tensor:
-    """Window ``margin`` pixels smaller on each side, moved so that the picture inside moves by ``shifts``."""
-    height, width = images.shape[-2:]
-    (rows, _), (columns, _) = _sources(images, shifts)
-    return _gather(images, rows[:, margin : height - margin], columns[:, margin : width - margin])
 
 
 SHIFTS: dict[str, Callable[..., Tensor]] = {
@@ -124,12 +134,6 @@ def _sources(images: Tensor, shifts: Tensor) -> list[tuple[Tensor, Tensor]]:
         source = torch.arange(side, device=images.device) - shifts[:, axis, None].to(images.device)
         pairs.append((source % side, (source >= 0) & (source < side)))
     return pairs
-
-
-def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    sample = torch.arange(len(images), device=images.device)[:, None, None]
-    # Indices on axes 0, 2, 3 put the channels last; back to (N, C, H, W).
-    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _ramp(frequencies: Tensor, shifts: Tensor, size: int) -> Tensor:

@@ -1,24 +1,30 @@
-"""Procedural handwriting: characters of a few curved strokes, far from textured shapes, for few-shot transfer.
-
-Each class is a character, drawn from one seed; each image writes it anew, with the strokes' points displaced and the
-whole character turned, scaled and moved a little. White on black, as Omniglot. Design and numbers are our choice.
-"""
+"""Handwritten characters, white on black, for few-shot learning far from photographs: Omniglot, and procedural ones."""
 
 from __future__ import annotations
 
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import UsageError
+from .archives import cached, data_folder, find, members, verify
+from .catalogue import ARCHIVES
+from .decoding import Decoded, decode, square
 from .imageset import SPLITS, ImageSet, check_split
-
-__all__ = ["load"]
 
 STROKES, POINTS = 3, 9  # strokes of a character, points a stroke is drawn with
 
 
-def load(split: str, classes: int = 60, each: int = 20, seed: int = 0, size: int = 32) -> ImageSet:
-    """`classes` characters, each written `each` times at `size` pixels; every split and seed has its own characters."""
+def glyphs(split: str, classes: int = 60, each: int = 20, seed: int = 0, size: int = 32) -> ImageSet:
+    """Procedural handwriting: `classes` characters, each written `each` times at `size` pixels.
+
+    Each class is a character, drawn from one seed; each image writes it anew, with the strokes' points displaced and
+    the whole character turned, scaled and moved a little. Every split and seed has its own characters. Design and
+    numbers are our choice.
+    """
     check_split(split)
     if min(classes, each) < 1 or seed < 0 or size < 8:
         raise UsageError(f"glyphs: classes and each >= 1, seed >= 0, size >= 8, got {(classes, each, seed, size)}")
@@ -51,3 +57,31 @@ def _draw(points: Tensor, size: int) -> Tensor:
     distance = (offset - share[..., None] * along[:, :, None]).norm(dim=-1).amin(1)
     ink = (size / 32 + 0.5 - distance).clamp(0, 1)  # about two pixels wide at 32 pixels, with a soft edge
     return (255 * ink).round().to(torch.uint8).view(-1, 1, size, size).repeat(1, 3, 1, 1)
+
+
+def omniglot(split: str, root: str | Path | None = None, size: int = 28) -> ImageSet:
+    """Handwritten characters, 20 drawings each, white on black so that padding with zeros adds background.
+
+    The two "small background" sets: train and validation are alphabets of the first, test those of the second that
+    the first does not have; every character belongs to one split.
+    """
+    if not 1 <= size <= 105:
+        raise UsageError(f"omniglot: size must be 1 to 105 pixels, got {size}")
+    form = find("omniglot", ARCHIVES["omniglot"], root)
+    alphabets = {
+        "train": ("Balinese", "Early_Aramaic", "Greek", "Korean"),
+        "validation": ("Latin",),
+        "test": ("Japanese_(katakana)", "Sanskrit", "Tagalog"),
+    }[split]
+    archive = form[1] if split == "test" else form[0]
+
+    def build() -> Decoded:
+        files = (
+            ("/".join(PurePosixPath(name).parts[-3:-1]), name, content)
+            for name, content in members(verify(archive, data_folder(root)))
+            if name.endswith(".png") and PurePosixPath(name).parts[-3] in alphabets
+        )
+        return decode(files, lambda image: Image.fromarray(255 - np.asarray(square(size)(image.convert("L")))))
+
+    tensors, classes = cached("omniglot", [archive.checksum, alphabets, size], build)
+    return ImageSet(tensors["images"], tensors["labels"], tuple(classes), "Omniglot")

@@ -1,55 +1,15 @@
-"""What the TIPS paper asks of polyphase layers: their weights, their undo loss, the surface of consistency."""
+"""What the TIPS paper asks of its layers: their weights and their undo loss."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..evaluation import Subject, measurement
 from ..inference import batches, evaluating
-from ..layers import TIPS, tips_inputs
-from ..metrics import fidelity, predict, roll_predictions, shift_images
-from ..metrics.realignment import realigned_errors
+from ..layers import TIPS, recorded
+from .subject import Subject
 
 
-@measurement
-def circular_fidelity(subject: Subject, count: int) -> dict[str, Any]:
-    """Accuracy, consistency of two drawn circular shifts and the three fidelities, also where no stitching works."""
-    test = subject.split("test", count)
-    drawn = fidelity(subject.network, test.images, test.labels, "circular")
-    return {
-        "accuracy": drawn.accuracy,
-        "circular_consistency_drawn": drawn.consistency,
-        "circular_fidelity_product": drawn.product,
-        "circular_fidelity_joint": drawn.joint,
-        "circular_fidelity_agreement3": drawn.agreement3,
-    }
-
-
-@measurement
-def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
-    """Share of ``count`` test images that keep the class of the unshifted image, for all shifts of -M..M per axis."""
-    images = subject.split("test", count).images
-    plain = predict(subject.network, images).argmax(1).cpu()
-    classes = roll_predictions(subject.network, images, max_shift=max_shift).classes.long()
-    circular = (classes == plain[:, None, None]).double().mean(0)
-    standard = torch.zeros_like(circular)
-    reach = range(-max_shift, max_shift + 1)
-    for i, down in enumerate(reach):
-        for j, right in enumerate(reach):
-            moved = shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
-            standard[i, j] = (predict(subject.network, moved).argmax(1).cpu() == plain).double().mean()
-    return {"surface_circular": circular, "surface_standard": standard}
-
-
-@measurement
-def depth_error(subject: Subject, count: int) -> dict[str, Any]:
-    """Error of each downsampling under one-pixel rolls after realignment, and change of the pooled features."""
-    errors = realigned_errors(subject.network, subject.split("test", count).images)
-    return {"depth_error": errors.maps, "pooled_change": errors.pooled}
-
-
-@measurement
 def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
     """Mixing weights of each TIPS layer on ``count`` test images: mean largest weight and mean l2 norm."""
     with torch.no_grad():
@@ -60,7 +20,6 @@ def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
     }
 
 
-@measurement
 def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
     """Mean phase of each TIPS layer: the density over 0 to 3, in ``bins`` bins, of ``sum_p p tau_p`` over channels.
 
@@ -76,7 +35,6 @@ def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
     return {"tau_mean_phase": densities}
 
 
-@measurement
 def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]:
     """The undo loss of each TIPS layer split into its floor and what psi adds, in units of the input's energy.
 
@@ -102,9 +60,9 @@ def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]
 def _inputs(subject: Subject, count: int) -> list[tuple[TIPS, Tensor]]:
     """Each TIPS layer with its completed input for the first ``count`` test images."""
     (batch,) = batches(subject.network, subject.split("test", count).images, count)
-    with evaluating(subject.network), torch.no_grad(), tips_inputs(subject.network) as inputs:
+    with evaluating(subject.network), torch.no_grad(), recorded(subject.network) as calls:
         subject.network(batch)
-    return [(layer, x.detach().clone()) for layer, x in inputs]
+    return [(call.layer, call.layer.complete(call.x)) for call in calls if isinstance(call.layer, TIPS)]
 
 
 @torch.no_grad()

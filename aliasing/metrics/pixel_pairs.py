@@ -9,27 +9,16 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, predict
+from ..shifts import circular, standard
+from .canvases import PAPER_SIDE, embed, resize, shrink, small_side
 from .estimate import Estimate
-from .inpainting import PAPER_SIDE, embed
-from .shifts import circular, standard
 
-__all__ = [
-    "ONE_PIXEL",
-    "Changes",
-    "OnePixel",
-    "mean_absolute_change",
-    "one_pixel",
-    "one_pixel_changes",
-    "one_pixel_of",
-    "one_pixel_pairs",
-    "shrink",
-    "top1_change",
-]
+#: the sizes of the released script; its switch from cropping to embedding lies between 1 and 1.3
+SIZES = (0.1, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9)
 
 
 class OnePixel(NamedTuple):
@@ -48,28 +37,11 @@ class OnePixel(NamedTuple):
     images: Tensor
 
 
-class Changes(NamedTuple):
-    """What ``one_pixel`` counts, each (N, pairs); ``correct`` is ``None`` without labels.
-
-    Attributes:
-        changed: whether the most probable class changed.
-        moved: change of its probability.
-        correct: whether the first image is classified correctly.
-        counts: whether the pair counts.
-    """
-
-    changed: Tensor
-    moved: Tensor
-    correct: Tensor | None
-    counts: Tensor
-
-
 def one_pixel(
     model: nn.Module,
     images: Tensor,
     protocol: str = "crop",
     labels: Tensor | None = None,
-    correct_only: bool = False,
     pairs: int = 1,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
@@ -87,31 +59,11 @@ def one_pixel(
             is moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular",
             "standard": the image is rolled, or shifted with zero-fill (ours, controls).
         labels: (N,), for the accuracy.
-        correct_only: with labels: only pairs whose first image is classified correctly count. A network that is
-            never sure changes its mind by little.
         pairs: pairs per image. In the crop protocol they lie along one diagonal, as in the released script, which
             has 8; in the others each pair has a position of its own.
         generator: on the CPU; without one a private generator with seed 0.
         batch_size: images per forward pass; does not change the value.
     """
-    return one_pixel_of(one_pixel_changes(model, images, protocol, labels, correct_only, pairs, generator, batch_size))
-
-
-def one_pixel_changes(
-    model: nn.Module,
-    images: Tensor,
-    protocol: str = "crop",
-    labels: Tensor | None = None,
-    correct_only: bool = False,
-    pairs: int = 1,
-    generator: torch.Generator | None = None,
-    batch_size: int = 256,
-) -> Changes:
-    """What one pixel changes, pair by pair; arguments as in ``one_pixel``."""
-    _check(images, protocol, pairs)
-    if correct_only and labels is None:
-        raise UsageError("correct_only needs labels")
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
     changed, moved, correct = [], [], []
     for first, second, owners in one_pixel_pairs(images, protocol, pairs, generator, batch_size):
         before, after = (predict(model, part, batch_size).softmax(1).cpu() for part in (first, second))
@@ -121,28 +73,20 @@ def one_pixel_changes(
         moved.append((before[rows, top] - after[rows, top]).abs().double())
         if labels is not None:
             correct.append(top == labels.cpu()[owners])
-    change, move = (torch.cat(parts).reshape(-1, pairs) for parts in (changed, moved))
-    right = torch.cat(correct).reshape(-1, pairs) if correct else None
-    everything = torch.ones_like(change, dtype=torch.bool)
-    return Changes(change, move, right, right if correct_only and right is not None else everything)
-
-
-def one_pixel_of(changes: Changes) -> OnePixel:
-    """The rates, over the pairs of all images."""
-    groups = torch.arange(len(changes.changed))[:, None].expand(changes.changed.shape)
-    keep = changes.counts
+    change, move = torch.cat(changed), torch.cat(moved)
+    groups = torch.arange(len(images)).repeat_interleave(pairs)
     return OnePixel(
-        _rate(changes.changed[keep], groups[keep]),
-        Estimate.bootstrap(changes.moved[keep], groups[keep]),
-        None if changes.correct is None else _rate(changes.correct.flatten(), groups.flatten()),
-        changes.changed.mean(1),
+        _rate(change, groups),
+        Estimate.bootstrap(move, groups),
+        _rate(torch.cat(correct), groups) if correct else None,
+        change.reshape(-1, pairs).mean(1),
     )
 
 
 def _rate(hits: Tensor, groups: Tensor) -> Estimate:
     """Share of the hits (m,), with an interval over the groups (m,)."""
     images = len(groups.unique())
-    if images and (images == len(hits) or hits.double().mean() in (0, 1)):
+    if images == len(hits) or hits.double().mean() in (0, 1):
         return Estimate.proportion(hits.double().mean().item() * images, images)
     return Estimate.bootstrap(hits, groups)
 
@@ -161,36 +105,54 @@ def one_pixel_pairs(
     images: Tensor, protocol: str, pairs: int = 1, generator: torch.Generator | None = None, batch_size: int = 256
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of first images, second images, both float (n * pairs, 3, H, W), and the index of their image."""
-    _check(images, protocol, pairs)
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    draws = torch.rand(len(images), pairs, 4, generator=generator, dtype=torch.float64)
-    make = ONE_PIXEL[protocol]
-    start = 0
-    for part in check_images(images).split(max(1, batch_size // pairs)):
-        own = draws[start : start + len(part)]
-        first, second = make(as_float(part), own)
-        yield first, second, torch.arange(start, start + len(part)).repeat_interleave(pairs)
-        start += len(part)
-
-
-def shrink(images: Tensor, side: int) -> Tensor:
-    """Resize so that the shorter side has ``side`` pixels, aspect kept: bilinear with anti-aliasing (our choice)."""
-    height, width = images.shape[-2:]
-    scale = side / min(height, width)
-    return _resize(images, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _check(images: Tensor, protocol: str, pairs: int) -> None:
     if protocol not in ONE_PIXEL:
         raise unknown("one-pixel protocol", protocol, ONE_PIXEL)
     if pairs < 1:
         raise UsageError(f"pairs must be at least 1, got {pairs}")
     if min(check_images(images).shape[-2:]) < 8:
         raise UsageError(f"one-pixel protocols need images of at least 8 x 8 pixels, got {tuple(images.shape[-2:])}")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    draws = torch.rand(len(images), pairs, 4, generator=generator, dtype=torch.float64)
+    start = 0
+    for part in images.split(max(1, batch_size // pairs)):
+        first, second = ONE_PIXEL[protocol](as_float(part), draws[start : start + len(part)])
+        yield first, second, torch.arange(start, start + len(part)).repeat_interleave(pairs)
+        start += len(part)
+
+
+def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """One pair (N, 3, H, W) per image that differs by a diagonal shift of one pixel of the network's input.
+
+    Up to 1, ``size`` is the share of the area that a crop keeps; it is enlarged to one pixel more than the input, over
+    which the window moves. Above 1 the image, 1 / ``size`` as wide and high, moves near the middle of a black canvas.
+
+    Departs from the script: crops keep the aspect of the image, black is truly black, one pair per image, not eight.
+
+    Args:
+        images: (N, 3, H, W), uint8 or float in [0, 1].
+        size: greater than 0, and leaving at least one pixel.
+        generator: draws the positions, on the CPU; without one a private generator with seed 0.
+    """
+    images = as_float(check_images(images))
+    height, width = images.shape[-2:]
+    shorter = min(height, width)
+    if not 0 < size <= shorter:
+        raise UsageError(f"size must be greater than 0 and at most {shorter}, the pixels there are, got {size}")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    draws = torch.rand(len(images), 2, generator=generator, dtype=torch.float64)
+    if size > 1:
+        small = shrink(images, int(shorter / size))
+        room = torch.tensor([height - small.shape[2] - 1, width - small.shape[3] - 1])
+        reach = max(1, round(4 * shorter / PAPER_SIDE))
+        corners = (room // 2 - reach + (draws * 2 * reach).long()).clamp(min=0).minimum(room.clamp(min=0))
+        return embed(small, corners, (height, width)), embed(small, corners + 1, (height, width))
+    h, w = max(1, round(size**0.5 * height)), max(1, round(size**0.5 * width))
+    corners = (draws * torch.tensor([height - h + 1, width - w + 1])).long()
+    crops = torch.stack(
+        [image[:, top : top + h, left : left + w] for image, (top, left) in zip(images, corners.tolist(), strict=True)]
+    )
+    canvas = resize(crops, (height + 1, width + 1))
+    return canvas[:, :, :height, :width], canvas[:, :, 1:, 1:]
 
 
 def _crop(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,11 +161,12 @@ def _crop(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     pairs = draws.shape[1]
     margin = max(pairs, round(min(height, width) * 10 / PAPER_SIDE))
     boxes = _random_boxes(height, width, draws[:, 0])
-    crops = [
-        _resize(image[None, :, top : top + h, left : left + w], (height + margin, width + margin))
-        for image, (top, left, h, w) in zip(images, boxes.tolist(), strict=True)
-    ]
-    canvas = torch.cat(crops)
+    canvas = torch.cat(
+        [
+            resize(image[None, :, top : top + h, left : left + w], (height + margin, width + margin))
+            for image, (top, left, h, w) in zip(images, boxes.tolist(), strict=True)
+        ]
+    )
     windows = [canvas[:, :, c : c + height, c : c + width] for c in range(pairs + 1)]
     return torch.stack(windows[:-1], 1).flatten(0, 1), torch.stack(windows[1:], 1).flatten(0, 1)
 
@@ -225,14 +188,10 @@ def _position(draw: Tensor, last: Tensor | int) -> Tensor:
     return (draw * (last + 1)).floor()
 
 
-def _small_side(images: Tensor) -> int:
-    return max(2, round(min(images.shape[-2:]) * 100 / PAPER_SIDE))
-
-
 def _embedding(border: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def pair(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         size = images.shape[-2], images.shape[-1]
-        small = shrink(images, _small_side(images))
+        small = shrink(images, small_side(images))
         corners = _corners(small, size, draws)
         small = small.repeat_interleave(draws.shape[1], 0)
         return embed(small, corners, size, border), embed(small, corners + 1, size, border)
@@ -243,8 +202,8 @@ def _embedding(border: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def _scale(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Both sizes are resized from the original by the same filter."""
     size = images.shape[-2], images.shape[-1]
-    small = shrink(images, _small_side(images))
-    larger = _resize(images, (small.shape[-2] + 1, small.shape[-1] + 1))
+    small = shrink(images, small_side(images))
+    larger = resize(images, (small.shape[-2] + 1, small.shape[-1] + 1))
     corners = _corners(small, size, draws)
     first, second = (picture.repeat_interleave(draws.shape[1], 0) for picture in (small, larger))
     return embed(first, corners, size), embed(second, corners, size)

@@ -6,13 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, predict
+from ..inference import check_images, check_labels, predict
+from ..shifts import draw_shifts, reach, shift_images
 from .estimate import Estimate
-from .exhaustive import agreement_per_image
-from .rolls import roll_predictions
-from .shifts import draw_shifts, reach, shift_images
-
-__all__ = ["Fidelity", "Shifted", "agreements", "consistency", "fidelity", "fidelity_of", "shifted", "shifted_classes"]
+from .rolls import agreement_per_image, roll_predictions
 
 
 class Fidelity(NamedTuple):
@@ -26,6 +23,7 @@ class Fidelity(NamedTuple):
         agreement3: probability that the image and both shifted copies get one class, right or wrong.
         accuracy: of the unshifted images.
         consistency: agreement of the two shifted copies.
+        agree: (N,) whether the two shifted copies of each image got the same class.
     """
 
     product: Estimate
@@ -33,6 +31,7 @@ class Fidelity(NamedTuple):
     agreement3: Estimate
     accuracy: Estimate
     consistency: Estimate
+    agree: Tensor
 
 
 def consistency(
@@ -61,41 +60,32 @@ def consistency(
         generator: on the CPU; without one a private generator with seed 0.
         batch_size: images per forward pass; does not change the value.
     """
-    scores = agreements(model, images, shift, max_shift, exhaustive, labels, generator, batch_size)
-    return Estimate.mean(scores) if exhaustive else Estimate.share(scores)
-
-
-def agreements(
-    model: nn.Module,
-    images: Tensor,
-    shift: str = "circular",
-    max_shift: int | None = None,
-    exhaustive: bool = False,
-    labels: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    batch_size: int = 256,
-) -> Tensor:
-    """What ``consistency`` takes the mean of, by image (n,): booleans, or probabilities if ``exhaustive``."""
     reach(shift, images, max_shift)
     if exhaustive:
         if shift != "circular":
             raise UsageError(f"only circular shifts can be exhausted, got shift={shift!r}")
         predictions = roll_predictions(model, images, labels, max_shift, batch_size)
-        return agreement_per_image(predictions, correct_only=labels is not None)
-    first, second = shifted_classes(model, images, shift, 2, max_shift, generator, batch_size)
-    agree = first == second
+        return Estimate.mean(agreement_per_image(predictions, correct_only=labels is not None))
+    agree = agreements(model, images, shift, max_shift, generator, batch_size)
     if labels is not None:
-        agree = agree[_unshifted_classes(model, images, shift, max_shift, batch_size) == labels.cpu()]
-    return agree
+        agree = agree[_unshifted(model, images, shift, max_shift, batch_size) == labels.cpu()]
+    return Estimate.share(agree)
 
 
-class Shifted(NamedTuple):
-    """Classes (N,) of two shifted copies and of the image itself, and the labels (N,)."""
-
-    first: Tensor
-    second: Tensor
-    plain: Tensor
-    truth: Tensor
+def agreements(
+    model: nn.Module,
+    images: Tensor,
+    shift: str,
+    max_shift: int | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """Whether two shifted copies of each image (N,) get the same class; arguments as in ``consistency``."""
+    first, second = (
+        _classes(model, images, shifts, shift, max_shift, batch_size)
+        for shifts in draw_shifts(shift, images, 2, max_shift, generator)
+    )
+    return first == second
 
 
 def fidelity(
@@ -111,27 +101,12 @@ def fidelity(
 
     The interval of the product is the linearised one, images being independent.
     """
-    return fidelity_of(shifted(model, images, labels, shift, max_shift, generator, batch_size))
-
-
-def shifted(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    shift: str = "circular",
-    max_shift: int | None = None,
-    generator: torch.Generator | None = None,
-    batch_size: int = 256,
-) -> Shifted:
-    """What ``fidelity`` counts, by image; arguments as there."""
-    first, second = shifted_classes(model, images, shift, 2, max_shift, generator, batch_size)
-    plain = _unshifted_classes(model, images, shift, max_shift, batch_size)
-    return Shifted(first, second, plain, labels.cpu())
-
-
-def fidelity_of(classes: Shifted) -> Fidelity:
-    """The three definitions from the classes of all images."""
-    first, second, plain, truth = classes
+    check_labels(labels, check_images(images))
+    first, second = (
+        _classes(model, images, shifts, shift, max_shift, batch_size)
+        for shifts in draw_shifts(shift, images, 2, max_shift, generator)
+    )
+    plain, truth = _unshifted(model, images, shift, max_shift, batch_size), labels.cpu()
     correct, agree = plain == truth, first == second
     share_correct, share_agree = correct.double().mean(), agree.double().mean()
     # d(ac) = c da + a dc, image by image, around the product of the means.
@@ -146,24 +121,11 @@ def fidelity_of(classes: Shifted) -> Fidelity:
         Estimate.share(agree & (plain == first)),
         Estimate.share(correct),
         Estimate.share(agree),
+        agree,
     )
 
 
-def shifted_classes(
-    model: nn.Module,
-    images: Tensor,
-    shift: str,
-    copies: int,
-    max_shift: int | None = None,
-    generator: torch.Generator | None = None,
-    batch_size: int = 256,
-) -> Tensor:
-    """Classes (copies, N) of independently shifted copies of each image, on the CPU."""
-    drawn = draw_shifts(shift, images, copies, max_shift, generator)
-    return torch.stack([_classes(model, images, shifts, shift, max_shift, batch_size) for shifts in drawn])
-
-
-def _unshifted_classes(model: nn.Module, images: Tensor, shift: str, max_shift: int | None, batch_size: int) -> Tensor:
+def _unshifted(model: nn.Module, images: Tensor, shift: str, max_shift: int | None, batch_size: int) -> Tensor:
     """Classes (N,) at shift zero of the same protocol: the central window for crop shifts."""
     return _classes(model, images, torch.zeros(len(images), 2, dtype=torch.long), shift, max_shift, batch_size)
 

@@ -1,4 +1,4 @@
-"""Pictures on a canvas: black, grey, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
+"""Pictures shrunk onto a canvas: black, grey, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,13 +6,28 @@ from torch import Tensor
 
 from ..errors import unknown
 
-__all__ = ["BORDERS", "embed", "inpaint"]
-
 #: "black" is 0; "grey" the mean colour of ImageNet, what the released script shows the network by pasting after
 #: normalisation; "inpainting" continues the picture.
 BORDERS = ("black", "grey", "inpainting")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-PAPER_SIDE = 224
+PAPER_SIDE = 224  # pixels; lengths for other sizes S are those of the paper times S / 224, rounded (our adaptation)
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, with anti-aliasing (our choice)."""
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def shrink(images: Tensor, side: int) -> Tensor:
+    """Resize so that the shorter side has ``side`` pixels, aspect kept."""
+    height, width = images.shape[-2:]
+    scale = side / min(height, width)
+    return resize(images, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def small_side(images: Tensor) -> int:
+    """The shorter side of an embedded picture, 100 of 224 pixels."""
+    return max(2, round(min(images.shape[-2:]) * 100 / PAPER_SIDE))
 
 
 def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str = "black") -> Tensor:
@@ -38,8 +53,7 @@ def inpaint(images: Tensor, rounds: int = 80) -> Tensor:
     number of at least 4, since two taps would grow the picture to one side only (our adaptation).
     """
     height, width = images.shape[-2:]
-    side = min(height, width)
-    taps = max(4, 2 * round(12 * side / PAPER_SIDE / 2))
+    taps = max(4, 2 * round(12 * min(height, width) / PAPER_SIDE / 2))
     allowed = 200 * height * width / PAPER_SIDE**2
     row = images.new_ones(1)
     for _ in range(taps - 1):

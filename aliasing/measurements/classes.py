@@ -1,0 +1,102 @@
+"""What the network answers: to clean, attacked, corrupted and filtered images, and to classes it never saw."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adversary import Attack, survivors
+from ..datasets.corruptions import NAMES, SEVERITIES
+from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy, predict
+from ..metrics.robustness import Source, corrupted
+from .subject import Subject, loaded, packed
+
+KEPT = 2**28  # bytes of corrupted images that are kept for the next network; making them takes longest
+
+
+def accuracy(subject: Subject, count: int, per_image: bool = False) -> dict[str, Any]:
+    """Accuracy on ``count`` test images."""
+    test = subject.split("test", count)
+    right = predict(subject.network, test.images).argmax(1).cpu() == test.labels
+    values: dict[str, Any] = {"accuracy": Estimate.share(right)}
+    return values | {"accuracy_by_image": packed(right)} if per_image else values
+
+
+def clean_error(subject: Subject, count: int) -> dict[str, Any]:
+    """Error on the ``count`` test images of ``corruptions`` as they are: what corruption adds is the difference."""
+    test = subject.split("test", count)
+    return {"clean_error": Estimate.share(predict(subject.network, test.images).argmax(1).cpu() != test.labels)}
+
+
+def attacks(subject: Subject, count: int, steps: int, attack: str = "pgd", per_image: bool = False) -> dict[str, Any]:
+    """Accuracy under an l_inf attack of eps in {0.25, 0.5, 1, 2, 4, 8} / 255, on ``count`` test images.
+
+    By image: at how many of these radii it is still classified correctly; the smaller ones, since the balls are nested.
+    """
+    test = subject.split("test", count)
+    eps = [0.25, 0.5, 1, 2, 4, 8]
+    alive = survivors(subject.network, test.images, test.labels, [e / 255 for e in eps], Attack(attack, steps))
+    name = attack.replace("-", "_")
+    values: dict[str, Any] = {
+        f"{name}_eps": eps,
+        f"{name}_accuracy": [Estimate.share(hits).value for hits in alive.values()],
+    }
+    survived = torch.stack(list(alive.values())).sum(0)
+    return values | {f"{name}_radii_by_image": packed(survived)} if per_image else values
+
+
+def corruptions(
+    subject: Subject, count: int, severities: tuple[int, ...] = SEVERITIES, per_image: bool = False
+) -> dict[str, Any]:
+    """Unnormalised error under the 15 common corruptions, on ``count`` test images.
+
+    By image: the number of wrong answers to its corrupted versions, one of each kind and severity.
+    """
+    test = subject.split("test", count)
+    source = _source(tuple(subject.run.dataset.items()), count, test.images)
+    errors = corruption_error(subject.network, test.images, test.labels, NAMES, severities, source=source)
+    values: dict[str, Any] = {
+        "corruption_error": errors.mean,
+        "corruption_error_by_name": {name: estimate.value for name, estimate in errors.by_name.items()},
+        "corruption_error_by_severity": errors.table.mean(0),
+    }
+    return values | {"corruption_errors_by_image": packed(errors.wrong.sum((1, 2)))} if per_image else values
+
+
+@lru_cache(maxsize=1)
+def _cells(dataset: tuple[tuple[str, Any], ...], count: int) -> dict[tuple[str, int], Tensor]:
+    return {}
+
+
+def _source(dataset: tuple[tuple[str, Any], ...], count: int, images: Tensor) -> Source | None:
+    """The source that makes each cell once for all networks; ``None`` where all the cells would not fit."""
+    if images.nbytes * len(NAMES) * len(SEVERITIES) > KEPT:
+        return None
+    cells, fresh = _cells(dataset, count), corrupted(images)
+
+    def source(name: str, severity: int, part: slice) -> Tensor:
+        if (name, severity) not in cells:
+            cells[name, severity] = fresh(name, severity, slice(0, None))
+        return cells[name, severity][part]
+
+    return source
+
+
+def band_removal(subject: Subject, count: int, bands: int = 16) -> dict[str, Any]:
+    """Accuracy on ``count`` test images from which one band of frequencies is removed, lowest band first."""
+    test = subject.split("test", count)
+    found = band_accuracy(subject.network, test.images, test.labels, bands)
+    return {"accuracy_without_band": [estimate.value for estimate in found]}
+
+
+def few_shot(
+    subject: Subject, dataset: dict[str, Any], domain: str, ways: int = 5, shots: int = 1, episodes: int = 600
+) -> dict[str, Any]:
+    """Few-shot transfer by nearest centroids on the pooled features: accuracy over episodes.
+
+    They are drawn from the test split of ``dataset``; ``domain`` names it in the result.
+    """
+    test = loaded(dataset, "test")
+    accuracy = few_shot_accuracy(subject.network, test.images, test.labels, ways, shots, episodes=episodes)
+    return {f"few_shot_{domain}_{shots}": accuracy}

@@ -1,0 +1,157 @@
+"""One pixel more or less, and pictures that move pixel by pixel: the protocols of Azulay & Weiss.
+
+Also their photographer's bias, under control: the same procedural scenes with the object in the middle and off it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import metrics
+from ..datasets import shapes
+from ..errors import UsageError
+from ..metrics import ONE_PIXEL, Estimate, jaggedness, predict, probability_curves, vertical_sweep
+from ..metrics.pixel_pairs import SIZES, size_pairs
+from .subject import Subject, as_png, packed
+
+EDGES = (0, 2, 4, 6, 8, 10)  # pixels from the middle in 32; at most 10 occur
+
+
+def one_pixel(
+    subject: Subject, count: int, pairs: int = 1, protocols: Iterable[str] = tuple(ONE_PIXEL), per_image: bool = False
+) -> dict[str, Any]:
+    """P(top-1 change) and mean absolute change under one-pixel ``protocols``, on ``count`` test images.
+
+    By image: at how many of its pairs the answer changes.
+    """
+    test = subject.split("test", count)
+    values: dict[str, Any] = {}
+    for protocol in protocols:
+        change = metrics.one_pixel(subject.network, test.images, protocol, test.labels, pairs=pairs)
+        name = protocol.replace("-", "_")
+        values[f"top1_change_{name}"] = change.top1_change
+        values[f"mean_absolute_change_{name}"] = change.mean_absolute_change
+        if per_image:
+            changes = (change.images * pairs).round().long()
+            values[f"top1_changes_{name}_by_image"] = packed(changes > 0 if pairs == 1 else changes)
+    return values
+
+
+def one_pixel_by_size(subject: Subject, count: int) -> dict[str, Any]:
+    """P(top-1 change), mean absolute change and accuracy for cropped and embedded pictures of growing ``size_axis``."""
+    test = subject.split("test", count)
+    changes, moves, correct = [], [], []
+    for size in SIZES:
+        before, after = (predict(subject.network, part).softmax(1).cpu() for part in size_pairs(test.images, size))
+        top = before.argmax(1, keepdim=True)
+        changes.append((after.argmax(1) != top[:, 0]).double().mean())
+        moves.append((before.gather(1, top) - after.gather(1, top)).abs().double().mean())
+        correct.append((top[:, 0] == test.labels).double().mean())
+    return {
+        "size_axis": list(SIZES),
+        "size_change": torch.stack(changes),
+        "size_absolute_change": torch.stack(moves),
+        "size_accuracy": torch.stack(correct),
+    }
+
+
+def jagged(subject: Subject, count: int) -> dict[str, Any]:
+    """How often the true class enters or leaves the top 5 (of few classes: the top 1) along a vertical sweep."""
+    test = subject.split("test", count)
+    top = 5 if len(test.classes) >= 50 else 1
+    values: dict[str, Any] = {"jaggedness_top": top}
+    for border in ("inpainting", "circular"):
+        found = jaggedness(subject.network, test.images, test.labels, top, border=border)
+        values[f"jaggedness_crossings_{border}"] = found.crossings
+        values[f"jaggedness_images_{border}"] = found.images
+        values[f"jaggedness_pairs_{border}"] = found.pairs
+    return values
+
+
+def sweep(subject: Subject, count: int, pictures: int) -> dict[str, Any]:
+    """Probability of the right class, and the class answered, while ``count`` test images roll down once around.
+
+    The first ``pictures`` of the images are kept as well, so that a figure can show what the network saw.
+    """
+    test = subject.split("test", count)
+    frames = vertical_sweep(test.images, border="circular")
+    return {
+        "sweep_probability": probability_curves(subject.network, frames, test.labels)[0],
+        "sweep_answers": torch.stack([predict(subject.network, frame).argmax(1).cpu() for frame in frames], 1).tolist(),
+        "sweep_labels": test.labels.tolist(),
+        "sweep_classes": list(test.classes),
+        "sweep_pictures": [as_png(image) for image in test.images[:pictures]],
+    }
+
+
+def typicality(subject: Subject, count: int, training: int, pairs: int = 4, groups: int = 5) -> dict[str, Any]:
+    """Change rate by circular one-pixel shifts in ``groups`` of test images, from the most to the least typical.
+
+    Typical are images near to ``training`` training images in the network's own features.
+    """
+    test, network = subject.split("test", count), subject.network
+    distance = metrics.typicality(network, test.images, subject.split("train", training).images)
+    change = metrics.one_pixel(network, test.images, "circular", pairs=pairs).images
+    correct = (predict(network, test.images).argmax(1).cpu() == test.labels).double()
+    parts = distance.argsort().tensor_split(groups)
+    gap = change[parts[-1]].mean() - change[parts[0]].mean()
+    return {
+        "typicality_distance": [distance[part].mean().item() for part in parts],
+        "typicality_change": [change[part].mean().item() for part in parts],
+        "typicality_change_if_correct": [Estimate.mean(change[part][correct[part] > 0]).value for part in parts]
+        if all(correct[part].any() for part in parts)
+        else None,
+        "typicality_accuracy": [correct[part].mean().item() for part in parts],
+        "typicality_gap": gap.item(),
+    }
+
+
+def photographers_bias(subject: Subject, count: int) -> dict[str, Any]:
+    """Accuracy, one-pixel change and agreement with the centred scene, by the object's distance from the middle.
+
+    ``count`` test scenes have their objects anywhere, whatever the bias of the training set. Each is seen three
+    times: as it is; moved by one pixel down and right as a camera would move it, new content entering; and with its
+    object in the middle. Distance is the larger of the two components, in pixels of a 32-pixel image; "near" is
+    below 4, "far" from 6 on. Needs a network trained on ``shapes``.
+    """
+    options = dict(subject.run.dataset)
+    if options.pop("name") != "shapes":
+        raise UsageError("photographers_bias needs the data set shapes, where the bias is an option")
+    size, seed = options.get("size", 32), options.get("seed", 0)
+    scenes = shapes.sample(count, seed, "test", "uniform", size)
+    centred = shapes.sample(count, seed, "test", 0, size)
+    own, moved, middle = (
+        predict(subject.network, image).argmax(1).cpu()
+        for image in (_seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred))
+    )
+    offset = (scenes.centre - size / 2) * 32 / size
+    facts = {"accuracy": own == scenes.labels, "change": own != moved, "agreement": own == middle}
+    return _by_distance(facts, offset.abs().amax(1)) | {"bias_accuracy_map": _by_place(facts["accuracy"], offset)}
+
+
+def _seen(scenes: shapes.Scenes, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    return shapes.render(scenes, shift)[0].mul_(255).round_().to(torch.uint8)
+
+
+def _by_distance(facts: dict[str, Tensor], distance: Tensor) -> dict[str, Any]:
+    values: dict[str, Any] = {"bias_edges": EDGES}
+    near, far = distance < EDGES[2], distance >= EDGES[3]
+    group = torch.bucketize(distance, torch.tensor(EDGES[1:-1], dtype=distance.dtype), right=True)
+    for name, hits in facts.items():
+        for place, inside in (("near", near), ("far", far)):
+            values[f"bias_{name}_{place}"] = Estimate.proportion(hits[inside].sum().item(), int(inside.sum()))
+        parts = [hits[group == index].double() for index in range(len(EDGES) - 1)]
+        values[f"bias_{name}"] = [part.mean().item() if len(part) else None for part in parts]
+    return values
+
+
+def _by_place(hits: Tensor, offset: Tensor, cells: int = 5) -> list[list[float | None]]:
+    """Share of the hits in each of ``cells`` x ``cells`` places of the object, row by row from the top."""
+    cell = ((offset + EDGES[-1]) / (2 * EDGES[-1]) * cells).long().clamp(0, cells - 1)
+    shares: list[list[float | None]] = []
+    for row in range(cells):
+        parts = [hits[(cell[:, 0] == row) & (cell[:, 1] == column)].double() for column in range(cells)]
+        shares.append([part.mean().item() if len(part) else None for part in parts])
+    return shares

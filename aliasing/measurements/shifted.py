@@ -1,0 +1,139 @@
+"""Answers to shifted images: consistency, exact over all circular shifts or drawn, and masks that should move along."""
+
+from typing import Any
+
+import torch
+
+from ..metrics import (
+    Estimate,
+    exact_consistency,
+    fidelity,
+    mask_consistency,
+    mask_equivariance_error,
+    mean_iou,
+    predict,
+    roll_predictions,
+    shift_images,
+)
+from ..metrics.agreement import agreements
+from ..metrics.rolls import (
+    accuracy_against_shift,
+    adversary_accuracy,
+    agreement_per_image,
+    correct_unrolled,
+    probability_variation,
+    variation_per_image,
+)
+from .subject import Subject, packed
+
+
+def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dict[str, Any]:
+    """Everything that the predictions under all circular shifts tell (Zhang 2019), exact, on ``count`` test images.
+
+    By image: whether it is classified correctly without a shift, and the probability that two shifts agree.
+    """
+    test = subject.split("test", count)
+    predictions = roll_predictions(subject.network, test.images, test.labels)
+    by_shift = accuracy_against_shift(predictions)
+    accuracy = by_shift.curve[0]
+    values: dict[str, Any] = {
+        "accuracy": accuracy,
+        "circular_accuracy": by_shift.map.mean(),
+        "circular_consistency": exact_consistency(predictions),
+        "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True)
+        if accuracy.value
+        else None,
+        "probability_variation": probability_variation(predictions),
+        "probability_variation_quantiles": variation_per_image(predictions).quantile(torch.linspace(0, 1, 21).double()),
+        "accuracy_by_shift": [estimate.value for estimate in by_shift.curve],
+        "adversary": [estimate.value for estimate in adversary_accuracy(predictions)],
+        "rolls_method": predictions.method,
+    }
+    if per_image:
+        values["accuracy_by_image"] = packed(correct_unrolled(predictions))
+        values["circular_consistency_by_image"] = packed(agreement_per_image(predictions))
+    return values
+
+
+def shift_curves(subject: Subject, count: int) -> dict[str, Any]:
+    """Probability of the right class of ``count`` test images moved along the diagonal by circular shifts."""
+    test = subject.split("test", count)
+    predictions = roll_predictions(subject.network, test.images, test.labels)
+    assert predictions.probability is not None
+    return {"diagonal_probability": predictions.probability.diagonal(dim1=1, dim2=2)}
+
+
+def shift_consistency(subject: Subject, count: int, max_shift: int, per_image: bool = False) -> dict[str, Any]:
+    """Consistency of two standard (zero-fill) and of two sub-pixel circular shifts, and the three fidelities.
+
+    By image: whether its two shifted copies agree.
+    """
+    test = subject.split("test", count)
+    standard = fidelity(subject.network, test.images, test.labels, "standard", max_shift)
+    sub_pixel = agreements(subject.network, test.images, "sub-pixel", max_shift)
+    values: dict[str, Any] = {
+        "standard_consistency": standard.consistency,
+        "sub_pixel_consistency": Estimate.share(sub_pixel),
+        "standard_fidelity_product": standard.product,
+        "standard_fidelity_joint": standard.joint,
+        "standard_fidelity_agreement3": standard.agreement3,
+    }
+    if per_image:
+        values["standard_consistency_by_image"] = packed(standard.agree)
+        values["sub_pixel_consistency_by_image"] = packed(sub_pixel)
+    return values
+
+
+def circular_fidelity(subject: Subject, count: int) -> dict[str, Any]:
+    """Accuracy, consistency of two drawn circular shifts and the three fidelities, also where no stitching works."""
+    test = subject.split("test", count)
+    drawn = fidelity(subject.network, test.images, test.labels, "circular")
+    return {
+        "accuracy": drawn.accuracy,
+        "circular_consistency_drawn": drawn.consistency,
+        "circular_fidelity_product": drawn.product,
+        "circular_fidelity_joint": drawn.joint,
+        "circular_fidelity_agreement3": drawn.agreement3,
+    }
+
+
+def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
+    """Share of ``count`` test images that keep the class of the unshifted image, for all shifts of -M..M per axis."""
+    images = subject.split("test", count).images
+    plain = predict(subject.network, images).argmax(1).cpu()
+    classes = roll_predictions(subject.network, images, max_shift=max_shift).classes.long()
+    circular = (classes == plain[:, None, None]).double().mean(0)
+    standard = torch.zeros_like(circular)
+    reach = range(-max_shift, max_shift + 1)
+    for i, down in enumerate(reach):
+        for j, right in enumerate(reach):
+            moved = shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
+            standard[i, j] = (predict(subject.network, moved).argmax(1).cpu() == plain).double().mean()
+    return {"surface_circular": circular, "surface_standard": standard}
+
+
+def masks(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
+    """Mean IoU of the test masks, and consistency and equivariance of masks under circular and standard shifts."""
+    test = subject.split("test", count)
+    assert test.masks is not None
+    images = test.images
+    return {
+        "mean_iou": mean_iou(subject.network, images, test.masks, subject.run.recipe.ignore),
+        "mask_consistency_circular": mask_consistency(subject.network, images, "circular", max_shift),
+        "mask_consistency_standard": mask_consistency(subject.network, images, "standard", max_shift, max_shift),
+        "mask_equivariance_error": mask_equivariance_error(subject.network, images, "circular", max_shift),
+    }
+
+
+def mask_pictures(subject: Subject, count: int, down: int, right: int) -> dict[str, Any]:
+    """``count`` test images with true masks, and the answers to them as they are and after one circular shift."""
+    test = subject.split("test", count)
+    assert test.masks is not None
+    moved = test.images.roll((down, right), (2, 3))
+    answers, answers_moved = (predict(subject.network, images).argmax(1) for images in (test.images, moved))
+    return {
+        "pictures": test.images,
+        "true_masks": test.masks,
+        "masks": answers,
+        "masks_moved_back": answers_moved.roll((-down, -right), (1, 2)),
+    }

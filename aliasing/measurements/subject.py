@@ -1,0 +1,87 @@
+"""What a measurement looks at: a network and images of its data set; and small things for records: pictures, flags."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..datasets import ImageFiles, ImageSet, load
+from ..errors import UsageError
+from ..records import Run
+
+_KEPT: list[tuple[dict[str, Any], str, ImageSet | ImageFiles]] = []
+ROOM = 4  # training and test images of one set, training images of the next ones
+
+
+def loaded(dataset: Mapping[str, Any], split: str) -> ImageSet | ImageFiles:
+    """The ``split`` of a data set given by name and options; the last few are kept, since measurements share them."""
+    for entry in _KEPT:
+        if entry[:2] == (dataset, split):
+            _KEPT.remove(entry)
+            _KEPT.append(entry)
+            return entry[2]
+    data = load(split=split, **dataset)
+    _KEPT.append((dict(dataset), split, data))
+    del _KEPT[:-ROOM]
+    return data
+
+
+@dataclass
+class Subject:
+    """A trained network with the run it came from; what a measurement looks at."""
+
+    run: Run
+    network: nn.Module
+    device: torch.device
+
+    def split(self, name: str, count: int | None = None) -> ImageSet:
+        """``count`` images of a split of the run's data set (all of them by default), the same for every run."""
+        data = loaded(self.run.dataset, name)
+        if count is None or count >= len(data):
+            return data[:]
+        return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]
+
+
+def as_png(image: Tensor) -> str:
+    """A uint8 image (3, H, W) as a PNG file in base64."""
+    stream = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def packed(values: Tensor) -> str:
+    """One number per image (N,) as a short text, so that records can hold it; ``unpacked`` reads it back.
+
+    Booleans take one bit each, whole numbers from 0 to 255 a byte, and fractions in [0, 1] two bytes: they are rounded
+    to 65535ths. The text is ``N x bits : base64``, numbers in the order of the images.
+    """
+    values = values.detach().cpu().flatten()
+    if values.dtype == torch.bool:
+        bits, data = 1, np.packbits(values.numpy())
+    elif values.is_floating_point():
+        bits, data = 16, (values.double() * 65535).round().numpy().astype("<u2")
+    else:
+        bits, data = 8, values.numpy().astype(np.uint8)
+    return f"{len(values)}x{bits}:{base64.b64encode(data.tobytes()).decode()}"
+
+
+def unpacked(text: str) -> Tensor:
+    """The numbers (N,) that ``packed`` wrote: bool, int64, or float64 for fractions.
+
+    Raises:
+        UsageError: the text is of another form.
+    """
+    head, _, body = text.partition(":")
+    count, _, bits = head.partition("x")
+    if not count.isdigit() or bits not in ("1", "8", "16"):
+        raise UsageError(f"numbers by image look like '500x1:...', got {text[:20]!r}")
+    data = np.frombuffer(base64.b64decode(body), dtype="<u2" if bits == "16" else np.uint8)
+    if bits == "1":
+        return torch.from_numpy(np.unpackbits(data, count=int(count)).astype(bool))
+    return torch.from_numpy(data / 65535) if bits == "16" else torch.from_numpy(data.astype(np.int64))

@@ -1,0 +1,108 @@
+"""Whether feature maps move with the picture: over circular shifts (Zhang 2019), and by one pixel after realignment."""
+
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..inference import check_images
+from .sites import outputs, sites
+
+ONE_PIXEL_ROLLS = ((1, 0), (0, 1), (1, 1))
+
+
+def equivariance_maps(
+    model: nn.Module,
+    images: Tensor,
+    layers: tuple[str, ...] | list[str],
+    max_shift: int | None = None,
+    batch_size: int = 256,
+) -> dict[str, Tensor]:
+    """For every named layer F the map (A, B) of ``1 - cos(roll(F(x)), F(roll(x)))`` over circular shifts.
+
+    The mean over images is returned. Features are enlarged to the size of the image by repetition (nearest), so a
+    layer of accumulated stride s can be exact at multiples of s alone. Rows and columns run over rolls by 0 to H-1
+    and W-1, or by -M to M with ``max_shift`` M. The cosine is our choice: sources disagree on the paper's distance.
+
+    Costs one forward pass per roll, so give it few images.
+    """
+    height, width = check_images(images).shape[-2:]
+    still = _enlarged(model, images, layers, batch_size)
+    rolls = [
+        list(range(side)) if max_shift is None else list(range(-max_shift, max_shift + 1)) for side in (height, width)
+    ]
+    maps = {name: torch.zeros(len(rolls[0]), len(rolls[1]), dtype=torch.float64) for name in layers}
+    for i, down in enumerate(rolls[0]):
+        for j, right in enumerate(rolls[1]):
+            moved = _enlarged(model, images.roll((down, right), (2, 3)), layers, batch_size)
+            for name in layers:
+                pair = still[name].roll((down, right), (2, 3)).flatten(1), moved[name].flatten(1)
+                maps[name][i, j] = (1 - torch.cosine_similarity(*pair, dim=1)).double().mean()
+    return maps
+
+
+def _enlarged(
+    model: nn.Module, images: Tensor, layers: tuple[str, ...] | list[str], batch_size: int
+) -> dict[str, Tensor]:
+    height, width = images.shape[-2:]
+    parts: dict[str, list[Tensor]] = {name: [] for name in layers}
+    for batch in outputs(model, images, layers, batch_size):
+        for name, features in batch.items():
+            if features.ndim != 4 or height % features.shape[2] or width % features.shape[3]:
+                raise UsageError(
+                    f"{name!r} gives {tuple(features.shape[1:])}, which does not fit an image of {height} x {width} "
+                    "pixels a whole number of times"
+                )
+            tall = features.repeat_interleave(height // features.shape[2], 2)
+            parts[name].append(tall.repeat_interleave(width // features.shape[3], 3))
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+class Realigned(NamedTuple):
+    """Relative l2 changes, worst of the rolls, mean over images; 0 is equivariance.
+
+    Attributes:
+        maps: error of each site's output after the best realignment, input side first.
+        pooled: change of the spatial mean of the last output.
+    """
+
+    maps: list[float]
+    pooled: float
+
+
+def realigned(still: Tensor, moved: Tensor, reach: int = 1) -> Tensor:
+    """Relative l2 distance (N,) of maps (N, C, h, w) after the roll of -reach..reach per axis that suits each best.
+
+    How much of a change is more than a move; the choice of error is ours.
+    """
+    if still.shape != moved.shape or still.ndim != 4:
+        raise UsageError(f"two maps (N, C, h, w) of one shape are needed, got {still.shape} and {moved.shape}")
+    offsets = product(range(-reach, reach + 1), repeat=2)
+    errors = [(still.roll(offset, (2, 3)) - moved).flatten(1).norm(dim=1) for offset in offsets]
+    return torch.stack(errors).amin(0) / still.flatten(1).norm(dim=1).clamp_min(torch.finfo(still.dtype).tiny)
+
+
+def realigned_errors(model: nn.Module, images: Tensor, batch_size: int = 256) -> Realigned:
+    """Error of every downsampling site of ``model`` under one-pixel circular rolls of (N, 3, H, W) images.
+
+    A site is right if its output moves by a whole number of output pixels; which number, is its own affair. The
+    spatial mean of a single layer is a false friend: it does not move under any circular blur. Hence the maps.
+    """
+    names = list(sites(model))
+    still = list(outputs(model, check_images(images), names, batch_size))
+    maps = torch.zeros(len(names), len(images), dtype=torch.float64)
+    pooled = torch.zeros(len(images), dtype=torch.float64)
+    for roll in ONE_PIXEL_ROLLS:
+        done = 0
+        moved = outputs(model, images.roll(roll, (2, 3)), names, batch_size)
+        for before, after in zip(still, moved, strict=True):
+            part = slice(done, done := done + len(before[names[0]]))
+            for row, name in enumerate(names):
+                own = realigned(before[name], after[name]).double().cpu()
+                maps[row, part] = torch.maximum(maps[row, part], own)
+            first, second = (seen[names[-1]].mean((2, 3)) for seen in (before, after))
+            change = (first - second).norm(dim=1) / first.norm(dim=1).clamp_min(torch.finfo(first.dtype).tiny)
+            pooled[part] = torch.maximum(pooled[part], change.double().cpu())
+    return Realigned(maps.mean(1).tolist(), pooled.mean().item())
