@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from aliasing.datasets import ImageSet
-from aliasing.evaluation import MEASUREMENTS, Subject
+from aliasing.measurements import MEASUREMENTS, Subject
 from aliasing.records import Run
 from aliasing.training import Recipe
 
@@ -28,7 +28,7 @@ def stripes(monkeypatch):
     images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
     images[:, :, :, 0::4] = images[:, :, :, 1::4] = 255
     data = ImageSet(images, torch.zeros(6, dtype=torch.long), ("bright", "dark"), "stripes")
-    monkeypatch.setattr("aliasing.evaluation.loaded", lambda dataset, split: data)
+    monkeypatch.setattr("aliasing.measurements.subject.loaded", lambda dataset, split: data)
     monkeypatch.setattr("aliasing.measurements.realnetworks.loaded", lambda dataset, split: data)
     run = Run({"name": "shapes"}, {"name": "tf_efficientnet_lite0", "pretrained": True}, Recipe(epochs=0), 0)
     return Subject(run, Corner().eval(), torch.device("cpu"))
