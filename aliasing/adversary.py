@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .errors import UsageError, unknown
 from .inference import answers, batches, check_images, check_labels, evaluating, finite, scores
-from .streams import Part, image_seeds, per_image
+from .streams import image_seeds, per_image
 
 __all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
 
@@ -131,20 +131,15 @@ def perturb(
     generator: Generator,
     eps: float = 8 / 255,
     alpha: float = 10 / 255,
-    part: Part | None = None,
 ) -> Tensor:
     """Images to train on in single-step adversarial training (Wong et al. 2020): uniform start, one signed step.
 
-    ``images`` are floats in [0, 1], (n, 3, H, W); ``eps`` and ``alpha`` are the radius and the step, in the same unit;
-    ``part`` says which rows of a batch ``images`` are.
+    ``images`` are floats in [0, 1], (n, 3, H, W); ``eps`` and ``alpha`` are the radius and the step, in the same unit.
     The network stays in the mode it is in, so in training mode its batch statistics see this pass as well, as in
     the published recipe.
     """
-    if len(images):  # a process that shares a small batch with others may have none
-        check_images(images, unit=True)
-    problem = Problem(model, images, labels, eps)
-    count, rows = part or Part.whole(len(images))
-    noise = torch.rand((count, *images.shape[1:]), generator=generator)[rows].to(images)
+    problem = Problem(model, check_images(images, unit=True), labels, eps)
+    noise = torch.rand(images.shape, generator=generator).to(images)
     start = problem.inside(images + eps * (2 * noise - 1))
     return problem.inside(start + alpha * problem.slope(start)[1].sign())
 

@@ -27,6 +27,7 @@ from .errors import DamagedError, DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .inference import as_float
 from .optimizers import Optimizers
+from .shifts import taken
 from .streams import image_seeds
 
 __all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
@@ -154,9 +155,7 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
     rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
     columns = torch.where(mirrored, width - 1 - columns, columns)
     device = images.device
-    batch = torch.arange(n, device=device)[:, None, None]
-    y, x = (rows % height).to(device)[:, :, None], (columns % width).to(device)[:, None, :]
-    shifted = images.permute(0, 2, 3, 1)[batch, y, x].permute(0, 3, 1, 2)
+    shifted = taken(images, (rows % height).to(device), (columns % width).to(device))
     if recipe.shift_mode == "standard":
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         shifted = shifted * inside[:, None].to(device)

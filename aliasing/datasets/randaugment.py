@@ -15,8 +15,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..streams import Part
-
 # Of 1, RandAugment's magnitude 3 of 10: rotations of up to 9 degrees. Much larger ones would change the labels of the
 # procedural shapes, half of which are told apart by the direction of their stripes.
 STRENGTH = 0.3
@@ -101,18 +99,16 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def randaugment(
-    images: Tensor, operations: int, generator: Generator, strength: float = STRENGTH, part: Part | None = None
-) -> Tensor:
+def randaugment(images: Tensor, operations: int, generator: Generator, strength: float = STRENGTH) -> Tensor:
     """Apply ``operations`` random operations to each of the images, bytes (N, 3, H, W); returns bytes.
 
     The operation is uniform over ``OPERATIONS``, signs are random, the strength (0 to 1) is common to all. Draws come
-    from the CPU ``generator``, and are the same for any device; ``part`` says which rows of a batch ``images`` are.
+    from the CPU ``generator``, and are the same for any device.
     """
-    count, rows = part or Part.whole(len(images))
-    chosen = torch.randint(len(OPERATIONS), (operations, count), generator=generator)[:, rows]
-    signs = 2 * torch.randint(2, (operations, count), generator=generator)[:, rows] - 1
-    places = torch.rand(operations, count, 2, generator=generator)[:, rows]
+    count = len(images)
+    chosen = torch.randint(len(OPERATIONS), (operations, count), generator=generator)
+    signs = 2 * torch.randint(2, (operations, count), generator=generator) - 1
+    places = torch.rand(operations, count, 2, generator=generator)
     x = images.float()
     for which, sign, place in zip(chosen, signs, places, strict=True):
         for index, operation in enumerate(OPERATIONS.values()):

@@ -1,6 +1,5 @@
 """What the network answers: to clean, attacked, corrupted and filtered images, and to classes it never saw."""
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -54,7 +53,7 @@ def corruptions(
     By image: the number of wrong answers to its corrupted versions, one of each kind and severity.
     """
     test = subject.split("test", count)
-    source = _source(tuple(subject.run.dataset.items()), count, test.images)
+    source = _source(subject, count, test.images)
     errors = corruption_error(subject.network, test.images, test.labels, NAMES, severities, source=source)
     values: dict[str, Any] = {
         "corruption_error": errors.mean,
@@ -64,16 +63,17 @@ def corruptions(
     return values | {"corruption_errors_by_image": packed(errors.wrong.sum((1, 2)))} if per_image else values
 
 
-@lru_cache(maxsize=1)
-def _cells(dataset: tuple[tuple[str, Any], ...], count: int) -> dict[tuple[str, int], Tensor]:
-    return {}
+_MADE: dict[str, Any] = {}  # of the data set used last: its options, the number of images, and the cells made so far
 
 
-def _source(dataset: tuple[tuple[str, Any], ...], count: int, images: Tensor) -> Source | None:
+def _source(subject: Subject, count: int, images: Tensor) -> Source | None:
     """The source that makes each cell once for all networks; ``None`` where all the cells would not fit."""
     if images.nbytes * len(NAMES) * len(SEVERITIES) > KEPT:
         return None
-    cells, fresh = _cells(dataset, count), corrupted(images)
+    if (_MADE.get("dataset"), _MADE.get("count")) != (subject.run.dataset, count):
+        _MADE.update(dataset=subject.run.dataset, count=count, cells={})
+    cells: dict[tuple[str, int], Tensor] = _MADE["cells"]
+    fresh = corrupted(images)
 
     def source(name: str, severity: int, part: slice) -> Tensor:
         if (name, severity) not in cells:
