@@ -13,7 +13,7 @@ from ..errors import unknown
 from . import classes, features, pixel_steps, realnetworks, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
-__all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "packed", "unpacked"]
+__all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement", "packed", "unpacked"]
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     function.__name__: function
@@ -33,6 +33,12 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
         *(tips.tips_weights, tips.tips_phases, tips.undo_loss),
     )
 }
+
+
+def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Decorator that adds a measurement of one's own, such as a notebook's, to the table under its name."""
+    MEASUREMENTS[function.__name__] = function
+    return function
 
 
 @dataclass(frozen=True)
