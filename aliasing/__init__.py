@@ -3,22 +3,21 @@
 A module imports only from lines above its own (a test holds it to that):
 
     errors, version
-    files, inference, options, profiles, streams
-    adversary, distributed, layers
+    files, inference, optimizers, options, profiles, streams
+    adversary, distributed, layers, shifts
     models
     datasets
     metrics
     training
     records
-    evaluation, slurm
-    measurements
+    measurements, slurm
     runner
     torchrun
     plots
     studies
     chapters
     figures
-    book, diagnosis
+    book, campaign, diagnosis
     cli
     __main__
 """

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from . import datasets, layers, models
 from .errors import UsageError
-from .evaluation import Measurement, Subject
 from .files import write_atomically
+from .measurements import Measurement, Subject
 from .records import Record, Store, provenance, publish
 from .runner import Job, build, complete, execute
 from .studies import campaign

@@ -15,7 +15,7 @@ import torch
 
 from . import layers, studies
 from .errors import DataError, UsageError, unknown
-from .evaluation import MEASUREMENTS
+from .measurements import MEASUREMENTS
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home
 from .runner import Job, complete, execute

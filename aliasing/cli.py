@@ -38,7 +38,7 @@ def _print(table: "pd.DataFrame", as_json: bool) -> None:
 def _registries() -> dict[str, list[dict[str, str]]]:
     """What exists, by kind, in the order of the registries; the first column of a row is the name."""
     from . import datasets, layers, models, studies
-    from .evaluation import MEASUREMENTS
+    from .measurements import MEASUREMENTS
 
     lines = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in MEASUREMENTS.items()}
     return {

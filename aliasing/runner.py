@@ -4,7 +4,6 @@ A run is leased by a lock on its folder for as long as a process works on it, so
 one store share the work. The operating system drops the lock of a killed process.
 """
 
-import json
 import math
 import multiprocessing
 import os
@@ -25,10 +24,10 @@ from filelock import FileLock, Timeout
 from torch import nn
 from tqdm import tqdm
 
-from . import measurements, models  # noqa: F401 - importing measurements registers them
+from . import models
 from .errors import DamagedError, StorageError, UsageError
-from .evaluation import Measurement, Subject, loaded
 from .files import set_aside, write_atomically
+from .measurements import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
@@ -167,7 +166,7 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
         record.add("training", about, provenance(device, 0.0))
         store.save(record)
     if not trained or "training" not in record.measurements:  # a run that is only measured needs no training images
-        data = loaded(json.dumps(job.run.dataset), "train")
+        data = loaded(job.run.dataset, "train")
     if not trained:
         history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:

@@ -2,7 +2,6 @@
 then each measures its share of the networks.
 """
 
-import json
 import sys
 import time
 
@@ -12,8 +11,8 @@ from tqdm import tqdm
 
 from .distributed import World, device_of_process, joined
 from .errors import UsageError
-from .evaluation import loaded
 from .files import write_atomically
+from .measurements import loaded
 from .records import Store
 from .runner import Job, Notify, build, carry_out, complete, resumed, threads
 from .training import TrainingError, pick_device, train
@@ -79,7 +78,7 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
     try:
         outcome = world.first(outcome)
         if not outcome:
-            data = loaded(json.dumps(job.run.dataset), "train")
+            data = loaded(job.run.dataset, "train")
             train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
             outcome = world.first("trained")  # nobody goes on before the last checkpoint is written
     except TrainingError as error:

@@ -14,7 +14,7 @@ import torch
 from aliasing import files, runner
 from aliasing.cli import main
 from aliasing.errors import DamagedError, StorageError
-from aliasing.evaluation import Measurement
+from aliasing.measurements import Measurement
 from aliasing.records import Run, Store, publish
 from aliasing.runner import Job, carry_out, execute
 from aliasing.training import Recipe

@@ -19,8 +19,8 @@ from aliasing.cli import main
 from aliasing.datasets.archives import Archive, members, verify
 from aliasing.datasets.decoding import decode, plain
 from aliasing.errors import DamagedError, DataError, UsageError
-from aliasing.evaluation import Measurement, Subject
 from aliasing.files import read_tensors
+from aliasing.measurements import Measurement, Subject
 from aliasing.records import Record, Run, Store, publish, read_lines
 from aliasing.training import Recipe, load_weights, recipe_from, train
 from tests.test_training import toy_data, toy_network

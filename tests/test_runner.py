@@ -14,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from aliasing.evaluation import MEASUREMENTS, Measurement
+from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Run, Store
 from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
 from aliasing.training import Recipe

@@ -7,7 +7,7 @@ are the only things that differ. The runs are those of the other chapters, but f
 from dataclasses import replace
 from typing import Any
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
 from .azulay2018_findings import FINDINGS, PROTOCOLS

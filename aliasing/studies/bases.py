@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..training import Recipe
 
 __all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "OTHER", "Base"]

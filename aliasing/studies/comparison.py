@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
 from .azulay2018_findings import PROTOCOLS

@@ -7,7 +7,7 @@ radii of the attacks and schedules are our choice, and none was chosen on the pi
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe

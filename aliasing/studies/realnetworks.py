@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..metrics import Estimate
 from ..records import Run
 from ..runner import Job

@@ -8,7 +8,7 @@ authors' repository, and its code.
 from dataclasses import replace
 from typing import Any
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe

@@ -9,7 +9,7 @@ further halving would leave nothing to see.
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
 from .bases import BASES, EASY

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..evaluation import Measurement
+from ..measurements import Measurement
 from ..metrics import Estimate
 from ..records import Run
 from ..runner import Job

@@ -4,7 +4,7 @@ import pytest
 
 from aliasing import datasets, layers, models, studies
 from aliasing.errors import UsageError
-from aliasing.evaluation import MEASUREMENTS
+from aliasing.measurements import MEASUREMENTS
 from aliasing.profiles import PROFILES
 from aliasing.records import Store
 from aliasing.runner import build, execute
