@@ -140,6 +140,16 @@ def _publish(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from .verify import verify
+
+    rows = pd.DataFrame(verify(arguments.id, arguments.device, not arguments.json))
+    _print(rows, arguments.json)
+    return int(not rows["equal"].all())
+
+
 def _findings(arguments: argparse.Namespace) -> int:
     from . import studies
 
@@ -255,6 +265,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("study", **study)
     sub.add_argument("--profile", **profile)
     sub.add_argument("--out", type=Path, metavar="FILE", help="another file to merge into")
+
+    sub = command("verify", _verify, "train and measure one published record anew and compare every value")
+    sub.add_argument("id", metavar="ID", help="of the record, or its beginning")
+    sub.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument("--json", action="store_true", help="machine-readable")
 
     sub = command("findings", _findings, "every claim with its statistic, interval, rule and verdict")
     sub.add_argument("--study", **study)

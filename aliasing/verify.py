@@ -1,0 +1,67 @@
+"""Re-run one published record and compare: training, then every measurement."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, UsageError
+from .profiles import PROFILES
+from .records import Store
+from .runner import execute, merged
+from .studies import STUDIES
+
+__all__ = ["verify"]
+
+CLOCKS = ("cost",)  # measurements of time, which never repeat
+
+
+def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[str, Any]]:
+    """Train the run whose id begins with ``name`` anew, measure it, and compare with its published record.
+
+    Returns:
+        A row per measurement: its key, whether all values are ``equal``, the largest relative ``difference`` and where.
+
+    Raises:
+        UsageError: no published record, or several, begin with ``name``.
+        DataError: the run failed, or its data are not there.
+    """
+    store = Store(working=Path(os.devnull))
+    jobs = merged(job for study in STUDIES.values() for profile in PROFILES for job in study.jobs(profile))
+    found = [job for job in jobs if job.run.id.startswith(name) and store.load(job.run).measurements]
+    if len(found) != 1:
+        known = ", ".join(job.run.id for job in found) or "none"
+        raise UsageError(f"a record is named by the beginning of its id; {name!r} begins {known} of those in the plans")
+    (job,) = found
+    record = store.load(job.run)
+    kept = tuple(m for m in job.measurements if m.key in record.measurements and m.name not in CLOCKS)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Store(Path(folder), Path(os.devnull))
+        (outcome,) = execute([replace(job, measurements=kept)], again, device, 1, progress).values()
+        if outcome != "done":
+            raise DataError(f"{job.run.id} {outcome}")
+        repeated = again.load(job.run)
+    return [_compared(key, record.measurements[key], repeated.measurements[key]) for key in repeated.measurements]
+
+
+def _compared(key: str, before: Any, now: Any) -> dict[str, Any]:
+    differences = dict(_differences("", before, now))
+    where = max(differences, key=lambda place: differences[place], default="")
+    largest = differences.get(where, 0.0)
+    return {"measurement": key, "equal": not differences, "difference": largest, "where": where}
+
+
+def _differences(place: str, before: Any, now: Any) -> Iterator[tuple[str, float]]:
+    """Where two values differ, and by how much of the larger; infinite where they are not comparable."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        for key in before:
+            yield from _differences(f"{place}.{key}".lstrip("."), before[key], now[key])
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, pair in enumerate(zip(before, now, strict=True)):
+            yield from _differences(f"{place}[{index}]", *pair)
+    elif before != now:
+        numbers = all(isinstance(value, int | float) for value in (before, now))
+        yield place, abs(before - now) / max(abs(before), abs(now)) if numbers else math.inf
