@@ -332,6 +332,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         kept = "; finished measurements and epochs are kept" if arguments.command == "run" else ""
         print(f"aliasing {arguments.command}: stopped{kept}; run the same command again to continue", file=sys.stderr)

@@ -145,6 +145,11 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
+def _sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on ``device``; neither waits for the other."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+
+
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
     n, _, height, width = images.shape
@@ -155,10 +160,10 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
     rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
     columns = torch.where(mirrored, width - 1 - columns, columns)
     device = images.device
-    shifted = taken(images, (rows % height).to(device), (columns % width).to(device))
+    shifted = taken(images, _sent(rows % height, device), _sent(columns % width, device))
     if recipe.shift_mode == "standard":
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        shifted = shifted * inside[:, None].to(device)
+        shifted = shifted * _sent(inside[:, None], device)
     return shifted
 
 
@@ -333,7 +338,7 @@ def _reader(
     images, labels = data.images.to(device), data.labels.to(device)
     if recipe.target == "masks" and data.masks is not None:
         images = torch.cat([images, data.masks[:, None].to(device)], 1)
-    return lambda batches, _: ((images[batch], labels[batch]) for batch in (batch.to(device) for batch in batches))
+    return lambda batches, _: ((images[here], labels[here]) for here in (_sent(batch, device) for batch in batches))
 
 
 def _state(network: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
