@@ -3,6 +3,7 @@
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,14 @@ def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[s
         if outcome != "done":
             raise DataError(f"{job.run.id} {outcome}")
         repeated = again.load(job.run)
+    made, now = record.provenance["training"], repeated.provenance["training"]
+    for about in ("processor", "device", "torch"):
+        if made.get(about, "unknown") != now[about]:
+            warnings.warn(
+                f"{job.run.id} was made with {about} {made.get(about, 'unknown')}, this is {now[about]}: sums are rounded "
+                "differently, and trainings drift apart",
+                stacklevel=2,
+            )
     return [_compared(key, record.measurements[key], repeated.measurements[key]) for key in repeated.measurements]
 
 
