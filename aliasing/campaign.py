@@ -24,11 +24,11 @@ from .errors import UsageError
 from .files import write_atomically
 from .measurements import Measurement, Subject
 from .records import Record, Store, provenance, publish
-from .runner import Job, build, complete, execute
-from .studies import campaign
+from .runner import Job, build, complete, execute, is_leased
+from .studies import STUDIES, campaign, findings
 from .training import Recipe, pick_device, train
 
-__all__ = ["checks", "run", "speed"]
+__all__ = ["checks", "order", "run", "speed"]
 
 CHECKS, SPEED, RESERVE = 75.0, 60.0, 15.0  # seconds at most, and those kept for writing
 NO_TIME = "no time left"
@@ -78,6 +78,44 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         if outcome.startswith("failed"):
             log(f"{name} {outcome}")
     return {"checks": len(found), "failed": sorted(failed), "planned": len(todo), "done": done}
+
+
+def order(profile: str, store: Store) -> list[dict[str, Any]]:
+    """The runs of ``profile`` in order of value: state, seconds that such runs took so far, open verdicts they share.
+
+    ``verdicts`` counts the claims that are not decided yet in the studies that asked for the run.
+    """
+    undecided = {name: _undecided(name, profile, store) for name in STUDIES}
+    owners: dict[str, list[str]] = {}
+    for name, study in STUDIES.items():
+        for job in study.jobs(profile):
+            owners.setdefault(job.run.id, []).append(name)
+    seconds: dict[str, list[float]] = {}
+    rows = []
+    for job in campaign(profile):
+        record = store.load(job.run)
+        network = job.run.network
+        kind = f"{network['name']} {network.get('width') or ''}".strip()
+        done = complete(job, record)
+        if done:
+            seconds.setdefault(kind, []).append(sum(origin["seconds"] for origin in record.provenance.values()))
+        rows.append(
+            {
+                "run": job.run.id,
+                "seed": job.run.seed,
+                "network": kind,
+                "layer": network.get("downsample", {"name": "its own"})["name"],
+                "studies": ", ".join(owners[job.run.id]),
+                "state": "done" if done else "running" if is_leased(store, job.run) else "to do",
+                "verdicts": sum(undecided[name] for name in owners[job.run.id]),
+            }
+        )
+    return [row | {"seconds": round(median(seconds[k])) if (k := row["network"]) in seconds else None} for row in rows]
+
+
+def _undecided(study: str, profile: str, store: Store) -> int:
+    decided = findings([study], profile, store).drop_duplicates("finding")
+    return int(decided["verdict"].isin(["not run", "inconclusive"]).sum())
 
 
 def _once(path: Path, make: Callable[[], list[dict]]) -> list[dict]:

@@ -119,6 +119,14 @@ def _campaign(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from . import studies
 
+    if arguments.runs:
+        import pandas as pd
+
+        from .campaign import order
+        from .records import Store
+
+        _print(pd.DataFrame(order(arguments.profile or "desktop", Store())), arguments.json)
+        return 0
     names = [] if arguments.study is None else [arguments.study]
     _print(studies.status_of(names, arguments.profile), arguments.json)
     return 0
@@ -258,6 +266,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("status", _status, "planned, done, running and failed runs")
     sub.add_argument("study", nargs="?", **study)
+    sub.add_argument("--runs", action="store_true", help="every run of a profile (default desktop) in order of value")
     sub.add_argument("--profile", **profile)
     sub.add_argument("--json", action="store_true", help="machine-readable")
 

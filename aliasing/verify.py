@@ -49,8 +49,8 @@ def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[s
     for about in ("processor", "device", "torch"):
         if made.get(about, "unknown") != now[about]:
             warnings.warn(
-                f"{job.run.id} was made with {about} {made.get(about, 'unknown')}, this is {now[about]}: sums are rounded "
-                "differently, and trainings drift apart",
+                f"{job.run.id} was made with {about} {made.get(about, 'unknown')}, this is {now[about]}: sums are "
+                "rounded differently, and trainings drift apart",
                 stacklevel=2,
             )
     return [_compared(key, record.measurements[key], repeated.measurements[key]) for key in repeated.measurements]

@@ -9,8 +9,8 @@ import pytest
 
 from aliasing import campaign
 from aliasing.errors import UsageError
-from aliasing.records import read_lines
-from aliasing.runner import merged
+from aliasing.records import Store, read_lines
+from aliasing.runner import execute, merged
 from aliasing.studies import get
 
 FORK = multiprocessing.get_context("fork")
@@ -79,3 +79,12 @@ def test_layers_and_measurements_are_compared_with_the_cpu():
 def test_a_budget_is_positive(tmp_path):
     with pytest.raises(UsageError, match="above 0, got -1"):
         campaign.run("cpu", "smoke", -1, tmp_path)
+
+
+def test_the_order_of_value_says_what_is_done_and_what_is_open(tmp_path, small):
+    store = Store(tmp_path / "runs", tmp_path / "none")
+    execute(JOBS[:1], store, "cpu", 1, progress=False)
+    rows = campaign.order("smoke", store)
+    assert [row["state"] for row in rows] == ["done", "to do", "to do"]
+    assert rows[0]["seconds"] is not None and rows[1]["seconds"] == rows[0]["seconds"]  # of the same kind
+    assert all(row["verdicts"] > 0 and "zhang2019" in row["studies"] for row in rows)
