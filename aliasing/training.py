@@ -240,7 +240,8 @@ def train(
                     batch, target = batch[:, :3], batch[:, 3].long()
                 batch = as_float(batch).contiguous(memory_format=torch.channels_last)
                 if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
-                    batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
+                    with mixed:
+                        batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
                 progress = (epoch * steps + step + 1) / (recipe.epochs * steps + 1)
                 optimizer.set_rates(partial(_learning_rate, recipe, progress))
                 with mixed:
