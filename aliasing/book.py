@@ -28,7 +28,7 @@ from .profiles import PROFILES
 from .records import Store, home
 from .runner import execute as run_jobs
 from .runner import merged
-from .studies.findings import Verdict
+from .studies.rules import Verdict
 
 __all__ = [
     "execute",

@@ -100,9 +100,9 @@ def best(study: str, store: Store | None = None) -> str:
     """The profile with the best evidence on record: the largest in which most of the study's claims are decided."""
     store, plan = store or studies.open_store(), studies.get(study)
     for profile in ("cluster", "gpu", "desktop"):
-        results = studies.table(plan.jobs(profile), store)
+        results = studies.results(plan.jobs(profile), store)
         if len(results):
-            decided = studies.ledger(plan, results, profile).drop_duplicates("finding")["verdict"] != "not run"
+            decided = plan.verdicts(results, profile).drop_duplicates("finding")["verdict"] != "not run"
             if decided.mean() >= 0.5:
                 return profile
     return "laptop"
@@ -140,7 +140,7 @@ def on_record(study: str, profile: str = "best", seeds: int | None = None) -> pd
     """A study's results table: one row per run, with everything that was measured on its network; trains nothing.
 
     Returns:
-        The columns of ``studies.table``, and ``profile`` and ``plain`` (how good the network without any filter is).
+        The columns of ``studies.results``, and ``profile`` and ``plain`` (how good the network without any filter is).
 
     Raises:
         DataError: no such run is on record.
@@ -148,7 +148,7 @@ def on_record(study: str, profile: str = "best", seeds: int | None = None) -> pd
     store, plan = studies.open_store(), studies.get(study)
     chosen = best(study, store) if profile == "best" else check_profile(profile)
     jobs = plan.jobs(chosen, seeds)
-    results = studies.table(jobs, store)
+    results = studies.results(jobs, store)
     if results.empty:
         raise DataError(
             f"{study} has no records of profile {chosen}; aliasing run {study} --profile {chosen} makes them"
@@ -167,7 +167,7 @@ def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
         own = Store(working=Path(folder), published=store.published)
         _carry_out(new, own, device, workers=1)  # in this process, which alone knows what its cells define
-        rows = pd.concat([studies.table(known, store), studies.table(new, own)], ignore_index=True)
+        rows = pd.concat([studies.results(known, store), studies.results(new, own)], ignore_index=True)
     return _described(rows, jobs, "of this page")
 
 
@@ -224,14 +224,14 @@ def findings(study: str, results: pd.DataFrame) -> "Ledger":
     """The study's claims decided on ``results``, with the verdicts that other profiles came to."""
     (profile,) = results["profile"].unique()
     others = studies.findings([study])
-    return Ledger(studies.ledger(studies.get(study), results, profile), others[others["profile"] != profile])
+    return Ledger(studies.get(study).verdicts(results, profile), others[others["profile"] != profile])
 
 
 class Ledger:
     """Findings decided on one results table, shown as HTML in notebooks and in the book.
 
     Args:
-        decided: one row per statistic, as ``studies.ledger`` returns it; kept as the attribute ``table``.
+        decided: one row per statistic, as ``Study.verdicts`` returns it; kept as the attribute ``table``.
         others: the same of other profiles, of which only the verdicts are shown.
     """
 
@@ -254,6 +254,7 @@ class Ledger:
         if self.others is not None:
             others = self.others[self.others["finding"].eq(first.finding) & self.others["verdict"].ne("not run")]
             places += [f"{row.profile}: {row.verdict}" for row in others.drop_duplicates("profile").itertuples()]
+        places += [html.escape(first.note)] if getattr(first, "note", "") else []
         items = "".join(
             f"<li>{html.escape(row.statistic)}: <strong>{statistic(row)}</strong>"
             f"{'' if row.outcome == 'not run' else f', {row.outcome}'} <small>(rule: {html.escape(row.rule)})</small>"
@@ -270,4 +271,9 @@ def statistic(row: Any) -> str:
     """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
     if row.outcome == "not run":
         return "not run"
-    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {row.seeds} seeds"
+    if row.low == row.high and not row.seeds:
+        return f"{row.value:.3g}, exact"
+    over = [f"{row.seeds} seeds"] * bool(row.seeds) + [f"{getattr(row, 'pictures', 0)} pictures"] * bool(
+        getattr(row, "pictures", 0)
+    )
+    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join(over)}"

@@ -6,6 +6,7 @@ Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choic
 import argparse
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections import Counter
@@ -14,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, UsageError, missing
+from .errors import DataError, UsageError, missing, unknown
 from .profiles import PROFILES, check_profile
 from .version import __version__
 
@@ -160,9 +161,22 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _findings(arguments: argparse.Namespace) -> int:
     from . import studies
+    from .studies.text import one_line_each, whole
 
-    names = [] if arguments.study is None else [arguments.study]
-    _print(studies.findings(names, arguments.profile), arguments.json)
+    owners = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
+    if arguments.claim and arguments.claim not in owners:
+        raise unknown("claim", arguments.claim, owners)
+    chosen = owners[arguments.claim] if arguments.claim else arguments.study
+    decided = studies.findings([] if chosen is None else [chosen], arguments.profile)
+    if arguments.claim:
+        decided = decided[decided["finding"] == arguments.claim]
+    width = shutil.get_terminal_size().columns
+    if arguments.csv:
+        print(decided.to_csv(index=False), end="")
+    elif arguments.json:
+        _print(decided, True)
+    else:
+        print(whole(decided, width) if arguments.claim else one_line_each(decided, width))
     return 0
 
 
@@ -280,10 +294,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps")
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("findings", _findings, "every claim with its statistic, interval, rule and verdict")
+    sub = command("findings", _findings, "every claim with its verdict; --claim for its statistics, rules and regime")
     sub.add_argument("--study", **study)
     sub.add_argument("--profile", **profile)
-    sub.add_argument("--json", action="store_true", help="machine-readable")
+    sub.add_argument("--claim", metavar="ID", help="all there is about one finding, such as zhang-5")
+    formats = sub.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="machine-readable, a row per test")
+    formats.add_argument("--csv", action="store_true", help="the same as comma-separated values")
 
     sub = command("diagnose", _diagnose, "how fragile a network is under shifts, where it aliases, what would help")
     sub.add_argument(

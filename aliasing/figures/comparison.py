@@ -16,8 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from .. import layers
 from ..metrics import Estimate
 from ..plots import COLOURS, MARKERS, Captioned, across, describe, grid, legend, show
-from ..studies.comparison_metrics import METRICS, Metric, prepared
-from ..studies.findings import across_seeds, paired
+from ..studies.comparison import METRICS, Metric, prepared
+from ..studies.evidence import across_seeds
+from ._ranking import paired
 
 __all__ = [
     "BACKBONES",

@@ -7,8 +7,8 @@ from matplotlib.ticker import MaxNLocator
 from .. import studies
 from ..chapters import Ledger
 from ..plots import COLOURS, MARKERS, Captioned, across, describe, grid, legend, show
-from ..studies.controls import controls
-from ..studies.findings import across_seeds, paired
+from ..studies.evidence import across_seeds
+from ._ranking import paired
 from .comparison import BACKBONES
 
 __all__ = ["by_profile", "decided_controls", "learned", "low_pass", "right_ones"]
@@ -16,7 +16,8 @@ __all__ = ["by_profile", "decided_controls", "learned", "low_pass", "right_ones"
 
 def decided_controls(profile: str) -> Ledger:
     """Every control with its rule and what the records of ``profile`` say."""
-    return Ledger(controls(profile))
+    decided = studies.findings(profile=profile)
+    return Ledger(decided[decided["finding"].str.startswith("control")])
 
 
 def by_profile() -> HTML:

@@ -14,23 +14,25 @@ except ModuleNotFoundError as error:
     raise missing(error) from None
 from ..profiles import PROFILES
 from ..records import Store
-from .campaign import STUDIES, campaign
-from .findings import Finding, Part
-from .study import Study, ledger, open_store, status, table
+from .order import STUDIES, campaign
+from .rules import VERDICTS, Finding, Regime, Test, Verdict
+from .study import Study, open_store, results, status
 
 __all__ = [
     "STUDIES",
+    "VERDICTS",
     "Finding",
-    "Part",
+    "Regime",
     "Study",
+    "Test",
+    "Verdict",
     "campaign",
     "findings",
     "get",
-    "ledger",
     "open_store",
+    "results",
     "run",
     "status_of",
-    "table",
 ]
 
 
@@ -72,7 +74,7 @@ def status_of(names: Iterable[str] = (), profile: str | None = None) -> pd.DataF
 
 
 def findings(names: Iterable[str] = (), profile: str | None = None, store: Store | None = None) -> pd.DataFrame:
-    """Every finding decided on the records there are, one row per part; nothing is trained.
+    """Every finding decided on the records there are, one row per test; nothing is trained.
 
     Args:
         names: studies; all by default.
@@ -81,9 +83,9 @@ def findings(names: Iterable[str] = (), profile: str | None = None, store: Store
     """
     store = store or Store()
     profiles = [profile] if profile else [p for p in PROFILES if p != "smoke"]
-    ledgers = [
-        ledger(study, table(study.jobs(chosen), store), chosen)
+    decided = [
+        study.verdicts(results(study.jobs(chosen), store), chosen)
         for study in map(get, names or STUDIES)
         for chosen in profiles
     ]
-    return pd.concat(ledgers, ignore_index=True)
+    return pd.concat(decided, ignore_index=True)

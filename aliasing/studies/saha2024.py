@@ -5,15 +5,23 @@ paper's body was not available to us: what is tested are the claims of its abstr
 authors' repository, and its code.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
+import numpy as np
+from torch import nn
+
+from .. import models
 from ..measurements import Measurement
+from ..metrics import count_flops, count_parameters
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import ALPHA, BASES, EASY, Base
-from .saha2024_findings import FINDINGS
+from .bases import ALPHA, BASES, EASY, Base, between, finished, trained
+from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus
+from .rules import Finding, Regime, Test
 from .study import Study
 
 __all__ = ["ALPHA", "LEAN_VARIANTS", "METHODS", "STUDY", "VARIANTS"]
@@ -171,7 +179,7 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
             ),
         ]
     run = Run(base.dataset, base.vgg | options, recipe, seed)
-    return Job(run, tuple(wanted), {"task": "classes", "method": method})
+    return Job(run, tuple(wanted), {"task": "classes", "method": method, "tips": method.startswith("tips")})
 
 
 def _segmenter(profile: str, layer: str, seed: int) -> Job:
@@ -195,6 +203,250 @@ def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, see
     labels = {"task": "variants", "method": "tips", "alpha": alpha, "wake": wake, "form": form}
     return Job(run, wanted, labels)
 
+
+FINE, COARSE, RHO = 0.005, 0.01, 0.3  # margins of accuracy or consistency; of bias, weights or loss; of correlations
+TIPS = "tips + losses"  # the method of the paper
+CLASSES = {"task": "classes"}
+ACCURACY, STANDARD, DRAWN = (
+    "circular_fidelity.accuracy",
+    "shift_consistency.standard_consistency",
+    "circular_fidelity.circular_consistency_drawn",
+)
+OTHERS = ("subsample", "bin-5", "aps", "lps")
+PGD = Derived(("attacks.pgd_accuracy",), np.mean)
+SURFACE = Derived(("consistency_surface.surface_standard",), np.mean)
+NORM = Derived(("tips_weights.tau_norm",), np.mean)
+UNDO = Derived(("undo_loss.undo_floor", "undo_loss.undo_excess"), lambda *terms: sum(map(np.mean, terms)))
+
+LEARNED, FINISHED = (regime("max pooling", ACCURACY, method="subsample", **CLASSES) for regime in (trained, finished))
+MOVED = Regime("mean l2 norm of TIPS's weights (uniform ones have 0.5)", level(NORM, method=TIPS, **CLASSES), 0.51)
+# A mixture whose weights are uniform is a box filter.
+TESTABLE, COMPARABLE = (LEARNED, MOVED), (FINISHED, MOVED)
+
+
+def ring(surface: list[list[float]], distance: int) -> float:
+    """Mean of a surface over the shifts whose larger component is ``distance``."""
+    offsets = np.arange(len(surface)) - len(surface) // 2
+    return float(np.mean(np.array(surface)[np.maximum(abs(offsets)[:, None], abs(offsets)) == distance]))
+
+
+GROWTH = Derived(
+    ("consistency_surface.surface_standard",), lambda surface: ring(surface, len(surface) // 2) - ring(surface, 1)
+)
+
+
+@cache
+def _overhead(count: Callable[..., float]) -> float:
+    """TIPS in the paper's ResNet-18 for pictures of 32 x 32, relative to strides, minus one."""
+    tips, plain = (
+        models.create("resnet18", num_classes=10, downsample=layer, stem="cifar").eval()
+        for layer in ("tips", "subsample")
+    )
+    return count(tips) / count(plain) - 1
+
+
+def _work(network: nn.Module) -> float:
+    return count_flops(network, (32, 32))
+
+
+def _test(
+    label: str, column: Column, other: str, side: Any = "above", margin: float = FINE, method: str = TIPS, **common: Any
+) -> Test:
+    """``method`` minus another."""
+    statistic = minus(column, {"method": method}, {"method": other}, **(CLASSES | common))
+    return Test(f"{label}, {method} minus {other}", statistic, side, margin=margin)
+
+
+ABSTRACT = "abstracts of arXiv:2404.07410v1 and of WACV 2025"
+TABLE = "cls_results.png in the authors' repository"
+TEASER = "tips_teaser.png in the authors' repository"
+
+FINDINGS = (
+    Finding(
+        "saha-1",
+        "Downsampling breaks the shift invariance of networks, and hurts their features even for small shifts.",
+        ABSTRACT,
+        "max pooling, CIFAR-10, ResNet-18: circular consistency 89.9 per cent",
+        (
+            Test("circular consistency of max pooling", level(DRAWN, method="subsample", **CLASSES), "below", 0.99),
+            Test(
+                "relative change of the pooled features, one-pixel rolls, max pooling",
+                level("depth_error.pooled_change", method="subsample", **CLASSES),
+                threshold=0.01,
+            ),
+        ),
+        (LEARNED,),
+    ),
+    Finding(
+        "saha-2",
+        "Maximum-sampling bias is negatively correlated with shift consistency over networks.",
+        f"{ABSTRACT}; the interval is over methods",
+        "no coefficient found",
+        tuple(
+            Test(
+                f"Spearman over methods, bias ({definition}) and standard consistency, with{'' if maximum else 'out'} "
+                f"max pooling{', given accuracy' if given else ''}",
+                OverKinds(
+                    f"sampling_bias.msb_{definition}",
+                    STANDARD,
+                    CLASSES,
+                    "method",
+                    given,
+                    # Behind a dense max "subsample" and "max" are one function.
+                    without=("max",) if maximum else ("max", "subsample"),
+                ),
+                "below",
+                margin=RHO,
+            )
+            for definition, maximum, given in (
+                ("exact", True, None),
+                ("nearest", True, None),
+                ("nearest", False, None),
+                ("nearest", True, ACCURACY),
+            )
+        ),
+        (LEARNED,),
+    ),
+    Finding(
+        "saha-3",
+        "TIPS has the lowest maximum-sampling bias of all layers.",
+        ABSTRACT,
+        "no value found",
+        tuple(
+            Test(
+                f"bias ({definition}), {TIPS} minus the lowest of the other layers",
+                Best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
+                "below",
+                margin=COARSE,
+            )
+            for definition in ("exact", "nearest")
+        ),
+        TESTABLE,
+    ),
+    Finding(
+        "saha-4",
+        "TIPS is more accurate than max pooling, blur, APS and LPS.",
+        TABLE,
+        "CIFAR-10: 98.1 against 91.6, 93.3, 94.1 and 94.5 per cent",
+        tuple(_test("accuracy", ACCURACY, other) for other in OTHERS),
+        COMPARABLE,
+    ),
+    Finding(
+        "saha-5",
+        "TIPS is more consistent under standard shifts than max pooling, blur, APS and LPS.",
+        TABLE,
+        "CIFAR-10: 98.7 against 87.4, 90.5, 92.7 and 93.6 per cent",
+        tuple(_test("standard consistency", STANDARD, other) for other in OTHERS),
+        TESTABLE,
+    ),
+    Finding(
+        "saha-6",
+        "TIPS improves shift fidelity over max pooling.",
+        TEASER,
+        "mean gains: 15.5 points (standard), 17.6 points (circular)",
+        (
+            _test("standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample"),
+            _test("circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
+        ),
+        TESTABLE,
+    ),
+    Finding(
+        "saha-7",
+        "TIPS improves semantic segmentation and its consistency over max pooling.",
+        ABSTRACT,
+        "no number found",
+        tuple(
+            _test(metric.replace("_", " "), f"masks.{metric}", "subsample", method="tips", task="masks")
+            for metric in ("mean_iou", "mask_consistency_standard", "mask_consistency_circular")
+        ),
+        COMPARABLE,
+    ),
+    Finding(
+        "saha-8",
+        "TIPS is more robust to adversarial attacks.",
+        ABSTRACT,
+        "no number found",
+        tuple(_test("accuracy under PGD, mean of six radii", PGD, other) for other in ("subsample", "bin-5")),
+        (*COMPARABLE, between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **CLASSES)),
+    ),
+    Finding(
+        "saha-9",
+        "TIPS is more robust to changes of the distribution.",
+        ABSTRACT,
+        "no number found",
+        tuple(
+            _test("corruption error", "corruptions.corruption_error", other, "below")
+            for other in ("subsample", "bin-5")
+        ),
+        COMPARABLE,
+    ),
+    Finding(
+        "saha-10",
+        "The circular consistency of TIPS is 100 per cent.",
+        TABLE,
+        "100 ± 0.0 on all six benchmarks",
+        (Test(f"circular consistency, {TIPS}", level(DRAWN, method=TIPS, **CLASSES), threshold=0.999),),
+        (LEARNED,),
+    ),
+    Finding(
+        "saha-11",
+        "The circular consistency of APS and of LPS is 100 per cent.",
+        TABLE + "; abstracts of both layers' papers",
+        "100 ± 0.0 (LPS on Food-101: 99.5)",
+        tuple(
+            Test(f"circular consistency, {method}", level(DRAWN, method=method, **CLASSES), threshold=0.999)
+            for method in ("aps", "lps")
+        ),
+        (LEARNED,),
+        "another",
+    ),
+    Finding(
+        "saha-12",
+        "Over shifts of up to 8 pixels consistency is highest for TIPS, then LPS, then max pooling; the gap grows.",
+        TEASER,
+        "a surface from 40 to 100 per cent, no numbers",
+        (
+            _test("standard shifts, mean of the surface", SURFACE, "lps"),
+            _test("standard shifts, mean of the surface", SURFACE, "subsample", method="lps"),
+            _test("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
+        ),
+        TESTABLE,
+    ),
+    Finding(
+        "saha-13",
+        "TIPS costs little: few parameters, little arithmetic.",
+        f"{ABSTRACT}; facts about the paper's ResNet-18 on 32 x 32 pixels, decided exactly",
+        "no number found; from the code: 0.12 per cent more parameters (ResNet-50)",
+        (
+            Test("parameters relative to strides, minus 1", Fact(lambda: _overhead(count_parameters)), "below", 0.05),
+            Test("multiply-accumulates, likewise", Fact(lambda: _overhead(_work)), "below", 0.05),
+        ),
+    ),
+    Finding(
+        "saha-14",
+        "The two losses do their work: weights away from uniform, shifts undone, consistency up.",
+        "abstract; diagrams and code in the authors' repository",
+        "no number found",
+        (
+            _test("mean l2 norm of the weights", NORM, "tips", margin=COARSE),
+            _test("undo loss relative to the map's energy", UNDO, "tips", "below", COARSE),
+            _test("standard consistency", STANDARD, "tips"),
+        ),
+        (LEARNED,),
+    ),
+    Finding(
+        "control-4",
+        "TIPS misses 100 per cent because the published layer pads with zeros: circular padding cures it.",
+        "of this project: the published layer pads its inner convolution with zeros (authors' code)",
+        "none",
+        (
+            _test("circular consistency", DRAWN, "tips as published"),
+            Test("circular consistency with circular padding", level(DRAWN, method=TIPS, **CLASSES), threshold=0.999),
+        ),
+        (LEARNED,),
+        "ours",
+    ),
+)
 
 STUDY = Study(
     "saha2024",

@@ -1,8 +1,8 @@
-"""What a study is: its runs per profile, its table of results, its findings."""
+"""What a study is: its runs per profile, its results, its findings."""
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from ..errors import UsageError
 from ..profiles import check_profile
 from ..records import Store
 from ..runner import Job, complete, execute, is_leased
-from .findings import Finding, decide
+from .rules import Finding, judged
 
-__all__ = ["Study", "ledger", "open_store", "status", "table"]
+__all__ = ["Study", "open_store", "results", "status"]
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,18 @@ class Study:
     def run(
         self, profile: str = "laptop", seeds: int | None = None, only: Iterable[str] = (), **options: Any
     ) -> pd.DataFrame:
-        """Carry out what is missing (``options`` go to ``runner.execute``) and return the results table."""
+        """Carry out what is missing (``options`` go to ``runner.execute``) and return the results."""
         jobs, store = self.jobs(profile, seeds, only), open_store()
         outcomes = execute(jobs, store, **options)
         failed = {run: outcome for run, outcome in outcomes.items() if outcome.startswith("failed")}
         if failed:
             first = next(iter(failed.items()))
             raise RuntimeError(f"{len(failed)} of {len(jobs)} runs of {self.name} failed; {first[0]} {first[1]}")
-        return table(jobs, store)
+        return results(jobs, store)
+
+    def verdicts(self, table: pd.DataFrame, profile: str) -> pd.DataFrame:
+        """Every finding decided on results of ``profile``; see ``findings.judged`` for the columns."""
+        return judged(self.findings, table, profile)
 
 
 def open_store() -> Store:
@@ -84,57 +88,43 @@ def open_store() -> Store:
     return Store(published=Path(os.devnull)) if os.environ.get("ALIASING_FRESH") == "1" else Store()
 
 
-def table(jobs: list[Job], store: Store) -> pd.DataFrame:
-    """One row per complete run: id, seed, labels, then every measured value.
+def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
+    """One row per trained run: id, setting (the same for all seeds), seed, labels, then every measured value.
 
-    An estimate becomes three columns, ``name``, ``name.low`` and ``name.high``; curves stay lists.
+    Columns are called "measurement.metric". An estimate becomes three, with ".low" and ".high" appended; curves stay
+    lists; what was not measured is not a number.
+
+    Raises:
+        UsageError: two measurements of one run have a metric of the same name.
     """
     rows = []
     for job in jobs:
         record = store.load(job.run)
-        if not complete(job, record):
+        if "training" not in record.measurements:
             continue
-        run = job.run
-        row: dict[str, Any] = {"id": run.id, "seed": run.seed, "network": run.network["name"], **job.labels}
+        run, origin = job.run, record.provenance["training"]
+        row: dict[str, Any] = {
+            "id": run.id,
+            "setting": replace(run, seed=0).id,
+            "seed": run.seed,
+            "network": run.network["name"],
+            "data": record.measurements["training"]["data"],
+            "device": origin["device"],
+            "date": origin.get("date"),
+            **job.labels,
+            "training.seconds": origin["seconds"],
+        }
         for source, key in (("training", "training"), *((m.name, m.key) for m in job.measurements)):
-            for name, value in record.measurements[key].items():
+            for metric, value in record.measurements.get(key, {}).items():
+                if f"{source}.{metric}" in row:
+                    raise UsageError(f"two measurements of run {run.id} give {source}.{metric}; one of them is {key}")
                 # The short names are on their way out: of two measurements that share one, the last wins.
-                for column in (f"{source}.{name}", *([name] if source != "training" else [])):
+                for column in (f"{source}.{metric}", *([metric] if source != "training" else [])):
                     if isinstance(value, dict) and "value" in value:
                         row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
                     else:
                         row[column] = value
-        row["training.seconds"] = record.provenance["training"]["seconds"]
-        row["data"] = record.measurements["training"]["data"]
-        row["device"] = record.provenance["training"]["device"]
         rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def ledger(study: Study, results: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """Every finding of ``study`` decided on ``results``: one row per part, the verdict repeated."""
-    rows = []
-    for finding in study.findings:
-        estimates = [part.estimate(results) for part in finding.parts]
-        outcomes = [part.outcome(estimate) for part, estimate in zip(finding.parts, estimates, strict=True)]
-        for part, estimate, outcome in zip(finding.parts, estimates, outcomes, strict=True):
-            rows.append(
-                {
-                    "finding": finding.id,
-                    "claim": finding.claim,
-                    "source": finding.source,
-                    "published": finding.published,
-                    "profile": profile,
-                    "statistic": part.label,
-                    "value": estimate.value if estimate else None,
-                    "low": estimate.low if estimate else None,
-                    "high": estimate.high if estimate else None,
-                    "seeds": estimate.n if estimate else 0,
-                    "rule": part.rule,
-                    "outcome": outcome,
-                    "verdict": decide(outcomes),
-                }
-            )
     return pd.DataFrame(rows)
 
 

@@ -158,7 +158,8 @@ def decision(rows):
     """The verdict of each profile, and below it what was measured."""
     lines = []
     for profile, own in rows.groupby("profile", sort=False):
-        lines.append(f"* **{own.verdict.iloc[0]}** in profile `{profile}`")
+        note = f" ({own.note.iloc[0]})" if own.note.iloc[0] else ""
+        lines.append(f"* **{own.verdict.iloc[0]}** in profile `{profile}`{note}")
         for row in own.itertuples():
             outcome = "" if row.outcome == "not run" else f", {row.outcome}"
             lines.append(f"  * {row.statistic}: {statistic(row)}{outcome} (rule: {row.rule})")

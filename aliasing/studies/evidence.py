@@ -1,0 +1,432 @@
+"""Statistics over the results of a study, with intervals that know of seeds, of pictures and of layers.
+
+Every statistic is called with the results table and gives a ``Result``, or ``None`` where networks or measurements that
+it needs are not there. Its ``settings`` say which networks those are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+__all__ = [
+    "Best",
+    "Column",
+    "Concordance",
+    "Contrast",
+    "Derived",
+    "Drawn",
+    "Fact",
+    "OverKinds",
+    "Result",
+    "Statistic",
+    "across_seeds",
+    "concordance",
+    "entry",
+    "level",
+    "minus",
+    "rank_correlation",
+    "select",
+]
+
+Setting = Mapping[str, Any]  # labels of runs, such as {"layer": "bin-7", "augmented": False}
+
+
+class Result(NamedTuple):
+    """A statistic with its 95 % interval.
+
+    Attributes:
+        value: in the unit of the statistic.
+        low: lower end of the interval.
+        high: upper end.
+        seeds: behind it; 0 where it is a fact about layers.
+        pictures: that the interval counts as a sample; 0 where it holds for these test pictures only.
+        error: standard error, on Fisher's scale where ``fisher``.
+        freedom: degrees of freedom of the error.
+        fisher: whether the interval is symmetric in the inverse hyperbolic tangent: of correlations.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    pictures: int = 0
+    error: float = 0.0
+    freedom: float = np.inf
+    fisher: bool = False
+
+    @classmethod
+    def of(cls, value: float, error: float, freedom: float, seeds: int, pictures: int = 0) -> "Result":
+        """With Student's t interval."""
+        half = _quantile(freedom) * error
+        return cls(value, value - half, value + half, seeds, pictures, error, freedom)
+
+    def p(self, threshold: float) -> float:
+        """Two-sided p-value of the hypothesis that the truth is ``threshold``."""
+        ends = np.clip([self.value, threshold], -1 + 1e-12, 1 - 1e-12) if self.fisher else (self.value, threshold)
+        distance = abs(np.subtract(*(np.arctanh(ends) if self.fisher else ends)))
+        if self.error == 0:
+            return float(distance == 0)
+        t = float(distance / self.error)
+        return float(2 * (special.ndtr(-t) if np.isinf(self.freedom) else special.stdtr(self.freedom, -t)))
+
+
+def _quantile(freedom: float) -> float:
+    return float(special.ndtri(0.975) if np.isinf(freedom) else special.stdtrit(freedom, 0.975))
+
+
+class Statistic(Protocol):
+    """What a test evaluates."""
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Labels of the networks that it needs; several networks may have them."""
+
+    def __call__(self, table: pd.DataFrame) -> Result | None:
+        """The statistic of a results table."""
+
+
+def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """The rows with all labels of ``setting``; none if a label is not of this table."""
+    if not set(setting) <= set(table):
+        return table.iloc[:0]
+    for key, value in setting.items():
+        table = table[table[key] == value]
+    return table
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A column computed from others, network by network; not a number where one of them was not measured."""
+
+    needs: tuple[str, ...]
+    function: Callable[..., float]
+
+    def of(self, table: pd.DataFrame) -> pd.Series:
+        """Its values by row."""
+        values = pd.Series(np.nan, table.index, dtype=float)
+        if set(self.needs) <= set(table):
+            for index, row in zip(table.index, table[list(self.needs)].itertuples(index=False), strict=True):
+                if all(isinstance(entry, list | dict) or pd.notna(entry) for entry in row):
+                    values[index] = self.function(*row)
+        return values
+
+
+Column = str | Derived
+
+
+def entry(column: str, index: int, less: int | None = None) -> Derived:
+    """One entry of a column of curves, or the difference of two."""
+    return Derived((column,), lambda curve: curve[index] - (0 if less is None else curve[less]))
+
+
+def across_seeds(table: pd.DataFrame, column: Column, **setting: Any) -> pd.Series:
+    """The values of ``column`` by seed, for the networks with the labels ``setting``; empty if there are none."""
+    rows = select(table, setting)
+    if isinstance(column, str):
+        column = Derived((column,), float)
+    return column.of(rows).set_axis(rows["seed"] if len(rows) else []).dropna().astype(float)
+
+
+def by_image(table: pd.DataFrame, column: Column) -> pd.Series | None:
+    """What ``column`` is the mean of: the outcomes of each network picture by picture, arrays of floats.
+
+    ``None`` where no record holds them, or the column is computed from others.
+    """
+    if not isinstance(column, str):
+        return None
+    name = (
+        f"{column.replace('top1_change_', 'top1_changes_').replace('corruption_error', 'corruption_errors')}_by_image"
+    )
+    if name not in table:
+        return None
+    from ..measurements import unpacked
+
+    def outcomes(text: Any, value: float) -> np.ndarray | None:
+        if not isinstance(text, str):
+            return None
+        counted = unpacked(text).double().numpy()
+        return counted * (value / counted.mean()) if counted.any() else counted  # such as 45 corruptions, counted
+
+    found = [outcomes(text, value) for text, value in zip(table[name], table[column], strict=True)]
+    return pd.Series(found, table.index, dtype=object)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum over settings of one column: a level, a difference, a difference of differences.
+
+    Attributes:
+        column: of the results table.
+        weights: of each setting.
+        block: labels that all settings have in common whose spread is pooled.
+
+    Seeds and pictures are crossed random effects. The variance from seeds is the residual of the two-way layout of all
+    settings in the block and seeds (weights that sum to 0), or that of the seeds themselves (a level). Where every
+    network has outcomes picture by picture, the variance from pictures is that of the two-way layout of seeds and
+    pictures; else the interval is over seeds alone. Degrees of freedom after Satterthwaite.
+    """
+
+    column: Column
+    weights: tuple[tuple[Setting, float], ...]
+    block: Setting = field(default_factory=dict)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Those with a weight."""
+        return tuple(setting for setting, _ in self.weights)
+
+    def __call__(self, table: pd.DataFrame) -> Result | None:
+        """``None`` with fewer than two seeds that every setting has."""
+        columns = [across_seeds(table, self.column, **setting) for setting in self.settings]
+        if any(column.index.has_duplicates for column in columns):
+            raise ValueError(f"labels that select several networks of a seed: {self.settings}")
+        values = pd.concat(columns, axis=1).dropna()
+        weights, seeds = np.array([weight for _, weight in self.weights]), len(values)
+        if seeds < 2:
+            return None
+        contrast = values.to_numpy() @ weights
+        variance, freedom = contrast.var(ddof=1) / seeds, float(seeds - 1)
+        if abs(weights.sum()) < 1e-9:
+            pooled = _residual(select(table, self.block), self.column, values.index)
+            if pooled is not None:
+                variance, freedom = pooled[0] * (weights**2).sum() / seeds, pooled[1]
+        shots, freedom_shots, pictures = self._from_pictures(table, values.index, weights)
+        total = variance + shots
+        if total > 0:
+            freedom = total**2 / (variance**2 / freedom + shots**2 / freedom_shots)
+        return Result.of(float(contrast.mean()), float(total**0.5), freedom, seeds, pictures)
+
+    def _from_pictures(self, table: pd.DataFrame, seeds: pd.Index, weights: np.ndarray) -> tuple[float, float, int]:
+        """Variance of the contrast from pictures, its degrees of freedom, number of pictures."""
+        known = by_image(table, self.column)
+        if known is None:
+            return 0.0, 1.0, 0
+        outcomes = []
+        for setting in self.settings:
+            rows = select(table.assign(outcomes=known), setting).set_index("seed")["outcomes"].reindex(seeds)
+            if not all(isinstance(one, np.ndarray) for one in rows):
+                return 0.0, 1.0, 0
+            outcomes.append(np.stack([*rows]))  # (seeds, pictures)
+        crossed = np.tensordot(weights, np.array(outcomes), 1)
+        count, pictures = crossed.shape
+        means = crossed.mean(0)
+        residual = crossed - means - crossed.mean(1, keepdims=True) + crossed.mean()
+        between = count * means.var(ddof=1)
+        within = (residual**2).sum() / ((count - 1) * (pictures - 1))
+        return max(0.0, float(between - within)) / (count * pictures), pictures - 1.0, pictures
+
+
+def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[float, float] | None:
+    """Variance and degrees of freedom of what is left of (settings, seeds) without the means of both.
+
+    Settings that lack a seed, and those that do not vary, are left out.
+    """
+    if isinstance(column, str):
+        column = Derived((column,), float)
+    layout = table.assign(value=column.of(table)).pivot_table("value", "setting", "seed")
+    layout = layout.reindex(columns=seeds).dropna()
+    values = layout[layout.std(axis=1) > 0].to_numpy()
+    if len(values) < 2:
+        return None
+    left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    freedom = (len(values) - 1) * (len(seeds) - 1)
+    return float((left**2).sum() / freedom), float(freedom)
+
+
+def level(column: Column, **setting: Any) -> Contrast:
+    """Mean over the seeds of one setting."""
+    return Contrast(column, ((setting, 1.0),))
+
+
+def minus(column: Column, first: Setting | list[Setting], second: Setting | list[Setting], **common: Any) -> Contrast:
+    """First setting minus second, or means of several; all have the labels ``common``, whose spread is pooled."""
+    weights = []
+    for sign, settings in ((1.0, first), (-1.0, second)):
+        chosen = settings if isinstance(settings, list) else [settings]
+        weights += [(common | dict(one), sign / len(chosen)) for one in chosen]
+    return Contrast(column, tuple(weights), common)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of several settings, chosen anew in each seed, and another one: their difference over seeds.
+
+    Attributes:
+        column: of the results table.
+        one: labels of the other.
+        many: labels that all candidates have.
+        highest: whether the best is the largest.
+        sign: 1 for ``one`` minus the best, -1 for the best minus ``one``.
+    """
+
+    column: str
+    one: Setting
+    many: Setting
+    highest: bool
+    sign: float = 1.0
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """All of them."""
+        return (self.one, self.many)
+
+    def __call__(self, table: pd.DataFrame) -> Result | None:
+        """``None`` with fewer than two seeds that all have."""
+        one, many = (across_seeds(table, self.column, **setting) for setting in self.settings)
+        complete = many.groupby(level=0).count()
+        best = many.groupby(level=0).max() if self.highest else many.groupby(level=0).min()
+        found = self.sign * (one - best[complete == complete.max()]).dropna()
+        if len(found) < 2:
+            return None
+        return Result.of(float(found.mean()), float(found.std() / len(found) ** 0.5), len(found) - 1, len(found))
+
+
+@dataclass(frozen=True)
+class OverKinds:
+    """Spearman's correlation of two columns over kinds of networks, each the mean of its seeds.
+
+    Networks that differ in the seed alone are near copies; kinds are the sample.
+
+    Attributes:
+        first: a column.
+        second: a column.
+        where: labels of the networks.
+        kind: the label that tells kinds apart.
+        given: a column whose influence on the ranks of both is taken out.
+        other: labels of the networks whose ``second`` is taken, if they are others: kinds that both have count.
+        without: kinds left out.
+    """
+
+    first: str
+    second: str
+    where: Setting
+    kind: str
+    given: str | None = None
+    other: Setting | None = None
+    without: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """All networks with the labels."""
+        return (self.where, *([self.other] if self.other else []))
+
+    def __call__(self, table: pd.DataFrame) -> Result | None:
+        """``None`` with fewer than five kinds."""
+        needed = {self.kind, self.first, self.second, *([self.given] if self.given else [])}
+        if not needed <= set(table):
+            return None
+        rows = table[~table[self.kind].isin(self.without)]
+        own, other = select(rows, self.where), select(rows, self.other or self.where)
+
+        def kinds(part: pd.DataFrame, column: str) -> pd.Series:
+            return part.groupby(self.kind)[column].mean()
+
+        columns = [kinds(own, self.first), kinds(other, self.second), *([kinds(own, self.given)] if self.given else [])]
+        found = rank_correlation(*pd.concat(columns, axis=1).dropna().to_numpy(dtype=float).T)
+        return found and found._replace(seeds=own["seed"].nunique())
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | None = None) -> Result | None:
+    """Spearman's correlation, after ``given`` was regressed out of the ranks; ``None`` for too few, or ties only.
+
+    The interval is Fisher's with the standard error of Bonett & Wright 2000, one freedom less for ``given``.
+    """
+    from scipy import stats
+
+    taken = 0 if given is None else 1
+    if len(first) < 5 + taken or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    ranks = [stats.rankdata(one) for one in (first, second)]
+    if given is not None:
+        line = np.stack([np.ones(len(first)), stats.rankdata(given)], 1)
+        ranks = [one - line @ np.linalg.lstsq(line, one, rcond=None)[0] for one in ranks]
+    value = float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
+    error = ((1 + value**2 / 2) / (len(first) - 3 - taken)) ** 0.5
+    middle = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
+    low, high = np.tanh([middle - _quantile(np.inf) * error, middle + _quantile(np.inf) * error])
+    return Result(value, float(low), float(high), 0, 0, float(error), np.inf, True)
+
+
+@dataclass(frozen=True)
+class Concordance:
+    """Kendall's coefficient of concordance of the seeds' orders of the kinds; the interval is over kinds.
+
+    Attributes:
+        column: that orders.
+        where: labels of the networks.
+        kind: the label that tells kinds apart.
+    """
+
+    column: str
+    where: Setting
+    kind: str
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """All networks with the labels."""
+        return (self.where,)
+
+    def __call__(self, table: pd.DataFrame) -> Result | None:
+        """``None`` with fewer than two seeds or five kinds."""
+        rows = select(table, self.where)
+        if self.column not in rows:
+            return None
+        return concordance(rows.pivot_table(self.column, "seed", self.kind, sort=False).dropna().to_numpy(dtype=float))
+
+
+def concordance(values: np.ndarray) -> Result | None:
+    """Kendall's W of ``values`` (seeds, kinds), with a jackknife over kinds; ``None`` for too few, or ties only.
+
+    1 if all seeds rank the kinds alike, about 1 / seeds if at random; corrected for ties (Kendall 1948).
+    """
+    seeds, kinds = values.shape
+    if seeds < 2 or kinds < 5:
+        return None
+    whole = _kendall_w(values)
+    pseudo = [kinds * whole - (kinds - 1) * _kendall_w(np.delete(values, kind, 1)) for kind in range(kinds)]
+    if np.isnan([whole, *pseudo]).any():
+        return None
+    found = Result.of(whole, float(np.std(pseudo, ddof=1) / kinds**0.5), kinds - 1, seeds)
+    return found._replace(high=min(1.0, found.high))
+
+
+def _kendall_w(values: np.ndarray) -> float:
+    from scipy import stats
+
+    rows, columns = values.shape
+    ranks = stats.rankdata(values, axis=1)
+    ties = sum((counts**3 - counts).sum() for counts in (np.unique(row, return_counts=True)[1] for row in ranks))
+    spread = ((ranks.sum(0) - ranks.sum(0).mean()) ** 2).sum()
+    largest = (rows**2 * (columns**3 - columns) - rows * ties) / 12
+    return float(spread / largest) if largest > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A property of layers or networks that is computed, not measured on trained ones: its interval is a point."""
+
+    function: Callable[[], float]
+    settings: tuple[Setting, ...] = ()
+
+    def __call__(self, table: pd.DataFrame) -> Result:
+        """The same for every table."""
+        value = float(self.function())
+        return Result(value, value, value, 0)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Share of the networks that were trained on drawn pictures."""
+
+    settings: tuple[Setting, ...] = ()
+
+    def __call__(self, table: pd.DataFrame) -> Result | None:
+        """``None`` without networks."""
+        if table.empty:
+            return None
+        value = float(table["data"].str.startswith("shapes").mean())
+        return Result(value, value, value, 0)

@@ -1,0 +1,256 @@
+"""Findings: a claim, what must hold before it can be tested, the tests, the rule, the verdict.
+
+The rules are the same for every finding and are fixed in code. A test is a statistic with a 95 % interval and the side
+of a threshold on which the claim puts it. The first line that is true is its outcome:
+
+* *null*: the interval lies within the margin around the threshold, which we call no effect;
+* *holds*: the interval lies on the claimed side, and the statistic is at least the margin away from the threshold;
+* *opposite*: the same on the other side;
+* *open*: anything else.
+
+A regime is a property of the control, such as its accuracy, without which the claim is about something else.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from .evidence import Result, Statistic, select
+
+__all__ = ["FIXED", "VERDICTS", "Finding", "Regime", "Test", "Verdict", "decide", "digest", "judged"]
+
+Outcome = Literal["holds", "opposite", "null", "open", "not run"]
+Verdict = Literal[
+    "reproduced", "partly", "not reproduced", "contradicted", "inconclusive", "not testable here", "not run"
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+# Commits in which rules got the form that they have, with time and digest. Who changes a rule adds a line, and names it
+# as the finding's ``fixed``; where a record that decides is older than its rule, the finding is marked as post hoc.
+FIXED: dict[str, tuple[str, str]] = {"": ("", "")}
+
+
+@dataclass(frozen=True)
+class Test:
+    """One testable piece of a claim.
+
+    Attributes:
+        label: what the statistic is, with its unit.
+        statistic: results table of the study to a result; ``None`` if networks or measurements are missing.
+        side: the claim says the statistic is "above" or "below" the threshold.
+        threshold: in the unit of the statistic.
+        margin: less than this away from the threshold is no effect worth the name.
+        ours: whether the claim does not say this, and we ask it of the claim.
+    """
+
+    __test__ = False  # nothing for pytest
+
+    label: str
+    statistic: Statistic
+    side: Literal["above", "below"] = "above"
+    threshold: float = 0.0
+    margin: float = 0.0
+    ours: bool = False
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        margin = f", by {self.margin:g} or more; no effect if within ±{self.margin:g}" if self.margin else ""
+        return f"95 % interval {self.side} {self.threshold:g}{margin}"
+
+    def outcome(self, result: Result | None) -> Outcome:
+        """Apply the rule."""
+        if result is None:
+            return "not run"
+        sign = 1 if self.side == "above" else -1
+        value, *ends = (sign * (number - self.threshold) for number in (result.value, result.low, result.high))
+        low, high = min(ends), max(ends)
+        if -self.margin < low and high < self.margin:
+            return "null"
+        if low > 0 and value >= self.margin:
+            return "holds"
+        return "opposite" if high < 0 and value <= -self.margin else "open"
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What must hold of the control before a claim can be tested at all.
+
+    Attributes:
+        label: what is looked at.
+        statistic: of the control.
+        least: smallest value, or one per profile.
+        most: largest value.
+    """
+
+    label: str
+    statistic: Statistic
+    least: float | Mapping[str, float] = -np.inf
+    most: float = np.inf
+
+    def bounds(self, profile: str) -> tuple[float, float]:
+        """The allowed range in ``profile``."""
+        return (self.least if isinstance(self.least, int | float) else self.least[profile]), self.most
+
+    def rule(self, profile: str) -> str:
+        """The condition in words."""
+        low, high = self.bounds(profile)
+        ends = [f"at least {low:g}" if np.isfinite(low) else "", f"at most {high:g}" if np.isfinite(high) else ""]
+        return f"{self.label} {' and '.join(filter(None, ends))}"
+
+    def holds(self, result: Result | None, profile: str) -> bool | None:
+        """Whether the value lies in the range; ``None`` if there is none."""
+        low, high = self.bounds(profile)
+        return None if result is None else low <= result.value <= high
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim of a paper.
+
+    Attributes:
+        id: short name, unique over all studies, such as ``zhang-3``.
+        claim: what the paper says, in our words.
+        source: paper and place, with the status of that knowledge.
+        published: the paper's own number, or why there is none.
+        tests: of the claim.
+        regime: all of it must hold before the tests mean anything.
+        by: whose claim it is: of the chapter's "paper", of "another" one, or "ours".
+        fixed: key of ``FIXED``: when its rule got the form that it has.
+    """
+
+    id: str
+    claim: str
+    source: str
+    published: str
+    tests: tuple[Test, ...]
+    regime: tuple[Regime, ...] = ()
+    by: Literal["paper", "another", "ours"] = "paper"
+    fixed: str = next(reversed(FIXED))
+
+    @property
+    def settings(self) -> list[Mapping[str, Any]]:
+        """Labels of the networks that it needs."""
+        statistics = [test.statistic for test in self.tests] + [part.statistic for part in self.regime]
+        return [setting for statistic in statistics for setting in statistic.settings]
+
+    def needs(self, labels: Mapping[str, Any]) -> bool:
+        """Whether a run with these labels is one of its networks."""
+        return any(labels.items() >= setting.items() for setting in self.settings)
+
+
+def decide(outcomes: Iterable[str]) -> Verdict:
+    """The verdict from the outcomes of a finding's tests, its regime holding."""
+    kinds = set(outcomes)
+    if "not run" in kinds:
+        return "not run"
+    if kinds == {"holds"}:
+        return "reproduced"
+    if "holds" in kinds:
+        return "partly"
+    if "opposite" in kinds:
+        return "contradicted"
+    return "not reproduced" if kinds == {"null"} else "inconclusive"
+
+
+def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Every finding decided on a results table of ``profile``: one row per test, the verdict repeated.
+
+    Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval; ``seeds`` behind it and
+    ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini & Hochberg over all
+    tests here; ``outcome``; ``outcomes``, their numbers in the whole finding; ``corrected``, the verdict if only tests
+    with ``adjusted`` of at most 0.05 count; ``regime``, in words with its values; ``commit`` that fixed the rule;
+    ``post_hoc``, whether a record that decides is older than that; ``note``, what of all this a reader should know.
+    """
+    rows: list[dict[str, Any]] = []
+    for finding in findings:
+        checks = [(part, part.statistic(table)) for part in finding.regime if len(table)]
+        holding = [part.holds(result, profile) for part, result in checks]
+        time, _ = FIXED[finding.fixed]
+        dates = [select(table, setting).get("date", pd.Series(dtype=str)).min() for setting in finding.settings]
+        shared = {
+            "finding": finding.id,
+            "claim": finding.claim,
+            "source": finding.source,
+            "published": finding.published,
+            "by": finding.by,
+            "profile": profile,
+            "regime": "; ".join(
+                f"{part.rule(profile)}{'' if result is None else f' (is {result.value:.3g})'}"
+                for part, result in checks
+            ),
+            "tested": False if False in holding else None if None in holding else True,
+            "commit": finding.fixed,
+            "post_hoc": any(isinstance(date, str) and date < time for date in dates),
+        }
+        for test in finding.tests:
+            result = test.statistic(table) if len(table) else None  # facts too: nothing was run in this profile
+            found = result._asdict() if result else {"value": None, "low": None, "high": None, "seeds": 0}
+            rows.append(
+                shared
+                | {"statistic": test.label, "ours": test.ours}
+                | {key: found.get(key, 0) for key in ("value", "low", "high", "seeds", "pictures")}
+                | {"p": result.p(test.threshold) if result else None, "rule": test.rule}
+                | {"outcome": test.outcome(result)}
+            )
+    frame = pd.DataFrame(rows)
+    return frame if frame.empty else _with_verdicts(frame)
+
+
+def _with_verdicts(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float))
+    strict = frame["outcome"].where(
+        ~(frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)), "open"
+    )
+    for column, outcomes in (("verdict", frame["outcome"]), ("corrected", strict)):
+        own = outcomes.groupby(frame["finding"]).agg(decide).reindex(frame["finding"]).to_numpy()
+        untestable = [tested is False for tested in frame["tested"]]
+        frame[column] = np.where(untestable, "not testable here", np.where(frame["tested"].isna(), "not run", own))
+    order = {"holds": "as claimed", "opposite": "the other way", "null": "no effect", "open": "open"}
+
+    def counted(outcomes: pd.Series) -> str:
+        return ", ".join(
+            f"{(outcomes == kind).sum()} {word}" for kind, word in order.items() if (outcomes == kind).any()
+        )
+
+    frame["outcomes"] = frame["finding"].map(frame["outcome"].groupby(frame["finding"]).agg(counted))
+    frame["note"] = [_note(row) for row in frame.itertuples()]
+    return frame
+
+
+def _note(row: Any) -> str:
+    """What a reader should know beside the verdict."""
+    decided = row.verdict not in ("not run", "not testable here")
+    words = {"paper": "", "another": "another paper's claim", "ours": "our own claim"}
+    return "; ".join(
+        filter(
+            None,
+            [
+                row.outcomes if decided else "",
+                row.regime if row.verdict == "not testable here" else "",
+                f"{row.corrected} if corrected for many tests" if decided and row.corrected != row.verdict else "",
+                "post hoc" if decided and row.post_hoc else "",
+                words[row.by],
+            ],
+        )
+    )
+
+
+def _benjamini_hochberg(p: pd.Series) -> pd.Series:
+    """P-values adjusted for the false discovery rate (Benjamini & Hochberg 1995); missing ones stay missing."""
+    known = p.dropna().sort_values(ascending=False)
+    ranks = np.arange(len(known), 0, -1)
+    return (known * len(known) / ranks).cummin().clip(upper=1).reindex(p.index)
+
+
+def digest(findings: Iterable[Finding]) -> str:
+    """Eight hexadecimal digits of all that decides: tests, sides, thresholds, margins, regimes."""
+    said = [
+        (one.id, [(test.label, test.rule) for test in one.tests], [(r.label, str(r.least), r.most) for r in one.regime])
+        for one in findings
+    ]
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:8]

@@ -1,0 +1,110 @@
+"""The rules: outcomes, verdicts, regimes, multiplicity, and what came first."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from aliasing import studies
+from aliasing.studies import rules
+from aliasing.studies.evidence import Fact, Result, level
+from aliasing.studies.rules import FIXED, Finding, Regime, Test, decide, digest, judged
+
+
+@pytest.mark.parametrize(
+    ("interval", "outcome"),
+    [
+        ((0.03, 0.02, 0.04), "holds"),
+        ((-0.03, -0.04, -0.02), "opposite"),
+        ((0.03, -0.01, 0.07), "open"),
+        ((0.002, 0.001, 0.003), "null"),  # significant, and below the margin
+        ((0.004, 0.001, 0.007), "open"),
+        ((0.0, -0.004, 0.004), "null"),
+        (None, "not run"),
+    ],
+)
+@pytest.mark.parametrize("side", ["above", "below"])
+@pytest.mark.parametrize("threshold", [0.0, 0.7])
+def test_the_margin_is_tested_before_significance(interval, outcome, side, threshold):
+    sign = 1 if side == "above" else -1
+    result = None
+    if interval is not None:
+        value, low, high = (threshold + sign * number for number in interval)
+        result = Result(value, min(low, high), max(low, high), 3)
+    assert Test("", level("x"), side, threshold, 0.005).outcome(result) == outcome
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ("holds holds", "reproduced"),
+        ("holds open", "partly"),
+        ("holds opposite", "partly"),
+        ("opposite null", "contradicted"),
+        ("null null", "not reproduced"),
+        ("null open", "inconclusive"),
+        ("holds not-run", "not run"),
+    ],
+)
+def test_verdicts(outcomes, verdict):
+    assert decide(outcome.replace("-", " ") for outcome in outcomes.split()) == verdict
+
+
+def finding(name, values, regime=(), **options):
+    tests = tuple(Test(f"{name} {i}", Fact(lambda v=v: v)) for i, v in enumerate(values))
+    return Finding(name, "claim", "source", "none", tests, regime, **options)
+
+
+def test_a_regime_that_does_not_hold_says_nothing_about_the_claim():
+    table = pd.DataFrame({"setting": "a", "seed": [0, 1], "x": [0.8, 0.9], "date": "2030"})
+    good, bad = Regime("accuracy", level("x"), {"laptop": 0.8, "gpu": 0.9}), Regime("attacked", level("x"), 0.1, 0.5)
+    absent = Regime("other", level("y"), 0.1)
+    found = judged(
+        [
+            finding("good", [1.0], (good,)),
+            finding("bad", [-1.0], (good, bad)),
+            finding("absent", [1.0], (good, absent)),
+            finding("both", [1.0], (bad, absent)),
+        ],
+        table,
+        "laptop",
+    ).set_index("finding")
+    assert found["verdict"].to_dict() == {
+        "good": "reproduced", "bad": "not testable here", "absent": "not run", "both": "not testable here",
+    }  # fmt: skip
+    assert found["regime"]["bad"] == "accuracy at least 0.8 (is 0.85); attacked at least 0.1 and at most 0.5 (is 0.85)"
+    assert set(judged([finding("good", [1.0], (good,))], table, "gpu")["verdict"]) == {"not testable here"}
+
+
+def test_parts_that_went_the_other_way_are_counted():
+    found = judged([finding("mixed", [1.0, -1.0, 1.0])], pd.DataFrame({"seed": [0]}), "laptop")
+    assert set(found["verdict"]) == {"partly"} and set(found["outcomes"]) == {"2 as claimed, 1 the other way"}
+
+
+def test_multiplicity_is_that_of_benjamini_and_hochberg():
+    p = pd.Series([0.001, 0.04, np.nan, 0.03, 0.6])
+    known = p.dropna()
+    assert rules._benjamini_hochberg(p).dropna().to_numpy() == pytest.approx(stats.false_discovery_control(known))
+    chance = pd.DataFrame({"setting": "a", "seed": range(4)} | {f"x{i}": [0.1, 0.2, 0.3, 1.2] for i in range(9)})
+    chance["y"] = [1.0, 1.01, 1.02, 0.99]
+    tests = [Finding(f"f{c}", "", "", "", (Test(c, level(c), threshold=0.0),)) for c in (*chance.columns[2:],)]
+    found = judged(tests, chance, "laptop").set_index("finding")
+    assert found["verdict"]["fy"] == found["corrected"]["fy"] == "reproduced"
+    assert (found["adjusted"] >= found["p"]).all()
+
+
+def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
+    monkeypatch.setitem(FIXED, "abc", ("2026-01-02T00:00:00+00:00", ""))
+    table = pd.DataFrame({"setting": "a", "layer": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "x": [1.0, 2, 1, 2]})
+    table["date"] = ["2026-01-01T00:00:00+00:00"] * 2 + ["2026-01-03T00:00:00+00:00"] * 2
+    both = [Finding(layer, "", "", "", (Test("", level("x", layer=layer)),), fixed="abc") for layer in ("a", "b")]
+    assert judged(both, table, "laptop").set_index("finding")["post_hoc"].to_dict() == {"a": True, "b": False}
+
+
+def test_every_rule_is_as_it_was_when_it_was_fixed():
+    known = [one for study in studies.STUDIES.values() for one in study.findings]
+    for commit, (time, said) in FIXED.items():
+        own = [one for one in known if one.fixed == commit]
+        assert time and digest(own) == said, (
+            f"a rule of {commit} was changed: give findings that changed an entry of their own in FIXED; {digest(own)}"
+        )
