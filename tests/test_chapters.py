@@ -111,7 +111,7 @@ def test_verdicts_are_counted_once_per_claim_and_profile():
     rows += [("zhang-1", "gpu", "not run"), ("zhang-2", "gpu", "not run")]
     counts = book.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
     assert [*counts.index] == [("zhang2019", "laptop"), ("saha2024", "laptop")]
-    assert counts.loc[("zhang2019", "laptop")].tolist() == [1, 1, 0, 0, 0, 0]
+    assert counts.loc[("zhang2019", "laptop")].tolist() == [1, 1, 0, 0, 0, 0, 0]
     assert [*counts.columns[:2]] == ["reproduced", "partly"]
 
 
