@@ -169,12 +169,12 @@ GITHUB, GITLAB, CODEBERG = "https://github.com", "https://gitlab.com", "https://
 @pytest.mark.parametrize(
     ("remote", "source", "site", "file"),
     [
-        ("git@github.com:Owner/n.git", f"{GITHUB}/Owner/n", "https://owner.github.io/n/", "/blob/main/a.md#L3-L5"),
-        (f"{GITHUB}/o/o.github.io", f"{GITHUB}/o/o.github.io", "https://o.github.io/", "/blob/main/a.md#L3-L5"),
-        ("https://me:token@github.com/o/n", f"{GITHUB}/o/n", "https://o.github.io/n/", "/blob/main/a.md#L3-L5"),
-        ("ssh://git@gitlab.com:22/o/s/n.git/", f"{GITLAB}/o/s/n", "https://o.gitlab.io/s/n/", "/-/blob/main/a.md#L3-5"),
-        (f"{CODEBERG}/o/n.git", f"{CODEBERG}/o/n", "https://o.codeberg.page/n/", "/src/branch/main/a.md#L3-L5"),
-        ("http://gitlab.example.org:81/o/n", "http://gitlab.example.org:81/o/n", None, "/-/blob/main/a.md#L3-5"),
+        ("git@github.com:Owner/n.git", f"{GITHUB}/Owner/n", "https://owner.github.io/n/", "/blob/main/a.md"),
+        (f"{GITHUB}/o/o.github.io", f"{GITHUB}/o/o.github.io", "https://o.github.io/", "/blob/main/a.md"),
+        ("https://me:token@github.com/o/n", f"{GITHUB}/o/n", "https://o.github.io/n/", "/blob/main/a.md"),
+        ("ssh://git@gitlab.com:22/o/s/n.git/", f"{GITLAB}/o/s/n", "https://o.gitlab.io/s/n/", "/-/blob/main/a.md"),
+        (f"{CODEBERG}/o/n.git", f"{CODEBERG}/o/n", "https://o.codeberg.page/n/", "/src/branch/main/a.md"),
+        ("http://gitlab.example.org:81/o/n", "http://gitlab.example.org:81/o/n", None, "/-/blob/main/a.md"),
         ("git@git.example.org:o/n.git", "https://git.example.org/o/n", None, None),
         *((remote, None, None, None) for remote in ("/srv/o/n.git", "../n", "file:///srv/o/n.git", "work:o/n.git",
                                                     "ssh://192.168.1.7/o/n.git", None)),
@@ -187,7 +187,7 @@ def test_the_repository_is_found_by_its_remote(remote, source, site, file, tmp_p
     (tmp_path / "inside").mkdir()
     found = origin.find(tmp_path, {})
     assert (found.source, found.site) == (source, site)
-    assert found.file("a.md", lines=(3, 5)) == (file and source + file)
+    assert found.file("a.md") == (file and source + file)
     assert "token" not in json.dumps([found.source, found.edit("a"), found.issue("b"), found.launch("c")])
     assert origin.find(tmp_path / "inside", {}) == origin.Origin()  # a folder inside somebody's repository
 

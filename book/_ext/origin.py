@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
-# How hosts address a file, the editor of a file and a new issue. {ref} is a branch or a commit.
+# How hosts address a file, its bytes, its editor and a new issue. {ref} is a branch.
 STYLES = {
     "github": {
         "file": "blob/{ref}/{path}",
-        "lines": "#L{first}-L{last}",
         "raw": "raw/{ref}/{path}",
         "edit": "edit/{ref}/{path}",
         "issue": "issues/new?{query}",
@@ -24,15 +23,13 @@ STYLES = {
     },
     "gitlab": {
         "file": "-/blob/{ref}/{path}",
-        "lines": "#L{first}-{last}",
         "raw": "-/raw/{ref}/{path}",
         "edit": "-/edit/{ref}/{path}",
         "issue": "-/issues/new?{query}",
         "title": "issue[title]",
     },
     "forgejo": {  # Codeberg's software
-        "file": "src/{kind}/{ref}/{path}",
-        "lines": "#L{first}-L{last}",
+        "file": "src/branch/{ref}/{path}",
         "raw": "raw/branch/{ref}/{path}",
         "edit": "_edit/{ref}/{path}",
         "issue": "issues/new?{query}",
@@ -58,13 +55,9 @@ class Origin:
     def _address(self, what: str, **parts: str) -> str | None:
         return f"{self.source}/{STYLES[self.style][what].format(**parts)}" if self.source and self.style else None
 
-    def file(self, path: str, commit: str | None = None, lines: tuple[int, int] | None = None) -> str | None:
-        """The file or folder ``path`` at a commit or on the branch; ``lines`` are its first and last to be shown."""
-        kind = "commit" if commit else "branch"
-        address = self._address("file", ref=quote(commit or self.branch), path=quote(path), kind=kind)
-        if address and lines:
-            address += STYLES[self.style]["lines"].format(first=lines[0], last=lines[1])
-        return address
+    def file(self, path: str) -> str | None:
+        """The file or folder ``path``."""
+        return self._address("file", ref=quote(self.branch), path=quote(path))
 
     def raw(self, path: str) -> str | None:
         """The bytes of the file ``path``, as a page elsewhere shows a picture."""

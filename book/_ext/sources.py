@@ -92,9 +92,11 @@ def add_buttons(app, page, template, context, doctree):
 
 def name_site(app, config):
     config.html_baseurl = found().site or ""
+    config.origin = repr(found())
 
 
 def setup(app):
+    app.add_config_value("origin", None, "env")  # pages of an earlier build, which lived elsewhere, are made anew
     app.connect("config-inited", name_site)
     app.connect("source-read", link_sources)
     app.connect("html-page-context", add_buttons, priority=990)
