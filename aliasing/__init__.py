@@ -16,8 +16,7 @@ A module imports only from lines above its own (a test holds it to that):
     plots
     studies
     chapters
-    figures
-    book, campaign, diagnosis
+    book, campaign, diagnosis, verify
     cli
     __main__
 """

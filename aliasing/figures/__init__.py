@@ -1,1 +1,0 @@
-"""The figures of each chapter, drawn from results tables; one module per study."""
