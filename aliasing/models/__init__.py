@@ -14,7 +14,7 @@ from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
 from ..options import check_types
-from . import densenet, mobilenet, preact, resnet, segmentation, vgg
+from . import resnet, segmentation, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
 from .imagenet import PRETRAINED, pretrained
@@ -45,21 +45,12 @@ class Entry(NamedTuple):
 
 
 CATALOGUE: dict[str, Entry] = {
-    "vgg11-bn": Entry("VGG, 8 convolutions, five pools", "Simonyan & Zisserman 2015, configuration A", vgg.build),
     "vgg13-bn": Entry("VGG, 10 convolutions, five pools", "Zhang 2019, CIFAR-10 experiments", vgg.build),
     "vgg16-bn": Entry("VGG, 13 convolutions, five pools", "Simonyan & Zisserman 2015, configuration D", vgg.build),
     "vgg-small": Entry("VGG of widths 16-32-48-64, one convolution per stage", "ours, for CPUs", vgg.build),
     "resnet18": Entry("residual network, 8 basic blocks", "He et al. 2016", resnet.build),
-    "resnet34": Entry("residual network, 16 basic blocks", "He et al. 2016", resnet.build),
     "resnet50": Entry("residual network, 16 bottlenecks, stride at the 3 x 3", "He et al. 2016, v1.5", resnet.build),
     "resnet-small": Entry("residual network, 3 strided blocks of widths 16-32-64", "ours, for CPUs", resnet.build),
-    "preact-resnet18": Entry(
-        "pre-activation residual network, 8 blocks", "He et al. 2016b; Grabinski et al. 2023", preact.build_preact
-    ),
-    "wide-resnet": Entry("wide residual network, 28-10 unless given", "Zagoruyko & Komodakis 2016", preact.build_wide),
-    "densenet-40-12": Entry("densely connected network, published with rect-2", "Huang et al. 2017", densenet.build),
-    "densenet121": Entry("densely connected network, published with rect-2", "Huang et al. 2017", densenet.build),
-    "mobilenet-v2": Entry("inverted residuals, depthwise convolutions", "Sandler et al. 2018", mobilenet.build),
     "unet-small": Entry(
         "U-Net of three levels for segmentation: (N, classes, H, W)",
         "Ronneberger et al. 2015, smaller",

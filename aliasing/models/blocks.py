@@ -90,12 +90,10 @@ class Style:
                 raise unknown(kind, value, choices)
 
     def convolution(
-        self, inputs: int, outputs: int, size: int = 3, groups: int = 1, bias: bool = False, site: bool = False
+        self, inputs: int, outputs: int, size: int = 3, bias: bool = False, site: bool = False
     ) -> Convolution:
         """A convolution of odd ``size`` that keeps H and W; ``site``: no filter of its own, a layer downsamples it."""
-        conv = Convolution(
-            inputs, outputs, size, padding=size // 2, groups=groups, bias=bias, padding_mode=self.padding_mode
-        )
+        conv = Convolution(inputs, outputs, size, padding=size // 2, bias=bias, padding_mode=self.padding_mode)
         if self.filter_everywhere and not site:
             conv.filter = self.layer(outputs, stride=1)
         return conv
@@ -183,25 +181,14 @@ class Pool(nn.Module):
 class Unit(nn.Module):
     """Convolution, batch norm, activation, and a downsampling layer where there is one."""
 
-    def __init__(
-        self,
-        style: Style,
-        inputs: int,
-        outputs: int,
-        size: int = 3,
-        stage: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        act: nn.Module | None = None,
-        plain: bool = False,
-    ) -> None:
+    def __init__(self, style: Style, inputs: int, outputs: int, stage: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.conv = style.convolution(inputs, outputs, size, groups, site=stride > 1)
+        self.conv = style.convolution(inputs, outputs, site=stride > 1)
         self.norm = nn.BatchNorm2d(outputs)
-        self.act = style.act(stage) if act is None else act
+        self.act = style.act(stage)
         self.placement = style.placement
         channels = inputs if style.placement == "pool-then-conv" else outputs
-        self.down = style.layer(channels, stride, plain) if stride > 1 else None
+        self.down = style.layer(channels, stride) if stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution, norm, activation and layer in the order of the placement."""

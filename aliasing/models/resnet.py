@@ -92,7 +92,6 @@ class Bottleneck(Block):
 # Block, blocks per stage, widths relative to the first stage, strides of the stages, stem, width of the first stage.
 PLANS: dict[str, tuple[type[Block], tuple[int, ...], tuple[int, ...], tuple[int, ...], str, int]] = {
     "resnet18": (Basic, (2, 2, 2, 2), (1, 2, 4, 8), (1, 2, 2, 2), "imagenet", 64),
-    "resnet34": (Basic, (3, 4, 6, 3), (1, 2, 4, 8), (1, 2, 2, 2), "imagenet", 64),
     "resnet50": (Bottleneck, (3, 4, 6, 3), (1, 2, 4, 8), (1, 2, 2, 2), "imagenet", 64),
     "resnet-small": (Basic, (1, 1, 1), (1, 2, 4), (2, 2, 2), "cifar", 16),
 }

@@ -1,123 +1,394 @@
-"""Small operations on modules of others: a layer before or after them, padding made explicit, pools replaced."""
+"""What a converted network is made of: modules that own the layers, and checks that they are still in their places.
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+A layer is not hung on a hook of a convolution or norm, which everyday tools replace with new ones: it belongs to an
+``Antialiased`` module that stands in the place of the other and holds it. Tools that replace modules by type go on
+inside; whoever replaces the owner itself meets a ``Guard``.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
 from ..layers.base import Downsample
+from .wrappers import Wrapper
 
-__all__ = ["Instead", "Link", "complete", "fix_same", "keeps_size", "pair", "place_after", "place_before", "stride_of"]
+__all__ = [
+    "Antialiased",
+    "Complete",
+    "Guard",
+    "Instead",
+    "Link",
+    "Place",
+    "call_of",
+    "intercept",
+    "keeps_size",
+    "pair",
+    "stride_of",
+]
+
+_thread = threading.local()
+
+
+class Antialiased(Wrapper):
+    """``inner`` with downsampling layers in front of it (``down_before``) and behind it (``down``).
+
+    Attributes that it does not have are those of ``inner``, for networks that look at their own parts.
+    """
+
+    around = "inner"
+
+    def __init__(self, inner: nn.Module, site: str) -> None:
+        super().__init__()
+        self.site = site
+        self.down_before: nn.Module | None = None
+        self.complete: nn.Module | None = None
+        self.down: nn.Module | None = None
+        self.inner = inner
+        self.train(inner.training)
+
+    def __getattr__(self, name: str) -> Any:
+        """What this module has not, ``inner`` may have."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            inner = self.__dict__.get("_modules", {}).get("inner")
+            if inner is None:
+                raise
+            return getattr(inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set it where ``__getattr__`` would find it."""
+        inner = self.__dict__.get("_modules", {}).get("inner")
+        own = name in self.__dict__ or name in self.__dict__.get("_modules", {}) or hasattr(type(self), name)
+        if inner is not None and not own and hasattr(inner, name):
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer in front, the module, the layer behind; each if there is one."""
+        for part in (self.down_before, self.complete):
+            x = x if part is None else _run(part, x)
+        x = self.inner(x, *args, **kwargs)
+        return x if self.down is None else _run(self.down, x)
 
 
 class Instead(nn.Module):
     """The layer in place of a pool: sampled around the centres of its windows, with the pool's output size."""
 
-    def __init__(self, pool: nn.Module, layer: Downsample) -> None:
+    def __init__(self, pool: nn.Module, layer: Downsample, site: str) -> None:
         super().__init__()
-        self.down = layer
+        self.down, self.site = layer, site
         self.kernel, self.padding = pair(pool.kernel_size), pair(pool.padding)
         self.dilation, self.ceil_mode = pair(getattr(pool, "dilation", 1)), bool(pool.ceil_mode)
+        divisor: Any = getattr(pool, "divisor_override", None)
+        self.gain = 1.0 if divisor is None else self.kernel[0] * self.kernel[1] / divisor
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter and subsample."""
+        if isinstance(x, fx.Proxy):
+            return _run(self, x)
         stride = self.down.stride
         for axis in (0, 1):
             kernel = self.dilation[axis] * (self.kernel[axis] - 1) + 1
             n, padding = x.shape[2 + axis], self.padding[axis]
-            out = pooled_length(n, kernel, stride, padding, self.ceil_mode)
+            out = _pooled(n, kernel, stride, padding, self.ceil_mode)
             start = max(0, (kernel - 1) // 2 - padding)
             # The layer returns ceil(length / stride); lengths that give `out` are (out - 1) stride + 1 to out stride.
             length = min(max(n - start, (out - 1) * stride + 1), out * stride)
             index = torch.arange(start, start + length, device=x.device).clamp(max=n - 1)
             if length != n:
                 x = x.index_select(2 + axis, index)
-        return self.down(x)
+        x = _run(self.down, x)
+        return x if self.gain == 1 else x * self.gain
+
+
+class Complete(nn.Module):
+    """Pads for the stride a module had: at stride 1 its own padding would move the grid, or end too early.
+
+    With ``same`` as TensorFlow pads, ceil(n / stride) windows with the odd pixel at the right and bottom; otherwise as
+    far at the right and bottom as a pool in ``ceil_mode`` reaches.
+    """
+
+    def __init__(self, part: nn.Module, same: bool, value: float) -> None:
+        super().__init__()
+        self.same, self.value, self.stride = same, value, stride_of(part)[0]
+        self.padding = pair(0 if same else part.padding)
+        self.window = tuple(d * (k - 1) + 1 for k, d in zip(pair(part.kernel_size), pair(part.dilation), strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The larger map."""
+        amounts: list[int] = []
+        for axis in (1, 0):
+            n, window, padding = x.shape[2 + axis], self.window[axis], self.padding[axis]
+            out = -(-n // self.stride) if self.same else _pooled(n, window, self.stride, padding, True)
+            total = max(0, (out - 1) * self.stride + window - n - 2 * padding)
+            amounts += [total // 2, total - total // 2] if self.same else [0, total]
+        return F.pad(x, amounts, value=self.value)
+
+    def extra_repr(self) -> str:
+        """Kind and stride."""
+        return f"{'same' if self.same else 'ceil_mode'}, stride={self.stride}"
+
+
+def _run(part: nn.Module, x: Tensor) -> Tensor:
+    """``part(x)``; one node where ``torch.fx`` traces, and what it calls itself is no call of the network."""
+    if isinstance(x, fx.Proxy):
+        return x.tracer.create_proxy("call_module", x.tracer.path_of_module(part), (x,), {})  # type: ignore[attr-defined]
+    with _muted():
+        return part(x)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    before = getattr(_thread, "muted", False)
+    _thread.muted = True
+    try:
+        yield
+    finally:
+        _thread.muted = before
 
 
 class Link:
-    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward pass."""
+    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward pass.
+
+    A choice belongs to the thread that made it, so several threads may use one network.
+    """
 
     def __init__(self, leader: Downsample, followers: Sequence[Downsample]) -> None:
-        self.readers = len(followers)
-        self.waiting = 0
-        self.choice: Tensor | None = None
+        self.readers, self.waiting = len(followers), threading.local()
         leader.register_forward_pre_hook(self._choose)
         for follower in followers:
             follower.register_forward_pre_hook(self._follow)
 
+    def __getstate__(self) -> int:
+        """What is waiting is not copied."""
+        return self.readers
+
+    def __setstate__(self, readers: int) -> None:
+        """A copy waits for choices of its own."""
+        self.readers, self.waiting = readers, threading.local()
+
     def _choose(self, leader: Downsample, inputs: tuple) -> tuple:
-        self.choice, self.waiting = leader.choose(inputs[0]), self.readers
-        return inputs[0], self.choice
+        choice = leader.choose(inputs[0])
+        self.waiting.choice, self.waiting.readers = choice, self.readers
+        return inputs[0], choice
 
     def _follow(self, follower: Downsample, inputs: tuple) -> tuple:
-        choice = self.choice
+        choice = getattr(self.waiting, "choice", None)
         if choice is None:
             raise UsageError("a branch samples the grid another one chooses, which has not run: call the whole network")
-        self.waiting -= 1
-        if not self.waiting:  # what the choice was computed from may go
-            self.choice = None
+        self.waiting.readers -= 1
+        if not self.waiting.readers:  # what the choice was computed from may go
+            self.waiting.choice = None
         return inputs[0], choice
 
 
-def place_after(target: nn.Module, layer: Downsample) -> None:
-    """Apply ``layer`` to the output of ``target``."""
-    target.down = layer
-    target.register_forward_hook(_apply_after)
+class Place(NamedTuple):
+    """Where a site lives, as names below one module: its owner and, if the owner is behind, the convolution."""
+
+    site: str
+    owner: tuple[str, ...]
+    dense: tuple[str, ...] | None
 
 
-def place_before(target: nn.Module, layer: Downsample) -> None:
-    """Apply ``layer`` to the input of ``target``."""
-    target.down_before = layer
-    target.register_forward_pre_hook(_apply_before, prepend=True)  # before what pads for the target itself
+class Guard:
+    """Before each forward: every owner is where it was, and what computes densely for it still does.
+
+    A hook of all modules around the owners, and of the two ends of a site whose owner stands behind the activation;
+    there ``home`` is the module that holds both.
+    """
+
+    def __init__(self, places: tuple[Place, ...], home: nn.Module | None = None) -> None:
+        self.places, self.home = places, home
+
+    def __deepcopy__(self, memo: dict) -> "Guard":
+        """A part that is copied alone stays a part of its network."""
+        return Guard(self.places, memo.get(id(self.home), self.home))
+
+    def __call__(self, module: nn.Module, inputs: tuple) -> None:
+        """Raise ``UsageError`` if a layer was lost."""
+        home = module if self.home is None else self.home
+        for site, path, dense in self.places:
+            owner, cut = _find(home, path)
+            if isinstance(owner, (Antialiased, Instead)) and owner.site == site:
+                if dense is None or _is_dense(_find(home, dense)[0]):
+                    continue
+            elif cut and (dense is None or _find(home, dense)[1]):
+                continue
+            raise UsageError(
+                f"the downsampling layer of {site} lost its place: {'.'.join(path)} or the convolution in front of it "
+                "was replaced or removed after antialias(); replace modules, fuse or re-parameterise first, "
+                "then call antialias()"
+            )
 
 
-def _apply_after(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-    return module.down(output)  # type: ignore[operator]
+def _find(home: nn.Module, path: tuple[str, ...]) -> tuple[nn.Module | None, bool]:
+    """The module at ``path``, and whether it was cut away: an Identity in its place, or the end of a Sequential."""
+    module: nn.Module | None = home
+    for name in path:
+        parent = module
+        module = None if parent is None else parent._modules.get(name)
+        if module is None:
+            return None, isinstance(parent, nn.Sequential)
+        if isinstance(module, nn.Identity):
+            return None, True
+    return module, False
 
 
-def _apply_before(module: nn.Module, inputs: tuple) -> tuple:
-    return (module.down_before(inputs[0]), *inputs[1:])  # type: ignore[operator]
+def _is_dense(part: nn.Module | None) -> bool:
+    return part is None or all(stride_of(module) == (1, 1) for module in part.modules())
 
 
-def fix_same(part: nn.Module, value: float) -> None:
-    """Pad as for the stride the module had: left to itself it would pad for stride 1, and move the sampling grid."""
-    part.register_forward_pre_hook(partial(_pad_same, stride=stride_of(part)[0], value=value))
-    part.__class__ = nn.Conv2d if isinstance(part, nn.Conv2d) else nn.MaxPool2d
-    part.padding = (0, 0)  # type: ignore[assignment]
+class Call(NamedTuple):
+    """A call of a function that pools or slices with a stride, with what decides its result."""
+
+    kind: str
+    options: tuple[tuple[str, Any], ...]
 
 
-def _pad_same(part: nn.Module, inputs: tuple, stride: int, value: float) -> tuple:
-    """Pad as TensorFlow does: ceil(n / stride) windows, the odd pixel at the right and bottom."""
-    (x,) = inputs
-    amounts = []
-    for axis in (1, 0):
-        kernel = pair(part.dilation)[axis] * (pair(part.kernel_size)[axis] - 1) + 1
-        n = x.shape[2 + axis]
-        total = max(0, (-(-n // stride) - 1) * stride + kernel - n)
-        amounts += [total // 2, total - total // 2]
-    return (F.pad(x, amounts, value=value),)
+# Arguments behind the map, in their order, with what they are unless given.
+_MAX = {"kernel_size": None, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
+_AVERAGE = {"kernel_size": None, "stride": None, "padding": 0, "ceil_mode": False, "count_include_pad": True}
+_POOLS: dict[Any, tuple[str, dict[str, Any]]] = {
+    F.max_pool2d: ("max", _MAX),
+    torch.max_pool2d: ("max", _MAX),
+    F.avg_pool2d: ("average", _AVERAGE | {"divisor_override": None}),
+}
 
 
-def complete(pool: nn.MaxPool2d, inputs: tuple, stride: int) -> tuple:
-    """Extend the map at the right and bottom as far as a ``ceil_mode`` pool would reach."""
-    (x,) = inputs
-    extra = []
-    for axis in (1, 0):
-        kernel = pair(pool.dilation)[axis] * (pair(pool.kernel_size)[axis] - 1) + 1
-        n, padding = x.shape[2 + axis], pair(pool.padding)[axis]
-        dense = n + 2 * padding - kernel + 1
-        extra += [0, max(0, (pooled_length(n, kernel, stride, padding, True) - 1) * stride + 1 - dense)]
-    return (F.pad(x, extra, value=float("-inf")) if any(extra) else x,)
+def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
+    """The call as the owner that may replace it sees it; ``None`` if it keeps every sample, or is another function."""
+    if function is torch.Tensor.__getitem__:
+        return _slice(*args)
+    if function not in _POOLS:
+        return None
+    kind, defaults = _POOLS[function]
+    options = defaults | dict(zip(defaults, args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k != "input"}
+    options["stride"] = options["stride"] or options["kernel_size"]
+    for name in ("kernel_size", "stride", "padding", "dilation"):
+        if name in options:
+            value = options[name]
+            value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+            if not all(isinstance(n, int) for n in value):
+                return None  # symbols of a tracer: as large as the map, whatever that is
+            options[name] = value * 2 if len(value) == 1 else value
+    return None if options["stride"] == (1, 1) else Call(kind, tuple(sorted(options.items())))
 
 
-def pooled_length(n: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
+def _slice(x: Any, index: Any) -> Call | None:
+    """``x[:, :, i::s, j::t]`` of a map; of other axes, or with an end, it has neither start nor stride."""
+    index = index if isinstance(index, tuple) else (index,)
+    if getattr(x, "ndim", 0) != 4 or not any(isinstance(i, slice) and i.step not in (None, 1) for i in index):
+        return None
+    for at, i in enumerate(index):
+        if i is Ellipsis:
+            index = (*index[:at], *[slice(None)] * (5 - len(index)), *index[at + 1 :])
+            break
+    index += (slice(None),) * (4 - len(index))
+    whole = all(isinstance(i, slice) and i.stop is None for i in index)
+    if not whole or any(i.start or i.step for i in index[:2]):
+        return Call("slice", ())
+    return Call(
+        "slice", (("start", tuple(i.start or 0 for i in index[2:])), ("stride", tuple(i.step or 1 for i in index[2:])))
+    )
+
+
+class _Slice(nn.Module):
+    """What is left of ``x[:, :, i::s, j::s]`` when the layer takes the stride: ``x[:, :, i:, j:]``."""
+
+    def __init__(self, start: tuple[int, int]) -> None:
+        super().__init__()
+        self.start = start
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map from the first sample on."""
+        return x[:, :, self.start[0] :, self.start[1] :]
+
+
+class _Calls(TorchFunctionMode):
+    """Hands calls of a forward to their owners: of those like one of ``calls``, the n-th for each n that is there."""
+
+    def __init__(self, owners: nn.ModuleList, calls: tuple[tuple[int, Call], ...]) -> None:
+        super().__init__()
+        self.owners, self.calls, self.seen, self.done = owners, dict(calls), 0, 0
+        self.wanted = [call for _, call in calls]
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the function, or its owner."""
+        kwargs = kwargs or {}
+        call = None if getattr(_thread, "muted", False) else call_of(function, args, kwargs)
+        if call is None:
+            return function(*args, **kwargs)
+        if call not in self.wanted:
+            return function(*args, **kwargs)
+        expected, self.seen = self.calls.get(self.seen), self.seen + 1
+        if expected is None:
+            return function(*args, **kwargs)
+        if call == expected:
+            self.done += 1
+            return _run(self.owners[self.done - 1], args[0] if args else kwargs["input"])
+        raise UsageError(f"a call changed since antialias(): {call}, expected {expected}; convert the network again")
+
+
+class Intercepted:
+    """A module whose ``forward`` pools or slices by function calls; the layers that replace them are its children."""
+
+    antialiased: nn.ModuleList
+    antialiased_calls: tuple[tuple[int, Call], ...]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Its class is made when it is needed, so a copy is made from the class of the original."""
+        return _rebuild, (type(self).__bases__[1],), self.__getstate__()
+
+
+@cache
+def _intercepted(kind: Any) -> type:
+    @wraps(kind.forward)  # tracers look at its arguments
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls = _Calls(self.antialiased, self.antialiased_calls)
+        with calls:
+            result = kind.forward(self, *args, **kwargs)
+        if calls.done < len(self.antialiased):
+            raise UsageError(
+                f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran; "
+                "its forward is another than the one that was converted, or a tool traces it that does not see them"
+            )
+        return result
+
+    return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, "forward": forward})
+
+
+def _rebuild(kind: type) -> nn.Module:
+    return object.__new__(_intercepted(kind))
+
+
+def intercept(module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]]) -> None:
+    """Have ``owners`` run instead of the function ``calls`` of the forward of ``module``."""
+    module.antialiased = nn.ModuleList(owners)
+    module.antialiased_calls = tuple(calls)  # type: ignore[assignment]
+    module.__class__ = _intercepted(type(module))  # type: ignore[arg-type]
+
+
+def pool_of(call: Call) -> nn.Module:
+    """The module that does what the call does."""
+    options = dict(call.options)
+    if call.kind == "slice":
+        return _Slice(options["start"])
+    return nn.MaxPool2d(**options) if call.kind == "max" else nn.AvgPool2d(**options)
+
+
+def _pooled(n: int, window: int, stride: int, padding: int, ceil_mode: bool) -> int:
     """Output length of a pool; in ``ceil_mode`` no window may start beyond the map."""
-    free = n + 2 * padding - kernel
+    free = n + 2 * padding - window
     if not ceil_mode:
         return free // stride + 1
     out = -(-free // stride) + 1

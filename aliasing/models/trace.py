@@ -1,21 +1,23 @@
-"""What the graph of a network tells: the activation behind a convolution, and pools that are function calls."""
+"""What the graph of a network tells: the activation behind a convolution, and branches that meet again."""
 
 import operator
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import activation
 
-__all__ = ["after_activation", "joined", "pool_calls", "trace"]
+from ..layers.base import Downsample
+from .surgery import call_of, stride_of
+
+__all__ = ["after_activation", "joined", "traceable"]
 
 _FUNCTIONS = {
     *(F.relu, F.relu6, F.gelu, F.silu, F.softplus, F.leaky_relu, F.hardswish, F.elu, F.mish, F.selu, F.hardtanh),
     *(torch.relu, torch.relu_, torch.sigmoid, torch.tanh),
 }
-_POOLS = (F.max_pool2d, F.avg_pool2d, torch.max_pool2d)
 _METHODS = {"relu", "relu_", "sigmoid", "tanh"}
 _JOINS = {
     *(operator.add, operator.iadd, operator.sub, operator.mul, operator.imul),
@@ -30,28 +32,35 @@ class _Tracer(fx.Tracer):
     """Traces into what contains convolutions or pools; everything else is one node."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _SPATIAL) or not any(isinstance(part, _SPATIAL) for part in m.modules())
+        return isinstance(m, (*_SPATIAL, Downsample)) or not any(isinstance(part, _SPATIAL) for part in m.modules())
 
 
-def trace(network: nn.Module) -> fx.Graph | None:
-    """The graph of ``network``, or ``None`` where ``torch.fx`` cannot trace it."""
+def traceable(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, fx.Graph]]:
+    """The largest parts of ``network`` with strided modules that ``torch.fx`` can trace: name, module and graph."""
+    if isinstance(network, _SPATIAL) or all(stride_of(part) == (1, 1) for part in network.modules()):
+        return
     try:
-        return _Tracer().trace(network)
+        graph = _Tracer().trace(network)
     except Exception:  # the network's own code runs, on symbols instead of tensors: it may raise anything
-        return None
-
-
-def pool_calls(graph: fx.Graph) -> list[str]:
-    """Names of the nodes that pool with a stride by a function call, out of the reach of module surgery."""
-    return [node.name for node in graph.nodes if _pools(node)]
+        for name, child in network.named_children():
+            yield from traceable(child, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, network, graph
 
 
 def _pools(node: fx.Node) -> bool:
-    if node.op != "call_function" or node.target not in _POOLS:
+    """Whether a function call drops samples."""
+    function = torch.Tensor.__getitem__ if node.target is operator.getitem else node.target
+    if node.op != "call_function":
         return False
-    kernel = node.args[1] if len(node.args) > 1 else node.kwargs.get("kernel_size")
-    stride = node.args[2] if len(node.args) > 2 else node.kwargs.get("stride")
-    return (stride or kernel) not in (1, (1, 1))
+    if function is torch.Tensor.__getitem__:
+        return _steps(node.args[1])
+    return call_of(function, node.args, dict(node.kwargs)) is not None
+
+
+def _steps(index: object) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, slice) and part.step not in (None, 1) for part in parts)
 
 
 class _Grid:
@@ -152,9 +161,9 @@ def after_activation(
         if end is None:
             continue
         readers = list(end.users)
-        if end.op == "call_module" and calls[id(modules[str(end.target)])] == 1:
+        if end.op == "call_module" and calls[id(modules[str(end.target)])] == 1 and len(end.args) == 1:
             places[conv] = ("after", modules[str(end.target)])
-        elif len(readers) == 1 and readers[0].op == "call_module" and readers[0].args[:1] == (end,):
+        elif len(readers) == 1 and readers[0].op == "call_module" and readers[0].args == (end,):
             reader = modules[str(readers[0].target)]
             if calls[id(reader)] == 1:
                 places[conv] = ("before", reader)

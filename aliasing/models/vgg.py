@@ -8,7 +8,6 @@ __all__ = ["PLANS", "VGG", "build"]
 
 # Convolutions per stage and channels of each stage.
 PLANS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "vgg11-bn": ((1, 1, 2, 2, 2), (64, 128, 256, 512, 512)),
     "vgg13-bn": ((2, 2, 2, 2, 2), (64, 128, 256, 512, 512)),
     "vgg16-bn": ((2, 2, 3, 3, 3), (64, 128, 256, 512, 512)),
     "vgg-small": ((1, 1, 1, 1), (16, 32, 48, 64)),

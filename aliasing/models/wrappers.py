@@ -1,21 +1,48 @@
-"""Standardisation inside the network, so that images stay in [0, 1] outside."""
+"""Modules around a network, or a part of one, that leave the names in its ``state_dict`` alone."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
 
-__all__ = ["Normalized", "normalized"]
+__all__ = ["Normalized", "Wrapper", "normalized"]
 
 
-class Normalized(nn.Module):
-    """A network that takes images in [0, 1]: ``(N, C, H, W) -> network((images - mean) / std)``.
+class Wrapper(nn.Module):
+    """A module around the submodule named ``around``, whose weights keep the names they had without the wrapper."""
 
-    The keys of its ``state_dict`` are those of the network inside.
-    """
+    around: ClassVar[str]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+
+def _foreign(module: Wrapper, prefix: str) -> tuple[str, ...]:
+    """Where keys of the wrapper's own submodules start."""
+    return tuple(f"{prefix}{name}." for name in module._modules if name != module.around)
+
+
+def _drop_prefix(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    inside = f"{prefix}{module.around}."
+    for key in [key for key in state if key.startswith(inside)]:
+        state[prefix + key.removeprefix(inside)] = state.pop(key)
+
+
+def _add_prefix(module: nn.Module, state: dict, prefix: str, *rest: object) -> None:
+    foreign = _foreign(module, prefix)  # type: ignore[arg-type]
+    for key in [key for key in state if key.startswith(prefix) and not key.startswith(foreign)]:
+        state[f"{prefix}{module.around}.{key.removeprefix(prefix)}"] = state.pop(key)
+
+
+class Normalized(Wrapper):
+    """A network that takes images in [0, 1]: ``(N, C, H, W) -> network((images - mean) / std)``."""
+
+    around = "network"
     mean: Tensor
     std: Tensor
 
@@ -24,8 +51,6 @@ class Normalized(nn.Module):
         self.network = network
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32)[:, None, None], persistent=False)
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
 
     def standardise(self, images: Tensor) -> Tensor:
         """The images as the network inside expects them."""
@@ -38,16 +63,6 @@ class Normalized(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The logits of the network inside."""
         return self.network(self.standardise(images))
-
-
-def _drop_prefix(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
-    for key in [key for key in state if key.startswith(prefix + "network.")]:
-        state[prefix + key.removeprefix(prefix + "network.")] = state.pop(key)
-
-
-def _add_prefix(module: nn.Module, state: dict, prefix: str, *rest: object) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[prefix + "network." + key.removeprefix(prefix)] = state.pop(key)
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Normalized:

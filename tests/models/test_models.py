@@ -12,7 +12,6 @@ from aliasing.layers import DenseMax
 from aliasing.layers.base import Downsample
 from aliasing.models.operators import Convolution
 
-SMALL = {"wide-resnet": {"depth": 10, "widen": 1}}
 LAYERS = ("subsample", "bin-5", "flc", "aps")
 CLASSIFIERS = [name for name in models.NAMES if name != "unet-small"]
 EVERYWHERE = {"positions": ("stem", "pool", "conv", "skip")}
@@ -20,7 +19,7 @@ EVERYWHERE = {"positions": ("stem", "pool", "conv", "skip")}
 
 def tiny(name: str, downsample: object = "subsample", **options: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    options = {"width": 4, **SMALL.get(name, {}), **options}
+    options = {"width": 4, **options}
     return models.create(name, 3, downsample, **options)
 
 
@@ -53,7 +52,7 @@ def test_odd_sizes_and_gradients(name: str, placement: str) -> None:
         assert network.eval()(images(1, 3, 1, 2)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["vgg-small", "resnet-small", "resnet50", "preact-resnet18", "mobilenet-v2"])
+@pytest.mark.parametrize("name", ["vgg-small", "resnet-small", "resnet50"])
 @pytest.mark.parametrize("downsample", ["lps", "tips", {"name": "ddac", "groups": 1}])
 def test_layers_that_learn_get_gradients(name: str, downsample: object) -> None:
     network = tiny(name, downsample)
@@ -73,42 +72,16 @@ def test_twins_share_keys_parameters_and_initial_weights(name: str) -> None:
     twin.load_state_dict(plain.state_dict(), strict=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "theirs"),
-    [
-        ("resnet18", "resnet18"),
-        ("resnet34", "resnet34"),
-        ("resnet50", "resnet50"),
-    ],
-)
-def test_torchvision_weights_load(name: str, theirs: str) -> None:
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_torchvision_weights_load(name: str) -> None:
     torch.manual_seed(0)
-    reference = getattr(torchvision.models, theirs)(weights=None, num_classes=7)
+    reference = getattr(torchvision.models, name)(weights=None, num_classes=7)
     network = models.create(name, 7)
     network.load_state_dict(reference.state_dict(), strict=True)
     models.create(name, 7, "bin-5").load_state_dict(reference.state_dict(), strict=True)
     x = images(2, 3, 49, 64)
     for mode in (False, True):
         torch.testing.assert_close(network.train(mode)(x), reference.train(mode)(x), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("preact-resnet18", 11_172_170),  # Grabinski et al. 2023
-        ("wide-resnet", 36_479_194),  # 28-10: 36.5 million in the paper
-        ("densenet-40-12", 1_019_722),  # 1.0 million in the paper
-    ],
-)
-def test_number_of_parameters(name: str, count: int) -> None:
-    assert sum(p.numel() for p in models.create(name, 10).parameters()) == count
-
-
-@pytest.mark.parametrize(("name", "theirs"), [("densenet121", "densenet121"), ("mobilenet-v2", "mobilenet_v2")])
-def test_number_of_parameters_like_torchvision(name: str, theirs: str) -> None:
-    reference = getattr(torchvision.models, theirs)(weights=None)
-    ours = models.create(name, 1000)
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in reference.parameters())
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "circular", "reflect", "replicate"])
@@ -166,15 +139,9 @@ def test_training_fuses_the_stride_and_evaluation_does_not(name: str) -> None:
     assert len(sizes) - fused == sum(isinstance(module, Downsample) for module in network.modules())
 
 
-def total_stride(name: str) -> int:
-    return {"densenet-40-12": 4, "wide-resnet": 4, "preact-resnet18": 8, "resnet-small": 8, "vgg-small": 16}.get(
-        name, 32
-    )
-
-
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_circular_networks_repeat_at_the_total_stride(name: str) -> None:
-    step = total_stride(name)
+    step = {"resnet-small": 8, "vgg-small": 16}.get(name, 32)
     for downsample in ("subsample", "bin-5"):
         network = settle(tiny(name, downsample, padding_mode="circular", width=8), images(4, 3, 64, 64)).double()
         x = images(2, 3, 2 * step, step, dtype=torch.float64)
@@ -211,8 +178,6 @@ def changed(network: torch.nn.Module, x: torch.Tensor) -> float:
         ("resnet18", {"stem": "cifar"}),
         ("resnet18", EVERYWHERE),
         ("resnet50", EVERYWHERE),
-        ("preact-resnet18", {}),
-        ("wide-resnet", {}),
     ],
 )
 def test_polyphase_networks_are_invariant_only_with_a_shared_choice(
@@ -271,7 +236,7 @@ def test_what_subsampling_drops_is_computed_only_for_who_looks_at_it(name: str) 
     handles = [site.register_forward_hook(lambda _, inputs, y: sampled.append(inputs[0].shape)) for site in sites]
     watched, many = run()
     assert len(sampled) == len(sites)
-    assert few < many or name == "densenet-40-12"  # which averages, and drops nothing
+    assert few < many
     torch.testing.assert_close(alone, watched)
     for handle in handles:
         handle.remove()
@@ -280,10 +245,10 @@ def test_what_subsampling_drops_is_computed_only_for_who_looks_at_it(name: str) 
 
 def test_placements_differ_and_subsample_does_not_care() -> None:
     x = images(2, 3, 32, 32)
-    for name, downsample in itertools.product(("resnet-small", "preact-resnet18"), ("subsample", "bin-5")):
+    for downsample in ("subsample", "bin-5"):
         outputs = []
         for placement in models.PLACEMENTS:
-            network = settle(tiny(name, downsample, placement=placement), images(8, 3, 32, 32))
+            network = settle(tiny("resnet-small", downsample, placement=placement), images(8, 3, 32, 32))
             outputs.append(network(x))
         same = [torch.allclose(a, b, atol=1e-5) for a, b in itertools.combinations(outputs, 2)]
         assert same == [downsample == "subsample"] * 3
@@ -330,7 +295,6 @@ def test_activation_everywhere_or_low() -> None:
 
     assert (count("all", torch.nn.SiLU), count("all", torch.nn.ReLU)) == (9, 0)
     assert (count("low", torch.nn.SiLU), count("low", torch.nn.ReLU)) == (3, 6)  # stem and the two blocks of stage 1
-    assert any(isinstance(module, torch.nn.ReLU6) for module in tiny("mobilenet-v2").modules())
 
 
 def test_zero_init_residual_starts_as_the_shortcut() -> None:
@@ -380,7 +344,6 @@ def test_normalized_standardises_and_keeps_the_keys() -> None:
         (lambda: models.create("resnet18", 10, stem="tiny"), "imagenet"),
         (lambda: models.create("resnet18", 10, stem_stride=3), "stem_stride"),
         (lambda: models.create("resnet18", 10, positions=("convolution",)), "conv"),
-        (lambda: models.create("wide-resnet", 10, depth=12), "16"),
         (lambda: models.normalized(torch.nn.Identity(), (0.5,), (0.0,)), "std"),
     ],
 )

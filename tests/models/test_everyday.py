@@ -1,0 +1,469 @@
+"""antialias() on what people have and do: tools that change modules afterwards, functions, wrappers, odd classes."""
+
+import copy
+import io
+import threading
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.utils import ModelEmaV3, reparameterize_model
+from torch import Tensor, nn
+
+from aliasing import models
+from aliasing.errors import UsageError
+from aliasing.layers import create
+from aliasing.models import antialias
+from aliasing.models.watch import tensors
+
+LOST = "lost its place"
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+X = images(2, 3, 64, 64)
+
+
+def converted(name: str = "resnet18", downsample: object = "bin-5", library: object = timm, **options: object):
+    torch.manual_seed(0)
+    network = library.create_model(name) if library is timm else getattr(torchvision.models, name)()
+    return antialias(network.eval(), downsample, example=X, **options)
+
+
+# What people do to a network afterwards
+
+
+@pytest.mark.parametrize("change", [convert_sync_batchnorm, freeze_batch_norm_2d])
+def test_norms_may_be_replaced(change) -> None:
+    network = converted("efficientnet_b0")
+    expected = network.forward_features(X)
+    if change is convert_sync_batchnorm:  # has no forward without a GPU: only its structure can be looked at
+        changed = change(copy.deepcopy(network))
+        assert type(changed.bn1.inner).__name__ == "SyncBatchNormAct" and changed.bn1.down is not None
+        changed = freeze_batch_norm_2d(changed)
+    else:
+        changed = change(copy.deepcopy(network))
+    torch.testing.assert_close(changed.forward_features(X), expected)
+
+
+def swap(parent: nn.Module) -> nn.Module:
+    """Every ReLU by type, as such scripts do."""
+    for name, child in parent.named_children():
+        setattr(parent, name, nn.GELU() if type(child) is nn.ReLU else swap(child))
+    return parent
+
+
+def test_activations_replaced_by_type_keep_their_layers() -> None:
+    network = swap(converted())
+    assert network.forward_features(X).shape == (2, 512, 2, 2)
+    assert type(network.act1.inner) is nn.GELU and network.act1.down is not None
+
+
+CHANGES = {
+    "an activation": lambda n: setattr(n, "act1", nn.GELU()),
+    "an activation of a block": lambda n: setattr(n.layer2[0], "act1", nn.GELU()),
+    "the convolution of the stem": lambda n: setattr(n, "conv1", nn.Conv2d(3, 64, 7, 2, 3)),
+    "a pool": lambda n: setattr(n, "maxpool", nn.MaxPool2d(2)),
+    "a block": lambda n: n.layer3.__setitem__(0, nn.Conv2d(128, 256, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("call", ["forward", "forward_features", "compiled", "copied"])
+def test_layers_that_were_lost_are_noticed(change: str, call: str) -> None:
+    network = converted()
+    CHANGES[change](network)
+    run = network if call == "forward" else network.forward_features
+    if call == "compiled":
+        torch.compiler.reset()
+        run = torch.compile(network, backend="eager")
+    if call == "copied":
+        run = copy.deepcopy(network)
+    if call == "forward_features" and change == "a pool":
+        return  # a pool of the root that was replaced as a whole: without the root nobody is left who could look
+    with pytest.raises((UsageError, torch._dynamo.exc.TorchRuntimeError, RuntimeError), match=LOST):
+        run(X)
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0", "fastvit_t8"])
+def test_reparameterisation_is_noticed(name: str) -> None:
+    with pytest.raises(UsageError, match="re-parameterise first"):
+        reparameterize_model(converted(name)).forward_features(X)
+    first = reparameterize_model(timm.create_model(name).eval())
+    assert antialias(first, example=X).forward_features(X).shape == first.forward_features(X).shape
+
+
+def test_what_was_cut_away_on_purpose_is_not_missed() -> None:
+    network = converted()
+    network.layer4, network.fc = nn.Identity(), nn.Identity()
+    assert network(X).shape == (2, 256)
+    vgg = antialias(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2)))
+    assert vgg[:2](X).shape == (2, 4, 31, 31)
+    assert nn.Sequential(*list(network.children())[:-3])(X).shape == (2, 256, 4, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
+@pytest.mark.parametrize("tool", ["fuse", "fx fuse", "fx trace", "prepare", "prepare fx", "extract", "ema", "pickle"])
+def test_tools_keep_the_function(tool: str) -> None:
+    from torch.ao.quantization.quantize_fx import prepare_fx  # they warn when they are imported
+    from torch.fx.experimental.optimization import fuse
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network = converted(library=torchvision.models)
+    expected = network(X)
+    twin = copy.deepcopy(network)
+    quantization = torch.ao.quantization
+    if tool == "fuse":
+        changed = quantization.fuse_modules(twin, [["conv1", "bn1"], ["layer1.0.conv1", "layer1.0.bn1"]])
+    elif tool == "fx fuse":
+        changed = fuse(twin)
+    elif tool == "fx trace":
+        changed = torch.fx.symbolic_trace(twin)
+        assert "relu.down" in [str(node.target) for node in changed.graph.nodes]
+    elif tool == "prepare":
+        twin.qconfig = quantization.get_default_qconfig("x86")
+        changed = quantization.prepare(twin)
+    elif tool == "prepare fx":
+        mapping = quantization.get_default_qconfig_mapping("x86")
+        changed = prepare_fx(twin, mapping, (X,))
+    elif tool == "extract":
+        extract = create_feature_extractor(twin, ["fc"])
+        changed = lambda x: extract(x)["fc"]  # noqa: E731
+    elif tool == "ema":
+        changed = ModelEmaV3(twin).module
+    else:
+        file = io.BytesIO()
+        torch.save(twin, file)
+        file.seek(0)
+        changed = torch.load(file, weights_only=False)
+    torch.testing.assert_close(changed(X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_the_original_load_both_ways_and_parts_are_reached() -> None:
+    network, original = converted(library=torchvision.models), torchvision.models.resnet18()
+    assert list(network.state_dict()) == list(original.state_dict())
+    network.load_state_dict(original.state_dict())
+    original.load_state_dict(network.state_dict())
+    assert network.layer2[0].downsample[0].weight.shape == (128, 64, 1, 1)
+    network.layer2[0].downsample[0].weight = nn.Parameter(torch.zeros(128, 64, 1, 1))
+    assert not network.state_dict()["layer2.0.downsample.0.weight"].any()
+
+
+@pytest.mark.parametrize("downsample", ["aps", "lps"])
+def test_threads_that_share_a_network_choose_for_themselves(downsample: str) -> None:
+    network = converted(library=torchvision.models, downsample=downsample)
+    inputs = [images(1, 3, 40, 40) for _ in range(4)] + [images(2, 3, 33, 40)]
+    inputs = [x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(inputs)]
+    with torch.no_grad():
+        expected = [network(x) for x in inputs]
+    wrong: list[object] = []
+
+    def work(first: int) -> None:
+        try:
+            with torch.no_grad():
+                for k in range(3 * len(inputs)):
+                    i = (first + k) % len(inputs)
+                    torch.testing.assert_close(network(inputs[i]), expected[i])
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# Everything that drops samples is found
+
+
+class Called(nn.Module):
+    """A network that drops samples in a given way, by a function call."""
+
+    def __init__(self, reduce, channels: int = 4) -> None:
+        super().__init__()
+        self.conv, self.reduce, self.last = nn.Conv2d(3, 4, 3, padding=1), reduce, nn.Conv2d(channels, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.reduce(self.conv(x).relu()))
+
+
+WEIGHT = images(4, 4, 3, 3)
+
+
+def blur(x: Tensor) -> Tensor:
+    return create("bin-5", 4)(x)
+
+
+CONVERTED = {
+    "max": (lambda x: F.max_pool2d(x, 2), lambda x: blur(F.max_pool2d(x, 2, 1))),
+    "max, torch": (lambda x: torch.max_pool2d(x, [3], [2], [1]), lambda x: blur(F.max_pool2d(x, 3, 1, 1))),
+    "average": (lambda x: F.avg_pool2d(x, (2, 2)), blur),
+    "average, divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=2), lambda x: 2 * blur(x)),
+    "slices": (lambda x: x[:, :, ::2, ::2], blur),
+    "slices, odd": (lambda x: x[..., 1::2, 1::2], lambda x: blur(x[:, :, 1:, 1:])),
+}
+LEFT = {
+    "convolution": (lambda x: F.conv2d(x, WEIGHT, stride=2), "no layer is defined"),
+    "interpolation": (lambda x: F.interpolate(x, scale_factor=0.5), "no layer is defined"),
+    "p-norm": (nn.LPPool2d(2, 2), "no layer is defined"),
+    "adaptive": (nn.AdaptiveAvgPool2d(8), "no layer is defined"),
+    "adaptive call": (lambda x: F.adaptive_max_pool2d(x, 8), "no layer is defined"),
+    "phases": (lambda x: x[..., ::2, ::2] + x[..., 1::2, ::2], "nothing is dropped"),
+    "rows": (lambda x: x[:, :, ::2], "strides differ"),
+    "global": (lambda x: F.avg_pool2d(x, 4) if x.shape[-1] == 4 else x, "covers the whole map"),
+}
+
+
+@pytest.mark.parametrize("case", CONVERTED)
+def test_function_calls_are_converted(case: str) -> None:
+    original, expected = CONVERTED[case]
+    network = Called(original).eval()
+    x = images(2, 3, 16, 12)
+    result, report = antialias(network, example=x, return_report=True)
+    assert len(report.replaced) == 1 and not report.left
+    by_hand = network.last(expected(network.conv(x).relu()))
+    for run in (result, copy.deepcopy(result), torch.compile(result, backend="eager", fullgraph=True)):
+        torch.testing.assert_close(run(x), by_hand)
+    if not case.startswith("average"):
+        torch.testing.assert_close(antialias(network, "subsample")(x), network(x))
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_what_has_no_layer_is_reported(case: str) -> None:
+    function, words = LEFT[case]
+    network = nn.Sequential(Called(function), nn.Conv2d(5, 2, 3, 2, 1))
+    side = 4 if case == "global" else 16
+    _, report = antialias(network, example=images(1, 3, side, side), return_report=True)
+    assert [change.name for change in report.replaced] == ["1"]
+    assert words in report.left[0].note
+
+
+def test_other_dimensions_and_pixel_unshuffle_are_reported() -> None:
+    network = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3, 2, 1), nn.Flatten(2), nn.Conv1d(4, 4, 3, 2))
+    _, report = antialias(network, example=X, return_report=True)
+    assert [change.what.split(",")[0] for change in report.left] == ["PixelUnshuffle", "Conv1d"]
+
+
+class Nested(nn.Module):
+    """A module that pools around another one that pools, with calls that are alike; run twice."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner, self.pool = inner, nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(x, 2)
+        x = x if self.inner is None else self.inner(self.inner(x))
+        return F.max_pool2d(self.pool(x), 2)
+
+
+@pytest.mark.parametrize("skip", [(), ("pool",), ("inner.pool", "max_pool2d 1"), ("inner:*",)])
+def test_calls_inside_calls_are_told_apart(skip: tuple[str, ...]) -> None:
+    network, x = Nested(Nested()).eval(), images(1, 2, 600, 520)
+    names = {"max_pool2d 1", "max_pool2d 2", "inner:max_pool2d 1", "inner:max_pool2d 2", "pool", "inner.pool"}
+    result, report = antialias(network, example=x, skip=skip, return_report=True)
+    left = {name for name in names if any(name == s or (s == "inner:*" and ":" in name) for s in skip)}
+    assert {change.name for change in report.replaced} == names - left
+
+    def pool(name: str, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 2) if name in left else create("bin-5", 2)(F.max_pool2d(x, 2, 1))
+
+    def inner(x: Tensor) -> Tensor:
+        return pool("inner:max_pool2d 2", pool("inner.pool", pool("inner:max_pool2d 1", x)))
+
+    expected = pool("max_pool2d 2", pool("pool", inner(inner(pool("max_pool2d 1", x)))))
+    torch.testing.assert_close(result(x), expected)
+
+
+def test_a_call_that_no_longer_runs_is_noticed() -> None:
+    network = antialias(Called(lambda x: F.max_pool2d(x, 2)), example=X)
+    network.reduce = lambda x: x
+    with pytest.raises(UsageError, match="0 of 1"):
+        network(X)
+
+
+class Branching(nn.Module):
+    """Cannot be traced whole; its block can."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x) if x.sum() > 0 else x
+
+
+def block() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+
+
+@pytest.mark.parametrize(
+    "wrap", [Branching, nn.DataParallel, lambda m: torch.compile(m, backend="eager"), lambda m: Branching(Branching(m))]
+)
+def test_the_smallest_part_is_traced(wrap) -> None:
+    inside = block()
+    expected = antialias(inside)(X)
+    result, report = antialias(wrap(inside), return_report=True)
+    assert "after the activation" in report.replaced[0].note
+    torch.testing.assert_close(result(X), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["detector", "transformers"])
+def test_detectors_and_networks_of_transformers_get_the_better_placement(kind: str) -> None:
+    torch.manual_seed(0)
+    if kind == "detector":
+        options = {"weights": None, "weights_backbone": None, "num_classes": 3, "min_size": 64, "max_size": 96}
+        network = torchvision.models.get_model("fasterrcnn_mobilenet_v3_large_320_fpn", **options).eval()
+        x: object = [X[0]]
+    else:
+        transformers = pytest.importorskip("transformers")
+        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+        network, x = transformers.ResNetForImageClassification(config).eval(), X
+    _, report = antialias(network, example=x, return_report=True)
+    assert sum("after the activation" in change.note for change in report.replaced) >= 2
+    same = antialias(network, "subsample", example=x)
+    for one, two in zip(tensors(network(x)), tensors(same(x)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_skip_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"0, 3.*|skip"):
+        antialias(block(), skip=("layer9.*",))
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.MaxPool2d(2)
+        self.other = self.one
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.one(x))
+
+
+def test_one_pool_under_two_names_is_converted_in_both() -> None:
+    result = antialias(Twice(), placement="pool-then-conv")
+    assert result.one is result.other
+    torch.testing.assert_close(result(X), create("bin-5", 3)(create("bin-5", 3)(X)))
+
+
+def test_averages_keep_their_divisor_and_global_ones_stay() -> None:
+    torch.testing.assert_close(
+        antialias(nn.Sequential(nn.AvgPool2d(2, divisor_override=1)))(X), 4 * antialias(nn.AvgPool2d(2))(X)
+    )
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 2))
+    result, report = antialias(network, example=images(1, 3, 8, 8), return_report=True)
+    assert type(result[1]) is nn.AvgPool2d and "whole map" in report.left[0].note
+
+
+def test_a_single_module_can_be_converted() -> None:
+    conv, x = nn.Conv2d(3, 8, 3, stride=2, padding=1), images(1, 3, 9, 8)
+    dense = F.conv2d(x, conv.weight, conv.bias, 1, 1)
+    torch.testing.assert_close(antialias(conv)(x), create("bin-5", 8)(dense))
+    torch.testing.assert_close(antialias(nn.MaxPool2d(2))(x), create("bin-5", 3)(F.max_pool2d(x, 2, 1)))
+    assert list(antialias(conv).state_dict()) == ["weight", "bias"]
+
+
+# The function is kept
+
+
+class SamePadding(nn.Conv2d):
+    """Pads for the stride it has, in its own forward, as EfficientNet-PyTorch does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (s, _), k = self.stride, self.kernel_size[0]
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n in (x.shape[3], x.shape[2])]
+        x = F.pad(x, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2])
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class ReadsStride(nn.Module):
+    """The parent pads, by the stride of its child."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (self.conv.stride[0], 1, 1, 1)))
+
+
+KEPT = {
+    "standardised, same": lambda: timm.layers.StdConv2dSame(3, 4, 3, 2),
+    "scaled, same": lambda: timm.layers.ScaledStdConv2dSame(3, 4, 3, 2),
+    "same in the forward": lambda: SamePadding(3, 4, 3, 2),
+    "stride read by the parent": ReadsStride,
+    "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU()),
+    "instance norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.SiLU()),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_subsampling_is_the_network(case: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(KEPT[case](), nn.Conv2d(4, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    x = images(2, 3, 22, 17)
+    for placement in models.PLACEMENTS:
+        result, report = antialias(network, "subsample", placement, return_report=True)
+        torch.testing.assert_close(result(x), network(x), rtol=1e-4, atol=1e-5)
+        assert antialias(network, "bin-5", placement)(x).shape == network(x).shape
+    if "norm" in case:
+        assert "looks at the whole map" in report.replaced[0].note
+    else:
+        assert "something else" in report.left[0].note
+
+
+def test_modes_and_random_state_are_left_alone() -> None:
+    network = nn.Sequential(block(), block().train(), nn.Dropout()).train()
+    network[0].eval()
+    modes = [module.training for module in network.modules()]
+    state = torch.get_rng_state()
+    antialias(network[:1])
+    assert [module.training for module in network.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_converted_is_created() -> None:
+    """The network of torchvision, converted, is our own with the layer as an argument."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(num_classes=7)
+    for downsample in ("bin-5", "flc", "aps"):
+        ours = models.create("resnet18", 7, downsample)
+        ours.load_state_dict(theirs.state_dict(), strict=False)
+        result = antialias(theirs, downsample, keep_stem=True, example=X)
+        for training in (True, False):
+            torch.testing.assert_close(result.train(training)(X), ours.train(training)(X), rtol=1e-4, atol=1e-4)
+
+
+def test_the_report_says_whether_it_is_exactly_invariant() -> None:
+    def network(padding_mode: str) -> nn.Sequential:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 4, 3, 2, 1, padding_mode=padding_mode)
+        return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    _, report = antialias(network("circular"), "aps", padding_mode="circular", example=X, return_report=True)
+    assert "Exactly invariant" in report.notes[0]
+    _, report = antialias(network("zeros"), "lps", padding_mode="circular", example=X, return_report=True)
+    assert "Not exactly invariant" in report.notes[0] and "padding that is not circular in 1" in str(report)
+    assert not antialias(network("zeros"), "bin-5", return_report=True)[1].notes
+
+
+def test_an_example_that_does_not_fit_is_refused_and_none_is_said() -> None:
+    with pytest.raises(UsageError, match="does not run on the example"):
+        antialias(block(), example=images(1, 4, 8, 8))
+
+    class Never(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("always")
+
+    _, report = antialias(Never(*block()), return_report=True)
+    assert "nothing checked" in report.notes[0]

@@ -1,0 +1,70 @@
+"""Layers and converted networks through the exporters, run at two sizes where they were made for both."""
+
+import io
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aliasing import layers
+from aliasing.models import antialias
+
+DATA_DEPENDENT_GRID = ("aps", "lps")
+NAMES = [name for name in layers.NAMES if name not in DATA_DEPENDENT_GRID]
+SIZES = ((12, 17), (9, 20))
+EXPORTERS = ("onnx", "onnx, any size", "onnx dynamo", "onnx dynamo, any size", "export", "export, any size", "trace")
+
+
+def images(size: tuple[int, int], channels: int = 3) -> Tensor:
+    return torch.rand((2, channels, *size), generator=torch.Generator().manual_seed(size[0]))
+
+
+def through(exporter: str, network: nn.Module, x: Tensor):
+    """``network`` as the exporter made it, a function of tensors."""
+    size = torch.export.Dim.AUTO
+    dynamic = ({2: size, 3: size},) if "any size" in exporter else None
+    if exporter.startswith("onnx"):
+        file = io.BytesIO()
+        new = "dynamo" in exporter
+        options: dict = {"dynamic_shapes": dynamic} if new else {"opset_version": 17}
+        if not new and dynamic:
+            options["dynamic_axes"] = {"x": {2: "h", 3: "w"}}
+        program = torch.onnx.export(
+            network, (x,), None if new else file, input_names=["x"], dynamo=new, verbose=False, **options
+        )
+        if new:
+            program.save(file)
+        session = onnxruntime.InferenceSession(file.getvalue())
+        return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+    if exporter.startswith("export"):
+        return torch.export.export(network, (x,), dynamic_shapes=dynamic, strict=False).module()
+    return torch.jit.trace(network, x)
+
+
+def check(exporter: str, network: nn.Module) -> None:
+    for size in SIZES:
+        exported = through(exporter, network, images(size))
+        for other in SIZES if "any size" in exporter else (size,):
+            with torch.no_grad():
+                torch.testing.assert_close(exported(images(other)), network(images(other)), rtol=1e-4, atol=1e-5)
+        if "any size" in exporter:
+            return
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "bin-5" else pytest.mark.slow) for n in NAMES])
+def test_layers(name: str, exporter: str) -> None:
+    torch.manual_seed(0)
+    options = {"groups": 1} if name == "ddac" else {}
+    check(exporter, layers.create(name, 3, **options).eval())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_converted_networks(exporter: str) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1, 2), nn.MaxPool2d(2))
+    check(exporter, antialias(body.eval()))
