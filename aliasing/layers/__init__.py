@@ -1,19 +1,34 @@
-"""The downsampling layers of the five papers, by name: ``create("bin-5", channels=64)``."""
+"""The downsampling layers of the five papers, by name: ``create("bin-5", channels=64)``.
 
-from collections.abc import Mapping
+Every file begins with the published definition of its layers in plain tensor operations, ``blur_definition`` and so on:
+what tests compare with, what benchmarks time, and what a layer computes where its fast form cannot serve, such as under
+a compiler, an exporter or ``vmap``, for second derivatives, and on devices nobody has measured.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from types import MappingProxyType
 
 from ..errors import UsageError, unknown
 from ..options import check_types
-from ._matrices import definitions
-from .adaptive import DDAC, TIPS, regularisers, tips_inputs
-from .base import Call, Downsample, PaddingMode, check_padding_mode, intercepted, outermost, recorded
-from .blur import Blur, Max
-from .fourier import ASAP, FLC
-from .maximum import DenseMax
-from .polyphase import APS, LPS, PolyphaseUpsample
+from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition, tips_inputs
+from .base import (
+    Call,
+    Downsample,
+    PaddingMode,
+    Stride,
+    check_dims,
+    check_padding_mode,
+    intercepted,
+    outermost,
+    recorded,
+    whole,
+)
+from .blur import Blur, Max, blur_definition
+from .fourier import ASAP, FLC, asap_definition, flc_definition
+from .polyphase import APS, LPS, aps_definition, lps_definition
+from .upsample import Upsample, upsample_definition
 
 __all__ = [
     "APS",
@@ -26,20 +41,25 @@ __all__ = [
     "TIPS",
     "Blur",
     "Call",
-    "DenseMax",
     "Downsample",
     "Entry",
     "Max",
     "PaddingMode",
-    "PolyphaseUpsample",
+    "Upsample",
+    "aps_definition",
+    "asap_definition",
+    "blur_definition",
     "create",
-    "definitions",
+    "ddac_definition",
+    "flc_definition",
     "intercepted",
+    "lps_definition",
     "outermost",
     "recorded",
     "regularisers",
-    "resolved",
+    "tips_definition",
     "tips_inputs",
+    "upsample_definition",
 ]
 
 
@@ -51,7 +71,8 @@ class Entry:
         layer: the class; its constructor takes ``channels, stride, padding_mode`` and then options by keyword.
         description: one line, for lists and tables.
         source: the paper or the convention the layer comes from.
-        strides: the strides it is defined for.
+        strides: the strides it is defined for, each axis having its own.
+        dims: the numbers of spatial axes it is defined for.
         linear: whether the output is a linear function of the input.
         parameters: whether it learns anything by default.
         preset: options that the name fixes.
@@ -61,6 +82,7 @@ class Entry:
     description: str
     source: str
     strides: tuple[int, ...] = (1, 2, 3, 4)
+    dims: tuple[int, ...] = (1, 2, 3)
     linear: bool = True
     parameters: bool = False
     preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
@@ -68,7 +90,7 @@ class Entry:
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the options ``create`` accepts for this layer."""
-        fixed = {"channels", "stride", "padding_mode", *self.preset}
+        fixed = {"channels", "stride", "padding_mode", "dims", *self.preset}
         return tuple(name for name in signature(self.layer).parameters if name not in fixed)
 
 
@@ -108,6 +130,7 @@ CATALOGUE: dict[str, Entry] = {
         TIPS,
         "mixes the polyphase components with learned weights per channel",
         "Saha and Gokhale 2025, TIPS",
+        dims=(2,),
         linear=False,
         parameters=True,
     ),
@@ -115,6 +138,7 @@ CATALOGUE: dict[str, Entry] = {
         DDAC,
         "filters every place with weights predicted from the map",
         "Zou et al. 2020, content-adaptive filters",
+        dims=(2,),
         linear=False,
         parameters=True,
     ),
@@ -123,35 +147,33 @@ CATALOGUE: dict[str, Entry] = {
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
-def resolved(name: str, **options: object) -> dict[str, object]:
-    """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
-    if name not in CATALOGUE:
-        raise unknown("downsampling layer", name, CATALOGUE)
-    entry = CATALOGUE[name]
-    parameters = signature(entry.layer).parameters
-    return {"name": name} | {option: parameters[option].default for option in entry.options} | options
-
-
 def create(
-    name: str, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", **options: object
+    name: str,
+    channels: int,
+    stride: Stride = 2,
+    padding_mode: PaddingMode = "reflect",
+    *,
+    dims: int = 2,
+    **options: object,
 ) -> Downsample:
     """Create the downsampling layer ``name`` for maps of ``channels`` channels.
 
     Args:
-        name: of ``CATALOGUE``, which takes an ``Entry`` more for a layer of your own.
+        name: one of ``NAMES``.
         channels: C of the maps it will see.
-        stride: subsampling factor of both axes; ``CATALOGUE[name].strides`` lists what the layer defines.
+        stride: subsampling factor, of all axes or one per axis; ``CATALOGUE[name].strides`` lists what is defined.
         padding_mode: what lies beyond the border: ``"reflect"`` (the edge pixel is not repeated), ``"circular"``,
             ``"zeros"`` or ``"replicate"``. Layers without a border, such as ``"flc"``, do not read it.
+        dims: number of spatial axes; ``CATALOGUE[name].dims`` lists what is defined.
         options: options of the layer, ``CATALOGUE[name].options``.
 
     Raises:
-        UsageError: unknown name, padding mode or option, or a stride the layer does not define.
+        UsageError: unknown name, padding mode or option, or a stride or number of axes the layer does not define.
     """
-    if name not in CATALOGUE:
+    if name not in NAMES:
         raise unknown("downsampling layer", name, CATALOGUE)
     entry = CATALOGUE[name]
-    if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
+    if (whole(channels) or 0) < 1:
         raise UsageError(f"{name}: channels must be a whole number of at least 1, got {channels!r}")
     for option in options:
         if option not in entry.options:
@@ -160,4 +182,6 @@ def create(
             raise unknown(f"option of {name}", option, entry.options)
     check_padding_mode(padding_mode)
     check_types(name, entry.layer, options)
-    return entry.layer(channels, stride=stride, padding_mode=padding_mode, **entry.preset, **options)
+    check_dims(name, dims, entry.dims)
+    layer: Callable[..., Downsample] = entry.layer
+    return layer(int(channels), stride=stride, padding_mode=padding_mode, dims=int(dims), **entry.preset, **options)

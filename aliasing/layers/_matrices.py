@@ -1,26 +1,36 @@
-"""Linear maps along one axis as small dense matrices: built once per length, applied as matrix products."""
+"""Linear maps along the axes of a map, as matrices read off a definition, and what decides about fast forms."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache, partial, reduce
+from math import prod
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from .base import PaddingMode
 
 __all__ = [
-    "definitions",
+    "apply_steps",
+    "axis_matrix",
+    "dense",
     "full_precision",
     "is_channels_last",
     "kept",
-    "kronecker",
     "memory_format",
     "pad_index",
     "plain",
     "separable",
 ]
+
+LARGE = 2**20  # values of a map, from which the lists of a sparse matrix pay
+TINY = 64  # pixels of a map, up to which one dense matrix serves all axes
+WIDE = 16  # values that a sparse matrix adds up side by side, from which reading its lists is cheap
+LONG = 1024  # pixels of an axis, up to which its matrix is built
+
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def pad_index(
@@ -43,23 +53,19 @@ def pad_index(
     return position.clamp(0, length - 1), inside
 
 
-_defined: ContextVar[bool] = ContextVar("layers compute their definitions", default=False)
-
-
-@contextmanager
-def definitions() -> Iterator[None]:
-    """Let all layers compute their definitions meanwhile instead of their fast forms: to compare values or times."""
-    token = _defined.set(True)
-    try:
-        yield
-    finally:
-        _defined.reset(token)
-
-
 def plain(x: Tensor) -> bool:
-    """Whether ``x`` is a tensor of numbers, not a stand-in a compiler or an exporter traces with."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return not (traced or _defined.get()) and type(x) in (Tensor, nn.Parameter)
+    """Whether ``x`` is a tensor of numbers on a device we know, and nothing but its gradient can be asked for.
+
+    Otherwise layers compute their definition: while a compiler or an exporter traces, under the transforms of
+    ``torch.func`` (``vmap``, ``jvp``, ...) and forward-mode differentiation, for subclasses of tensors, on ``meta``.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter):
+        return False
+    return x.device.type in ("cpu", "cuda") and not _transformed() and forward_ad._current_level < 0
+
+
+def _transformed() -> bool:
+    return torch._C._are_functorch_transforms_active()
 
 
 def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
@@ -69,7 +75,7 @@ def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
     the matrices become part of the graph, where their sizes may be symbols.
     """
 
-    @lru_cache(maxsize=256)
+    @lru_cache(maxsize=128)
     def remember(device: torch.device, dtype: torch.dtype, *key: object) -> tuple[Tensor, ...]:
         # Never inference tensors, which a later training step could not use.
         with torch.inference_mode(False), torch.no_grad():
@@ -87,38 +93,142 @@ def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
 def full_precision(function: Callable[[Tensor], Tensor], x: Tensor, least: torch.dtype | None = None) -> Tensor:
     """``function(x)`` without autocast, in the wider dtype of ``x`` and ``least``; its result in the dtype of ``x``."""
     wide = x if least is None else x.to(torch.promote_types(x.dtype, least))
-    if not torch.is_autocast_enabled(x.device.type):
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return function(wide).to(x.dtype)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(device, enabled=False):
         return function(wide).to(x.dtype)
 
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` is stored channels_last and not, as maps of one channel or one pixel may be, both ways."""
-    return x.is_contiguous(memory_format=torch.channels_last) and (x.numel() == 0 or not x.is_contiguous())
+    if x.dim() not in _LAST or not (torch.compiler.is_compiling() or not _transformed()):
+        return False
+    return x.is_contiguous(memory_format=_LAST[x.dim()]) and (x.numel() == 0 or not x.is_contiguous())
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """The memory format of ``x``, for what is made from it."""
-    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return _LAST[x.dim()] if is_channels_last(x) else torch.contiguous_format
 
 
-def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``rows @ x @ columns.T`` for every map: (N, C, H, W), (h, H), (w, W) -> (N, C, h, w), memory format kept."""
-    n, c, height, width = x.shape
-    h, w = rows.shape[0], columns.shape[0]
-    if is_channels_last(x):
-        flat = torch.bmm(rows.expand(n, -1, -1), x.permute(0, 2, 3, 1).reshape(n, height, width * c))
-        flat = torch.bmm(columns.expand(n * h, -1, -1), flat.view(n * h, width, c))
-        return flat.view(n, h, w, c).permute(0, 3, 1, 2)
-    flat = torch.bmm(rows.expand(n * c, -1, -1), x.reshape(n * c, height, width))
-    return (flat.view(n * c * h, width) @ columns.t()).view(n, c, h, w)
+Product = Callable[[Tensor], Tensor]
+Step = tuple[int, int, list[int], Product]  # from this spatial axis up to that one, their new sizes, and how
 
 
-def kronecker(x: Tensor, both: Tensor, h: int, w: int) -> Tensor:
-    """``both @ x.flatten()`` for every map: (N, C, H, W), (h*w, H*W) -> (N, C, h, w), memory format kept."""
-    n, c, height, width = x.shape
-    if is_channels_last(x):
-        flat = x.permute(0, 2, 3, 1).reshape(n, height * width, c)
-        return torch.bmm(both.expand(n, -1, -1), flat).view(n, h, w, c).permute(0, 3, 1, 2)
-    return (x.reshape(n * c, height * width) @ both.t()).view(n, c, h, w)
+def apply_steps(x: Tensor, steps: Iterable[Step]) -> Tensor:
+    """Apply linear maps to axes of (N, C, ...), one after the other; the memory format is kept.
+
+    The axes of a step are seen as one of ``n`` pixels: its product maps (outer, n, inner) to (outer, m, inner), where
+    m is the product of the new sizes.
+    """
+    sizes, last = list(x.shape[2:]), is_channels_last(x)
+    flat = x.movedim(1, -1) if last else x
+    lead, channels = (x.shape[:1], x.shape[1]) if last else (x.shape[:2], 1)
+    for first, end, new, product in steps:
+        outer, n, inner = prod(sizes[:first]), prod(sizes[first:end]), prod(sizes[end:])
+        flat = product(flat.reshape(prod(lead) * outer, n, inner * channels))
+        sizes[first:end] = new
+    if last:
+        return flat.reshape(*lead, *sizes, channels).movedim(-1, 1)
+    return flat.reshape(*lead, *sizes)
+
+
+def dense(matrix: Tensor) -> Product:
+    """The product with a dense ``matrix`` (m, n)."""
+
+    def product(x: Tensor) -> Tensor:
+        if x.shape[2] == 1:
+            return x.squeeze(2) @ matrix.t()
+        return torch.bmm(matrix.expand(x.shape[0], -1, -1), x)
+
+    return product
+
+
+Definition = Callable[..., Tensor]  # of (N, 1, n) maps and a key
+Key = tuple[Hashable, ...]
+
+
+@lru_cache(maxsize=128)
+def axis_matrix(definition: Definition, n: int, key: Key) -> Tensor:
+    """The matrix (m, n) of ``definition(x, *key)`` on lines of n pixels: its answers to unit impulses, in float64."""
+    with torch.inference_mode(False), torch.no_grad():
+        return definition(torch.eye(n, dtype=torch.float64)[:, None], *key).squeeze(1).t().contiguous()
+
+
+@lru_cache(maxsize=128)
+def _joint_matrix(definition: Definition, sides: tuple[int, ...], keys: tuple[Key, ...], dtype: torch.dtype) -> Tensor:
+    matrices = [axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True)]
+    with torch.inference_mode(False), torch.no_grad():
+        return reduce(torch.kron, matrices).to(dtype)
+
+
+def separable(x: Tensor, definition: Definition, keys: tuple[Key, ...]) -> Tensor | None:
+    """``definition`` with its own key along each axis of ``x``, as matrices on the CPU; ``None`` where that is slow.
+
+    Sparse matrices run at nearly the speed of memory, but small maps do not repay the time to list their entries. In
+    channels_last the entries are those of all axes together, each for a pixel with all its channels; else those of
+    one axis, each for a line of pixels. Where maps are so small that a product along one axis is no work, one dense
+    matrix serves all axes. Long axes and exotic dtypes are left to the definition.
+    """
+    sides = tuple(x.shape[2:])
+    if max(sides) > LONG or x.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+        return None
+    last, large = is_channels_last(x), LARGE <= x.numel() < 2**31
+    matrices = [axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True)]
+    joint = prod(sides) <= TINY or (last and large and len(sides) == 2)
+    groups = [(0, len(sides))] if joint else [(axis, axis + 1) for axis in range(len(sides))]
+    steps: list[Step] = []
+    for first, end in groups:
+        part = (definition, sides[first:end], keys[first:end])
+        inner = prod(sides[end:]) * (x.shape[1] if last else 1)
+        if large and inner >= WIDE:
+            product: Product = partial(_SparseProduct.apply, part, False)
+        else:
+            product = dense(_joint_matrix(*part, x.dtype))
+        steps.append((first, end, [len(matrix) for matrix in matrices[first:end]], product))
+    return apply_steps(x, steps)
+
+
+Part = tuple[Definition, tuple[int, ...], tuple[Key, ...]]
+
+
+@lru_cache(maxsize=16)  # few: a list may be twice as large as its maps
+def _lists(dtype: torch.dtype, maps: int, part: Part, transpose: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows to read for so many maps, one sum after the other, where the sums begin, and the weights."""
+    definition, sides, keys = part
+    with torch.inference_mode(False), torch.no_grad():
+        row = column = torch.zeros(1, dtype=torch.long)
+        value, rows, columns = torch.ones(1, dtype=torch.float64), 1, 1
+        for n, key in zip(sides, keys, strict=True):  # the Kronecker product of the axes, without its zeros
+            matrix = axis_matrix(definition, n, key)
+            i, j = matrix.nonzero(as_tuple=True)
+            row, column = ((row[:, None] * len(matrix) + i).flatten(), (column[:, None] * n + j).flatten())
+            value, rows, columns = (value[:, None] * matrix[i, j]).flatten(), rows * len(matrix), columns * n
+        if transpose:
+            row, column, rows, columns = column, row, columns, rows
+        row, order = row.sort(stable=True)
+        read = torch.arange(maps)[:, None] * columns + column[order]
+        ends = torch.bincount(row, minlength=rows).repeat(maps).cumsum(0)
+        return read.flatten().int(), F.pad(ends, (1, 0)).int(), value[order].to(dtype).repeat(maps)
+
+
+class _SparseProduct(torch.autograd.Function):
+    """A sparse matrix times maps (maps, n, inner): every line of the result is a weighted sum of a few lines.
+
+    The sums are those of an embedding bag, whose kernel takes the numbers of the lines: what lies beyond a border is
+    only another number, so nothing is padded. Linear: its gradient is the product with the transpose, and so on.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, part: Part, transpose: bool, x: Tensor) -> Tensor:
+        ctx.part, ctx.transpose = part, transpose
+        maps, n, inner = x.shape
+        read, begins, weights = _lists(x.dtype, maps, part, transpose)
+        lines = x.reshape(maps * n, inner)
+        y = F.embedding_bag(read, lines, begins, mode="sum", per_sample_weights=weights, include_last_offset=True)
+        return y.view(maps, -1, inner)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _SparseProduct.apply(ctx.part, not ctx.transpose, grad)

@@ -1,35 +1,84 @@
 """Filters that follow the picture: mixtures of polyphase components (TIPS), a filter for every place (DDAC)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import gcd
-from typing import Literal
+from math import gcd, prod, sqrt
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError, unknown
 from ..streams import Part
-from ._matrices import memory_format
+from ._matrices import full_precision, memory_format, plain
 from ._phases import (
-    add_to_phases,
-    by_chunks,
-    cell_means,
     chunks,
+    complete,
+    first_order,
     is_whole,
     mix,
-    pad,
-    phase_products,
+    pad_axes,
     phase_reduce,
+    phases,
+    slices,
     weighted_slices,
 )
-from .base import Downsample, PaddingMode, check_padding_mode, check_stride
+from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
 
-__all__ = ["DDAC", "TIPS", "regularisers", "tips_inputs"]
+__all__ = ["DDAC", "TIPS", "ddac_definition", "regularisers", "tips_definition", "tips_inputs"]
 
 FORMS = ("code", "linear", "two_sided")
+
+
+def tips_definition(
+    x: Tensor,
+    filters: Tensor,
+    scale: Tensor,
+    stride: Stride = 2,
+    padding_mode: PaddingMode = "reflect",
+    faithful: bool = False,
+) -> Tensor:
+    """Saha and Gokhale 2025: the phases of (N, C, H, W) mixed, per image and channel, by weights from a convolution.
+
+    ``filters`` (C, 1, 3, 3), ``scale`` (C,); sides that the stride divides. What is read as published and what not is
+    at ``TIPS``.
+    """
+    (rows, columns), (n, c, h, w) = per_axis(stride, 2), x.shape
+    padded = pad_axes(x, [(1, 1), (1, 1)], "zeros" if faithful else padding_mode)
+    psi = F.conv2d(padded, filters, groups=c).relu()
+    if faithful:  # a mean for each cell of a partition of the map, read row by row, but phases column by column
+        means = psi.view(n, c, rows, h // rows, columns, w // columns).mean((3, 5)).flatten(2)
+        tau = (means * scale[:, None]).softmax(2).unflatten(2, (columns, rows)).transpose(2, 3).flatten(2)
+    else:
+        means = phases(psi, (rows, columns)).mean((3, 4)).transpose(1, 2)
+        tau = (means * scale[:, None]).softmax(2)
+    return (phases(x, (rows, columns)) * tau.transpose(1, 2)[..., None, None]).sum(1)
+
+
+def ddac_definition(
+    x: Tensor,
+    kernel: Tensor,
+    normalise: Callable[[Tensor], Tensor],
+    stride: Stride = 2,
+    padding_mode: PaddingMode = "reflect",
+    groups: int = 8,
+    faithful: bool = False,
+) -> Tensor:
+    """Zou et al. 2020: the window around each kept place of (N, C, H, W), averaged with weights of its own.
+
+    The weights of a group of channels are the softmax of ``normalise`` (a batch normalisation) of a convolution with
+    ``kernel`` (groups * size^2, C, size, size); see ``DDAC`` for ``faithful``.
+    """
+    (rows, columns), size, border = per_axis(stride, 2), kernel.shape[-1], kernel.shape[-1] // 2
+    padded = pad_axes(x, [(border, border)] * 2, padding_mode)
+    if faithful:
+        weights = normalise(F.conv2d(padded, kernel))[:, :, ::rows, ::columns].softmax(1)
+    else:
+        weights = normalise(F.conv2d(padded, kernel, stride=(rows, columns))).unflatten(1, (groups, -1)).softmax(2)
+    weights = weights.view(x.shape[0], groups, 1, size, size, *weights.shape[-2:])
+    windows = padded.unfold(2, size, rows).unfold(3, size, columns).unflatten(1, (groups, -1))
+    return (windows * weights.movedim((3, 4), (5, 6))).sum((5, 6)).flatten(1, 2)
 
 
 class TIPS(Downsample):
@@ -51,68 +100,91 @@ class TIPS(Downsample):
 
     Args:
         channels: C.
-        stride: 1 to 4.
+        stride: 1 to 4, or one per axis.
         padding_mode: of the convolution, and completes maps that the stride does not divide. Not read if ``faithful``.
         faithful: zero padding of the convolution, cells read row by row but phases column by column, maps completed
             at the top and left by reflection (one row or column is repeated, where the published layer fails).
 
     Attributes:
-        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_losses``.
+        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_loss``.
     """
 
     record_input: bool = False
 
     def __init__(
-        self, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", *, faithful: bool = False
+        self,
+        channels: int,
+        stride: Stride = 2,
+        padding_mode: PaddingMode = "reflect",
+        *,
+        faithful: bool = False,
+        dims: int = 2,
     ) -> None:
         super().__init__()
+        self.dims = check_dims("tips", dims, (2,))
         self.stride = check_stride("tips", stride)
         check_padding_mode(padding_mode)
         self.padding_mode: PaddingMode = "reflect" if faithful else padding_mode
         self.faithful = faithful
         self.periodic = not faithful
-        self.tau = _Tau(channels, stride, "zeros" if faithful else padding_mode, faithful)
+        self.tau = _Tau(channels, self.strides, "zeros" if faithful else padding_mode, faithful)
         self.completed = nn.Identity()  # for ``tips_inputs`` to listen to
         self._input: Tensor | None = None
 
     def complete(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) to sides that the stride divides."""
-        rows, columns = -x.shape[2] % self.stride, -x.shape[3] % self.stride
-        before, after = ((rows, columns), (0, 0)) if self.faithful else ((0, 0), (rows, columns))
-        return pad(x, before[0], after[0], before[1], after[1], self.padding_mode)
+        if not self.faithful:
+            return complete(x, self.strides, self.padding_mode)
+        return pad_axes(x, [(-n % s, 0) for n, s in zip(x.shape[2:], self.strides, strict=True)], self.padding_mode)
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
         x = self.completed(self.complete(x))
         if self.record_input and self.training:
             self._input = x
-        if is_whole(x):
-            return mix(x, self.tau(x), self.stride)
-        return _Mixture.apply(self.tau, x, self.tau.filter.weight, self.tau.scale.weight)
+        parameters = self.tau.filter.weight, self.tau.scale.weight
+        if not plain(x):
+            return full_precision(lambda x: self._definition(x, *parameters), x, torch.float32)
+        return mix(x, self.tau(x), self.strides) if is_whole(x) else _Mixture.apply(self, x, *parameters)
 
-    def auxiliary_losses(
-        self, form: Literal["code", "linear", "two_sided"] = "code", generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor] | None:
-        """``fm`` and ``undo``, see ``regularisers``, of the input of the last forward pass, which is then forgotten.
+    def _definition(self, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
+        filters, scale = filters.to(x.dtype), scale.to(x.dtype).flatten()
+        y = tips_definition(x, filters, scale, self.strides, self.padding_mode, self.faithful)
+        return y.contiguous(memory_format=memory_format(x))
 
-        ``None`` if no input was kept, which takes ``record_input`` and training mode.
+    def auxiliary_loss(
+        self,
+        weight: float,
+        awake: bool,
+        form: Literal["code", "linear", "two_sided"] = "code",
+        generator: Generator | None = None,
+        part: Part | None = None,
+    ) -> Tensor | None:
+        """``fm``, plus ``weight * undo`` if ``awake``, of the input of the last forward pass; see ``regularisers``.
+
+        ``None`` if no input was kept, which takes ``record_input`` and training mode. The input is forgotten with the
+        call. The shifts of ``undo`` are drawn from ``generator`` whether it is awake or not, so that the draws that
+        follow are the same.
         """
         x, self._input = self._input, None
-        return None if x is None else regularisers(self, x, generator, form=form)
+        if x is None:
+            return None
+        fm, undo = regularisers(self, x, generator, form=form, part=part)
+        return fm + weight * undo if awake else fm
 
 
 class _Tau(nn.Module):
-    """Mixing weights (N, C, stride^2) of the phases, row by row, from completed maps."""
+    """Mixing weights (N, C, phases), row by row, from completed maps."""
 
-    def __init__(self, channels: int, stride: int, padding_mode: PaddingMode, faithful: bool) -> None:
+    def __init__(self, channels: int, strides: tuple[int, ...], padding_mode: PaddingMode, faithful: bool) -> None:
         super().__init__()
-        self.stride, self.padding_mode, self.faithful = stride, padding_mode, faithful
+        self.strides, self.padding_mode, self.faithful = strides, padding_mode, faithful
         # Parameters and their initialisation, as in the published layer; ``psi`` and ``weights`` evaluate them.
         self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_chunks(self.of, x, self.filter.weight, self.scale.weight)
+        return self.of(x, self.filter.weight, self.scale.weight)
 
     def of(self, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
         """The mixing weights that these parameters would give."""
@@ -120,61 +192,68 @@ class _Tau(nn.Module):
 
     def psi(self, x: Tensor, filters: Tensor) -> Tensor:
         padding = 1 if self.padding_mode == "zeros" else 0
-        with torch.autocast(x.device.type, enabled=False):
-            x = _fast(x) if padding else pad(_fast(x), 1, 1, 1, 1, self.padding_mode)
+
+        def convolved(x: Tensor) -> Tensor:
+            x = _fast(x) if padding else pad_axes(_fast(x), [(1, 1), (1, 1)], self.padding_mode)
             return F.conv2d(x, filters.to(x.dtype), padding=padding, groups=len(filters)).relu()
 
+        return full_precision(convolved, x)
+
     def means(self, psi: Tensor) -> Tensor:
-        if self.faithful:
-            return cell_means(psi, self.stride)
-        return phase_reduce(psi, self.stride) / (psi.shape[2] * psi.shape[3] // self.stride**2)
+        rows, columns = self.strides
+        if not self.faithful:
+            return phase_reduce(psi, self.strides) / (psi.shape[2] * psi.shape[3] // (rows * columns))
+        lines = psi.permute(0, 2, 3, 1).unflatten(1, (rows, -1)).mean(2)  # adaptive pooling, but fast in channels_last
+        return lines.unflatten(2, (columns, -1)).mean(3).flatten(1, 2).transpose(1, 2)
 
     def weights(self, means: Tensor, scale: Tensor) -> Tensor:
         means = means.to(torch.promote_types(means.dtype, torch.float32))
         tau = (means * scale.to(means.dtype).flatten()[:, None]).softmax(2)
         # Cells are read row by row, phases column by column.
-        return tau.unflatten(2, (self.stride, self.stride)).transpose(2, 3).flatten(2) if self.faithful else tau
+        return tau.unflatten(2, self.strides[::-1]).transpose(2, 3).flatten(2) if self.faithful else tau
 
 
 def _fast(x: Tensor) -> Tensor:
     """``x`` in the layout that is fastest for depthwise filters."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    return x.contiguous(memory_format=torch.channels_last) if plain(x) and x.device.type == "cpu" else x
 
 
 class _Mixture(torch.autograd.Function):
-    """The phases of ``x`` mixed by ``tau`` of ``x``, a few images at a time from the weights to both gradients.
+    """The phases of ``x`` mixed by tau of ``x``, a few images at a time from the weights to both gradients.
 
     Written out so that the maps stay in the cache and the two gradients of ``x`` meet there; psi is computed again
     for the gradient, which is cheaper than keeping it.
     """
 
     @staticmethod
-    def forward(tau: _Tau, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        y = torch.empty((n, c, h // tau.stride, w // tau.stride), dtype=x.dtype, memory_format=memory_format(x))
+    def forward(ctx: Any, layer: TIPS, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(x, filters, scale)
+        (n, c, h, w), (rows, columns) = x.shape, layer.strides
+        y = torch.empty((n, c, h // rows, w // columns), dtype=x.dtype, memory_format=memory_format(x))
         for part, target in chunks(x, y):
             part = _fast(part)
-            target.copy_(mix(part, tau.of(part, filters, scale), tau.stride))
+            target.copy_(mix(part, layer.tau.of(part, filters, scale), layer.strides))
         return y
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.tau, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *first_order(ctx.layer._definition, grad, x, *parameters)
+        tau_of, strides = ctx.layer.tau.of, ctx.layer.strides
         grad_x, grad_parameters = torch.empty_like(x), [torch.zeros_like(parameter) for parameter in parameters]
         for part, grad_y, target in chunks(x, grad, grad_x):
             part, grad_y = _fast(part), _fast(grad_y)
             inputs = [tensor.detach().requires_grad_() for tensor in (part, *parameters)]
             with torch.enable_grad():
-                tau = ctx.tau.of(*inputs)
-            products = phase_products(grad_y, part, ctx.tau.stride)
+                tau = tau_of(*inputs)
+            products = torch.stack([(grad_y * view).sum((2, 3)) for view in slices(part, strides, strides)], 2)
             of_part, *of_parameters = torch.autograd.grad(tau, inputs, products.to(tau.dtype))
-            target.copy_(add_to_phases(of_part, grad_y, tau.detach(), ctx.tau.stride))
+            side_by_side = tau.detach().to(x.dtype).movedim(2, 0).contiguous()
+            for view, weight in zip(slices(of_part, strides, strides), side_by_side, strict=True):
+                view.addcmul_(grad_y, weight[..., None, None])
+            target.copy_(of_part)
             for total, addend in zip(grad_parameters, of_parameters, strict=True):
                 total += addend
         return None, grad_x, *grad_parameters
@@ -182,7 +261,7 @@ class _Mixture(torch.autograd.Function):
 
 @contextmanager
 def tips_inputs(network: nn.Module) -> Iterator[list[tuple[TIPS, Tensor]]]:
-    """Collect the input of every TIPS layer of ``network`` in the order of the calls, for ``regularisers``.
+    """Collect the completed input of every TIPS layer of ``network`` in the order of the calls, for ``regularisers``.
 
     Example:
         ::
@@ -251,9 +330,9 @@ def regularisers(
     if form == "code":
         fm = (1 - norm).mean()
     elif form == "linear":
-        fm = (1 - layer.stride**2) * norm.mean()
+        fm = (1 - prod(layer.strides)) * norm.mean()
     else:
-        fm = (norm - (1 + 1 / layer.stride) / 2).square().mean()
+        fm = (norm - (1 + 1 / sqrt(prod(layer.strides))) / 2).square().mean()
 
     sides = x.shape[2:]
     if max_shift is None:
@@ -298,7 +377,7 @@ class DDAC(Downsample):
 
     Args:
         channels: C.
-        stride: 1 to 4.
+        stride: 1 to 4, or one per axis.
         padding_mode: beyond the border, for the filter and for the convolution that predicts it.
         size: side of the filter, odd, in pixels.
         groups: number of groups of consecutive channels with the same filter, a divisor of ``channels``; by default the
@@ -312,14 +391,16 @@ class DDAC(Downsample):
     def __init__(
         self,
         channels: int,
-        stride: int = 2,
+        stride: Stride = 2,
         padding_mode: PaddingMode = "reflect",
         *,
         size: int = 3,
         groups: int | None = None,
         faithful: bool = False,
+        dims: int = 2,
     ) -> None:
         super().__init__()
+        self.dims = check_dims("ddac", dims, (2,))
         groups = gcd(channels, 8) if groups is None else groups
         if size < 1 or size % 2 == 0:
             raise UsageError(f"ddac: size must be odd, got {size!r}")
@@ -337,23 +418,27 @@ class DDAC(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``; there is no choice to share."""
-        return self._filter(x, self.stride)
+        return self._filter(x, self.strides)
 
     def filtered(self, x: Tensor) -> Tensor | None:
         """The map filtered at every place, in evaluation mode; batch statistics differ from those of the kept ones."""
-        return None if self.training else self._filter(x, 1)
+        return None if self.training else self._filter(x, (1, 1))
 
-    def _filter(self, x: Tensor, s: int) -> Tensor:
-        border = self.size // 2
-        padded = pad(x, border, border, border, border, self.padding_mode)
+    def _filter(self, x: Tensor, strides: tuple[int, ...]) -> Tensor:
+        if not plain(x):
+            kernel, form = self.predict.weight, (strides, self.padding_mode, self.groups)
+            y = ddac_definition(x, kernel, self._normalised, *form, faithful=self.faithful)
+            return y.to(x.dtype).contiguous(memory_format=memory_format(x))
+        padded = pad_axes(x, [(self.size // 2,) * 2] * 2, self.padding_mode)
         # Subsampling before the normalisation is exact unless the normalisation measures the batch.
-        every = s if not (self.faithful and self.training) else 1
-        scores = self._normalised(F.conv2d(padded, self.predict.weight, stride=every))
-        if every != s:
-            scores = scores[:, :, ::s, ::s]
+        everywhere = self.faithful and self.training
+        scores = self._normalised(F.conv2d(padded, self.predict.weight, stride=1 if everywhere else strides))
+        if everywhere:
+            scores = scores[:, :, :: strides[0], :: strides[1]]
         grouped = (self.groups, 1, self.size**2)
         weights = scores.softmax(1).unflatten(1, grouped) if self.faithful else scores.unflatten(1, grouped).softmax(3)
-        y = weighted_slices(padded.unflatten(1, (self.groups, -1)), weights, self.size, s).flatten(1, 2)
+        window = (self.size, self.size)
+        y = weighted_slices(padded.unflatten(1, (self.groups, -1)), weights, window, strides).flatten(1, 2)
         return y.contiguous(memory_format=memory_format(x))
 
     def _normalised(self, scores: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Literal, get_args
+from operator import index
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,20 @@ __all__ = [
     "Call",
     "Downsample",
     "PaddingMode",
+    "Stride",
+    "check_dims",
     "check_map",
     "check_padding_mode",
     "check_stride",
     "intercepted",
     "outermost",
+    "per_axis",
     "recorded",
+    "whole",
 ]
 
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
+Stride = int | tuple[int, ...]  # of all spatial axes, or one per axis
 Around = Callable[..., Any]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -48,12 +54,14 @@ class Downsample(nn.Module):
     that the recipe weighs.
 
     Attributes:
-        stride: the subsampling factor of both axes.
+        stride: the subsampling factor, a whole number if it is that of all axes, else one per axis.
+        dims: number of spatial axes; (N, C, L) for 1, (N, C, D, H, W) for 3.
         periodic: with circular padding and H, W divisible by the stride, rolling the input by the stride rolls
             the output by one pixel. Exact evaluation over all circular shifts builds on it.
     """
 
-    stride: int
+    stride: Any  # a Stride
+    dims: int = 2
     periodic: bool = True
     _around: Around | None = None
 
@@ -63,6 +71,11 @@ class Downsample(nn.Module):
         for name in ("choose", "sample"):
             if name in vars(cls):
                 setattr(cls, name, _entered(vars(cls)[name]))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The subsampling factor of each axis."""
+        return per_axis(self.stride, self.dims)
 
     @property
     def observed(self) -> bool:
@@ -92,7 +105,7 @@ def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def enter(self: Downsample, x: Tensor, *choice: Tensor | None, **named: Tensor | None) -> Any:
-        check_map(type(self).__name__, x)
+        check_map(type(self).__name__, x, self.dims)
         if self._around is None:
             return method(self, x, *choice, **named)
         around, self._around = self._around, None  # what the layer calls itself is not intercepted again
@@ -199,27 +212,60 @@ def recorded(network: nn.Module) -> Iterator[list[Call]]:
         yield calls
 
 
-def check_map(layer: str, x: Tensor) -> None:
-    """Raise ``UsageError`` unless ``x`` is a tensor of floats of four dimensions."""
+def check_map(layer: str, x: Tensor, dims: int = 2) -> None:
+    """Raise ``UsageError`` unless ``x`` is a tensor of floats with so many spatial axes, none of them empty."""
+    form = ("(N, C, L)", "(N, C, H, W)", "(N, C, D, H, W)")[dims - 1]
     if not isinstance(x, Tensor):
-        raise UsageError(f"{layer} takes a tensor (N, C, H, W), got {type(x).__name__}")
-    if x.dim() != 4:
-        hint = "; x[None] adds the batch" if x.dim() == 3 else ""
-        raise UsageError(f"{layer} takes maps (N, C, H, W), got {x.dim()} dimensions, {tuple(x.shape)}{hint}")
+        raise UsageError(f"{layer} takes a tensor {form}, got {type(x).__name__}")
+    if x.dim() != dims + 2:
+        hint = "; x[None] adds the batch" if x.dim() == dims + 1 else "; see dims" if 3 <= x.dim() <= 5 else ""
+        raise UsageError(f"{layer} takes maps {form}, got {x.dim()} dimensions, {tuple(x.shape)}{hint}")
     if x.dtype not in DTYPES:
         raise UsageError(f"{layer} takes floats of 16, 32 or 64 bits, got {x.dtype}; for bytes, x.float() / 255")
+    if not torch.jit.is_tracing() and 0 in x.shape[2:]:
+        raise UsageError(f"{layer} takes maps {form} of at least one pixel, got {tuple(x.shape)}")
 
 
-def check_stride(layer: str, stride: int, valid: tuple[int, ...] = (1, 2, 3, 4)) -> int:
-    """Return ``stride`` if ``layer`` is defined for it, else raise ``UsageError``."""
-    if stride not in valid:
+def whole(value: object) -> int | None:
+    """``value`` as an ``int`` if it is a whole number, NumPy's included, else ``None``; ``True`` is not one."""
+    try:
+        return None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def per_axis(stride: Stride, dims: int) -> tuple[int, ...]:
+    """``stride`` as one number per axis."""
+    return (stride,) * dims if isinstance(stride, int) else stride
+
+
+def check_stride(
+    layer: str, stride: object, valid: tuple[int, ...] = (1, 2, 3, 4), dims: int = 2, name: str = "stride"
+) -> Stride:
+    """``stride`` as a whole number, or one per axis where they differ, if ``layer`` is defined for it.
+
+    Raises:
+        UsageError: another number, or not one for each of ``dims`` axes.
+    """
+    given = tuple(stride) if isinstance(stride, tuple | list) else (stride,) * dims
+    strides = tuple(whole(value) for value in given)
+    if len(strides) != dims or not set(strides) <= set(valid):
         expected = " or ".join(map(str, valid)) if len(valid) < 3 else f"{valid[0]} to {valid[-1]}"
-        raise UsageError(f"{layer}: stride must be {expected}, got {stride!r}")
-    return stride
+        axes = "" if len(strides) == dims else f" or one of these for each of {dims} axes"
+        raise UsageError(f"{layer}: {name} must be {expected}{axes}, got {stride!r}")
+    known = cast(tuple[int, ...], strides)
+    return known[0] if len(set(known)) == 1 else known
 
 
-def check_padding_mode(padding_mode: str) -> str:
+def check_dims(layer: str, dims: int, valid: tuple[int, ...]) -> int:
+    """Return ``dims`` if ``layer`` is defined for so many spatial axes, else raise ``UsageError``."""
+    if whole(dims) not in valid:
+        raise UsageError(f"{layer}: dims must be {' or '.join(map(str, valid))}, got {dims!r}")
+    return int(dims)
+
+
+def check_padding_mode(padding_mode: str) -> PaddingMode:
     """Return ``padding_mode`` if it is one of ``PaddingMode``, else raise ``UsageError``."""
     if padding_mode not in get_args(PaddingMode):
         raise unknown("padding mode", padding_mode, get_args(PaddingMode))
-    return padding_mode
+    return cast(PaddingMode, padding_mode)

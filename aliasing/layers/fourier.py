@@ -1,24 +1,60 @@
 """Downsampling by cropping the spectrum: FLC pooling (Grabinski et al. 2022) and ASAP (Grabinski et al. 2023).
 
-Both are linear and act on the axes one after the other, so no transform is computed. Along an axis the operator is a
-complex matrix ``T = A + iI``, and the layer returns the real part of ``T_h X T_w^T``, which is
-``A_h X A_w^T - I_h X I_w^T``. Only frequencies without their conjugate partner enter I: none for an odd number of kept
-frequencies, one (the Nyquist frequency of the output, rank one) for an even number, more only in some published forms.
+The definitions transform, window, crop and transform back. Both are linear and act on the axes one after the other, so
+the layers compute no transform. Along an axis the operator is a complex matrix ``T = A + iI``, and of two axes the
+real part of ``T_h X T_w^T`` is ``A_h X A_w^T - I_h X I_w^T``. Only frequencies without their conjugate partner enter I:
+none for an odd number of kept frequencies, one (the Nyquist frequency of the output, rank one) for an even number, more
+only in some published forms. These products serve exporters, ``vmap``, second derivatives and ``meta``, too: exporters
+know no transforms of complex maps.
 """
 
-from math import pi
+from collections.abc import Sequence
+from itertools import combinations
+from math import pi, prod
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError, unknown
-from ._matrices import full_precision, kept, kronecker, memory_format, pad_index, separable
-from .base import Downsample, PaddingMode, check_padding_mode, check_stride
+from ._matrices import TINY, Step, apply_steps, dense, full_precision, kept, memory_format, pad_index, plain
+from ._phases import pad_axes
+from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
 
-__all__ = ["ASAP", "FLC", "Variant", "asap", "flc"]
+__all__ = ["ASAP", "FLC", "Variant", "asap", "asap_definition", "flc", "flc_definition"]
 
 Variant = Literal["none", "pad-one", "pad-large", "kept-band"]
+
+
+def flc_definition(x: Tensor, stride: Stride = 2, *, faithful: bool = False) -> Tensor:
+    """Grabinski et al. 2022: transform, keep the lowest 1/stride of each axis's frequencies, transform back."""
+    return _definition(x, per_axis(stride, x.dim() - 2), "flc", "circular", faithful)
+
+
+def asap_definition(
+    x: Tensor,
+    stride: Stride = 2,
+    *,
+    variant: Variant = "pad-one",
+    padding_mode: PaddingMode = "reflect",
+    faithful: bool = False,
+) -> Tensor:
+    """Grabinski et al. 2023: FLC pooling of a padded map under a Hamming window of the spectrum; see ``ASAP``."""
+    return _definition(x, per_axis(stride, x.dim() - 2), variant, padding_mode, faithful)
+
+
+def _definition(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
+    plans = _plans(x.shape[2:], strides, variant, faithful)
+    amounts = [(plan.before, plan.length - plan.before - n) for n, plan in zip(x.shape[2:], plans, strict=True)]
+    z = pad_axes(x, amounts, "zeros" if faithful else padding_mode)
+    for axis, plan in enumerate(plans, start=2):
+        spectrum = torch.fft.fftshift(torch.fft.fft(z, dim=axis, norm="forward"), axis)
+        kept = spectrum.narrow(axis, plan.lowest + plan.length // 2, plan.bins)
+        k = torch.arange(plan.bins, device=x.device, dtype=x.dtype) + plan.lowest
+        kept = kept * _window(k, plan, variant, faithful).view(-1, *[1] * (x.dim() - axis - 1))
+        z = torch.fft.ifft(torch.fft.ifftshift(kept, axis), dim=axis, norm="forward")
+        z = z.narrow(axis, plan.first, plan.rows)
+    return z.real
 
 
 class _Plan(NamedTuple):
@@ -34,6 +70,11 @@ class _Plan(NamedTuple):
     shift: int
     first: int
     rows: int
+
+
+def _plans(sides: Sequence[int], strides: tuple[int, ...], variant: str, faithful: bool) -> list[_Plan]:
+    both = zip(sides, strides, strict=True)
+    return [_published(n, variant) if faithful else _corrected(n, stride, variant) for n, stride in both]
 
 
 def _published(n: int, variant: str) -> _Plan:
@@ -76,14 +117,14 @@ def _axis_matrices(
     paired = plan.shift == 0 and (not faithful or variant == "flc" or plan.length % 2 == 1)
     if not paired:
         matrix, u = torch.cat([matrix, back.sin() @ cosine + back.cos() @ sine]), torch.ones_like(u)
-    elif plan.bins % 2 == 0:
-        matrix = torch.cat([matrix, sine[:1]])
+    elif not isinstance(plan.bins, int) or plan.bins % 2 == 0:  # the lowest frequency is without a partner
+        matrix = torch.cat([matrix, sine[:1] * ((plan.bins + 1) % 2)])
 
     # Padding: every padded column is a copy of a pixel, or nothing.
     after = plan.length - plan.before - n
     index, inside = pad_index(n, plan.before, after, "zeros" if faithful else padding_mode, device)
-    folded = torch.zeros(matrix.shape[0], n, dtype=matrix.dtype, device=device)
-    return folded.index_add(1, index, matrix * inside), u
+    reads = (index[:, None] == torch.arange(n, device=device)) & inside[:, None]
+    return matrix @ reads.double(), u
 
 
 def _window(k: Tensor, plan: _Plan, variant: str, faithful: bool) -> Tensor:
@@ -99,52 +140,55 @@ def _window(k: Tensor, plan: _Plan, variant: str, faithful: bool) -> Tensor:
     return (0.54 + 0.46 * torch.cos(pi * k / max(plan.length // 2, 1))).sqrt()
 
 
-def _both_matrices(height: int, width: int, *key: object) -> tuple[Tensor]:
-    """The whole operator on flattened maps, (h*w, H*W)."""
-    (rows, u), (columns, v) = (_axis_matrices(n, *key) for n in (height, width))  # type: ignore[arg-type]
-    h, w = len(u), len(v)
-    both = torch.kron(rows[:h].contiguous(), columns[:w].contiguous())
-    if len(rows) > h and len(columns) > w:
-        both = both - torch.kron(u[:, None] * rows[h:], v[:, None] * columns[w:])
-    return (both,)
+def _joint_matrix(sides: tuple[int, ...], strides: tuple[int, ...], *key: object) -> tuple[Tensor]:
+    """The whole operator on flattened maps: the answers of the definition to unit impulses."""
+    impulses = torch.eye(prod(sides), dtype=torch.float64).view(-1, 1, *sides)
+    return (_definition(impulses, strides, *key[:-1]).flatten(1).t(),)  # type: ignore[arg-type]
 
 
 _axis = kept(_axis_matrices)
-_both = kept(_both_matrices)
+_joint = kept(_joint_matrix)
 
 
-def _crop(x: Tensor, stride: int, variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
-    key = (stride, variant, padding_mode, faithful)
-    height, width = x.shape[2:]
-    if max(height, width) <= 8:
-        plans = [_published(n, variant) if faithful else _corrected(n, stride, variant) for n in (height, width)]
-        return kronecker(x, _both(x, height, width, *key)[0], plans[0].rows, plans[1].rows)
-    (rows, u), (columns, v) = _axis(x, height, *key), _axis(x, width, *key)
-    h, w = len(u), len(v)
-    out = separable(x, rows, columns)
-    if len(rows) == h or len(columns) == w:
-        return out[:, :, :h, :w].contiguous(memory_format=memory_format(x))
-    return out[:, :, :h, :w] - out[:, :, h:, w:] * (u[:, None] * v)
+def _crop(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
+    """``_definition`` by matrices."""
+    sides, key = tuple(x.shape[2:]), (variant, padding_mode, faithful)
+    if plain(x) and prod(sides) <= TINY:
+        plans = _plans(sides, strides, variant, faithful)
+        (matrix,) = _joint(x, sides, strides, *key)
+        return apply_steps(x, [(0, len(sides), [plan.rows for plan in plans], dense(matrix))])
+    matrices = [_axis(x, n, s, *key) for n, s in zip(sides, strides, strict=True)]
+    steps: list[Step] = [(axis, axis + 1, [m.shape[0]], dense(m)) for axis, (m, _) in enumerate(matrices)]
+    y = apply_steps(x, steps)
+    rows = [u.shape[0] for _, u in matrices]
+    real = [slice(None, n) for n in rows]
+    out = y[(..., *real)]  # type: ignore[index]
+    for a, b in combinations([axis for axis, (m, u) in enumerate(matrices) if m.shape[0] > u.shape[0]], 2):
+        block = list(real)
+        block[a], block[b] = slice(rows[a], None), slice(rows[b], None)
+        u, v = (matrices[axis][1].view(-1, *[1] * (len(rows) - axis - 1)) for axis in (a, b))
+        out = out - y[(..., *block)] * (u * v)  # type: ignore[index]  # i * i = -1
+    return out.contiguous(memory_format=memory_format(x))
 
 
-def flc(x: Tensor, stride: int = 2, *, faithful: bool = False) -> Tensor:
+def flc(x: Tensor, stride: Stride = 2, *, faithful: bool = False) -> Tensor:
     """FLC pooling: keep the central 1/stride of the spectrum of each axis (Grabinski et al. 2022).
 
     ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``. The map counts as periodic, so there is nothing to pad.
     Frequencies -floor(h/2) to ceil(h/2)-1 stay, h the length of the output; constants stay constant, output i sits at
     input position ``i * H/h``. Cost: two matrix products, about ``H + W/stride`` multiplications per input pixel and
-    stride; at least float32 inside.
+    stride.
 
     ``faithful`` is the published crop [floor(n/4), floor(3n/4)) with stride 2: the same for n divisible by 4, else its
     length is 2m for n = 4m+1, 2m+1 for 4m+2 and 2m+2 for 4m+3, and for n = 4m+2 every frequency lands one bin too
     high, so that a constant comes out as a cosine.
     """
-    return full_precision(lambda x: _crop(x, stride, "flc", "circular", faithful), x, torch.float32)
+    return full_precision(lambda x: _crop(x, per_axis(stride, x.dim() - 2), "flc", "circular", faithful), x, _least(x))
 
 
 def asap(
     x: Tensor,
-    stride: int = 2,
+    stride: Stride = 2,
     *,
     variant: Variant = "pad-one",
     padding_mode: PaddingMode = "reflect",
@@ -152,11 +196,17 @@ def asap(
 ) -> Tensor:
     """ASAP: FLC pooling under a Hamming window of the spectrum (Grabinski et al. 2023); variants at ``ASAP``.
 
-    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``; computed in at least float32.
+    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``.
     """
     _check_variant(variant, faithful)
     check_padding_mode(padding_mode)
-    return full_precision(lambda x: _crop(x, stride, variant, padding_mode, faithful), x, torch.float32)
+    strides = per_axis(stride, x.dim() - 2)
+    return full_precision(lambda x: _crop(x, strides, variant, padding_mode, faithful), x, _least(x))
+
+
+def _least(x: Tensor) -> torch.dtype | None:
+    """What to compute in: CPUs multiply bfloat16 fast and add in float32."""
+    return None if plain(x) and x.dtype == torch.bfloat16 else torch.float32
 
 
 def _check_variant(variant: str, faithful: bool) -> None:
@@ -177,11 +227,19 @@ class FLC(Downsample):
     """
 
     def __init__(
-        self, channels: int, stride: int = 2, padding_mode: PaddingMode = "reflect", *, faithful: bool = False
+        self,
+        channels: int,
+        stride: Stride = 2,
+        padding_mode: PaddingMode = "reflect",
+        *,
+        faithful: bool = False,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         check_padding_mode(padding_mode)
-        self.stride = check_stride("faithful flc", stride, (2,)) if faithful else check_stride("flc", stride)
+        self.dims = check_dims("flc", dims, (1, 2, 3))
+        name, valid = ("faithful flc", (2,)) if faithful else ("flc", (1, 2, 3, 4))
+        self.stride = check_stride(name, stride, valid, dims)
         self.faithful = faithful
         self.periodic = not faithful
 
@@ -190,18 +248,17 @@ class FLC(Downsample):
         return flc(x, self.stride, faithful=self.faithful)
 
     def filtered(self, x: Tensor) -> Tensor | None:
-        """``x`` without the frequencies that are cropped; where H or W is no multiple of the stride, ``None``."""
-        if self.faithful or any(n % self.stride for n in x.shape[2:]):
+        """``x`` without the frequencies that are cropped; where a side is no multiple of the stride, ``None``."""
+        if self.faithful or any(n % s for n, s in zip(x.shape[2:], self.strides, strict=True)):
             return None
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        spectrum = torch.fft.fftshift(torch.fft.fft2(wide), (2, 3))
-        for axis in (2, 3):
-            n = x.shape[axis]
+        z = x.to(torch.promote_types(x.dtype, torch.float32))
+        for axis, stride in enumerate(self.strides, start=2):
+            n, rows = x.shape[axis], x.shape[axis] // stride
             k = torch.arange(n, device=x.device) - n // 2
-            rows = n // self.stride
-            kept = (k >= -(rows // 2)) & (k < -(-rows // 2))
-            spectrum = spectrum * (kept[:, None] if axis == 2 else kept)
-        return torch.fft.ifft2(torch.fft.ifftshift(spectrum, (2, 3))).real.to(x.dtype)
+            inside = ((k >= -(rows // 2)) & (k < -(-rows // 2))).view(-1, *[1] * (x.dim() - axis - 1))
+            spectrum = torch.fft.fftshift(torch.fft.fft(z, dim=axis), axis) * inside
+            z = torch.fft.ifft(torch.fft.ifftshift(spectrum, axis), dim=axis)
+        return z.real.to(x.dtype)
 
     def extra_repr(self) -> str:
         """Show what distinguishes two layers."""
@@ -238,16 +295,19 @@ class ASAP(Downsample):
     def __init__(
         self,
         channels: int,
-        stride: int = 2,
+        stride: Stride = 2,
         padding_mode: PaddingMode = "reflect",
         *,
         variant: Variant = "pad-one",
         faithful: bool = False,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         _check_variant(variant, faithful)
         check_padding_mode(padding_mode)
-        self.stride = check_stride("faithful asap" if faithful else "asap", stride, (2,) if faithful else (2, 3, 4))
+        self.dims = check_dims("asap", dims, (1, 2, 3))
+        name, valid = ("faithful asap", (2,)) if faithful else ("asap", (2, 3, 4))
+        self.stride = check_stride(name, stride, valid, dims)
         self.padding_mode = padding_mode
         self.variant = variant
         self.faithful = faithful

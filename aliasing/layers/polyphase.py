@@ -8,6 +8,7 @@ the stride (baselines: Chaman and Dokmanic 2021; Rojas-Gomez et al. 2022).
 """
 
 from collections.abc import Iterable
+from math import prod
 from typing import Literal
 
 import torch
@@ -15,14 +16,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._matrices import is_channels_last
-from ._phases import by_chunks, pad, phase_reduce, spread, take
-from .base import Downsample, PaddingMode, check_padding_mode, check_stride
+from ._matrices import full_precision, is_channels_last, plain
+from ._phases import chunks, complete, pad_axes, phase_reduce, phases, take, take_definition
+from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
 from .blur import Blur
 
-__all__ = ["APS", "LPS", "Polyphase", "PolyphaseUpsample"]
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+__all__ = ["APS", "LPS", "Polyphase", "aps_definition", "lps_definition", "lps_scores"]
 
 _TAPS = {"rect-2": 2, "tri-3": 3, "bin-4": 4, "bin-5": 5, "bin-6": 6, "bin-7": 7}
+
+
+def aps_definition(x: Tensor, stride: Stride = 2, norm: float = 2) -> tuple[Tensor, Tensor]:
+    """Chaman and Dokmanic 2021: stack the phases, compare their norms, keep the largest; also its number, (N,).
+
+    In float32 or better, of (N, C, ...) whose sides the stride divides.
+    """
+    strides = per_axis(stride, x.dim() - 2)
+    parts = phases(x.detach().to(torch.promote_types(x.dtype, torch.float32)), strides)
+    chosen = torch.linalg.vector_norm(parts.flatten(2), norm, dim=2).argmax(1)
+    return take_definition(x, chosen, strides), chosen
+
+
+def lps_definition(
+    x: Tensor, first: Convolution, second: Convolution, stride: Stride = 2, temperature: float | None = None
+) -> Tensor:
+    """Rojas-Gomez et al. 2022: the phase of the highest score; in training, with a ``temperature``, a mixture.
+
+    The weights of the mixture are those of a Gumbel-softmax of the scores.
+    """
+    strides = per_axis(stride, x.dim() - 2)
+    scores = lps_scores(x, first, second, strides)
+    choice = scores.argmax(1) if temperature is None else F.gumbel_softmax(scores, temperature)
+    return take_definition(x, choice, strides)
+
+
+def lps_scores(x: Tensor, first: Convolution, second: Convolution, strides: tuple[int, ...]) -> Tensor:
+    """Score of each phase, (N, phases): convolution, ReLU, convolution, all padded circularly, and the mean."""
+    parts = phases(x, strides)
+    h = parts.flatten(0, 1)
+    for layer in (first, second):
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[h.dim() - 3]
+        h = pad_axes(h.relu() if layer is second else h, [(1, 1)] * len(strides), "circular")
+        h = convolve(h, layer.weight.to(x.dtype), layer.bias.to(x.dtype))  # type: ignore[union-attr]
+    return h.flatten(1).mean(1).view(parts.shape[:2])
 
 
 class Polyphase(Downsample):
@@ -30,10 +68,11 @@ class Polyphase(Downsample):
 
     Args:
         channels: C.
-        stride: 1 to 4.
+        stride: 1 to 4, or one per axis.
         padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         blur: name of a filter applied at stride 1 before sampling, for example ``"tri-3"``.
         choose_from: ``"blurred"``, the map that is sampled, or ``"input"``, the map before the blur.
+        dims: number of spatial axes, 1 to 3.
 
     Raises:
         UsageError: unknown blur, padding mode or ``choose_from``, or a stride outside 1 to 4.
@@ -42,38 +81,41 @@ class Polyphase(Downsample):
     def __init__(
         self,
         channels: int,
-        stride: int = 2,
+        stride: Stride = 2,
         padding_mode: PaddingMode = "circular",
         *,
         blur: str | None = None,
         choose_from: Literal["blurred", "input"] = "blurred",
+        dims: int = 2,
     ) -> None:
         super().__init__()
-        self.stride = check_stride(type(self).__name__.lower(), stride)
-        self.padding_mode = check_padding_mode(padding_mode)
+        name = type(self).__name__.lower()
+        self.dims = check_dims(name, dims, (1, 2, 3))
+        self.stride = check_stride(name, stride, dims=dims)
+        self.padding_mode: PaddingMode = check_padding_mode(padding_mode)
         if blur is not None and blur not in _TAPS:
             raise unknown("blur", blur, _TAPS)
         if choose_from not in ("blurred", "input"):
             raise unknown("choose_from", choose_from, ("blurred", "input"))
         self.choose_from = choose_from
         self.blur: nn.Module | None = (
-            None if blur is None else Blur(channels, stride=1, padding_mode=padding_mode, taps=_TAPS[blur])
+            None if blur is None else Blur(channels, 1, padding_mode, taps=_TAPS[blur], dims=dims)
         )
 
     def pick(self, x: Tensor) -> Tensor:
-        """Choose among the phases of ``x``, whose sides the stride divides: (N,) or weights (N, stride^2)."""
+        """Choose among the phases of ``x``, whose sides the stride divides: (N,) or weights (N, phases)."""
         raise NotImplementedError
 
     def choose(self, x: Tensor) -> Tensor:
-        """Choose for (N, C, H, W): an index (N,), or weights (N, stride^2) that sum to one."""
-        return self.pick(self._complete(self._blurred(x) if self.choose_from == "blurred" else x))
+        """Choose for (N, C, H, W): an index (N,), or weights (N, phases) that sum to one."""
+        return self.pick(self._complete(self.filtered(x) if self.choose_from == "blurred" else x))
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Take the chosen phase, or with weights their mixture; a choice of another branch can be handed in."""
-        blurred = self._complete(self._blurred(x))
+        blurred = self._complete(self.filtered(x))
         if choice is None:
             choice = self.pick(blurred if self.choose_from == "blurred" else self._complete(x))
-        return take(blurred, choice, self.stride)
+        return take(blurred, choice, self.strides)
 
     def forward(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """``sample``; by the layer's own choice, if none is handed in, blurring only once."""
@@ -81,13 +123,10 @@ class Polyphase(Downsample):
 
     def filtered(self, x: Tensor) -> Tensor:
         """The map whose phases are sampled: ``x`` itself, or blurred."""
-        return self._blurred(x)
-
-    def _blurred(self, x: Tensor) -> Tensor:
         return x if self.blur is None else self.blur(x)
 
     def _complete(self, x: Tensor) -> Tensor:
-        return pad(x, 0, -x.shape[2] % self.stride, 0, -x.shape[3] % self.stride, self.padding_mode)  # type: ignore[arg-type]
+        return complete(x, self.strides, self.padding_mode)
 
 
 class APS(Polyphase):
@@ -104,26 +143,28 @@ class APS(Polyphase):
 
     Args:
         channels: C; not used, any number of channels works.
-        stride: 1 to 4.
+        stride: 1 to 4, or one per axis.
         padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         norm: order p > 0 of the norm, ``inf`` for the largest magnitude, or ``"max"`` for the largest signed value.
         smallest: take the phase of smallest norm, an ablation of the paper.
         blur: as in ``Polyphase``.
         choose_from: as in ``Polyphase``; the authors' CIFAR code uses ``"input"``, their ImageNet code ``"blurred"``.
+        dims: as in ``Polyphase``.
     """
 
     def __init__(
         self,
         channels: int,
-        stride: int = 2,
+        stride: Stride = 2,
         padding_mode: PaddingMode = "circular",
         *,
         norm: float | str = 2,
         smallest: bool = False,
         blur: str | None = None,
         choose_from: Literal["blurred", "input"] = "blurred",
+        dims: int = 2,
     ) -> None:
-        super().__init__(channels, stride, padding_mode, blur=blur, choose_from=choose_from)
+        super().__init__(channels, stride, padding_mode, blur=blur, choose_from=choose_from, dims=dims)
         try:
             # None stands for the largest signed value, which is no norm.
             self.order = None if norm == "max" else float(norm)
@@ -135,20 +176,20 @@ class APS(Polyphase):
 
     def pick(self, x: Tensor) -> Tensor:
         """Index of the phase of largest (smallest) norm, (N,)."""
-        x = x.detach()
-        norms = by_chunks(self._norms, x)
+        norms = torch.cat([self._norms(part) for (part,) in chunks(x.detach())])
         return norms.argmin(1) if self.smallest else norms.argmax(1)
 
     def _norms(self, x: Tensor) -> Tensor:
-        """An increasing function of the norm of each phase, (N, stride^2)."""
+        """An increasing function of the norm of each phase, (N, phases)."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.order is None or self.order == float("inf"):
-            return phase_reduce(x if self.order is None else x.abs(), self.stride, largest=True).amax(1)
+            return phase_reduce(x if self.order is None else x.abs(), self.strides, largest=True).amax(1)
         power = x.square() if self.order == 2 else x.abs().pow(self.order)
         if is_channels_last(power):
-            return phase_reduce(power, self.stride).sum(1)
+            return phase_reduce(power, self.strides).sum(1)
         # Channels first: they add up in the same pass as the rows.
-        return phase_reduce(power.reshape(x.shape[0], 1, x.shape[1] * x.shape[2], x.shape[3]), self.stride).sum(1)
+        n, c, rows, *others = power.shape
+        return phase_reduce(power.reshape(n, 1, c * rows, *others), self.strides).sum(1)
 
 
 class LPS(Polyphase):
@@ -170,12 +211,13 @@ class LPS(Polyphase):
 
     Args:
         channels: C.
-        stride: 1 to 4.
+        stride: 1 to 4, or one per axis.
         padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         hidden: channels inside the scoring network; C by default.
         temperature: of the Gumbel-softmax, above 0.
         blur: as in ``Polyphase``.
         choose_from: as in ``Polyphase``.
+        dims: as in ``Polyphase``.
 
     Attributes:
         final_temperature: the temperature of the last epoch of a training.
@@ -186,15 +228,16 @@ class LPS(Polyphase):
     def __init__(
         self,
         channels: int,
-        stride: int = 2,
+        stride: Stride = 2,
         padding_mode: PaddingMode = "circular",
         *,
         hidden: int | None = None,
         temperature: float = 1.0,
         blur: str | None = None,
         choose_from: Literal["blurred", "input"] = "blurred",
+        dims: int = 2,
     ) -> None:
-        super().__init__(channels, stride, padding_mode, blur=blur, choose_from=choose_from)
+        super().__init__(channels, stride, padding_mode, blur=blur, choose_from=choose_from, dims=dims)
         if not temperature > 0:
             raise UsageError(f"lps: temperature must be above 0, got {temperature!r}")
         self.temperature = temperature
@@ -202,8 +245,9 @@ class LPS(Polyphase):
         if hidden < 1:
             raise UsageError(f"lps: hidden must be 1 or more, got {hidden}")
         # They hold the parameters and their initialisation; ``logits`` evaluates them together.
-        self.first = nn.Conv2d(channels, hidden, 3)
-        self.second = nn.Conv2d(hidden, hidden, 3)
+        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+        self.first = convolution(channels, hidden, 3)
+        self.second = convolution(hidden, hidden, 3)
 
     def no_weight_decay(self) -> Iterable[nn.Parameter]:
         """The scoring network, which the authors exempt from weight decay."""
@@ -214,55 +258,26 @@ class LPS(Polyphase):
         self.temperature = self.final_temperature**progress
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score of each phase, (N, stride^2), of maps whose sides the stride divides."""
+        """Score of each phase, (N, phases), of maps whose sides the stride divides."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return full_precision(
+            self._scores if plain(x) else lambda x: lps_scores(x, self.first, self.second, self.strides), x
+        )
+
+    def _scores(self, x: Tensor) -> Tensor:
         weight, bias, second, shift = (
             parameter.to(x.dtype) for module in (self.first, self.second) for parameter in module.parameters()
         )
-        s, phase_area = self.stride, x.shape[2] * x.shape[3] // self.stride**2
-        with torch.autocast(x.device.type, enabled=False):
-            hidden = F.conv2d(pad(x, s, s, s, s, "circular"), weight, bias, dilation=s).relu()
-            mean = phase_reduce(hidden, s) / phase_area
-            return torch.einsum("nhp,h->np", mean, second.sum((2, 3)).mean(0)) + shift.mean()
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
+        padded = pad_axes(x, [(s, s) for s in self.strides], "circular")
+        hidden = convolve(padded, weight, bias, dilation=self.strides).relu()
+        mean = phase_reduce(hidden, self.strides) / (prod(x.shape[2:]) // prod(self.strides))
+        return torch.einsum("nhp,h->np", mean, second.flatten(2).sum(2).mean(0)) + shift.mean()
 
     def pick(self, x: Tensor) -> Tensor:
-        """Index of the highest score (N,) in evaluation mode, weights (N, stride^2) in training mode."""
+        """Index of the highest score (N,) in evaluation mode, weights (N, phases) in training mode."""
         logits = self.logits(x)
         if not self.training:
             return logits.argmax(1)
         noise = -torch.empty_like(logits).exponential_().clamp_min(torch.finfo(logits.dtype).tiny).log()
         return ((logits + noise) / self.temperature).softmax(1)
-
-
-class PolyphaseUpsample(nn.Module):
-    """Undo a polyphase downsampling: every sample goes back to the place it was taken from, zeros elsewhere.
-
-    With the choice of the matching ``APS`` or ``LPS``, down- and upsampling together are exactly equivariant to
-    circular shifts, which is what an equivariant decoder needs. With weights (``LPS`` in training) the samples are
-    spread over the phases.
-
-    Source: Rojas-Gomez et al. 2022 (LPU); Chaman and Dokmanic 2021, "Truly shift-equivariant convolutional neural
-    networks with adaptive polyphase upsampling" (APS-U).
-
-    Args:
-        channels: C.
-        stride: 1 to 4.
-        padding_mode: of the blur.
-        blur: name of a low-pass filter applied afterwards with gain stride^2, which fills the zeros.
-    """
-
-    def __init__(
-        self, channels: int, stride: int = 2, padding_mode: PaddingMode = "circular", *, blur: str | None = None
-    ) -> None:
-        super().__init__()
-        self.stride = check_stride("upsample", stride)
-        if blur is not None and blur not in _TAPS:
-            raise unknown("blur", blur, _TAPS)
-        self.blur: nn.Module | None = (
-            None if blur is None else Blur(channels, stride=1, padding_mode=padding_mode, taps=_TAPS[blur])
-        )
-
-    def forward(self, x: Tensor, choice: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, C, *size), by default ``stride`` times as large; see ``spread``."""
-        y = spread(x, choice, self.stride, size)
-        return y if self.blur is None else self.blur(y) * self.stride**2

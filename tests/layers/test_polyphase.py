@@ -1,4 +1,4 @@
-"""APS, LPS and polyphase upsampling against loops in NumPy, and what they promise under every circular shift."""
+"""APS and LPS against loops in NumPy, and what they promise under every circular shift."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from aliasing.errors import UsageError
 from aliasing.layers import _phases
-from aliasing.layers.polyphase import APS, LPS, PolyphaseUpsample
+from aliasing.layers.polyphase import APS, LPS
 
 MODES = ("reflect", "circular", "zeros", "replicate")
 NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
@@ -313,43 +313,19 @@ def test_lps_in_training_mode_is_not_equivariant():
     assert worst_error(network.train(), noise(3, 2, 8, 12)) > 0.1
 
 
-@pytest.mark.parametrize("blur", [None, "tri-3"])
-@pytest.mark.parametrize("layer", [APS(2), APS(2, 4, blur="bin-5"), LPS(2, 3, hidden=3).double().eval()])
-def test_down_and_up_again_moves_with_every_shift(layer, blur):
-    up = PolyphaseUpsample(2, layer.stride, blur=blur)
-    x = noise(3, 2, 12, 24)
-
-    def round_trip(x):
-        choice = layer.choose(x)
-        return up(layer.sample(x, choice), choice).detach()
-
-    reference = round_trip(x)
-    assert reference.shape == x.shape
-    for shift in each_shift(layer.stride):
-        torch.testing.assert_close(round_trip(x.roll(shift, (2, 3))), reference.roll(shift, (2, 3)), atol=1e-12, rtol=0)
-
-
-def test_upsampling_puts_samples_back_and_zeros_elsewhere():
+def test_samples_go_back_to_where_they_were_taken_from():
     x = noise(4, 3, 5, 7)
-    layer, up = APS(3), PolyphaseUpsample(3)
+    layer = APS(3)
     choice = layer.choose(x)
-    y = up(layer.sample(x, choice), choice, size=(5, 7))
-    for image, back, k in zip(x, y, choice.tolist(), strict=True):
+    back = _phases.spread(layer.sample(x, choice), choice, 2, (5, 7))
+    for image, placed, k in zip(x, back, choice.tolist(), strict=True):
         kept = torch.zeros(5, 7, dtype=torch.bool)
         kept[k // 2 :: 2, k % 2 :: 2] = True
-        assert torch.equal(back, image * kept)
-
-
-def test_upsampling_with_weights_is_the_transpose_of_mixing():
-    x, y = noise(3, 2, 6, 4), noise(3, 2, 3, 2, seed=1)
-    weights = noise(3, 4, seed=2).softmax(1)
-    left = (APS(2).sample(x, weights) * y).sum()
-    torch.testing.assert_close(left, (x * PolyphaseUpsample(2)(y, weights)).sum())
-
-
-def test_upsampling_low_pass_keeps_constants():
-    y = PolyphaseUpsample(1, blur="rect-2")(torch.full((1, 1, 3, 4), 2.0), torch.tensor([1]))
-    torch.testing.assert_close(y, torch.full((1, 1, 6, 8), 2.0))
+        assert torch.equal(placed, image * kept)
+    weights, y = noise(4, 4, seed=2).softmax(1), noise(4, 3, 3, 4, seed=1)
+    whole = noise(4, 3, 6, 8)
+    left = (layer.sample(whole, weights) * y).sum()
+    torch.testing.assert_close(left, (whole * _phases.spread(y, weights, 2)).sum())
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -362,7 +338,6 @@ def test_gradients(memory_format):
     weights = noise(2, 4, seed=1).softmax(1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, w: lps.sample(x, w), (x, weights))
     assert torch.autograd.gradcheck(lambda x: lps.logits(x[:, :, :4]), x)
-    assert torch.autograd.gradcheck(lambda x, w: PolyphaseUpsample(2)(x, w, (9, 7)), (x, weights))
 
 
 def test_mixing_in_float32_has_the_gradients_of_float64():
@@ -370,7 +345,7 @@ def test_mixing_in_float32_has_the_gradients_of_float64():
     results = []
     for dtype in (torch.float64, torch.float32):
         leaves = [t.to(dtype).requires_grad_() for t in (x, weights)]
-        y = _phases.mix(*leaves, 2)
+        y = _phases.mix(*leaves, (2, 2))
         results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
     for wide, narrow in zip(*results, strict=True):
         torch.testing.assert_close(narrow.double(), wide, atol=1e-4, rtol=1e-5)
