@@ -1,6 +1,6 @@
 """Every layer beside its published formulation, and beside the packages that offer the same layer.
 
-The published formulations are written here from the definitions in the papers. Ours and theirs take turns on the same
+The published formulations are the definitions of ``aliasing.layers``. Ours and theirs take turns on the same
 input, so that a busy machine slows both; ratios are above 1 where ours is faster.
 """
 
@@ -9,15 +9,16 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aliasing.layers import DDAC, LPS, create
-from aliasing.layers.blur import binomial
+from aliasing import layers
+from aliasing.layers import create
+from aliasing.layers.blur import binomial, filter_depthwise
 
 from . import reporting
 
@@ -29,6 +30,7 @@ QUICK = ((4, 8, 16, 16), (2, 8, 28, 28))
 TARGETS = {"tri-3": 2.5, "bin-5": 2.5, "bin-7": 2.5, "flc": 10, "asap": 10, "aps": 5, "tips": 2, "lps": 1.8}
 #: The ratio to any peer at any size that we do not want to fall below.
 LEAST = 0.95
+ZEROS = {"padding_mode": "zeros"}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -46,83 +48,33 @@ class Peer:
 
 
 class PublishedBlur(nn.Module):
-    """Zhang 2019: reflect, then a strided depthwise convolution."""
+    """Zhang 2019: reflect, then a strided depthwise convolution with kernels that are there already."""
 
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
         line = torch.tensor(binomial(taps))
-        self.weight = nn.Parameter((line[:, None] * line).repeat(channels, 1, 1, 1), requires_grad=False)
-        self.pad = nn.ReflectionPad2d(((taps - 1) // 2, taps // 2) * 2)
+        self.weight = nn.Buffer((line[:, None] * line).repeat(channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Pad and convolve."""
-        return F.conv2d(self.pad(x), self.weight, stride=2, groups=x.shape[1])
+        return filter_depthwise(x, self.weight, 2, "reflect")
 
 
-def _published_blur(taps: int) -> Callable[[int, Any], nn.Module]:
+def _blur(taps: int) -> Callable[[int, Any], nn.Module]:
     return lambda channels, ours: PublishedBlur(channels, taps)
 
 
-def published_fourier(x: Tensor, pad: int = 0, window: bool = False) -> Tensor:
-    """Grabinski et al. 2022 and 2023: transform, shift, window, crop, shift back, transform back, real part."""
-    x = F.pad(x, (0, pad, 0, pad))
-    spectrum = torch.fft.fftshift(torch.fft.fft2(x, norm="forward"))
-    height, width = x.shape[2:]
-    if window:
-        rows, columns = (torch.hamming_window(n, periodic=False, device=x.device) for n in (height, width))
-        spectrum = spectrum * (rows[:, None] * columns).sqrt()
-    spectrum = spectrum[:, :, height // 4 : 3 * height // 4, width // 4 : 3 * width // 4]
-    return torch.fft.ifft2(torch.fft.ifftshift(spectrum), norm="forward").real
+def _lps(ours: layers.LPS) -> Callable[[Tensor], Tensor]:
+    return lambda x: layers.lps_definition(x, ours.first, ours.second, 2, 1.0 if ours.training else None)
 
 
-def _phases(x: Tensor) -> list[Tensor]:
-    return [x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+def _tips(ours: layers.TIPS) -> Callable[[Tensor], Tensor]:
+    filters, scale = ours.parameters()
+    return lambda x: layers.tips_definition(x, filters, scale.flatten(), 2, faithful=True)
 
 
-def published_aps(x: Tensor) -> Tensor:
-    """Chaman and Dokmanic 2021: stack the phases, compare their norms, copy the chosen one image by image."""
-    phases = torch.stack(_phases(x), 1)
-    chosen = phases.flatten(2).norm(dim=2).argmax(1)
-    out = torch.zeros_like(phases[:, 0])
-    for image, phase in enumerate(chosen.tolist()):
-        out[image] = phases[image, phase]
-    return out
-
-
-def published_lps(layer: LPS, x: Tensor) -> Tensor:
-    """Rojas-Gomez et al. 2022: score the phases one after the other, then mix (training) or take one (evaluation)."""
-
-    def convolve(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), convolution.weight, convolution.bias)
-
-    phases = _phases(x)
-    hidden = [convolve(convolve(phase, layer.first).relu(), layer.second) for phase in phases]
-    logits = torch.stack([h.mean((1, 2, 3)) for h in hidden], 1)
-    if layer.training:
-        weights = F.gumbel_softmax(logits)
-    else:
-        weights = F.one_hot(logits.argmax(1), 4).to(x.dtype)
-    return torch.stack(
-        [w[:, None, None, None] * phase for w, phase in zip(weights.unbind(1), phases, strict=True)]
-    ).sum(0)
-
-
-def published_tips(layer: nn.Module, x: Tensor) -> Tensor:
-    """Saha and Gokhale 2025: weights from a depthwise convolution, then the weighted sum of the phases."""
-    taps, scale = layer.parameters()
-    psi = F.conv2d(x, taps, padding=1, groups=x.shape[1]).relu()
-    tau = F.conv2d(F.adaptive_avg_pool2d(psi, 2), scale, groups=x.shape[1]).flatten(2).softmax(2)
-    columns_first = [x[:, :, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-    return torch.stack([tau[:, :, p, None, None] * phase for p, phase in enumerate(columns_first)]).sum(0)
-
-
-def published_ddac(layer: DDAC, x: Tensor) -> Tensor:
-    """Zou et al. 2020: weights for every pixel, the weighted sum of its unfolded window, then subsampling."""
-    (n, c, h, w), taps = x.shape, layer.size**2
-    padded = F.pad(x, (layer.size // 2,) * 4, mode="reflect")
-    weights = layer.norm(F.conv2d(padded, layer.predict.weight)).softmax(1).view(n, layer.groups, 1, taps, h * w)
-    windows = F.unfold(padded, layer.size).view(n, layer.groups, c // layer.groups, taps, h * w)
-    return (windows * weights).sum(3).view(n, c, h, w)[:, :, ::2, ::2]
+def _ddac(ours: layers.DDAC) -> Callable[[Tensor], Tensor]:
+    return lambda x: layers.ddac_definition(x, ours.predict.weight, ours.norm, groups=ours.groups, faithful=True)
 
 
 def _package_blur(build: Callable[..., nn.Module], package: str, taps: int) -> Callable[[int, Any], nn.Module]:
@@ -134,20 +86,20 @@ def _package_blur(build: Callable[..., nn.Module], package: str, taps: int) -> C
 def peers() -> tuple[list[Peer], dict[str, str]]:
     """The peers that can run here, and for the others the reason why not."""
     found = [
-        Peer("flc", "published", lambda c, ours: published_fourier, {}),
-        Peer("asap", "published", lambda c, ours: lambda x: published_fourier(x, 1, True), {"padding_mode": "zeros"}),
-        Peer("aps", "published", lambda c, ours: published_aps, {}),
-        Peer("tips", "published", lambda c, ours: lambda x: published_tips(ours, x), {"faithful": True}),
-        Peer("lps", "published", lambda c, ours: lambda x: published_lps(ours, x), {}),
-        Peer("ddac", "published", lambda c, ours: lambda x: published_ddac(ours, x), {"faithful": True}),
+        Peer("flc", "published", lambda c, ours: layers.flc_definition, {}),
+        Peer("asap", "published", lambda c, ours: partial(layers.asap_definition, faithful=True), ZEROS),
+        Peer("aps", "published", lambda c, ours: lambda x: layers.aps_definition(x)[0], {}),
+        Peer("tips", "published", lambda c, ours: _tips(ours), {"faithful": True}),
+        Peer("lps", "published", lambda c, ours: _lps(ours), {}),
+        Peer("ddac", "published", lambda c, ours: _ddac(ours), {"faithful": True}),
     ]
     skipped = {}
     for name, taps in {"tri-3": 3, "bin-5": 5, "bin-7": 7}.items():
-        found.append(Peer(name, "published", _published_blur(taps), {}))
+        found.append(Peer(name, "published", _blur(taps), {}))
     for package, module, layer, options in [
         ("antialiased-cnns", "antialiased_cnns", "BlurPool", {}),
         ("timm", "timm.layers", "BlurPool2d", {}),
-        ("kornia", "kornia.filters", "BlurPool2D", {"padding_mode": "zeros"}),
+        ("kornia", "kornia.filters", "BlurPool2D", ZEROS),
     ]:
         try:
             build = getattr(importlib.import_module(module), layer)

@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 from ..errors import UsageError, unknown
 from ..options import check_types
-from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition, tips_inputs
+from ._matrices import definitions
+from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
 from .base import (
     Call,
     Downsample,
@@ -27,6 +28,7 @@ from .base import (
 )
 from .blur import Blur, Max, blur_definition
 from .fourier import ASAP, FLC, asap_definition, flc_definition
+from .maximum import DenseMax
 from .polyphase import APS, LPS, aps_definition, lps_definition
 from .upsample import Upsample, upsample_definition
 
@@ -41,6 +43,7 @@ __all__ = [
     "TIPS",
     "Blur",
     "Call",
+    "DenseMax",
     "Downsample",
     "Entry",
     "Max",
@@ -51,14 +54,15 @@ __all__ = [
     "blur_definition",
     "create",
     "ddac_definition",
+    "definitions",
     "flc_definition",
     "intercepted",
     "lps_definition",
     "outermost",
     "recorded",
     "regularisers",
+    "resolved",
     "tips_definition",
-    "tips_inputs",
     "upsample_definition",
 ]
 
@@ -82,7 +86,7 @@ class Entry:
     description: str
     source: str
     strides: tuple[int, ...] = (1, 2, 3, 4)
-    dims: tuple[int, ...] = (1, 2, 3)
+    dims: tuple[int, ...] = (2,)
     linear: bool = True
     parameters: bool = False
     preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
@@ -94,35 +98,48 @@ class Entry:
         return tuple(name for name in signature(self.layer).parameters if name not in fixed)
 
 
+ANY = (1, 2, 3)
+
+
 def _binomial(taps: int, name: str) -> Entry:
     return Entry(
-        Blur, f"{name} filter of {taps} taps, then subsampling", "Zhang 2019, section 3", preset={"taps": taps}
+        Blur,
+        f"{name} filter of {taps} taps, then subsampling",
+        "Zhang 2019, section 3",
+        dims=ANY,
+        preset={"taps": taps},
     )
 
 
 CATALOGUE: dict[str, Entry] = {
     "subsample": Entry(
-        Blur, "every stride-th pixel, nothing removed: the strided baseline", "baseline", preset={"taps": 1}
+        Blur, "every stride-th pixel, nothing removed: the strided baseline", "baseline", dims=ANY, preset={"taps": 1}
     ),
-    "max": Entry(Max, "maximum of each stride x stride window: ordinary max pooling", "baseline", linear=False),
+    "max": Entry(
+        Max, "maximum of each stride x stride window: ordinary max pooling", "baseline", dims=ANY, linear=False
+    ),
     "rect-2": _binomial(2, "box"),
     "tri-3": _binomial(3, "triangle"),
     "bin-4": _binomial(4, "binomial"),
     "bin-5": _binomial(5, "binomial"),
     "bin-6": _binomial(6, "binomial"),
     "bin-7": _binomial(7, "binomial"),
-    "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling"),
+    "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling", dims=ANY),
     "asap": Entry(
         ASAP,
         "FLC pooling under a Hamming window of the spectrum",
         "Grabinski et al. 2023, ASAP",
         strides=(2, 3, 4),
+        dims=ANY,
     ),
-    "aps": Entry(APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS", linear=False),
+    "aps": Entry(
+        APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS", dims=ANY, linear=False
+    ),
     "lps": Entry(
         LPS,
         "keeps the polyphase component that a small network scores highest",
         "Rojas-Gomez et al. 2022, LPS",
+        dims=ANY,
         linear=False,
         parameters=True,
     ),
@@ -130,7 +147,6 @@ CATALOGUE: dict[str, Entry] = {
         TIPS,
         "mixes the polyphase components with learned weights per channel",
         "Saha and Gokhale 2025, TIPS",
-        dims=(2,),
         linear=False,
         parameters=True,
     ),
@@ -138,13 +154,21 @@ CATALOGUE: dict[str, Entry] = {
         DDAC,
         "filters every place with weights predicted from the map",
         "Zou et al. 2020, content-adaptive filters",
-        dims=(2,),
         linear=False,
         parameters=True,
     ),
 }
 
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def resolved(name: str, **options: object) -> dict[str, object]:
+    """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
+    if name not in NAMES:
+        raise unknown("downsampling layer", name, CATALOGUE)
+    entry = CATALOGUE[name]
+    parameters = signature(entry.layer).parameters
+    return {"name": name} | {option: parameters[option].default for option in entry.options} | options
 
 
 def create(
@@ -159,7 +183,7 @@ def create(
     """Create the downsampling layer ``name`` for maps of ``channels`` channels.
 
     Args:
-        name: one of ``NAMES``.
+        name: of ``CATALOGUE``, which takes an ``Entry`` more for a layer of your own.
         channels: C of the maps it will see.
         stride: subsampling factor, of all axes or one per axis; ``CATALOGUE[name].strides`` lists what is defined.
         padding_mode: what lies beyond the border: ``"reflect"`` (the edge pixel is not repeated), ``"circular"``,
@@ -170,7 +194,7 @@ def create(
     Raises:
         UsageError: unknown name, padding mode or option, or a stride or number of axes the layer does not define.
     """
-    if name not in NAMES:
+    if name not in CATALOGUE:
         raise unknown("downsampling layer", name, CATALOGUE)
     entry = CATALOGUE[name]
     if (whole(channels) or 0) < 1:
@@ -183,5 +207,6 @@ def create(
     check_padding_mode(padding_mode)
     check_types(name, entry.layer, options)
     check_dims(name, dims, entry.dims)
+    axes = {} if dims == 2 else {"dims": int(dims)}  # a layer of your own need not take it
     layer: Callable[..., Downsample] = entry.layer
-    return layer(int(channels), stride=stride, padding_mode=padding_mode, dims=int(dims), **entry.preset, **options)
+    return layer(int(channels), stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)

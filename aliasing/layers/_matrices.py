@@ -1,6 +1,8 @@
 """Linear maps along the axes of a map, as matrices read off a definition, and what decides about fast forms."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, partial, reduce
 from math import prod
 from typing import Any
@@ -14,7 +16,9 @@ from .base import PaddingMode
 
 __all__ = [
     "apply_steps",
+    "asked",
     "axis_matrix",
+    "definitions",
     "dense",
     "full_precision",
     "is_channels_last",
@@ -53,15 +57,35 @@ def pad_index(
     return position.clamp(0, length - 1), inside
 
 
+_defined: ContextVar[bool] = ContextVar("layers compute their definitions", default=False)
+
+
+@contextmanager
+def definitions() -> Iterator[None]:
+    """Let all layers compute their definitions meanwhile instead of their fast forms: to compare values or times."""
+    token = _defined.set(True)
+    try:
+        yield
+    finally:
+        _defined.reset(token)
+
+
+def asked() -> bool:
+    """Whether layers run within ``definitions``."""
+    return _defined.get()
+
+
 def plain(x: Tensor) -> bool:
     """Whether ``x`` is a tensor of numbers on a device we know, and nothing but its gradient can be asked for.
 
     Otherwise layers compute their definition: while a compiler or an exporter traces, under the transforms of
-    ``torch.func`` (``vmap``, ``jvp``, ...) and forward-mode differentiation, for subclasses of tensors, on ``meta``.
+    ``torch.func`` (``vmap``, ``jvp``, ...) and forward-mode differentiation, for subclasses of tensors, on ``meta``,
+    and within ``definitions``.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter):
         return False
-    return x.device.type in ("cpu", "cuda") and not _transformed() and forward_ad._current_level < 0
+    usual = x.device.type in ("cpu", "cuda") and not asked()
+    return usual and not _transformed() and forward_ad._current_level < 0
 
 
 def _transformed() -> bool:

@@ -1,7 +1,6 @@
 """Filters that follow the picture: mixtures of polyphase components (TIPS), a filter for every place (DDAC)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import gcd, prod, sqrt
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
-from ..streams import Part
 from ._matrices import full_precision, memory_format, plain
 from ._phases import (
     chunks,
@@ -26,7 +24,7 @@ from ._phases import (
 )
 from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
 
-__all__ = ["DDAC", "TIPS", "ddac_definition", "regularisers", "tips_definition", "tips_inputs"]
+__all__ = ["DDAC", "TIPS", "ddac_definition", "regularisers", "tips_definition"]
 
 FORMS = ("code", "linear", "two_sided")
 
@@ -106,7 +104,7 @@ class TIPS(Downsample):
             at the top and left by reflection (one row or column is repeated, where the published layer fails).
 
     Attributes:
-        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_loss``.
+        record_input: whether a forward pass in training mode keeps its input for ``auxiliary_losses``.
     """
 
     record_input: bool = False
@@ -128,7 +126,6 @@ class TIPS(Downsample):
         self.faithful = faithful
         self.periodic = not faithful
         self.tau = _Tau(channels, self.strides, "zeros" if faithful else padding_mode, faithful)
-        self.completed = nn.Identity()  # for ``tips_inputs`` to listen to
         self._input: Tensor | None = None
 
     def complete(self, x: Tensor) -> Tensor:
@@ -139,7 +136,7 @@ class TIPS(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
-        x = self.completed(self.complete(x))
+        x = self.complete(x)
         if self.record_input and self.training:
             self._input = x
         parameters = self.tau.filter.weight, self.tau.scale.weight
@@ -152,25 +149,15 @@ class TIPS(Downsample):
         y = tips_definition(x, filters, scale, self.strides, self.padding_mode, self.faithful)
         return y.contiguous(memory_format=memory_format(x))
 
-    def auxiliary_loss(
-        self,
-        weight: float,
-        awake: bool,
-        form: Literal["code", "linear", "two_sided"] = "code",
-        generator: Generator | None = None,
-        part: Part | None = None,
-    ) -> Tensor | None:
-        """``fm``, plus ``weight * undo`` if ``awake``, of the input of the last forward pass; see ``regularisers``.
+    def auxiliary_losses(
+        self, form: Literal["code", "linear", "two_sided"] = "code", generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """``fm`` and ``undo``, see ``regularisers``, of the input of the last forward pass, which is then forgotten.
 
-        ``None`` if no input was kept, which takes ``record_input`` and training mode. The input is forgotten with the
-        call. The shifts of ``undo`` are drawn from ``generator`` whether it is awake or not, so that the draws that
-        follow are the same.
+        ``None`` if no input was kept, which takes ``record_input`` and training mode.
         """
         x, self._input = self._input, None
-        if x is None:
-            return None
-        fm, undo = regularisers(self, x, generator, form=form, part=part)
-        return fm + weight * undo if awake else fm
+        return None if x is None else regularisers(self, x, generator, form=form)
 
 
 class _Tau(nn.Module):
@@ -259,31 +246,6 @@ class _Mixture(torch.autograd.Function):
         return None, grad_x, *grad_parameters
 
 
-@contextmanager
-def tips_inputs(network: nn.Module) -> Iterator[list[tuple[TIPS, Tensor]]]:
-    """Collect the completed input of every TIPS layer of ``network`` in the order of the calls, for ``regularisers``.
-
-    Example:
-        ::
-
-            with tips_inputs(network) as inputs:
-                logits = network(images)
-            losses = [regularisers(layer, x, generator) for layer, x in inputs]
-    """
-    inputs: list[tuple[TIPS, Tensor]] = []
-    # Not on the layer, because a residual block calls ``sample``, which hooks on the layer would not see.
-    hooks = [
-        layer.completed.register_forward_pre_hook(lambda _, args, layer=layer: inputs.append((layer, args[0])))
-        for layer in network.modules()
-        if isinstance(layer, TIPS)
-    ]
-    try:
-        yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def regularisers(
     layer: TIPS,
     x: Tensor,
@@ -291,7 +253,6 @@ def regularisers(
     max_shift: int | tuple[int, int] | None = None,
     form: Literal["code", "linear", "two_sided"] = "code",
     shift: Literal["circular", "standard"] = "circular",
-    part: Part | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The two auxiliary losses of a TIPS layer on its input: scalars ``(fm, undo)``.
 
@@ -309,13 +270,12 @@ def regularisers(
 
     Args:
         layer: the TIPS layer.
-        x: its input (N, C, H, W), as collected by ``tips_inputs``.
+        x: its input (N, C, H, W).
         generator: of the shifts; a CPU generator.
         max_shift: pixels, or (rows, columns); by default a quarter of the map. The paper's is a quarter of the
             *network's* input at every layer. Limited to the side less one, unless the layer is faithful.
         form: of ``fm``.
         shift: ``"circular"`` wraps around, ``"standard"`` fills with zeros.
-        part: which rows of a batch ``x`` is; by default a whole one.
 
     Raises:
         UsageError: unknown ``form`` or ``shift``.
@@ -341,8 +301,7 @@ def regularisers(
     if not layer.faithful:
         limits = (min(limits[0], sides[0] - 1), min(limits[1], sides[1] - 1))
     limit = torch.tensor(limits)
-    count, rows = Part.whole(1) if layer.faithful else part or Part.whole(len(x))
-    drawn = torch.rand(count, 2, generator=generator)[rows]
+    drawn = torch.rand(1 if layer.faithful else len(x), 2, generator=generator)
     shifts = (drawn * (2 * limit + 1)).long() - limit
     return fm, F.mse_loss(psi, _moved(x.detach(), shifts.expand(x.shape[0], 2), shift).to(psi.dtype))
 

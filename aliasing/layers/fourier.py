@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError, unknown
-from ._matrices import TINY, Step, apply_steps, dense, full_precision, kept, memory_format, pad_index, plain
+from ._matrices import TINY, Step, apply_steps, asked, dense, full_precision, kept, memory_format, pad_index, plain
 from ._phases import pad_axes
 from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
 
@@ -47,14 +47,16 @@ def _definition(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode:
     plans = _plans(x.shape[2:], strides, variant, faithful)
     amounts = [(plan.before, plan.length - plan.before - n) for n, plan in zip(x.shape[2:], plans, strict=True)]
     z = pad_axes(x, amounts, "zeros" if faithful else padding_mode)
-    for axis, plan in enumerate(plans, start=2):
-        spectrum = torch.fft.fftshift(torch.fft.fft(z, dim=axis, norm="forward"), axis)
-        kept = spectrum.narrow(axis, plan.lowest + plan.length // 2, plan.bins)
-        k = torch.arange(plan.bins, device=x.device, dtype=x.dtype) + plan.lowest
-        kept = kept * _window(k, plan, variant, faithful).view(-1, *[1] * (x.dim() - axis - 1))
-        z = torch.fft.ifft(torch.fft.ifftshift(kept, axis), dim=axis, norm="forward")
-        z = z.narrow(axis, plan.first, plan.rows)
-    return z.real
+    axes = tuple(range(2, x.dim()))
+    spectrum = torch.fft.fftshift(torch.fft.fftn(z, dim=axes, norm="forward"), axes)
+    for axis, plan in zip(axes, plans, strict=True):
+        k = torch.arange(plan.bins, device=x.device, dtype=x.dtype) + plan.lowest  # cycles per length
+        window = _window(k, plan, variant, faithful).view(-1, *[1] * (axes[-1] - axis))
+        spectrum = spectrum.narrow(axis, plan.lowest + plan.length // 2, plan.bins) * window
+    y = torch.fft.ifftn(torch.fft.ifftshift(spectrum, axes), dim=axes, norm="forward").real
+    for axis, plan in zip(axes, plans, strict=True):
+        y = y.narrow(axis, plan.first, plan.rows)
+    return y.contiguous(memory_format=memory_format(x))
 
 
 class _Plan(NamedTuple):
@@ -153,6 +155,8 @@ _joint = kept(_joint_matrix)
 def _crop(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
     """``_definition`` by matrices."""
     sides, key = tuple(x.shape[2:]), (variant, padding_mode, faithful)
+    if asked():
+        return _definition(x, strides, *key)
     if plain(x) and prod(sides) <= TINY:
         plans = _plans(sides, strides, variant, faithful)
         (matrix,) = _joint(x, sides, strides, *key)

@@ -10,7 +10,7 @@ from torch import nn
 
 from aliasing.errors import UsageError
 from aliasing.layers import _phases
-from aliasing.layers.adaptive import DDAC, TIPS, regularisers, tips_inputs
+from aliasing.layers.adaptive import DDAC, TIPS, regularisers
 
 MODES = ("reflect", "circular", "zeros", "replicate")
 NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
@@ -276,35 +276,6 @@ def test_large_shifts_are_limited_to_the_map_unless_faithful():
             for image, seed in zip(x, seeds, strict=False)
         )
         assert (least == 0) is blank  # 0: the picture has left the map, the target is all zeros
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.main, self.side = TIPS(2), TIPS(2, faithful=True)
-
-    def forward(self, x):
-        choice = self.main.choose(x)
-        return self.main.sample(x, choice) + self.side.sample(x, choice)
-
-
-def test_inputs_are_collected_from_residual_blocks_too():
-    torch.manual_seed(0)
-    network = nn.Sequential(Block(), nn.ReLU(), TIPS(2))
-    x = noise(2, 2, 8, 8, dtype=torch.float32)
-    with tips_inputs(network) as inputs:
-        y = network(x)
-    assert [layer for layer, _ in inputs] == [network[0].main, network[0].side, network[2]]
-    assert torch.equal(inputs[0][1], x)
-    assert inputs[2][1].shape == (2, 2, 4, 4)
-    losses = [sum(regularisers(layer, given)) for layer, given in inputs]
-    (y.mean() + sum(losses)).backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
-    with tips_inputs(network) as fresh:
-        pass
-    network(x)
-    assert len(inputs) == 3
-    assert fresh == []
 
 
 # DDAC
