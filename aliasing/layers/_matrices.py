@@ -72,7 +72,7 @@ def definitions() -> Iterator[None]:
 
 def asked() -> bool:
     """Whether layers run within ``definitions``."""
-    return _defined.get()
+    return not torch.compiler.is_compiling() and _defined.get()
 
 
 def plain(x: Tensor) -> bool:
