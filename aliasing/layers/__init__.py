@@ -164,7 +164,7 @@ NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 def resolved(name: str, **options: object) -> dict[str, object]:
     """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
-    if name not in NAMES:
+    if name not in CATALOGUE:
         raise unknown("downsampling layer", name, CATALOGUE)
     entry = CATALOGUE[name]
     parameters = signature(entry.layer).parameters

@@ -203,8 +203,8 @@ class LPS(Polyphase):
     The scoring network is a 3 x 3 convolution, ReLU, a 3 x 3 convolution, and the mean over channels and space; its
     padding is circular whatever ``padding_mode`` says, since any other breaks the layer. It is evaluated for all
     phases at once, as a convolution dilated by the stride; the second convolution is only ever seen through its mean,
-    which under circular padding is the mean of its input times the sum of its taps. Scores are in float32 or better, but
-    for the first convolution of bfloat16 maps in training.
+    which under circular padding is the mean of its input times the sum of its taps. Scores are in float32 or better,
+    except that the first convolution of bfloat16 maps is in bfloat16 while training.
 
     Source: Rojas-Gomez et al. 2022, "Learnable Polyphase Sampling for Shift Invariant and Equivariant Convolutional
     Networks"; the authors exempt the scoring network from weight decay. Departures: strides 1, 3 and 4; odd maps are

@@ -7,12 +7,7 @@ from torch import Tensor
 
 from ..inference import batches, evaluating
 from ..layers import TIPS, recorded
-<<<<<<< HEAD:aliasing/measurements/tips.py
 from .subject import Subject
-=======
-from ..metrics import fidelity, predict, roll_predictions, shift_images
-from ..metrics.realignment import realigned_errors
->>>>>>> 73b239a (Layers: the definition beside the fast form, one implementation for one to three axes, a stride per axis, upsampling; benchmarks time the definitions):aliasing/measurements/polyphase.py
 
 
 def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
