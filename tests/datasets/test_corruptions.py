@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from aliasing.datasets import corruption_filters as filters
 from aliasing.datasets import corruption_transforms as transforms
-from aliasing.datasets.corruptions import CONSTANTS, GROUPS, NAMES, SEVERITIES, corrupt, table_side
+from aliasing.datasets.corruptions import CONSTANTS, NAMES, SEVERITIES, corrupt, table_side
 from aliasing.errors import UsageError
 from aliasing.streams import image_seeds, streams
 
@@ -20,7 +20,6 @@ torch.set_num_threads(1)
 RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog",
           "elastic_transform")  # fmt: skip
 # Not these: their published steps trade several constants against each other (elastic: less affine, more wobble).
-RISING = [n for n in NAMES if n not in ("glass_blur", "frost", "pixelate", "elastic_transform")]
 
 
 def photographs(n=6, height=32, width=32, seed=0):
@@ -68,36 +67,6 @@ def test_images_do_not_see_each_other(name):
 @pytest.mark.parametrize("size", [(7, 12), (64, 48), (130, 121)])
 def test_every_size_works(name, size):
     assert corrupt(photographs(1, *size), name, 5).shape == (1, 3, *size)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_image_is_a_set_too(name):
-    assert corrupt(photographs(0), name, 5).shape == (0, 3, 32, 32)
-
-
-@pytest.mark.parametrize("name", RISING)
-@pytest.mark.parametrize("side", [32, 64])
-def test_error_rises_with_severity(name, side):
-    images = photographs(12, side, side)
-    errors = [(corrupt(images, name, s).float() - images.float()).square().mean().item() for s in SEVERITIES]
-    assert errors[0] > 0
-    assert errors == sorted(errors)
-
-
-def test_names_are_the_fifteen_in_four_groups():
-    assert [len(group) for group in GROUPS.values()] == [3, 4, 4, 4]
-    assert len(set(NAMES)) == 15
-    assert all(len(table) == 5 for name in NAMES for table in CONSTANTS[name].values())
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "side"),
-    [(28, 28, 32), (32, 32, 32), (45, 300, 32), (46, 46, 64), (96, 96, 64), (119, 200, 64), (120, 120, 224),
-     (500, 375, 224)],
-)  # fmt: skip
-def test_table_is_the_nearest_on_a_log_scale(height, width, side):
-    assert table_side(height, width) == side
-    assert table_side(width, height) == side
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
@@ -158,22 +127,6 @@ def test_glass_copies_neighbours_in_scan_order_from_the_end(constants):
         np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
 
 
-def test_motion_blur_of_a_point_is_a_line_with_its_light():
-    point = torch.zeros(20, 3, 41, 41)
-    point[:, :, 20, 20] = 1
-    blurred = transforms.motion_blur(point, streams(image_seeds(20)), 8, 2.5)
-    torch.testing.assert_close(blurred.sum((2, 3)), torch.ones(20, 3))
-    taps = torch.exp(-(torch.arange(17.0) ** 2) / (2 * 2.5**2))
-    assert blurred[:, 0, 20, 20] == pytest.approx((taps[0] / taps.sum()).item(), rel=1e-2)
-    slopes = []
-    for image in blurred[:, 0]:
-        rows, columns = image.nonzero().sub(20).T
-        assert (rows.abs() <= columns.abs() + 1).all()  # between -45 and 45 degrees
-        slopes.append(np.polyfit(columns, rows, 1)[0])
-    assert min(slopes) < -0.5
-    assert max(slopes) > 0.5
-
-
 @pytest.mark.parametrize("factor", [1.0, 1.07, 1.25, 2.25])
 def test_zoom_is_that_of_scipy(factor):
     images = photographs(2, 32, 32).double() / 255
@@ -183,35 +136,6 @@ def test_zoom_is_that_of_scipy(factor):
         large = ndimage.zoom(image[:, top : top + h, top : top + h].numpy(), (1, factor, factor), order=1)
         trim = (large.shape[1] - 32) // 2
         np.testing.assert_allclose(found.numpy(), large[:, trim : trim + 32, trim : trim + 32], atol=1e-10)
-
-
-def test_zoom_blur_averages_the_image_with_its_zooms():
-    image = photographs(1).float() / 255
-    zooms = [filters.zoom(image, 1 + 0.02 * i) for i in range(8)]
-    torch.testing.assert_close(transforms.zoom_blur(image, [], 1.15, 0.02), (image + sum(zooms)) / 9)
-
-
-def test_snow_only_brightens_and_falls_from_both_sides():
-    images = photographs(4)
-    for severity in SEVERITIES:
-        snowy = corrupt(images, "snow", severity)
-        assert (snowy.int() >= images.int() - 1).all()
-    black = transforms.snow(torch.zeros(3, 3, 32, 32), streams(image_seeds(3)), *levels("snow", 2))
-    layer = black - (1 - levels("snow", 2)[-1]) * 0.5
-    torch.testing.assert_close(layer, layer.flip(2, 3))  # streaks plus the same streaks turned by half a circle
-    assert layer.max() > 0.05
-
-
-def test_frost_is_a_weighted_sum_with_a_texture_in_range():
-    black, white = torch.zeros(3, 3, 64, 64), torch.ones(3, 3, 64, 64)
-    on_black = transforms.frost(black, streams(image_seeds(3)), 0.75, 0.45)
-    on_white = transforms.frost(white, streams(image_seeds(3)), 0.75, 0.45)
-    torch.testing.assert_close(on_white - on_black, 0.75 * white)
-    texture = on_black / 0.45
-    assert texture.min() > 0
-    assert texture.max() <= 1
-    assert texture.std() > 0.05
-    assert not texture[0].equal(texture[1])
 
 
 def slow_plasma(noise, size, decay):
@@ -251,13 +175,6 @@ def test_plasma_is_diamond_square(decay):
         np.testing.assert_allclose(cloud[0].numpy(), slow_plasma(noise, 16, decay)[:13], atol=1e-6)
 
 
-def test_fog_keeps_the_brightest_value_and_leaves_black_black():
-    assert corrupt(constant(0), "fog", 5).max() == 0
-    images = photographs(4)
-    foggy = corrupt(images, "fog", 5)
-    assert (foggy.amax((1, 2, 3)) <= images.amax((1, 2, 3))).all()
-
-
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_brightness_raises_the_value_of_hsv(severity):
     images = photographs(1, 12, 12)
@@ -269,14 +186,6 @@ def test_brightness_raises_the_value_of_hsv(severity):
             hue, saturation, value = colorsys.rgb_to_hsv(*(images[0, :, y, x] / 255).tolist())
             expected = torch.tensor(colorsys.hsv_to_rgb(hue, saturation, min(1, value + add))) * 255
             assert (found[:, y, x] - expected).abs().max() <= 0.51
-
-
-def test_contrast_of_two_levels_by_hand():
-    image = constant(50, n=1)
-    image[:, :, :16] = 150  # mean 100
-    found = corrupt(image, "contrast", 2)  # factor 0.5
-    assert found[:, :, :16].unique().tolist() == [125]
-    assert found[:, :, 16:].unique().tolist() == [75]
 
 
 def test_elastic_is_an_affine_map_then_displacements():
@@ -325,20 +234,6 @@ def test_agrees_with_the_library_where_nothing_is_random(name):
     difference = corrupt(image, name, 3)[0].int() - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()
     assert difference.abs().float().mean() < 1  # it cuts fractions off
     assert difference.abs().max() <= 3
-
-
-@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow"])
-def test_changes_as_much_as_the_library_does(name):
-    library = pytest.importorskip("imagecorruptions")
-    np.random.seed(0)  # noqa: NPY002 the library draws from the global generator
-    image = photographs(1, 224, 224).expand(12, -1, -1, -1)
-    picture = image[0].permute(1, 2, 0).numpy()
-    theirs = np.stack([library.corrupt(picture, severity=3, corruption_name=name) for _ in range(12)])
-    errors = [
-        (done.float() - image.float()).square().mean().item()
-        for done in (corrupt(image, name, 3), torch.from_numpy(theirs).permute(0, 3, 1, 2))
-    ]
-    assert errors[0] == pytest.approx(errors[1], rel=0.2)
 
 
 def test_bad_input_is_named():

@@ -56,18 +56,6 @@ def test_on_the_disk_and_in_memory_are_the_same(folder, monkeypatch):
         assert torch.equal(read[1:3].labels, held.labels[1:3])
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_what_comes_does_not_depend_on_the_workers(streamed, workers):
-    batches = [torch.tensor([5, 1, 7]), torch.tensor([], dtype=torch.int64), torch.tensor([0])]
-    state = torch.get_rng_state()
-    found = list(streamed.batches(batches, workers))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [images.shape for images, _ in found] == [(3, 3, 8, 8), (0, 3, 8, 8), (1, 3, 8, 8)]
-    for batch, (images, labels) in zip(batches, found, strict=True):
-        assert torch.equal(images, streamed.images[batch])
-        assert torch.equal(labels, streamed.labels[batch])
-
-
 def test_training_from_the_disk_ends_with_the_same_bits(folder, streamed, monkeypatch):
     monkeypatch.delenv("ALIASING_MEMORY")
     held = load("folder", "train", root=folder, size=8)

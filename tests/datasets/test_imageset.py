@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aliasing.datasets import CATALOGUE, NAMES, ImageSet, load
+from aliasing.datasets import ImageSet, load
 from aliasing.errors import UsageError
 
 
@@ -47,11 +47,3 @@ def test_names_splits_and_options_are_checked():
         load("shapes", "train", position_sgima=1)
     with pytest.raises(UsageError, match="cifar10 has no options"):
         load("cifar10", "train", size=64)
-
-
-def test_every_data_set_is_described():
-    assert tuple(CATALOGUE) == NAMES
-    for name, entry in CATALOGUE.items():
-        assert entry.description, name
-        assert entry.source, name
-        assert entry.licence, name

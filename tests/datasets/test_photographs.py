@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -14,7 +13,7 @@ import torchvision
 from PIL import Image
 
 from aliasing import datasets
-from aliasing.datasets import catalogue, data_folder, decoding, fetch, load, photographs
+from aliasing.datasets import catalogue, data_folder, fetch, load, photographs
 from aliasing.datasets.archives import Archive
 from aliasing.errors import DataError, UsageError
 
@@ -66,14 +65,6 @@ def test_a_copy_in_folders_is_named_as_one_and_split_without_overlap(pack, downl
 
 def content(part):
     return part.labels.tolist(), part.images[:, 2, 0, 0]
-
-
-def test_nothing_is_written_beside_the_archives(pack, downloads, monkeypatch):
-    cifar_copy(pack, downloads, monkeypatch)
-    os.chmod(downloads, 0o555)
-    load("cifar10", "test")
-    assert fetch("cifar10") == downloads
-    assert [path.name for path in downloads.iterdir()] == ["cifar10-jpeg.tar.xz"]
 
 
 def test_a_damaged_archive_is_refused_by_load_and_fetch(pack, downloads, monkeypatch):
@@ -235,13 +226,6 @@ def test_a_folder_of_ones_own(tmp_path):
         load("folder", "test", root=tmp_path, size=6)
 
 
-def test_a_tenth_of_every_class_is_held_out_the_same_each_time():
-    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 9)
-    held = decoding.held_out(labels)
-    assert labels[held].bincount(minlength=3).tolist() == [5, 3, 0]
-    assert torch.equal(held, decoding.held_out(labels))
-
-
 def real(name):
     """Skip unless the archives of a data set are there."""
     try:
@@ -261,25 +245,6 @@ def test_real_cifar10():
     # Mean colour of CIFAR-10 as commonly published for the training images: 0.491, 0.482, 0.447.
     mean = (validation.images.float() / 255).mean((0, 2, 3))
     assert mean.tolist() == pytest.approx([0.491, 0.482, 0.447], abs=0.01)
-
-
-@pytest.mark.data
-def test_real_camvid():
-    real("camvid")
-    frames = load("camvid", "validation")
-    assert frames.images.shape == (101, 3, 180, 240)
-    assert frames.masks.unique().tolist() == list(range(12))
-    road = frames.masks == frames.classes.index("road")
-    assert road[:, 90:].float().mean() > 10 * road[:, :60].float().mean()  # the road is at the bottom
-
-
-@pytest.mark.data
-def test_real_omniglot():
-    real("omniglot")
-    drawings = load("omniglot", "test")
-    assert (drawings.labels.bincount() == 20).all()
-    assert len(drawings.classes) == 106
-    assert drawings.images.float().mean() < 60  # mostly paper, black here
 
 
 def test_the_readme_lists_every_archive_with_its_sum():

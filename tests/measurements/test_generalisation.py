@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from aliasing import models
-from aliasing.measurements import Subject
+from aliasing.errors import UsageError
+from aliasing.measurements import MEASUREMENTS, Subject, packed, unpacked
 from aliasing.measurements.classes import accuracy, band_removal, clean_error, few_shot
 from aliasing.measurements.features import kernels, macs
 from aliasing.records import Run
@@ -54,3 +55,41 @@ def test_few_shot_episodes_are_the_same_for_every_call():
     first, again = (few_shot(chosen, data, "glyphs", shots=1, episodes=5) for _ in range(2))
     assert list(first) == ["few_shot_glyphs_1"] and first["few_shot_glyphs_1"].n == 5
     assert again == first
+
+
+@pytest.mark.parametrize(
+    "values", [torch.arange(13) % 3 == 0, torch.arange(13) * 17, torch.linspace(0, 1, 13).double(), torch.ones(0) > 0]
+)
+def test_numbers_by_image_survive_being_packed(values):
+    found = unpacked(packed(values))
+    assert len(found) == len(values)
+    torch.testing.assert_close(found, values, atol=1e-5 * values.is_floating_point(), rtol=0)
+    with pytest.raises(UsageError, match="look like"):
+        unpacked("0101")
+
+
+def test_what_is_found_by_image_adds_up_to_the_values():
+    """With ``per_image`` the other values stay as they are."""
+    chosen = subject()
+    options = {
+        "accuracy": {},
+        "circular_rolls": {},
+        "shift_consistency": {"max_shift": 4},
+        "one_pixel": {"protocols": ("crop", "circular"), "pairs": 2},
+        "attacks": {"steps": 2},
+        "corruptions": {"severities": (1, 5)},
+    }
+    found = {}
+    for name, protocol in options.items():
+        plain, more = (MEASUREMENTS[name](chosen, count=20, **protocol, per_image=own) for own in (False, True))
+        assert all(str(more[key]) == str(value) for key, value in plain.items())
+        assert all(key.endswith("_by_image") for key in more.keys() - plain.keys())
+        found |= {key: unpacked(more[key]).double() for key in more.keys() - plain.keys()} | plain
+    for name in ("accuracy", "circular_consistency", "standard_consistency", "sub_pixel_consistency"):
+        assert found[f"{name}_by_image"].mean().item() == pytest.approx(found[name].value, abs=1e-5)
+    for protocol in ("crop", "circular"):
+        changes = found[f"top1_changes_{protocol}_by_image"]
+        assert changes.mean().item() / 2 == pytest.approx(found[f"top1_change_{protocol}"].value)
+    for radius, value in enumerate(found["pgd_accuracy"]):
+        assert (found["pgd_radii_by_image"] > radius).double().mean().item() == pytest.approx(value)
+    assert found["corruption_errors_by_image"].mean().item() / 30 == pytest.approx(found["corruption_error"].value)

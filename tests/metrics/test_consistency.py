@@ -79,32 +79,6 @@ def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
     assert standard.low < (4 / 9) ** 2 + (5 / 9) ** 2 < standard.high
 
 
-def test_a_network_that_reads_one_pixel_under_the_other_shifts_by_hand():
-    # Cropped by 2 of 12 pixels, the window's corner is pixel (2 - down, 2 - right): bright for 2 of 5 shifts per axis.
-    images = torch.zeros(4000, 3, 12, 12)
-    images[:, :, :2, :2] = 1
-    crop = metrics.consistency(OnePixelReader(), images, "crop", max_shift=2)
-    assert crop.value == pytest.approx((4 / 25) ** 2 + (21 / 25) ** 2, abs=0.03)
-    # A cosine of 8 pixels, moved by a real number within -3..3: its crest stays bright up to 2 pixels away.
-    wave = 0.5 + 0.4 * torch.cos(2 * torch.pi * torch.arange(8) / 8)
-    sub_pixel = metrics.consistency(OnePixelReader(), wave.expand(4000, 3, 8, 8), "sub-pixel", max_shift=3)
-    assert sub_pixel.value == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2, abs=0.03)
-
-
-def test_fidelity_of_a_network_that_reads_one_pixel_by_hand():
-    # Unshifted all corners are bright; shifted by -1..1 they are with probability 4/9. Half of the labels say bright.
-    labels = torch.arange(4000) % 2
-    result = metrics.fidelity(OnePixelReader(), half_bright(4000), labels, "standard", max_shift=1)
-    bright, agree = 4 / 9, (4 / 9) ** 2 + (5 / 9) ** 2
-    assert result.accuracy.value == 0.5
-    assert result.consistency.value == pytest.approx(agree, abs=0.03)
-    assert result.product.value == pytest.approx(agree / 2, abs=0.02)
-    assert result.joint.value == pytest.approx((bright**2 + (1 - bright) ** 2) / 2, abs=0.03)
-    assert result.agreement3.value == pytest.approx(bright**2, abs=0.03)
-    perfect = metrics.fidelity(Mean(), pictures() + torch.eye(3)[0, :, None, None], torch.zeros(6), max_shift=2)
-    assert [estimate.value for estimate in perfect[:5]] == [1] * 5
-
-
 def test_exhaustive_equals_a_loop_over_all_pairs_of_rolls():
     model, images = random_network(), pictures()
     values = []
@@ -134,15 +108,6 @@ def test_sampled_equals_a_loop_over_single_images(shift):
         for size in (1, 7, 256)
     }
     assert results == {metrics.Estimate.proportion(agree, 30)}
-
-
-def test_bytes_and_floats_agree_and_the_global_generator_is_untouched():
-    model, images = random_network(), (pictures(20) * 255).to(torch.uint8)
-    before = torch.get_rng_state()
-    first = metrics.consistency(model.train(), images)
-    assert model.training
-    assert first == metrics.consistency(model, images.float() / 255)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_restricted_to_correct_images():
@@ -211,24 +176,6 @@ def test_rows_and_columns_of_rolls_are_told_apart():
     )
 
 
-def test_all_rolls_by_hand():
-    predictions = roll_predictions(OnePixelReader(), half_bright(), torch.tensor([1, 1, 0]))
-    by_shift = accuracy_against_shift(predictions)
-    # Rolling by (a, b) brings pixel (-a, -b) to the corner; the bright ones are 0..3.
-    inside = torch.tensor([(-a) % 8 < 4 for a in range(8)])
-    bright = inside[:, None] & inside
-    torch.testing.assert_close(by_shift.map, torch.where(bright, 2 / 3, 1 / 3).double())
-    # One pixel away: eight shifts, of which (0,-1), (-1,0), (-1,-1) stay bright.
-    ring = (2 * 3 / 8 + 5 / 8) / 3
-    assert [len(by_shift.curve), by_shift.curve[0].value, by_shift.curve[1].value] == pytest.approx([5, 2 / 3, ring])
-    adversary = [estimate.value for estimate in adversary_accuracy(predictions)]
-    assert adversary == pytest.approx([2 / 3, 0, 0, 0, 0])
-    # Probability of class 1 is sigmoid(2) for a quarter of the rolls, sigmoid(-2) for the rest.
-    spread = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))) * (0.25 * 0.75) ** 0.5
-    torch.testing.assert_close(variation_per_image(predictions), spread.double().expand(3), atol=1e-6, rtol=0)
-    assert probability_variation(predictions).value == pytest.approx(spread.item())
-
-
 def test_all_rolls_equal_loops():
     model, images, labels = random_network(), pictures(5), torch.tensor([0, 1, 2, 3, 0])
     predictions = roll_predictions(model, images, labels, batch_size=3)
@@ -250,12 +197,6 @@ def test_all_rolls_equal_loops():
         assert adversary_accuracy(predictions)[n].value == sum(survivors) / 5
         ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
         assert accuracy_against_shift(predictions).curve[n].value == pytest.approx(sum(ring) / len(ring))
-
-
-def test_windows_of_rolls_count_distance_from_zero():
-    predictions = roll_predictions(random_network(), pictures(5), torch.zeros(5, dtype=torch.long))
-    window = roll_predictions(random_network(), pictures(5), torch.zeros(5, dtype=torch.long), max_shift=2)
-    assert adversary_accuracy(predictions)[:3] == adversary_accuracy(window)
 
 
 @pytest.mark.parametrize(

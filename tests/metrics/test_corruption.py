@@ -50,20 +50,6 @@ def test_cells_do_not_depend_on_batches_or_on_other_cells():
     assert not other.wrong.equal(parts.wrong)
 
 
-def test_stored_images_are_used_where_there_are_any():
-    images, labels = noisy_pictures(), torch.zeros(20, dtype=torch.long)
-    stored = corrupt(images, "fog", 4)
-    asked = []
-
-    def source(name, severity, part):
-        asked.append((name, severity))
-        return stored[part]
-
-    found = corruption_error(Bright(), images, labels, ("fog",), (4,), batch_size=7, source=source)
-    assert found.wrong[:, 0, 0].equal((stored / 255.0).mean((1, 2, 3)) > 0.5)
-    assert asked == [("fog", 4)] * 3
-
-
 def test_equals_a_loop_over_images_and_cells():
     images, labels = noisy_pictures(9), torch.arange(9) % 2
     names, severities = ("fog", "pixelate", "contrast"), (2, 4)

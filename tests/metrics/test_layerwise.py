@@ -35,16 +35,6 @@ def chain(channels=4):
 # --- equivariance ----------------------------------------------------------------------------------------------------
 
 
-def test_equivariance_is_exact_at_multiples_of_the_stride():
-    model, images = chain().double(), pictures()
-    maps = metrics.equivariance_maps(model, images, ["0", "2", "3"])
-    for name, stride in (("0", 1), ("2", 2), ("3", 4)):
-        exact = torch.zeros(16, 16, dtype=torch.bool)
-        exact[::stride, ::stride] = True
-        assert maps[name][exact].abs().max() < 1e-12
-        assert (maps[name][~exact] > 1e-4).all()
-
-
 @pytest.mark.parametrize("batch_size", [2, 256])
 def test_equivariance_equals_a_loop(batch_size):
     model, images = chain().double(), pictures()
@@ -120,26 +110,6 @@ def test_jaggedness_by_hand():
     assert rank.tolist() == [[0, 1, 0], [1, 0, 1]]
 
 
-def test_jaggedness_equals_a_loop():
-    images, labels = pictures(6, 24), torch.tensor([0, 1, 2, 0, 1, 2])
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 121, 3)).double()
-    frames = metrics.vertical_sweep(images, border="black")
-    events = []
-    with torch.no_grad():
-        for n, label in enumerate(labels.tolist()):
-            inside = []
-            for frame in frames:
-                logits = model(frame[n : n + 1])[0].tolist()
-                inside.append(sorted(logits, reverse=True).index(logits[label]) < 2)
-            events.append([a != b for a, b in pairwise(inside)])
-    result = metrics.jaggedness(model, images, labels, top=2, border="black", batch_size=4)
-    assert result.crossings == sum(map(sum, events)) > 0
-    assert result.images.value == sum(map(any, events)) / 6
-    assert result.pairs.value == pytest.approx(sum(map(sum, events)) / 6 / (len(frames) - 1))
-
-
 def test_non_shiftability_equals_a_loop():
     model, images, names = chain().double(), pictures(5), ["2", "3"]
     ours = metrics.non_shiftability(
@@ -157,34 +127,6 @@ def test_non_shiftability_equals_a_loop():
             shares.append(sum(abs(value - mean) >= 0.05 * abs(mean) and value != mean for value in sums) / len(sums))
         assert 0 < sum(shares) < 5
         assert ours[name].value == pytest.approx(sum(shares) / 5)
-
-
-def test_non_shiftability_by_hand():
-    """One bright row, subsampled by 2 and by 4: the sum is 8 at every second, or fourth, position and 0 else."""
-    images = torch.zeros(2, 3, 8, 8)
-    images[:, :, 0] = 1
-    model = nn.Sequential(layers.create("subsample", 3), layers.create("subsample", 3))
-    dense = nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2))
-    for batch_size in (1, 256):
-        result = metrics.non_shiftability(model, images, border="circular", batch_size=batch_size)
-        assert {name: estimate.value for name, estimate in result.items()} == {"0": 1, "1": 1}
-    assert [e.value for e in metrics.non_shiftability(dense, images, border="circular").values()] == [0, 0]
-    # At stride 2 the mean is half the peak, so that peak and zeros are both 100 % off.
-    loose = metrics.non_shiftability(model, images, ["0"], border="circular", tolerance=1.01)
-    assert loose["0"].value == 0
-    # At stride 4 the mean is a quarter of the peak: the peak is 300 % off, the zeros 100 %.
-    peak = metrics.non_shiftability(model, images, ["1"], border="circular", tolerance=1.01)
-    assert peak["1"].value == 2 / 8
-
-
-def test_non_shiftability_draws_maps_by_seed():
-    model, images = circular_network(), pictures(4)
-    first, again, other = (
-        metrics.non_shiftability(model, images, border="circular", generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert first != other
 
 
 # --- readouts and typicality -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import nn
 from aliasing import metrics
 from aliasing.errors import UsageError
 from aliasing.metrics.canvases import embed, inpaint, shrink
-from aliasing.metrics.pixel_pairs import ONE_PIXEL, one_pixel_pairs
+from aliasing.metrics.pixel_pairs import ONE_PIXEL, SIZES, one_pixel_pairs, size_pairs
 
 PROTOCOLS = sorted(ONE_PIXEL)
 
@@ -47,10 +47,6 @@ def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour
         corners.add((top, left))
     assert owners.tolist() == [0, 0, 1, 1, 2, 2]
     assert len(corners) > 3
-
-
-def test_shrinking_keeps_the_aspect():
-    assert shrink(torch.rand(1, 3, 60, 90), 20).shape[-2:] == (20, 30)
 
 
 def resized(image, size):
@@ -95,15 +91,6 @@ def test_scale_keeps_the_corner_and_adds_one_pixel():
         assert box(other, 0) == [top, bottom + 1, left, right + 1]
         larger = nn.functional.interpolate(image[None], (15, 15), mode="bilinear", antialias=True)[0]
         torch.testing.assert_close(other[:, top : top + 15, left : left + 15], larger)
-
-
-def test_crop_moves_the_window_over_one_resized_picture():
-    first, second, owners = pairs_of("crop", pictures(), pairs=3)
-    assert owners.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    torch.testing.assert_close(second[:, :, :-1, :-1], first[:, :, 1:, 1:])
-    # The pairs of an image follow each other along the diagonal.
-    torch.testing.assert_close(second[0], first[1])
-    assert not torch.equal(first[:, :, :-1, :-1], second[:, :, :-1, :-1])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -164,14 +151,6 @@ class Mean(nn.Module):
         return x.mean((2, 3)) * 5
 
 
-def test_an_invariant_network_never_changes():
-    result = metrics.one_pixel(Mean(), pictures(8), "circular", pairs=3)
-    assert result.top1_change.value == 0
-    assert result.mean_absolute_change.value == pytest.approx(0, abs=1e-6)
-    assert result.top1_change == metrics.Estimate.proportion(0, 8)  # eight images of three pairs are not 24
-    assert metrics.top1_change(Mean(), pictures(8), "circular") == result.top1_change
-
-
 def test_a_network_that_reads_one_pixel_by_hand():
     board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float()
     stripes = (torch.arange(32) % 2).float().expand(32, 32)
@@ -183,31 +162,6 @@ def test_a_network_that_reads_one_pixel_by_hand():
     assert result.mean_absolute_change.value == pytest.approx(gap / 2)
     assert metrics.top1_change(Reader(), images, "circular", pairs=4) == result.top1_change
     assert metrics.mean_absolute_change(Reader(), images, "circular", pairs=4) == result.mean_absolute_change
-
-
-class Far(nn.Module):
-    """Class 1 if the pixel (20, 20) is brighter than 0.9."""
-
-    def forward(self, x):
-        bright = (x[:, 0, 20, 20] > 0.9).float()
-        return torch.stack([1 - bright, bright], 1) * 2
-
-
-@pytest.mark.parametrize("protocol", ["black", "grey", "scale"])
-def test_white_pictures_on_a_canvas_by_hand(protocol):
-    """Of 18 corners per axis 11 put the 14 pixels of the picture over the one that is read, and 12 a pixel further."""
-    result = metrics.one_pixel(Far(), torch.ones(20, 3, 32, 32), protocol, pairs=100)
-    expected = (12**2 - 11**2) / 18**2
-    assert result.top1_change.value == pytest.approx(expected, abs=0.02)
-    gap = 2 * torch.sigmoid(torch.tensor(2.0)).item() - 1
-    assert result.mean_absolute_change.value == pytest.approx(gap * result.top1_change.value)
-
-
-@pytest.mark.parametrize("protocol", ["crop", "inpainting"])
-def test_white_pictures_that_go_on_beyond_their_border_never_change(protocol):
-    result = metrics.one_pixel(Far(), torch.ones(4, 3, 32, 32), protocol, pairs=3)
-    assert result.top1_change.value == 0
-    assert result.mean_absolute_change.value == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -252,3 +206,36 @@ def test_measures_equal_a_loop(protocol):
 def test_refuses(call):
     with pytest.raises(UsageError):
         call(pictures())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", [(32, 32), (33, 47), (24, 16)])
+def test_pairs_are_one_diagonal_pixel_apart(size, shape):
+    first, second = size_pairs(torch.rand(4, 3, *shape) + 0.1, size)
+    assert first.shape == second.shape == (4, 3, *shape)
+    if size > 1:
+        assert torch.equal(first[:, :, :-1, :-1], second[:, :, 1:, 1:])
+    else:
+        assert torch.equal(first[:, :, 1:, 1:], second[:, :, :-1, :-1])
+
+
+def test_an_embedded_picture_has_the_size_it_should_and_lies_near_the_middle():
+    first, _ = size_pairs(pictures(6), 1.6)
+    for image in first:
+        rows, columns = ((image > 0).any(0).any(axis).nonzero().flatten() for axis in (1, 0))
+        for inside in (rows, columns):
+            assert inside.max() - inside.min() + 1 == 20  # 32 / 1.6
+            assert abs((inside.min() + inside.max()) / 2 - 15.5) <= 2
+
+
+def test_the_whole_picture_is_one_pixel_larger_than_the_window():
+    images = torch.arange(32.0)[None, None, None, :].expand(2, 3, 32, 32) / 32
+    first, second = size_pairs(images, 1.0)
+    step = (second - first)[:, :, :, 8:24]
+    assert torch.allclose(step, torch.full_like(step, 1 / 33), atol=1e-3)  # 32 pixels stretched over 33
+
+
+@pytest.mark.parametrize("size", [0, -1.0, 100.0])
+def test_impossible_sizes_are_refused(size):
+    with pytest.raises(UsageError, match="size must be"):
+        size_pairs(pictures(), size)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from aliasing import layers, metrics, models
+from aliasing import metrics, models
 from aliasing.errors import UsageError
 from aliasing.layers.base import Downsample
 from aliasing.metrics.rolls import roll_logits, roll_predictions
@@ -52,18 +52,6 @@ def test_stitched_equals_a_loop(name, downsample):
     assert methods == {"stitched"}
     assert expected.std(2).max() > 1e-6 or downsample in ("aps", "lps")
     torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
-
-
-def test_stitched_in_float32_on_bytes_within_a_wrapper():
-    class Normalise(nn.Module):
-        def forward(self, x):
-            return (x - 0.5) / 0.25
-
-    model = nn.Sequential(Normalise(), network(downsample="tri-3", dtype=torch.float32))
-    images = (photographs(3, 16, 16) * 255).to(torch.uint8)
-    logits, methods = gather(roll_logits(model, images, batch_size=2))
-    assert methods == {"stitched"}
-    torch.testing.assert_close(logits, loop(model, images.float() / 255), atol=1e-6, rtol=1e-5)
 
 
 class Cell(Downsample):
@@ -160,12 +148,6 @@ def test_falls_back_to_brute_force_and_says_so(model, size):
     torch.testing.assert_close(logits, loop(model, images), atol=1e-9, rtol=0)
 
 
-def test_reflecting_layers_in_a_circular_network_are_found_by_the_numbers():
-    layer = layers.create("tri-3", 3, padding_mode="reflect")
-    model = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert gather(roll_logits(model, photographs(1, 8, 8)))[1] == {"brute force"}
-
-
 @pytest.mark.parametrize(("name", "width"), [("vgg-small", None), ("vgg13-bn", 4)])
 def test_costs_at_most_a_tenth_of_the_forward_passes(name, width):
     model, images = network(name, width=width), photographs(1)
@@ -226,21 +208,6 @@ def test_window_of_rolls_is_cut_from_all_rolls():
         for i, down in enumerate(window.rolls[0]):
             for j, right in enumerate(window.rolls[1]):
                 torch.testing.assert_close(window.logits[:, i, j], every[:, down, right], atol=1e-9, rtol=0)
-
-
-def test_predictions_do_not_depend_on_batch_size_and_hold_the_probability_of_the_label():
-    model, images = network("resnet-small"), photographs(5, 16, 16)
-    labels = torch.tensor([0, 1, 2, 3, 4])
-    results = [roll_predictions(model, images, labels, batch_size=size) for size in (1, 3, 64)]
-    for result in results[1:]:
-        assert torch.equal(result.classes, results[0].classes)
-        torch.testing.assert_close(result.probability, results[0].probability)
-    expected = loop(model, images)
-    assert torch.equal(results[0].classes.long(), expected.argmax(-1))
-    own = expected.softmax(-1)[
-        torch.arange(5)[:, None, None], torch.arange(16)[:, None], torch.arange(16), labels[:, None, None]
-    ]
-    torch.testing.assert_close(results[0].probability, own.float())
 
 
 @pytest.mark.parametrize(

@@ -52,15 +52,6 @@ def test_known_values(name, exact, nearest, weight, relu):
     assert result.constant.value == pytest.approx(1 / 16 if relu else 0, abs=0.01)
 
 
-def test_blending_never_takes_the_maximum_exactly():
-    average = bias(nn.AvgPool2d(2), gaussian())
-    assert (average.exact.value, average.nearest.value, average.weight.value) == (0, 0, 0)
-    blur = bias(layers.create("tri-3", 3), gaussian())
-    assert blur.exact.value == 0
-    assert blur.nearest.value == pytest.approx(0.05, abs=0.02)  # the table
-    assert blur.weight is None
-
-
 def test_equals_a_loop_over_windows():
     layer, images = layers.create("bin-4", 3), gaussian(2, 8, relu=True)
     images[0, 0, :2, :2] = 3.0  # a constant window

@@ -71,11 +71,6 @@ def test_ideal_equals_sums_over_the_kept_frequencies(size, stride):
     np.testing.assert_allclose(ours, expected.real, atol=1e-12)
 
 
-def test_pools_that_drop_an_odd_row_are_compared_where_they_have_pixels():
-    model = nn.Sequential(nn.MaxPool2d(2))  # 7 x 7 to 3 x 3, where ideal downsampling has 4 x 4
-    assert metrics.alias_error(model, torch.full((2, 3, 7, 7), 0.5))["0"].value == pytest.approx(0, abs=1e-6)
-
-
 def test_alias_error_of_stripes_by_hand():
     """Columns of 0.75 and 0.25 in turn: subsampling returns 0.75, where one half is all that the grid can hold."""
     images = (0.5 + 0.25 * (-1.0) ** torch.arange(16)).expand(2, 3, 16, 16).double()
@@ -101,16 +96,6 @@ def test_alias_measures_per_site():
         expected = (layer(x) - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
         assert metrics.alias_error(model, images, 2)["1"].value == pytest.approx(expected.mean().item(), abs=1e-12)
         assert (metrics.alias_error(model, images)["1"].value < 1e-12) == (name == "flc")
-
-
-def test_radial_spectrum_of_white_noise_is_flat_and_of_a_wave_a_peak():
-    generator = torch.Generator().manual_seed(0)
-    frequency, power = metrics.radial_spectrum(torch.randn(200, 1, 32, 32, generator=generator))
-    assert frequency[0] == pytest.approx(1 / 64)
-    # The mean of log of an exponential variable is minus Euler's constant.
-    torch.testing.assert_close(power, torch.full_like(power, -np.euler_gamma), atol=0.1, rtol=0)
-    frequency, power = metrics.radial_spectrum(wave(0, 6, 32, 32))
-    assert frequency[power.argmax()].item() == pytest.approx(6 / 32, abs=1 / 64)
 
 
 def test_radial_spectrum_equals_a_loop():
@@ -148,15 +133,6 @@ def test_reference_table_of_the_layers(name, overshoot, passed):
     if name == "flc":  # alias-free on the bins alone
         between = metrics.leakage(layer, half_bin=True)
         assert between.energy[between.stopped].mean() > 1e-2
-
-
-def test_leakage_and_response_of_binomial_filters_are_their_transfer_functions():
-    layer = layers.create("tri-3", 1, padding_mode="circular")
-    gain = torch.cos(torch.pi * torch.fft.fftfreq(16, dtype=torch.float64)) ** 2
-    torch.testing.assert_close(metrics.frequency_response(layer, size=16), gain[:, None] * gain)
-    curve = metrics.leakage(layer, size=32)
-    torch.testing.assert_close(curve.energy, torch.cos(torch.pi * curve.frequency) ** 4)
-    assert curve.stopped.sum() == 7
 
 
 def filtered(kernel):
@@ -201,19 +177,6 @@ def test_overshoot_of_a_sharpening_kernel_by_hand():
     assert metrics.step_overshoot(layers.create("bin-5", 1), size=16) == pytest.approx((0, 0), abs=1e-12)
 
 
-def test_total_variation_of_known_kernels():
-    kernels = {
-        0: torch.ones(2, 3, 3, 3),
-        4: torch.zeros(1, 1, 3, 3).index_put((torch.tensor([0]),) * 2 + (torch.tensor([1]),) * 2, torch.tensor(1.0)),
-        24 / 9: ((torch.arange(3)[:, None] + torch.arange(3)) % 2 * 2 - 1.0)[None, None],
-    }
-    for expected, kernel in kernels.items():
-        assert metrics.normalised_variation(kernel) == pytest.approx(expected)
-    random = torch.randn(300, 300, 3, 3, generator=torch.Generator().manual_seed(0))
-    assert metrics.normalised_variation(random) == pytest.approx(12 * 2**0.5 / 9, rel=5e-3)
-    assert metrics.normalised_variation(-7 * random) == pytest.approx(metrics.normalised_variation(random))
-
-
 def test_total_variation_lists_convolutions_with_neighbours():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 5))
     assert list(metrics.total_variation(model)) == ["0", "2"]
@@ -230,14 +193,3 @@ def test_refuses_what_has_no_answer():
         metrics.radial_spectrum(torch.rand(1, 1, 8, 8), bins=0)
     with pytest.raises(UsageError):
         metrics.frequency_response(layers.create("tri-3", 1), size=15)
-
-
-def test_overshoot_without_the_border_ignores_what_padding_does_there():
-    class Bright(torch.nn.Module):
-        def forward(self, x):
-            x = x.clone()
-            x[:, :, 0] += 0.5
-            return x
-
-    assert metrics.step_overshoot(Bright())[0] == pytest.approx(0.5)
-    assert metrics.step_overshoot(Bright(), border=False) == (0, 0)
