@@ -18,6 +18,7 @@ from ..metrics import (
 from ..metrics.agreement import agreements
 from ..metrics.rolls import (
     accuracy_against_shift,
+    accuracy_by_roll,
     adversary_accuracy,
     agreement_per_image,
     correct_unrolled,
@@ -34,18 +35,18 @@ def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dic
     """
     test = subject.split("test", count)
     predictions = roll_predictions(subject.network, test.images, test.labels)
-    by_shift = accuracy_against_shift(predictions)
-    accuracy = by_shift.curve[0]
+    curve = accuracy_against_shift(predictions)
+    accuracy = curve[0]
     values: dict[str, Any] = {
         "accuracy": accuracy,
-        "circular_accuracy": by_shift.map.mean(),
+        "circular_accuracy": accuracy_by_roll(predictions).mean(),
         "circular_consistency": exact_consistency(predictions),
         "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True)
         if accuracy.value
         else None,
         "probability_variation": probability_variation(predictions),
         "probability_variation_quantiles": variation_per_image(predictions).quantile(torch.linspace(0, 1, 21).double()),
-        "accuracy_by_shift": [estimate.value for estimate in by_shift.curve],
+        "accuracy_by_shift": [estimate.value for estimate in curve],
         "adversary": [estimate.value for estimate in adversary_accuracy(predictions)],
         "rolls_method": predictions.method,
     }

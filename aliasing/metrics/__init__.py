@@ -5,6 +5,7 @@ from ..inference import predict
 from ..shifts import SHIFTS, draw_shifts, shift_images
 from .agreement import consistency, fidelity
 from .costs import count_flops, count_parameters, milliseconds
+from .downsampling import outputs, sampled, sites
 from .estimate import Estimate
 from .few_shot import few_shot_accuracy
 from .kernels import band_accuracy, low_pass, normalised_variation, stop_bands, total_variation
@@ -16,7 +17,6 @@ from .response import frequency_response, leakage, step_overshoot
 from .robustness import attack_accuracy, attack_curve, corruption_error
 from .rolls import exact_consistency, roll_logits, roll_predictions
 from .sampling import max_sampling_bias
-from .sites import outputs, sampled, sites
 from .spectra import alias_energy, alias_error, radial_spectrum
 from .sweeps import jaggedness, non_shiftability, probability_curves, vertical_sweep
 

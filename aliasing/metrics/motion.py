@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import check_images
-from .sites import outputs, sites
+from .downsampling import outputs, sites
 
 ONE_PIXEL_ROLLS = ((1, 0), (0, 1), (1, 1))
 

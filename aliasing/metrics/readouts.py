@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import check_images, finite
-from .sites import outputs
+from .downsampling import outputs
 
 
 class Readout(nn.Module):

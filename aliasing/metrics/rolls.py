@@ -49,20 +49,6 @@ class RollPredictions(NamedTuple):
     method: str
 
 
-class ShiftAccuracy(NamedTuple):
-    """Accuracy as a function of the circular shift.
-
-    Attributes:
-        map: accuracy (A, B) for each roll, in the order of ``rolls``.
-        rolls: pixels by which rows (A,) and columns (B,) are rolled.
-        curve: for n = 0, 1, ... the accuracy over all shifts with max(|down|, |right|) = n.
-    """
-
-    map: Tensor
-    rolls: tuple[Tensor, Tensor]
-    curve: list[Estimate]
-
-
 def roll_logits(
     model: nn.Module, images: Tensor, max_shift: int | None = None, batch_size: int = 64, method: str | None = None
 ) -> Iterator[RollLogits]:
@@ -142,11 +128,15 @@ def correct_unrolled(predictions: RollPredictions) -> Tensor:
     return _correct(predictions)[:, rows == 0][:, :, columns == 0].flatten()
 
 
-def accuracy_against_shift(predictions: RollPredictions) -> ShiftAccuracy:
-    """Accuracy for every roll, and against the size of the shift (the wrapped distance, 0 to half the side)."""
+def accuracy_by_roll(predictions: RollPredictions) -> Tensor:
+    """Accuracy (A, B) for each roll, in the order of ``predictions.rolls``."""
+    return _correct(predictions).double().mean(0)
+
+
+def accuracy_against_shift(predictions: RollPredictions) -> list[Estimate]:
+    """For n = 0, 1, ... the accuracy over all shifts with max(|down|, |right|) = n, wrapped distances."""
     correct, distance = _correct(predictions), _distance(predictions)
-    curve = [_share(correct[:, distance == n]) for n in range(int(distance.max()) + 1)]
-    return ShiftAccuracy(correct.double().mean(0), predictions.rolls, curve)
+    return [_share(correct[:, distance == n]) for n in range(int(distance.max()) + 1)]
 
 
 def adversary_accuracy(predictions: RollPredictions) -> list[Estimate]:

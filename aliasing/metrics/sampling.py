@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import TIPS
+from .downsampling import Sample, sampled, sites
 from .estimate import Estimate
-from .sites import Sample, sampled, sites
 
 
 class MaxSamplingBias(NamedTuple):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .downsampling import Sample, sampled, sites
 from .estimate import Estimate
-from .sites import Sample, sampled, sites
 
 
 def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:

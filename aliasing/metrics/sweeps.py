@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, predict
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink, small_side
+from .downsampling import outputs, sites
 from .estimate import Estimate
-from .sites import outputs, sites
 
 
 class Jaggedness(NamedTuple):

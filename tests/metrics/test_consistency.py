@@ -168,7 +168,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
     classes[:, 1] = 1
     predictions = RollPredictions(classes, None, torch.tensor([1]), rolls, "by hand")
     # Nearest first: one pixel, eight around it of which two are right, the two columns of distance 2: 2 of 6.
-    curve = [estimate.value for estimate in accuracy_against_shift(predictions).curve]
+    curve = [estimate.value for estimate in accuracy_against_shift(predictions)]
     assert curve == pytest.approx([1, 2 / 8, 2 / 6])
     # Only the middle roll is none: the corner of the table says wrong, and must not be asked.
     assert metrics.exact_consistency(predictions, correct_only=True).value == pytest.approx(
@@ -196,7 +196,7 @@ def test_all_rolls_equal_loops():
         ]
         assert adversary_accuracy(predictions)[n].value == sum(survivors) / 5
         ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
-        assert accuracy_against_shift(predictions).curve[n].value == pytest.approx(sum(ring) / len(ring))
+        assert accuracy_against_shift(predictions)[n].value == pytest.approx(sum(ring) / len(ring))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from aliasing import layers, metrics, models
 from aliasing.errors import UsageError
 from aliasing.metrics.canvases import shrink
-from aliasing.metrics.sites import outputs
+from aliasing.metrics.downsampling import outputs
 from aliasing.metrics.sweeps import crossings
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from aliasing import layers, metrics, models
 from aliasing.errors import UsageError
+from aliasing.metrics.downsampling import sampled, sites
 from aliasing.metrics.sampling import windows
-from aliasing.metrics.sites import sampled, sites
 
 
 class Site(nn.Module):
