@@ -10,13 +10,15 @@ A module imports only from lines above its own (a test holds it to that):
     metrics
     training
     records
+    diagnosis
+    finetuning
     measurements, slurm
     runner
     torchrun
     plots
     studies
     chapters
-    book, campaign, diagnosis, verify
+    book, campaign, verify
     cli
     __main__
 """
@@ -30,6 +32,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from . import datasets, layers, metrics, models, studies
     from .diagnosis import diagnose
+    from .finetuning import finetune
     from .metrics import Estimate
     from .models import antialias
     from .studies import run
@@ -40,6 +43,7 @@ __all__ = [
     "antialias",
     "datasets",
     "diagnose",
+    "finetune",
     "layers",
     "metrics",
     "models",
@@ -48,7 +52,13 @@ __all__ = [
 ]
 
 # Loaded on first use: who wants one layer should not wait for pandas and the studies.
-_HOMES = {"Estimate": "metrics", "antialias": "models", "diagnose": "diagnosis", "run": "studies"}
+_HOMES = {
+    "Estimate": "metrics",
+    "antialias": "models",
+    "diagnose": "diagnosis",
+    "finetune": "finetuning",
+    "run": "studies",
+}
 
 
 def __getattr__(name: str) -> Any:

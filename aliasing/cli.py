@@ -208,6 +208,25 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return int(bool(found.failed))
 
 
+def _finetune(arguments: argparse.Namespace) -> int:
+    from .diagnosis.diagnosis import aligned, percent
+    from .finetuning import finetune, plain
+
+    network, plus, layer = arguments.network.partition("+")
+    if not plus:
+        raise UsageError(f"expected NETWORK+LAYER, such as {network}+tri-3, got {network!r}")
+    options = {name: getattr(arguments, name) for name in ("out", "epochs", "minutes", "size", "weights", "device")}
+    _, table = finetune(network, layer, arguments.images, progress=True, **options)
+    if arguments.json:
+        print(json.dumps(plain(table), indent=1))
+    else:
+        signs = {row: "+" if ", minus" in row else "" for row in table.index}
+        rows = {row: [percent(cell, signs[row]) if cell else "" for cell in table.loc[row]] for row in table.index}
+        print(aligned(type(table).from_dict(rows, orient="index", columns=list(table.columns))))
+        print(f"aliasing diagnose {arguments.out} --images {arguments.images}")
+    return 0
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     root = Path(__file__).resolve().parents[1]
     if not (root / "benchmarks").is_dir():
@@ -304,7 +323,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("diagnose", _diagnose, "how fragile a network is under shifts, where it aliases, what would help")
     sub.add_argument(
-        "model", metavar="MODEL", help="of torchvision or timm, or module:factory; NAME+LAYER anti-aliases"
+        "model",
+        metavar="MODEL",
+        help="of torchvision or timm, module:factory, or a tuned file; NAME+LAYER anti-aliases",
     )
     sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="pictures, nested as they may be")
     sub.add_argument("--compare", nargs="+", default=[], metavar="MODEL2", help="more networks, side by side")
@@ -317,6 +338,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.safetensors",
         help="a file, 'pretrained' (default) or 'none' for random ones; once for all networks or once for each",
     )
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = command("finetune", _finetune, "anti-alias a trained network and fine-tune it on pictures; needs no labels")
+    sub.add_argument("network", metavar="NETWORK+LAYER", help="as for diagnose, such as resnet18+tri-3")
+    sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="50 pictures or more")
+    sub.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors", help="must not exist yet")
+    sub.add_argument("--epochs", type=float, default=1, metavar="E", help="passes over the pictures (default 1)")
+    sub.add_argument("--minutes", type=float, metavar="M", help="train no longer, both networks together")
+    sub.add_argument("--size", type=int, metavar="N", help="side of the windows in pixels (default: the network's own)")
+    sub.add_argument("--weights", default="pretrained", metavar="FILE.safetensors", help="as for diagnose")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
@@ -362,6 +394,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        kept = "; finished measurements and epochs are kept" if arguments.command == "run" else ""
+        kept = "; what is finished is kept" if arguments.command in ("run", "finetune") else ""
         print(f"aliasing {arguments.command}: stopped{kept}; run the same command again to continue", file=sys.stderr)
         return 130

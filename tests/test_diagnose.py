@@ -262,11 +262,61 @@ def test_the_report_answers_three_questions_first(photos, factories):
     assert f'<div class="big">{100 * found.top1_change.value:.1f} %</div>' in glance
     worst = max(found.sites, key=lambda site: site.alias_energy.value)
     assert glance.index(f"<code>{worst.name}</code>") == glance.index("<li><code>") + 4
-    assert "<b>bin-5</b> low-pass filters at 2 places" in glance
+    assert "tri-3 low-pass filters at 2 places" in glance
+    assert f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors" in glance
     assert "random weights" not in glance
     page = aliasing.diagnose({"mean": MeanColour()}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
-    assert "no place: it has no strided convolution" in page
+    assert "no place: nothing in it drops samples" in page
+
+
+class Functions(nn.Module):
+    """Drops samples by functions alone."""
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(x, 2)[:, :, ::2, ::2]
+        return 10 * nn.functional.avg_pool2d(x, 2).mean((2, 3))
+
+
+def test_what_drops_samples_by_a_function_is_found(photos):
+    found = aliasing.diagnose(Functions(), photos, size=SIZE, device="cpu").portraits[0]
+    assert [site.module.partition(",")[0] for site in found.sites] == ["max_pool2d", "slice", "avg_pool2d"]
+    assert [site.stride for site in found.sites] == [2, 2, 2]
+
+
+def test_what_does_alias_is_what_the_filter_leaves(photos):
+    """Everything where nothing is filtered, less behind a blur, nothing behind an ideal filter."""
+    layers = {name: aliasing.layers.create(name, 3) for name in ("subsample", "tri-3", "flc")}
+    networks = {name: nn.Sequential(layer, MeanColour()) for name, layer in layers.items()}
+    found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
+    (none,), (blur,), (ideal,) = (portrait.sites for portrait in found.portraits)
+    assert none.at_risk == blur.at_risk == ideal.at_risk
+    assert none.alias_energy.value == pytest.approx(none.at_risk.value, abs=0.1)
+    assert 0 < blur.alias_energy.value < none.alias_energy.value / 2
+    assert ideal.alias_energy.value < 1e-6
+    assert [portrait.layers for portrait in found.portraits] == [{}, {"tri-3": 1}, {"flc": 1}]
+    assert "It has tri-3 at 1 places. It lacks fine-tuning" in found.html()
+
+
+def test_grey_networks_and_single_logits_are_diagnosed(photos):
+    torch.manual_seed(0)
+    grey = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    )
+    found = aliasing.diagnose(grey, photos, size=SIZE, device="cpu").portraits[0]
+    assert [site.name for site in found.sites] == ["0"]
+    assert set(found.class_names) == {"no", "yes"}
+    assert len(found.conversion.replaced) == 1
+
+
+def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
+    networks = {f"network-number-{i}": MeanColour() for i in range(4)}
+    found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
+    for width in (50, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        text = str(found)
+        assert max(map(len, text.splitlines())) <= width
+        assert all(name in text for name in networks)
 
 
 def test_names_in_the_report_are_escaped(tmp_path):
@@ -382,18 +432,8 @@ def test_modules_get_their_mode_back(tmp_path):
     assert found.portraits[0].top1_change.value == 0
 
 
-def test_pretrained_weights_that_cannot_be_fetched_are_no_silent_random_ones(monkeypatch):
-    def refuse(*arguments, **options):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(DataError, match="--weights none") as raised:
-        load("squeezenet1_1")
-    assert "no route to host" in str(raised.value)
-
-
-def test_an_unreachable_hub_is_asked_once(monkeypatch):
+def test_pretrained_weights_that_cannot_be_fetched_are_no_silent_random_ones(monkeypatch, tmp_path):
+    """Nor does anybody wait: whether the server answers is asked once."""
     pytest.importorskip("timm")
     hub = pytest.importorskip("huggingface_hub.constants")
     asked = []
@@ -405,9 +445,11 @@ def test_an_unreachable_hub_is_asked_once(monkeypatch):
     monkeypatch.setattr("socket.create_connection", refuse)
     monkeypatch.setattr("socket.getaddrinfo", lambda *address, **more: refuse(address))
     monkeypatch.setattr("aliasing.diagnosis.networks.getproxies", dict)
-    with pytest.raises(DataError, match="--weights none"):
-        load("timm:test_vit")
-    assert len(asked) == 1
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for name in ("squeezenet1_1", "timm:test_vit"):
+        with pytest.raises(DataError, match="--weights none"):
+            load(name)
+    assert len(asked) == 2
     assert hub.HF_HUB_OFFLINE is False
 
 

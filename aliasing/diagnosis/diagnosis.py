@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
+import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +21,14 @@ from ..files import write_atomically
 from ..metrics import Estimate
 from ..training import pick_device
 from ..version import __version__
-from . import networks, pictures
-from .measuring import Portrait, portray
+from . import networks, pictures, report
+from .measuring import REMEDY, Portrait, portray
 from .networks import Network
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
+
+
+OF_MODULE = "weights of the module"
 
 
 @dataclass
@@ -57,6 +63,8 @@ class Diagnosis:
                 "consistency, standard shifts": percent(portrait.standard),
                 "downsampling sites": str(len(portrait.sites)),
                 "alias energy, mean over sites": _mean([site.alias_energy.value for site in portrait.sites]),
+                "the same in front of filters": _mean([site.at_risk.value for site in portrait.sites]),
+                "anti-aliasing layers it has": ", ".join(f"{n} x {c}" for n, c in portrait.layers.items()) or "none",
                 "antialias would replace": "nothing"
                 if isinstance(portrait.conversion, str)
                 else f"{len(portrait.conversion.replaced)}, leave {len(portrait.conversion.left)}",
@@ -83,11 +91,35 @@ class Diagnosis:
             }
         )
 
+    def commands(self) -> dict[str, str]:
+        """The command that would mend each network that lacks something, and the empty text for the others."""
+        return {portrait.network: self._command(portrait) for portrait in self.portraits}
+
+    def _command(self, portrait: Portrait) -> str:
+        if portrait.tuned or "random" in portrait.weights:
+            return ""
+        plain, _, layer = portrait.network.partition("+")
+        if not portrait.layers and isinstance(portrait.conversion, str):
+            return ""
+        if portrait.weights == OF_MODULE:
+            return f'aliasing.finetune(network, "{REMEDY}", {self.folder!r})' if not portrait.layers else ""
+        name = f"{plain}+{layer or REMEDY}"
+        file = f"{name.replace(':', '-').replace('/', '-')}.safetensors"
+        return f"aliasing finetune {shlex.quote(name)} --images {shlex.quote(self.folder)} --out {shlex.quote(file)}"
+
     def html(self) -> str:
         """The report: one page that asks for nothing outside itself."""
-        from .report import page
-
-        return page(self)
+        table = self.table()
+        return report.page(
+            self.portraits,
+            dict(zip(table.index, table.to_numpy().tolist(), strict=True)),
+            folder=self.folder,
+            device=self.device,
+            versions=self.versions,
+            skipped=self.skipped,
+            failed=self.failed,
+            command=self.commands(),
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the report to ``path``; what was there is replaced only when the new one is whole."""
@@ -96,7 +128,12 @@ class Diagnosis:
         return path
 
     def __str__(self) -> str:
-        return self.table().to_string()
+        lines = [aligned(self.table())]
+        for portrait in self.portraits:
+            lines.append(textwrap.fill(f"{portrait.network}: {portrait.remedy}", _width()))
+            if command := self.commands()[portrait.network]:
+                lines.append(f"  {command}")  # in one piece, to be copied
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return self.table().to_html()
@@ -142,9 +179,9 @@ def diagnose(
     if report is not None:
         _writable(Path(report))
     subjects = _load(models, weights, size)
-    for subject in subjects:
+    for index, subject in enumerate(subjects):
         progress(f"{subject.name}: trying one image")
-        networks.try_out(subject, place)
+        subjects[index] = networks.adapted(subject, place)
     read: dict[int, pictures.Pictures] = {}
     found = Diagnosis([], str(images), {}, str(place))
     for subject in subjects:
@@ -154,7 +191,7 @@ def diagnose(
             found.skipped |= read[subject.size].skipped
         try:
             measured = portray(
-                _fast(subject, place),
+                subject,
                 read[subject.size],
                 shown,
                 batch_size,
@@ -187,6 +224,35 @@ def percent(estimate: Estimate, sign: str = "") -> str:
     return f"{100 * estimate.value:{sign}.1f} % ({low} to {high})"
 
 
+def _width() -> int:
+    """Columns of the terminal; 100 where there is none."""
+    return max(40, shutil.get_terminal_size((100, 24)).columns)
+
+
+def aligned(table: pd.DataFrame, width: int | None = None) -> str:
+    """A table of text at the terminal's width: columns that do not fit beside the others follow below."""
+    width = width or _width()
+    label = min(max(map(len, table.index), default=0), max(12, 2 * width // 5))
+    cells = {name: max(len(name), *map(len, table[name])) for name in table.columns}
+    room = width - label
+    blocks: list[list[str]] = [[]]
+    for name, own in cells.items():
+        if blocks[-1] and sum(min(cells[n], room - 2) + 2 for n in blocks[-1]) + min(own, room - 2) + 2 > room:
+            blocks.append([])
+        blocks[-1].append(name)
+    lines = []
+    for names in blocks:
+        for row in ("", *table.index):
+            texts = [row, *((name if not row else table.loc[row, name]) for name in names)]
+            widths = [label, *(min(cells[name], room - 2) for name in names)]
+            parts = [textwrap.wrap(text, own) or [""] for text, own in zip(texts, widths, strict=True)]
+            for index in range(max(map(len, parts))):
+                line = [(p[index] if index < len(p) else "").ljust(w) for p, w in zip(parts, widths, strict=True)]
+                lines.append("  ".join(line).rstrip())
+        lines.append("")
+    return "\n".join(lines)
+
+
 def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[Network]:
     if isinstance(models, Mapping):
         named = list(models.items())
@@ -205,17 +271,9 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
     if len(files) != len(named):
         raise UsageError(f"weights must be given once, or once per network: got {len(files)} for {len(named)} networks")
     return [
-        networks.load(model, file, size)
-        if isinstance(model, str)
-        else Network(name, model, size or 224, "weights of the module")
+        networks.load(model, file, size) if isinstance(model, str) else Network(name, model, size or 224, OF_MODULE)
         for (name, model), file in zip(named, files, strict=True)
     ]
-
-
-def _fast(network: Network, device: torch.device) -> Network:
-    """On the device, in the memory format in which convolutions are fastest."""
-    network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
 
 
 def _mean(values: list[float]) -> str:

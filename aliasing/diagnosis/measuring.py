@@ -1,34 +1,35 @@
 """What is measured on each network, on the same pictures and with the same draws."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
-from ..metrics import (
-    Estimate,
-    alias_energy,
-    alias_error,
-    consistency,
-    max_sampling_bias,
-    one_pixel,
-    predict,
-    shift_images,
-    sites,
-)
+from ..layers import CATALOGUE, Downsample, outermost
+from ..metrics import Estimate, consistency, max_sampling_bias, one_pixel, predict, sampled, shift_images, sites
+from ..metrics.sites import Sample
+from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
 from ..models.wrappers import Normalized
-from .networks import Network
+from .networks import Adapted, Network
 from .pictures import Pictures
 
-__all__ = ["Curve", "Portrait", "Site", "portray", "sweep"]
+__all__ = ["REMEDY", "Curve", "Portrait", "Site", "portray", "sweep"]
+
+REMEDY = "tri-3"  # the layer that is recommended: the one that costs the least detail
 
 PAIRS = 2  # of neighbouring windows per picture, along one diagonal
 AT_SITES = 8  # pictures whose feature maps are looked at: maps in front of a stride are large
 CANDIDATES = 2  # pictures that are swept for every one that is shown
+_KNOWN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Downsample)  # modules that count as sites themselves
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,26 @@ class Curve:
 
 @dataclass(frozen=True)
 class Site:
-    """One place where the network drops samples; fractions with intervals over pictures."""
+    """One place where the network drops samples; fractions with intervals over pictures.
+
+    Attributes:
+        name: of the module; of a function, that of the module that calls it.
+        module: class of the module, or name of the function.
+        stride: how many times fewer samples come out, per axis.
+        alias_energy: what does alias: the share of the output that comes from frequencies which the output's grid
+            cannot hold.
+        at_risk: what could alias: their share of the map in front of the layer, filter included.
+        alias_error: distance of the output from ideal downsampling, relative to it.
+        max_bias: how often the sample nearest to the output is the maximum of its window; ``None`` for functions.
+    """
 
     name: str
     module: str
     stride: int
     alias_energy: Estimate
+    at_risk: Estimate
     alias_error: Estimate
-    max_bias: Estimate
+    max_bias: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,9 @@ class Portrait:
         crop: consistency under crop shifts up to the margin.
         standard: consistency under standard (zero-fill) shifts up to an eighth of the side.
         curves: of the most fragile pictures.
-        sites: where the network drops samples, in the order of its modules.
-        conversion: what ``antialias`` would replace, or why nothing.
+        sites: where the network drops samples, in the order of its modules, functions behind them.
+        layers: the anti-aliasing layers that it has, and how many of each.
+        conversion: what ``antialias`` would replace with ``REMEDY``, or why nothing.
         class_names: empty where nobody tells.
         seconds: spent on it.
     """
@@ -104,9 +118,34 @@ class Portrait:
     standard: Estimate
     curves: list[Curve]
     sites: list[Site]
+    layers: dict[str, int]
     conversion: Report | str
     class_names: tuple[str, ...] = ()
     seconds: float = field(default=0.0, compare=False)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or its number."""
+        return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its weights come from ``aliasing finetune``."""
+        return self.weights.startswith("fine-tuned")
+
+    @property
+    def remedy(self) -> str:
+        """What it has and what it lacks, in a sentence or two."""
+        has = ", ".join(f"{name} at {count} places" for name, count in self.layers.items())
+        if not has and isinstance(self.conversion, str):
+            return f"Nothing to replace: {self.conversion}"
+        if not has:
+            count = len(self.conversion.replaced)  # type: ignore[union-attr]
+            return f"{REMEDY} low-pass filters at {count} places, weights kept, then fine-tuning without labels:"
+        left = [] if isinstance(self.conversion, str) else self.conversion.replaced
+        still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""
+        if self.tuned:
+            return f"It has {has}, and was fine-tuned.{still}"
+        return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters:"
 
 
 def portray(
@@ -131,7 +170,8 @@ def portray(
     curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
     curves.sort(key=lambda curve: (curve.changes, _range(curve)), reverse=True)
     say("downsampling sites")
-    some = centre[:AT_SITES]
+    has = Counter(_label(layer) for layer in outermost(model).values() if layer.stride > 1)
+    has.pop("subsample", None)
     return Portrait(
         network.name,
         network.weights,
@@ -144,7 +184,8 @@ def portray(
         crop,
         standard,
         curves[:shown],
-        _sites(network, some),
+        _sites(network, centre[:AT_SITES]),
+        dict(has),
         _conversion(network),
         network.classes,
         time.perf_counter() - started,
@@ -183,33 +224,106 @@ def _range(curve: Curve) -> float:
     return float(first.max() - first.min())
 
 
-def _sites(network: Network, images: Tensor, batch_size: int = 4) -> list[Site]:
-    modules = sites(network.module)
-    if not modules:
-        return []
-    energy = alias_energy(network.module, images, batch_size)
-    error = alias_error(network.module, images, batch_size)
-    bias = max_sampling_bias(network.module, images, batch_size)
+def _sites(network: Network, images: Tensor) -> list[Site]:
+    """Modules that drop samples, and functions that do, each with what goes in and comes out."""
+    model = network.module
+    found: dict[tuple[str, str, int], list[tuple[Tensor, ...]]] = {}
+    kinds = sites(model)
+    for image in images.split(1):  # maps in front of a stride are large
+        own: dict[tuple[str, str, int], list[tuple[Tensor, ...]]] = {}
+        with _functions(model) as called:
+            passed = next(sampled(model, image)) if kinds else []
+            if not kinds:
+                predict(model, image)
+        for sample in passed:
+            key = (sample.site, type(kinds[sample.site]).__name__, sample.stride)
+            own.setdefault(key, []).append(_values(_dense(kinds[sample.site], sample)))
+        for key, sample in called:
+            own.setdefault(key, []).append(_values(sample))
+        for key, values in own.items():  # a site that is used twice counts with its mean
+            found.setdefault(key, []).append(tuple(torch.stack(parts).mean(0) for parts in zip(*values, strict=True)))
+    biases = max_sampling_bias(model, images, 1) if kinds else {}
     rows = []
-    for name, module in modules.items():
-        if name in energy:  # some modules are never called
-            stride = module.stride if isinstance(module.stride, int) else max(module.stride)  # type: ignore[arg-type]
-            rows.append(
-                Site(
-                    _own(network, name),
-                    type(module).__name__,
-                    stride,
-                    energy[name],
-                    error[name],
-                    bias[name].nearest,
-                )
-            )
-    return rows
+    for (name, kind, stride), values in found.items():
+        energies = [Estimate.mean(torch.cat(parts)) for parts in zip(*values, strict=True)]
+        bias = biases[name].nearest if name in biases and kind == type(kinds[name]).__name__ else None
+        does, could, error = energies
+        rows.append(Site(_own(network, name), kind, stride, does, could, error, bias))
+    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
+    return sorted(rows, key=lambda site: order.get(site.name, order.get(f"network.{site.name}", 0)))
+
+
+def _values(sample: Sample) -> tuple[Tensor, ...]:
+    """What does alias, what could, and the error, of each image (N,)."""
+    x, y = sample.x.float(), sample.y.float()
+    low = sample.operator(_low_pass(x, sample.stride).to(sample.x.dtype)).float()
+    spread = (y - y.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
+    folded = (y - low).square().sum((1, 2, 3)) / spread.clamp(min=1e-20)
+    folded = torch.where(spread > 1e-12 * y.square().sum((1, 2, 3)), folded, 0.0)
+    return folded, aliasable(x, sample.stride), distance_from_ideal(sample)
+
+
+def _low_pass(x: Tensor, stride: int) -> Tensor:
+    """The part of maps (N, C, H, W) that the grid of every ``stride``-th pixel can hold."""
+    rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
+    held = torch.maximum(rows[:, None], columns[None, :]) <= 1 / (2 * stride) + 1e-6
+    return torch.fft.ifft2(torch.fft.fft2(x) * held).real
+
+
+def _dense(module: nn.Module, sample: Sample) -> Sample:
+    """A max-pool as a maximum at every pixel and subsampling, of which only the latter aliases."""
+    if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
+        return sample
+    dense = F.max_pool2d(sample.x, module.kernel_size, 1, module.padding, module.dilation)
+    stride = sample.stride
+    height, width = ((side - 1) * stride + 1 for side in sample.y.shape[2:])
+    return replace(sample, x=dense[:, :, :height, :width], operator=lambda z: z[:, :, ::stride, ::stride])
+
+
+@contextmanager
+def _functions(model: nn.Module) -> Iterator[list[tuple[tuple[str, str, int], Sample]]]:
+    """Every call of a function that drops samples and is not inside a module that is known to."""
+    called: list[tuple[tuple[str, str, int], Sample]] = []
+    stack: list[tuple[str, nn.Module]] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+            y = function(*args, **(kwargs or {}))
+            x: Any = args[0] if args else (kwargs or {}).get("input")
+            if stack and not any(isinstance(part, _KNOWN) for _, part in stack) and _fewer(x, y):
+                rest = args[1:] if args else ()
+                options = {key: value for key, value in (kwargs or {}).items() if key != "input"}
+                name, stride = stack[-1][0], max(2, round(x.shape[2] / y.shape[2]))
+                what = getattr(function, "__name__", "function").strip("_")
+                key = (name, f"{'slice' if what == 'getitem' else what}, a function", stride)
+                sample = Sample(name, stride, x.clone(), y.clone(), lambda z: function(z, *rest, **options))
+                called.append((key, sample))
+            return y
+
+    handles = []
+    for name, part in model.named_modules():
+        handles.append(part.register_forward_pre_hook(lambda m, _, name=name: stack.append((name, m)), prepend=True))
+        handles.append(part.register_forward_hook(lambda m, _, y: stack.pop() and None))
+    try:
+        with Watch():
+            yield called
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _fewer(x: Any, y: Any) -> bool:
+    """Whether ``y`` holds the map ``x`` at fewer places, and at more than one."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim == y.ndim == 4 and x.is_floating_point()):
+        return False
+    if x.shape[:2] != y.shape[:2] or min(y.shape[2:]) < 2:
+        return False
+    return all(side >= 1.5 * kept for side, kept in zip(x.shape[2:], y.shape[2:], strict=True))
 
 
 def _conversion(network: Network) -> Report | str:
     try:
-        report = antialias(network.module, return_report=True)[1]
+        report = antialias(network.original, REMEDY, return_report=True)[1]
     except UsageError as error:
         return str(error)
     for changes in (report.replaced, report.left):
@@ -217,6 +331,18 @@ def _conversion(network: Network) -> Report | str:
     return report
 
 
+def _label(layer: Downsample) -> str:
+    """The registry's name of a layer; filters are told apart by their length."""
+    taps = len(getattr(layer, "taps", ()))
+    for name, entry in CATALOGUE.items():
+        if entry.layer is type(layer) and entry.preset.get("taps", taps) == taps:
+            return name
+    return type(layer).__name__
+
+
 def _own(network: Network, name: str) -> str:
-    """A module's name as its owner knows it, without the standardisation we put in front."""
-    return name.removeprefix("network.") if isinstance(network.module, Normalized) else name
+    """A module's name as its owner knows it, without what we put around it."""
+    part: nn.Module = network.module
+    while isinstance(part, (Normalized, Adapted)):
+        name, part = name.removeprefix("network."), part.network
+    return name

@@ -1,10 +1,11 @@
-"""Anybody's network by name: from torchvision, from timm, or from a function of one's own."""
+"""Anybody's network by name: from torchvision, from timm, from a fine-tuned file, or from a function of one's own."""
 
+import json
 import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..datasets.photographs import imagenet_classes
@@ -23,11 +24,12 @@ from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 
-__all__ = ["Network", "load", "reason", "try_out"]
+__all__ = ["Adapted", "Network", "adapted", "load", "reason"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 _SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
+NOTE = "aliasing"  # under which a fine-tuned file says what it is
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Network:
         size: side of its input in pixels.
         weights: where its weights come from, in words.
         classes: names of the classes; empty where nobody tells.
+        owner: the network as its owner knows it: what ``antialias`` converts and a file of weights is of.
     """
 
     name: str
@@ -47,6 +50,27 @@ class Network:
     size: int
     weights: str
     classes: tuple[str, ...] = ()
+    owner: nn.Module | None = None
+
+    @property
+    def original(self) -> nn.Module:
+        """The owner's network."""
+        return self.module if self.owner is None else self.owner
+
+
+class Adapted(nn.Module):
+    """A grey network that takes colours, or one with a single logit that gives two."""
+
+    def __init__(self, network: nn.Module, grey: bool, single: bool) -> None:
+        super().__init__()
+        self.network, self.grey, self.single = network, grey, single
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, classes)`` of images ``(N, 3, H, W)``."""
+        if self.grey:  # luminance, as Pillow computes it
+            images = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+        logits = self.network(images)
+        return torch.stack([torch.zeros_like(logits), logits], 1).flatten(1) if self.single else logits
 
 
 @dataclass(frozen=True)
@@ -66,7 +90,8 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     Args:
         name: of torchvision or timm (``timm:NAME`` if both have it), or ``module:factory``, a function without
             arguments (or a module) that takes images in [0, 1]; for the others the standardisation their library
-            names is put in front. ``+LAYER`` behind it, as in ``resnet18+bin-5``, anti-aliases it.
+            names is put in front. ``+LAYER`` behind it, as in ``resnet18+bin-5``, anti-aliases it. Or a file that
+            ``aliasing finetune`` wrote, which knows its network.
         weights: "pretrained", a safetensors file, or "none" for random weights (seed 0). Those of a factory are its own
             unless a file is named. Nothing falls back to random weights by itself.
         size: side of the input in pixels; by default what the library says, 224 for a factory.
@@ -75,6 +100,9 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         UsageError: no such network, or weights that do not fit.
         DataError: the pretrained weights cannot be fetched, or the file cannot be read.
     """
+    if name.endswith(".safetensors"):
+        about = _note(name, _open(name)[1])
+        name, weights, size = about["network"], name, size or about["size"]
     plain, _, layer = name.partition("+")
     if size is not None and size < 8:
         raise UsageError(f"size must be at least 8 pixels, got {size}")
@@ -82,9 +110,15 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     found = _factory(plain, size or _SIZE) if own else _library(plain, weights, size)
     module, note = found.module, found.weights
     if weights not in ("pretrained", "none"):
-        tensors = _read(weights)
+        tensors, about = _open(weights)
         note = f"weights of {Path(weights).name}"
-        if layer and set(tensors) != set(module.state_dict()):
+        if NOTE in about:
+            tuned = _note(weights, about)["network"]
+            if tuned.partition("+")[2] not in (layer, ""):
+                raise UsageError(f"{weights} holds {tuned}, not {name}: name {tuned}, or the file instead of a network")
+            note = f"fine-tuned, {note}"
+            module, layer = (antialias(module, layer) if layer else module), ""
+        elif layer and set(tensors) != set(module.state_dict()):
             # Layers that learn add names of their own: the file is of the anti-aliased network.
             module, layer = antialias(module, layer), ""
         _fill(module, tensors, weights)
@@ -97,8 +131,7 @@ def _library(name: str, weights: str, size: int | None) -> Network:
     source = _source(name)
     if weights == "pretrained":
         try:
-            with _patience():
-                network = source.build(True, None)
+            network = source.build(True, None)
         except DataError:  # it says itself what is missing
             raise
         except Exception as error:  # each library wraps what its network access raises in classes of its own
@@ -112,7 +145,7 @@ def _library(name: str, weights: str, size: int | None) -> Network:
         classes = None
         if weights != "none":
             template = source.build(False, None)
-            last, tensors = list(template.state_dict())[-1], _read(weights)
+            last, tensors = list(template.state_dict())[-1], _open(weights)[0]
             classes = tensors[last].shape[0] if last in tensors else None  # the head of a fine-tuned network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -124,35 +157,29 @@ def _library(name: str, weights: str, size: int | None) -> Network:
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """Ask for files once, and not for long: by default one library waits for ever and another tries for a minute."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
-    try:
-        with _hub():
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-@contextmanager
 def _hub() -> Iterator[None]:
-    """Where the hub that timm loads from cannot be reached, only what is on this machine is looked at."""
+    """Where the hub that timm loads from does not answer, only what is on this machine is looked at."""
     try:
         hub: Any = import_module("huggingface_hub.constants")
     except ImportError:
         yield
         return
     before = hub.HF_HUB_OFFLINE
-    if not getproxies().get("https"):  # a proxy is there where the hub itself cannot be seen
-        try:
-            socket.create_connection((urlsplit(hub.ENDPOINT).hostname, 443), _PATIENCE).close()
-        except OSError:
-            hub.HF_HUB_OFFLINE = True
+    hub.HF_HUB_OFFLINE = before or not _answers(hub.ENDPOINT)
     try:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
+
+
+def _answers(address: str) -> bool:
+    if getproxies().get("https"):  # a proxy is there where the server itself cannot be seen
+        return True
+    try:
+        socket.create_connection((urlsplit(address).hostname, 443), _PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def reason(error: BaseException) -> str:
@@ -173,6 +200,9 @@ def _source(name: str) -> _Source:
 
         def build(pretrained: bool, classes: int | None) -> nn.Module:
             if pretrained:
+                cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(best.url).name
+                if not cached.exists() and not _answers(best.url):  # the library itself would wait for ever
+                    raise OSError(f"{urlsplit(best.url).hostname} does not answer")
                 return torchvision_models.get_model(plain, weights=best, progress=False)
             options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
             if plain in ("googlenet", "inception_v3"):
@@ -195,7 +225,8 @@ def _source(name: str) -> _Source:
             if pretrained and name in PRETRAINED:
                 return pretrained_of_package(name).network
             options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-            return timm.create_model(plain, pretrained=pretrained, **options)
+            with _hub() if pretrained else nullcontext():
+                return timm.create_model(plain, pretrained=pretrained, **options)
 
         return _Source(build_timm, shape[1], mean, std, named)
     names = [*known, *(timm.list_models() if timm is not None else ())]
@@ -233,15 +264,27 @@ def _factory(name: str, size: int) -> Network:
     return Network(name, network, size, "weights of the factory")
 
 
-def _read(path: str) -> dict[str, Tensor]:
+def _open(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and what its header says of them."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError as error:
         raise UsageError(
             f"weights must be 'pretrained', 'none' or a safetensors file; there is no file {path!r}"
         ) from error
     except Exception as error:  # the reader's own class of errors is not public
         raise DataError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _note(path: str, about: dict[str, str]) -> dict[str, Any]:
+    """What ``aliasing finetune`` wrote into its file."""
+    try:
+        return json.loads(about[NOTE])
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"{path} does not say which network it is of; name the network, and the file with --weights"
+        ) from error
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
@@ -255,22 +298,32 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
         raise UsageError(f"the weights of {path} are of another network: {' '.join(lines[1:3]).strip()}") from error
 
 
-def try_out(network: Network, device: torch.device) -> None:
-    """Run one image through ``network``, before any work that could be lost.
+def adapted(network: Network, device: torch.device) -> Network:
+    """``network`` on ``device``, after one image ran through it: before any work that could be lost.
+
+    One that takes grey images, or returns one logit, gets what it lacks put around it.
 
     Raises:
-        UsageError: it does not take images of its size, or returns something else than logits (N, classes).
+        UsageError: it does not take images of its size, or returns something else than logits.
     """
     side = f"(2, 3, {network.size}, {network.size})"
-    try:
-        with torch.no_grad(), evaluating(network.module.to(device)) as module:
-            (grey,) = batches(module, torch.full((2, 3, network.size, network.size), 0.5))
-            logits = module(grey)
-    except Exception as error:  # of anybody's network
+    network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.full((2, 3, network.size, network.size), 0.5)
+    grey, failure = False, None
+    for grey in (False, True):
+        try:
+            with torch.no_grad(), evaluating(network.module) as module:
+                (batch,) = batches(module, image)
+                logits = module(batch[:, :1] if grey else batch)
+            break
+        except Exception as error:  # of anybody's network
+            failure = failure or error
+    else:
         raise UsageError(
-            f"{network.name} does not take images {side}: {reason(error)}. Name its input size with --size N"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
+            f"{network.name} does not take images {side}: {reason(failure or ValueError())}. "
+            "Name its input size with --size N"
+        ) from failure
+    if not isinstance(logits, Tensor) or len(logits) != 2 or logits.ndim not in (1, 2):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
             f"{network.name} must return logits (2, classes) for images {side}, got {got}; "
@@ -278,3 +331,8 @@ def try_out(network: Network, device: torch.device) -> None:
         )
     if not logits.isfinite().all():
         raise UsageError(f"{network.name} returns logits that are not finite for a grey image; are its weights loaded?")
+    single = logits.ndim == 1 or logits.shape[1] == 1
+    if not grey and not single:
+        return network
+    classes = network.classes or (("no", "yes") if single else ())
+    return replace(network, module=Adapted(network.module, grey, single).eval(), owner=network.module, classes=classes)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..datasets.decoding import pixels, square
 from ..errors import DataError, UsageError
 
-__all__ = ["Pictures", "find", "margin_of", "read"]
+__all__ = ["Pictures", "find", "margin_of", "read", "sides"]
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -59,7 +59,19 @@ def find(folder: str | Path) -> list[Path]:
     return found
 
 
-def read(folder: str | Path, size: int, count: int | None = None) -> Pictures:
+def sides(folder: str | Path) -> list[int]:
+    """The short sides in pixels of the pictures in ``folder``, as far as their headers tell."""
+    found = []
+    for path in find(folder):
+        try:
+            with Image.open(path) as image:
+                found.append(min(image.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # reading the picture will say why
+    return found
+
+
+def read(folder: str | Path, size: int, count: int | None = None, margin: int | None = None) -> Pictures:
     """Up to ``count`` pictures of ``folder``: short side resized to ``size`` plus twice the margin, middle square kept.
 
     Which ones is a fixed random choice. Orientation notes of cameras are obeyed, greyscale, CMYK and 16 bits become
@@ -70,7 +82,7 @@ def read(folder: str | Path, size: int, count: int | None = None) -> Pictures:
     """
     if count is not None and count < 1:
         raise UsageError(f"count must be at least 1, got {count}")
-    paths, margin = find(folder), margin_of(size)
+    paths, margin = find(folder), margin_of(size) if margin is None else margin
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
     images, names, skipped = [], [], {}
     for path, image in _decoded([paths[i] for i in order], size + 2 * margin):

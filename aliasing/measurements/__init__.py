@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import unknown
-from . import classes, features, pixel_steps, realnetworks, shifted, tips
+from . import classes, features, finetuned, pixel_steps, realnetworks, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement", "packed", "unpacked"]
@@ -30,6 +30,7 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
         *(features.filter_variation, features.cost, features.macs),
         *(realnetworks.one_pixel_windows, realnetworks.one_pixel_protocols, realnetworks.embedded_sizes),
         *(realnetworks.inpainted_sweep, realnetworks.moving_maps, realnetworks.distance_to_training),
+        *(finetuned.fine_tuned,),
         *(tips.tips_weights, tips.tips_phases, tips.undo_loss),
     )
 }

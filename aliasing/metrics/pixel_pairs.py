@@ -66,7 +66,13 @@ def one_pixel(
     """
     changed, moved, correct = [], [], []
     for first, second, owners in one_pixel_pairs(images, protocol, pairs, generator, batch_size):
-        before, after = (predict(model, part, batch_size).softmax(1).cpu() for part in (first, second))
+        if protocol == "crop":  # neighbouring pairs share a window, which is looked at once
+            grouped, last = first.unflatten(0, (-1, pairs)), second.unflatten(0, (-1, pairs))[:, -1:]
+            windows = torch.cat([grouped, last], 1)
+            found = predict(model, windows.flatten(0, 1), batch_size).softmax(1).cpu().unflatten(0, windows.shape[:2])
+            before, after = found[:, :-1].flatten(0, 1), found[:, 1:].flatten(0, 1)
+        else:
+            before, after = (predict(model, part, batch_size).softmax(1).cpu() for part in (first, second))
         top = before.argmax(1)
         rows = torch.arange(len(top))
         changed.append((after.argmax(1) != top).double())

@@ -62,8 +62,8 @@ NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 def resolved(name: str, **options: Any) -> dict[str, Any]:
     """``name`` and all options of ``create``, those not given at their defaults, down to those of the layer."""
-    if options.get("pretrained"):
-        return {"name": name} | options
+    if options.get("pretrained") and name in PRETRAINED:
+        return {"name": name, "weights": PRETRAINED[name].sha256} | options
     if name not in NAMES:
         raise unknown("model", name, NAMES)
     known = {**inspect.signature(create).parameters, **inspect.signature(CATALOGUE[name].build).parameters}

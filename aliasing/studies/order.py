@@ -5,6 +5,7 @@ from ..runner import Job, merged
 from .azulay2018 import STUDY as AZULAY2018
 from .bases import BASES
 from .comparison import STUDY as COMPARISON
+from .finetuned import STUDY as FINETUNED
 from .grabinski2023 import STUDY as GRABINSKI2023
 from .realnetworks import STUDY as REALNETWORKS
 from .saha2024 import STUDY as SAHA2024
@@ -16,7 +17,7 @@ __all__ = ["STUDIES", "campaign"]
 
 STUDIES: dict[str, Study] = {
     study.name: study
-    for study in (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON)
+    for study in (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON, FINETUNED)
 }
 # Whose networks come first: the two chapters that ask for the plain network, its blurs and its augmentation.
 VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI2023)

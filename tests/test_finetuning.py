@@ -1,0 +1,161 @@
+"""Fine-tuning towards a network's own answers: it mends, it can be stopped, it overwrites nothing."""
+
+import inspect
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+import aliasing
+from aliasing import finetuning
+from aliasing.cli import main
+from aliasing.errors import UsageError
+
+SIZE = 24
+
+
+def net():
+    """Random convolutions under a head that tells noise from noise."""
+    torch.manual_seed(0)
+    first, second = (nn.Conv2d(i, o, 3, 2, 1) for i, o in ((3, 8), (8, 16)))
+    body = nn.Sequential(
+        first, nn.BatchNorm2d(8, momentum=1), nn.ReLU(), second, nn.BatchNorm2d(16, momentum=1), nn.ReLU()
+    )
+    body.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
+    features = body.train()(noise(64, 1, SIZE).float() / 255)  # also the statistics
+    head = nn.Linear(16, 5)
+    with torch.no_grad():
+        head.weight.mul_(8)
+        head.bias.copy_(-(features @ head.weight.T).mean(0))
+    return nn.Sequential(*body, head).eval()
+
+
+def noise(count, seed=0, side=SIZE + 6):
+    """Pictures with fine and coarse structure."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    images = nn.functional.interpolate(coarse, (side, side)) + 0.5 * torch.rand(
+        count, 3, side, side, generator=generator
+    )
+    return (255 * images.clamp(0, 1)).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("pictures")
+    for number, image in enumerate(noise(60)):
+        (place / str(number % 5)).mkdir(exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / str(number % 5) / f"{number}.png")
+    return place
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a module that makes the network, and one that returns maps."""
+    parts = [
+        "import torch\nfrom torch import nn\n",
+        f"SIZE = {SIZE}\n",
+        inspect.getsource(noise),
+        inspect.getsource(net),
+    ]
+    (tmp_path / "tuned_nets.py").write_text("".join([*parts, "make = net\ndef maps(): return nn.Conv2d(3, 5, 1)\n"]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_converted_network_comes_back_to_its_answers():
+    network = net()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    tuned, table = aliasing.finetune(network, "tri-3", noise(300), size=SIZE, epochs=6, lr=0.001, device="cpu")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert tuple(table.columns) == finetuning.COLUMNS
+    agreement = {name: cell.value for name, cell in table.loc["agreement with the original"].items()}
+    assert agreement["original"] == 1
+    assert agreement["converted, fine-tuned"] > agreement["converted"]
+    gain = table.loc["agreement with the original, minus original", "converted, fine-tuned"]
+    assert gain.value == pytest.approx(agreement["converted, fine-tuned"] - 1) and gain.low < gain.value < gain.high
+    assert tuned(torch.rand(2, 3, SIZE, SIZE)).shape == (2, 5)
+
+
+def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
+    network, windows = net(), noise(64, 2, SIZE).float() / 255
+    same, blurred = net(), aliasing.antialias(net(), "bin-5")
+    finetuning._recalibrate(same, network, windows)
+    torch.testing.assert_close(same.state_dict(), network.state_dict())
+    finetuning._recalibrate(blurred, network, windows)
+    # In front of the first there is no layer, only a map with four times as many samples.
+    torch.testing.assert_close(blurred[1].running_mean, network[1].running_mean, atol=0.1, rtol=0)
+    assert (blurred[4].running_var < network[4].running_var).all()
+
+
+def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monkeypatch, capsys):
+    command = ["finetune", "tuned_nets:make+tri-3", "--images", str(folder), "--size", str(SIZE), "--epochs", "4"]
+    command += ["--device", "cpu"]
+    assert main([*command, "--out", "whole.safetensors", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert set(table["consistency, crop shifts"]) == set(finetuning.COLUMNS)
+
+    steps, step = [], finetuning.Job._step
+
+    def stopping(job, name, number):
+        steps.append((name, number))
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        step(job, name, number)
+
+    monkeypatch.setattr(finetuning, "KEEP", -1)  # a checkpoint after every step
+    monkeypatch.setattr(finetuning.Job, "_step", stopping)
+    assert main([*command, "--out", "again.safetensors"]) == 130
+    assert (own / "again.safetensors.partial").exists() and not (own / "again.safetensors").exists()
+    with pytest.raises(UsageError, match="another fine-tuning"):
+        aliasing.finetune(net(), "bin-5", folder, size=SIZE, out="again.safetensors")
+    assert main([*command, "--out", "again.safetensors"]) == 0
+    assert len(steps) == len(set(steps)) + 1  # the one that was stopped, and no other, was repeated
+    with safe_open("whole.safetensors", "pt") as one, safe_open("again.safetensors", "pt") as other:
+        assert all(torch.equal(one.get_tensor(key), other.get_tensor(key)) for key in one.keys())  # noqa: SIM118
+    assert not (own / "again.safetensors.partial").exists()
+
+    capsys.readouterr()
+    options = ["--images", str(folder), "--device", "cpu", "--json"]
+    assert main(["diagnose", "again.safetensors", *options]) == 0
+    found = json.loads(capsys.readouterr().out)["networks"][0]
+    assert (found["network"], found["size"], found["layers"]) == ("tuned_nets:make+tri-3", SIZE, {"tri-3": 2})
+    assert found["weights"] == "fine-tuned, weights of again.safetensors"
+    assert main(["diagnose", "tuned_nets:make+bin-5", "--weights", "again.safetensors", *options]) == 2
+    assert "holds tuned_nets:make+tri-3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ("tuned_nets:make", [], "expected NETWORK+LAYER"),
+        ("tuned_nets:make+bin-9", [], "Did you mean 'bin-"),
+        ("tuned_nets:make+tri-3", ["--out", "taken.safetensors"], "exists and is not overwritten"),
+        ("tuned_nets:make+tri-3", ["--size", "48"], "too small for windows of 48: name --size 27"),
+        ("tuned_nets:make+tri-3", ["--images", "few"], "at least 50 pictures that can be read, got 3"),
+        ("tuned_nets:maps+tri-3", [], "must return logits"),
+        ("tuned_nets:make+tri-3", ["--epochs", "0"], "must be positive"),
+        ("tf_efficientnet_lite9+tri-3", [], "did you mean tf_efficientnet_lite"),
+    ],
+)
+def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own, folder, capsys):
+    (own / "taken.safetensors").write_text("mine")
+    (own / "few").mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40)).save(own / "few" / f"{number}.png")
+    given = ["--images", str(folder), "--out", "new.safetensors", "--size", str(SIZE), *options]
+    assert main(["finetune", network, *given]) == 2
+    message_line = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(message_line) == 1 and message in message_line[0]
+    assert (own / "taken.safetensors").read_text() == "mine"
+    assert not (own / "new.safetensors").exists()
+
+
+def test_folders_named_after_classes_give_an_accuracy(folder):
+    names = [f"{i % 5}/{i}.png" for i in range(10)]
+    assert finetuning._labels(names, tuple("43210")).tolist() == [4, 3, 2, 1, 0] * 2
+    assert finetuning._labels(names, tuple("4321x")) is None
+    assert finetuning._labels(names, ()) is None
