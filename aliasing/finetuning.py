@@ -117,7 +117,7 @@ def finetune(
     if isinstance(network, str):
         subject = networks.load(network, weights, size)
     else:
-        subject = networks.Network(type(network).__name__, deepcopy(network), size or 224, "weights of the module")
+        subject = networks.Network(type(network).__name__, deepcopy(network), size or 224, networks.OF_MODULE)
     subject = networks.adapted(subject, place)
     original = subject.module.eval()
     converted = antialias(original, layer)

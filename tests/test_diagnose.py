@@ -295,7 +295,7 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     assert 0 < blur.alias_energy.value < none.alias_energy.value / 2
     assert ideal.alias_energy.value < 1e-6
     assert [portrait.layers for portrait in found.portraits] == [{}, {"tri-3": 1}, {"flc": 1}]
-    assert "It has tri-3 at 1 places. It lacks fine-tuning" in found.html()
+    assert "It has tri-3 at 1 places. If it was not fine-tuned" in found.html()
 
 
 def test_grey_networks_and_single_logits_are_diagnosed(photos):

@@ -23,12 +23,9 @@ from ..training import pick_device
 from ..version import __version__
 from . import networks, pictures, report
 from .measuring import REMEDY, Portrait, portray
-from .networks import Network
+from .networks import OF_MODULE, Network
 
 __all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
-
-
-OF_MODULE = "weights of the module"
 
 
 @dataclass

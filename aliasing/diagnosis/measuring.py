@@ -19,7 +19,7 @@ from ..metrics.sites import Sample
 from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
 from ..models.wrappers import Normalized
-from .networks import Adapted, Network
+from .networks import OF_MODULE, Adapted, Network
 from .pictures import Pictures
 
 __all__ = ["REMEDY", "Curve", "Portrait", "Site", "portray", "sweep"]
@@ -145,6 +145,8 @@ class Portrait:
         still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""
         if self.tuned:
             return f"It has {has}, and was fine-tuned.{still}"
+        if self.weights == OF_MODULE:  # who gives a module knows what was done to it
+            return f"It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
         return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters:"
 
 

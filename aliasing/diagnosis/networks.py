@@ -29,6 +29,7 @@ __all__ = ["Adapted", "Network", "adapted", "load", "reason"]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 _SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
+OF_MODULE = "weights of the module"
 NOTE = "aliasing"  # under which a fine-tuned file says what it is
 
 

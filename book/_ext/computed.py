@@ -94,6 +94,7 @@ def diagnosis(book):
     sites = {
         f"{portrait.network}, `{site.name}` ({site.module})": {
             "alias energy": f"{100 * site.alias_energy.value:.1f} %",
+            "in front of filters": f"{100 * site.at_risk.value:.1f} %",
             "alias error": f"{100 * site.alias_error.value:.1f} %",
             "maximum-sampling bias": f"{100 * site.max_bias.value:.1f} %",
         }
