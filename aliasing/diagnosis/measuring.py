@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import UsageError
 from ..layers import CATALOGUE, Downsample, outermost
 from ..metrics import Estimate, consistency, max_sampling_bias, one_pixel, predict, sampled, shift_images, sites
-from ..metrics.sites import Sample
+from ..metrics.downsampling import Sample
 from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
 from ..models.wrappers import Normalized
