@@ -25,7 +25,7 @@ from .files import write_atomically
 from .measurements import Measurement, Subject
 from .records import Record, Store, provenance, publish
 from .runner import Job, build, complete, execute, is_leased
-from .studies import STUDIES, campaign, findings
+from .studies import STUDIES, campaign, worth
 from .training import Recipe, pick_device, train
 
 __all__ = ["checks", "order", "run", "speed"]
@@ -83,9 +83,9 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
 def order(profile: str, store: Store) -> list[dict[str, Any]]:
     """The runs of ``profile`` in order of value: state, seconds that such runs took so far, open verdicts they share.
 
-    ``verdicts`` counts the claims that are not decided yet in the studies that asked for the run.
+    ``verdicts`` counts the claims that are not decided yet and need the run.
     """
-    undecided = {name: _undecided(name, profile, store) for name in STUDIES}
+    needed = worth(profile, store)
     owners: dict[str, list[str]] = {}
     for name, study in STUDIES.items():
         for job in study.jobs(profile):
@@ -107,15 +107,10 @@ def order(profile: str, store: Store) -> list[dict[str, Any]]:
                 "layer": network.get("downsample", {"name": "its own"})["name"],
                 "studies": ", ".join(owners[job.run.id]),
                 "state": "done" if done else "running" if is_leased(store, job.run) else "to do",
-                "verdicts": sum(undecided[name] for name in owners[job.run.id]),
+                "verdicts": needed[job.run.id],
             }
         )
     return [row | {"seconds": round(median(seconds[k])) if (k := row["network"]) in seconds else None} for row in rows]
-
-
-def _undecided(study: str, profile: str, store: Store) -> int:
-    decided = findings([study], profile, store).drop_duplicates("finding")
-    return int(decided["verdict"].isin(["not run", "inconclusive"]).sum())
 
 
 def _once(path: Path, make: Callable[[], list[dict]]) -> list[dict]:

@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
     raise missing(error) from None
 from ..profiles import PROFILES
 from ..records import Store
-from .order import STUDIES, campaign
+from .order import STUDIES, campaign, worth
 from .rules import VERDICTS, Finding, Regime, Test, Verdict
 from .study import Study, open_store, results, status
 
@@ -33,6 +33,7 @@ __all__ = [
     "results",
     "run",
     "status_of",
+    "worth",
 ]
 
 

@@ -58,7 +58,7 @@ def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augment
     plain, blurred = LAYERS[profile][0][0], LAYERS[profile][0][-1]
     wanted = [
         *base.rolls(),
-        Measurement("one_pixel", {"count": base.count, "protocols": (*PROTOCOLS, "circular")}),
+        base.ask("one_pixel", count=base.count, protocols=(*PROTOCOLS, "circular")),
     ]
     bias = "3" if base.dataset["name"] == "shapes" else "given"
     if layer == plain or (backbone == "vgg" and layer == blurred and not augmented):

@@ -32,6 +32,7 @@ class Base:
             ``laptop`` has no time for it. ``smoke`` trains nothing worth the name.
         asap: the layer of that name. The published operator leaks least, and the paper speaks of it; the circular
             variant, to which circular shifts are exact, loses most of that.
+        by_image: whether records hold the outcome of every test image, so that intervals count images as a sample.
     """
 
     dataset: dict[str, Any]
@@ -46,6 +47,7 @@ class Base:
     trained: float
     finished: float
     asap: str | dict[str, Any] = "asap"
+    by_image: bool = False
 
     def layer(self, name: str) -> str | dict[str, Any]:
         """``name`` as ``models.create`` takes it."""
@@ -53,7 +55,11 @@ class Base:
 
     def rolls(self) -> list[Measurement]:
         """Every circular shift, and the accuracy."""
-        return [Measurement("circular_rolls", {"count": self.exact}), Measurement("accuracy", {"count": self.tested})]
+        return [self.ask("circular_rolls", count=self.exact), self.ask("accuracy", count=self.tested)]
+
+    def ask(self, name: str, **options: Any) -> Measurement:
+        """One of the measurements that can keep outcomes by image, which it does where the profile wants them."""
+        return Measurement(name, options | ({"per_image": True} if self.by_image else {}))
 
 
 PROTOCOLS = ("crop", "black", "inpainting", "scale")  # the four one-pixel protocols of Azulay & Weiss
@@ -131,6 +137,7 @@ BASES = {
         trained=0.85,
         finished=0.85,
         asap=_PUBLISHED,
+        by_image=True,
     ),
     "gpu": Base(
         dataset={"name": "cifar10"},
@@ -145,6 +152,7 @@ BASES = {
         trained=0.9,
         finished=0.9,
         asap=_PUBLISHED,
+        by_image=True,
     ),
     "cluster": Base(
         dataset={"name": "folder", "size": 224, "crop": "random-resized"},

@@ -7,14 +7,13 @@ suggested by a pilot with other seeds, another code and other networks.
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
 from .bases import ALPHA, BASES, PROTOCOLS, Base, between, finished, trained
-from .evidence import Best, Column, Concordance, Derived, OverKinds, level, minus
+from .evidence import Best, Column, Concordance, OverKinds, level, minus, survived
 from .rules import Finding, Test
 from .study import Study
 
@@ -110,15 +109,15 @@ def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[M
     """Accuracy and shifts for all; robustness and sampling sites for the VGGs; cost, which no seed changes, once."""
     base, sizes = BASES[profile], SIZES[profile]
     wanted = [
-        Measurement("circular_rolls", {"count": sizes.rolled if layer == "asap" else base.exact}),
-        Measurement("accuracy", {"count": base.tested}),  # after the rolls, whose accuracy may be of fewer images
-        Measurement("shift_consistency", {"count": sizes.shifted, "max_shift": 8}),
-        Measurement("one_pixel", {"count": sizes.shifted, "protocols": sizes.protocols}),
+        base.ask("circular_rolls", count=sizes.rolled if layer == "asap" else base.exact),
+        base.ask("accuracy", count=base.tested),  # after the rolls, whose accuracy may be of fewer images
+        base.ask("shift_consistency", count=sizes.shifted, max_shift=8),
+        base.ask("one_pixel", count=sizes.shifted, protocols=sizes.protocols),
     ]
-    if backbone == "vgg" or profile in ("desktop", "gpu"):
+    if backbone == "vgg" or base.by_image:
         wanted += [
-            Measurement("attacks", {"count": sizes.attacked, "steps": sizes.steps}),
-            Measurement("corruptions", {"count": sizes.corrupted, "severities": sizes.severities}),
+            base.ask("attacks", count=sizes.attacked, steps=sizes.steps),
+            base.ask("corruptions", count=sizes.corrupted, severities=sizes.severities),
             Measurement("sampling_bias", {"count": sizes.sampled}),
             Measurement("aliasing", {"count": sizes.sampled}),
         ]
@@ -155,7 +154,7 @@ ACCURACY, CIRCULAR, STANDARD, CROP = (
 )
 ERROR, BIAS, ALIAS = "corruptions.corruption_error", "sampling_bias.msb_nearest", "aliasing.mean_alias_error"
 # Accuracy under attacks of eps = 1/4, 1/2 and 1 of 255, their mean.
-SMALL_ATTACK = Derived(("attacks.pgd_accuracy",), lambda curve: float(np.mean(curve[:3])))
+SMALL_ATTACK = survived(slice(3))
 
 METRICS = (
     Metric(ACCURACY, "accuracy"),

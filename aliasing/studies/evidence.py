@@ -30,6 +30,7 @@ __all__ = [
     "minus",
     "rank_correlation",
     "select",
+    "survived",
 ]
 
 Setting = Mapping[str, Any]  # labels of runs, such as {"layer": "bin-7", "augmented": False}
@@ -100,10 +101,17 @@ def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Derived:
-    """A column computed from others, network by network; not a number where one of them was not measured."""
+    """A column computed from others, network by network; not a number where one of them was not measured.
+
+    Attributes:
+        needs: the others.
+        function: of their values.
+        by_image: a column with outcomes by image, and what makes of them the outcomes whose mean this is.
+    """
 
     needs: tuple[str, ...]
     function: Callable[..., float]
+    by_image: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None
 
     def of(self, table: pd.DataFrame) -> pd.Series:
         """Its values by row."""
@@ -123,6 +131,18 @@ def entry(column: str, index: int, less: int | None = None) -> Derived:
     return Derived((column,), lambda curve: curve[index] - (0 if less is None else curve[less]))
 
 
+def survived(radii: int | slice) -> Derived:
+    """Accuracy under PGD at one radius of the measurement "attacks", or the mean of the first few."""
+    last = radii if isinstance(radii, int) else radii.stop - 1
+
+    def outcomes(alive: np.ndarray) -> np.ndarray:  # at how many radii, the smaller ones
+        return (alive > last) * 1.0 if isinstance(radii, int) else np.minimum(alive, radii.stop) / radii.stop
+
+    return Derived(
+        ("attacks.pgd_accuracy",), lambda curve: np.mean(curve[radii]), ("attacks.pgd_radii_by_image", outcomes)
+    )
+
+
 def across_seeds(table: pd.DataFrame, column: Column, **setting: Any) -> pd.Series:
     """The values of ``column`` by seed, for the networks with the labels ``setting``; empty if there are none."""
     rows = select(table, setting)
@@ -131,27 +151,40 @@ def across_seeds(table: pd.DataFrame, column: Column, **setting: Any) -> pd.Seri
     return column.of(rows).set_axis(rows["seed"] if len(rows) else []).dropna().astype(float)
 
 
+# Columns whose outcomes by image are called otherwise, or stand in a measurement that was made on the same images.
+_BY_IMAGE = {
+    "circular_fidelity.accuracy": "accuracy.accuracy_by_image",
+    "corruptions.corruption_error": "corruptions.corruption_errors_by_image",
+}
+
+
 def by_image(table: pd.DataFrame, column: Column) -> pd.Series | None:
-    """What ``column`` is the mean of: the outcomes of each network picture by picture, arrays of floats.
+    """What ``column`` is the mean of: the outcomes of each network image by image, arrays of floats.
 
     ``None`` where no record holds them, or the column is computed from others.
     """
-    if not isinstance(column, str):
+    from ..measurements import unpacked
+
+    if isinstance(column, str):
+        own = column.replace("top1_change_", "top1_changes_") + "_by_image"
+        name, function = _BY_IMAGE.get(column, own), None
+    elif column.by_image:
+        name, function = column.by_image
+    else:
         return None
-    name = (
-        f"{column.replace('top1_change_', 'top1_changes_').replace('corruption_error', 'corruption_errors')}_by_image"
-    )
     if name not in table:
         return None
-    from ..measurements import unpacked
 
     def outcomes(text: Any, value: float) -> np.ndarray | None:
         if not isinstance(text, str):
             return None
-        counted = unpacked(text).double().numpy()
-        return counted * (value / counted.mean()) if counted.any() else counted  # such as 45 corruptions, counted
+        found = unpacked(text).double().numpy()
+        if function:
+            return function(found)
+        return found * (value / found.mean()) if found.any() else found  # such as 45 corruptions, counted
 
-    found = [outcomes(text, value) for text, value in zip(table[name], table[column], strict=True)]
+    values = table[column] if isinstance(column, str) else column.of(table)
+    found = [outcomes(text, value) for text, value in zip(table[name], values, strict=True)]
     return pd.Series(found, table.index, dtype=object)
 
 
@@ -166,7 +199,7 @@ class Contrast:
 
     Seeds and pictures are crossed random effects. The variance from seeds is the residual of the two-way layout of all
     settings in the block and seeds (weights that sum to 0), or that of the seeds themselves (a level). Where every
-    network has outcomes picture by picture, the variance from pictures is that of the two-way layout of seeds and
+    network has outcomes image by image, the variance from pictures is that of the two-way layout of seeds and
     pictures; else the interval is over seeds alone. Degrees of freedom after Satterthwaite.
     """
 

@@ -15,7 +15,7 @@ from ..records import Run
 from ..runner import Job
 from ..training import Recipe
 from .bases import BASES, EASY, Base, between, finished, trained
-from .evidence import Column, Derived, Fact, entry, level, minus
+from .evidence import Column, Derived, Fact, entry, level, minus, survived
 from .rules import Finding, Regime, Test
 from .study import Study
 
@@ -81,7 +81,7 @@ def plan(profile: str) -> list[Job]:
             run = Run(base.dataset, network(base, layer), base.residual, seed)
             twin = layer == "subsample" and TWIN not in sizes.groups
             labels = {"layer": layer, "group": NATIVE, "twin": twin}
-            jobs.append(Job(run, _native(layer, base.tested, sizes), labels))
+            jobs.append(Job(run, _native(layer, base, sizes), labels))
         if INPUT in sizes.groups:
             jobs += [_input_control(profile, layer, seed) for layer in ("subsample", "flc")]
         jobs += [_adversarial(profile, layer, seed) for layer in sizes.hardened]
@@ -90,18 +90,20 @@ def plan(profile: str) -> list[Job]:
     return jobs
 
 
-def _native(layer: str, count: int, sizes: Sizes) -> tuple[Measurement, ...]:
+def _native(layer: str, base: Base, sizes: Sizes) -> tuple[Measurement, ...]:
     """Accuracy and consistency; attacks; corruptions; what attacks and noise do inside."""
     wanted = [
-        Measurement("circular_fidelity", {"count": count}),
-        Measurement("attacks", {"count": sizes.attacked, "steps": sizes.steps}),
+        Measurement("circular_fidelity", {"count": base.tested}),
+        base.ask("attacks", count=sizes.attacked, steps=sizes.steps),
         Measurement("attacks", {"count": sizes.attacked, "steps": 1, "attack": "fgsm"}),
         Measurement("attacks", {"count": sizes.attacked // 2, "steps": sizes.steps, "attack": "apgd-ce"}),
-        Measurement("corruptions", {"count": sizes.corrupted, "severities": sizes.severities}),
+        base.ask("corruptions", count=sizes.corrupted, severities=sizes.severities),
         Measurement("aliasing", {"count": sizes.attacked}),
         Measurement("stability", {"count": 2 * sizes.attacked, "eps": 1}),
         Measurement("map_spectra", {"count": sizes.attacked}),
     ]
+    if base.by_image:
+        wanted.append(base.ask("accuracy", count=base.tested))
     if layer == "subsample":
         wanted.append(Measurement("aliasing_and_attack", {"count": 4 * sizes.attacked, "eps": 1, "steps": sizes.steps}))
     return tuple(wanted)
@@ -135,7 +137,7 @@ def _adversarial(profile: str, layer: str, seed: int, clean: bool = False) -> Jo
         recipe = replace(recipe, adversary=RADIUS / 255, adversary_wake=0.4, probe=sizes.attacked)
     chosen = network(base, layer) | ({} if sizes.width is None else {"width": sizes.width})
     wanted = (
-        Measurement("attacks", {"count": 2 * sizes.attacked, "steps": sizes.steps}),
+        base.ask("attacks", count=2 * sizes.attacked, steps=sizes.steps),
         Measurement("attacks", {"count": 2 * sizes.attacked, "steps": 1, "attack": "fgsm"}),
         Measurement("aliasing", {"count": sizes.attacked}),
     )
@@ -146,8 +148,7 @@ def _adversarial(profile: str, layer: str, seed: int, clean: bool = False) -> Jo
 EPS, TRAINED = 2, 5  # indices of 1/255, and of the radius of training, among those of the measurement "attacks"
 FLOOR = 1e-3  # -30 dB: less than a thousandth of the energy is as good as nothing
 FINE, POINT = 0.005, 0.01
-PGD, FGSM = entry("attacks.pgd_accuracy", EPS), entry("attacks.fgsm_accuracy", EPS)
-ROBUST = entry("attacks.pgd_accuracy", TRAINED)
+PGD, FGSM, ROBUST = survived(EPS), entry("attacks.fgsm_accuracy", EPS), survived(TRAINED)
 # PGD accuracy on training pictures in the best epoch minus that in the last.
 COLLAPSE = Derived(("training.pgd",), lambda curve: max(curve) - curve[-1])
 ERROR, ACCURACY = "corruptions.corruption_error", "circular_fidelity.accuracy"

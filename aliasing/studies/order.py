@@ -1,6 +1,9 @@
 """The order of value: all runs of a profile over all studies, each once, the most decisive first."""
 
+from collections import Counter
+
 from ..errors import UsageError
+from ..records import Store
 from ..runner import Job, merged
 from .azulay2018 import STUDY as AZULAY2018
 from .bases import BASES
@@ -9,11 +12,11 @@ from .finetuned import STUDY as FINETUNED
 from .grabinski2023 import STUDY as GRABINSKI2023
 from .realnetworks import STUDY as REALNETWORKS
 from .saha2024 import STUDY as SAHA2024
-from .study import Study
+from .study import Study, results
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
 from .zhang2019 import STUDY as ZHANG2019
 
-__all__ = ["STUDIES", "campaign"]
+__all__ = ["STUDIES", "campaign", "worth"]
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -38,3 +41,14 @@ def campaign(profile: str, seeds: int | None = None) -> list[Job]:
         return profile == "desktop" and job.run.network["name"] != vgg, job.run.seed
 
     return sorted(jobs, key=value)
+
+
+def worth(profile: str, store: Store) -> Counter[str]:
+    """How many findings that are not decided yet need each run of ``profile``, by its id."""
+    needed: Counter[str] = Counter()
+    for study in STUDIES.values():
+        jobs = study.jobs(profile)
+        decided = study.verdicts(results(jobs, store), profile).drop_duplicates("finding").set_index("finding")
+        undecided = [one for one in study.findings if decided["verdict"][one.id] in ("not run", "inconclusive")]
+        needed.update({job.run.id: sum(one.needs(job.labels) for one in undecided) for job in jobs})
+    return needed

@@ -20,7 +20,7 @@ from ..records import Run
 from ..runner import Job
 from ..training import Recipe
 from .bases import ALPHA, BASES, EASY, Base, between, finished, trained
-from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus
+from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus, survived
 from .rules import Finding, Regime, Test
 from .study import Study
 
@@ -154,7 +154,7 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     size, circular = _USUAL | SIZES[profile], base.vgg.get("padding_mode") == "circular"
     wanted = [
         Measurement("circular_fidelity", {"count": base.tested}),
-        Measurement("shift_consistency", {"count": base.count, "max_shift": 8}),
+        base.ask("shift_consistency", count=base.count, max_shift=8),
         Measurement("sampling_bias", {"count": size["bias"]}),
         Measurement("depth_error", {"count": size["bias"]}),
     ]
@@ -173,10 +173,8 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
         ]
     if method in ROBUST:
         wanted += [
-            Measurement("attacks", {"count": size["attack"], "steps": size["steps"]}),
-            Measurement(
-                "corruptions", {"count": size.get("corrupted", size["attack"]), "severities": size["severities"]}
-            ),
+            base.ask("attacks", count=size["attack"], steps=size["steps"]),
+            base.ask("corruptions", count=size.get("corrupted", size["attack"]), severities=size["severities"]),
         ]
     run = Run(base.dataset, base.vgg | options, recipe, seed)
     return Job(run, tuple(wanted), {"task": "classes", "method": method, "tips": method.startswith("tips")})
@@ -213,7 +211,7 @@ ACCURACY, STANDARD, DRAWN = (
     "circular_fidelity.circular_consistency_drawn",
 )
 OTHERS = ("subsample", "bin-5", "aps", "lps")
-PGD = Derived(("attacks.pgd_accuracy",), np.mean)
+PGD = survived(slice(6))
 SURFACE = Derived(("consistency_surface.surface_standard",), np.mean)
 NORM = Derived(("tips_weights.tau_norm",), np.mean)
 UNDO = Derived(("undo_loss.undo_floor", "undo_loss.undo_excess"), lambda *terms: sum(map(np.mean, terms)))

@@ -16,7 +16,7 @@ import pandas as pd
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, EASY, between, finished, trained
+from .bases import BASES, EASY, Base, between, finished, trained
 from .evidence import Contrast, Derived, Result, level, minus
 from .rules import Finding, Regime, Test
 from .study import Study
@@ -210,18 +210,18 @@ def plan(profile: str) -> list[Job]:
             run = Run(base.dataset | sizes.data, network, recipe, seed)
             kind = {"none": "plain", "other stem": "plain", "all": "blurred", "other stem + blur": "blurred"}
             labels = {"case": name, "stem": stem, "kind": kind.get(name, name)}
-            jobs.append(Job(run, _measurements(name, sizes, seed), labels))
+            jobs.append(Job(run, _measurements(name, base, sizes, seed), labels))
     return jobs
 
 
-def _measurements(case: str, sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
+def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
     """What a network is asked; compute does not depend on the seed."""
     corrupted: dict[str, Any] = {"count": sizes.corrupted}
     if sizes.severities != ALL:
         corrupted["severities"] = sizes.severities
     wanted = [
-        Measurement("accuracy", {"count": sizes.tested}),
-        Measurement("corruptions", corrupted),
+        base.ask("accuracy", count=sizes.tested),
+        base.ask("corruptions", **corrupted),
         Measurement("clean_error", {"count": sizes.corrupted}),
     ]
     if case in FEW_SHOT:

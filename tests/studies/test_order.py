@@ -3,7 +3,8 @@
 import pytest
 
 from aliasing.errors import UsageError
-from aliasing.studies import STUDIES, campaign
+from aliasing.records import Store
+from aliasing.studies import STUDIES, campaign, worth
 
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
@@ -27,3 +28,12 @@ def test_a_whole_seed_comes_before_the_next_and_the_decisive_networks_before_the
 def test_a_profile_without_a_campaign_is_refused():
     with pytest.raises(UsageError, match="smoke, laptop, desktop"):
         campaign("huge")
+
+
+def test_a_run_is_worth_the_findings_that_need_it(tmp_path):
+    needed = worth("laptop", Store(tmp_path, tmp_path / "none"))
+    labels = {job.run.id: job.labels for job in STUDIES["zhang2019"].jobs("laptop", seeds=1)}
+    longest = next(name for name, label in labels.items() if label["longest"] and not label["augmented"])
+    middle = next(name for name, label in labels.items() if label["layer"] == "rect-2")
+    assert needed[longest] >= 6 > needed[middle]
+    assert not [run for run in needed if run not in {job.run.id for job in campaign("laptop")}]
