@@ -25,7 +25,7 @@ def blur_definition(
     """The published form: pad every axis, filter it with ``taps``, keep every ``stride``-th pixel; (N, C, ...)."""
     line = torch.tensor(taps, dtype=x.dtype, device=x.device)
     kernel = reduce(lambda kernel, line: kernel[..., None] * line, [line] * (x.dim() - 2))
-    return filter_depthwise(x, kernel.expand(x.shape[1], 1, *kernel.shape), stride, padding_mode)
+    return filter_depthwise(x, kernel.expand(int(x.shape[1]), 1, *kernel.shape), stride, padding_mode)
 
 
 def filter_depthwise(x: Tensor, weight: Tensor, stride: Stride, padding_mode: PaddingMode) -> Tensor:
@@ -33,7 +33,7 @@ def filter_depthwise(x: Tensor, weight: Tensor, stride: Stride, padding_mode: Pa
     taps, dims = weight.shape[-1], x.dim() - 2
     padded = pad_axes(x, [((taps - 1) // 2, taps // 2)] * dims, padding_mode)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
-    return convolve(padded, weight, stride=stride, groups=x.shape[1]).contiguous(memory_format=memory_format(x))
+    return convolve(padded, weight, stride=stride, groups=len(weight)).contiguous(memory_format=memory_format(x))
 
 
 def binomial(taps: int) -> tuple[float, ...]:

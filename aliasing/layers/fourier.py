@@ -90,13 +90,13 @@ def _published(n: int, variant: str) -> _Plan:
 
 
 def _corrected(n: int, stride: int, variant: str) -> _Plan:
-    rows = -(-n // stride)
+    rows = (n + stride - 1) // stride  # not -(-n // stride): exporters divide towards zero
     if variant != "pad-large":
         # An odd length has a window centred on frequency 0: that is what the one pixel is for.
         length = n + 1 - n % 2 if variant == "pad-one" else n
         return _Plan(0, length, -(rows // 2), rows, 0, 0, rows)
     before, length = (n - 1) // 2, 2 * n - 1
-    bins = -(-length // stride)
+    bins = (length + stride - 1) // stride
     # The rows whose centre is nearest to the centre of the map; the published choice where n is even.
     first = ((n - 1 + 2 * before) * bins + (2 - rows) * length) // (2 * length)
     return _Plan(before, length, -(bins // 2), bins, 0, first, rows)

@@ -1,0 +1,218 @@
+"""Every layer where its fast form cannot serve: second derivatives, ``torch.func``, ``meta``, exporters, other axes."""
+
+import copy
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from aliasing.errors import UsageError
+from aliasing.layers import CATALOGUE, NAMES, Upsample, _matrices, _phases, create, definitions, upsample_definition
+from aliasing.layers.upsample import interpolator
+
+FORMATS = (torch.contiguous_format, torch.channels_last)
+WITHOUT_CHOICE = [name for name in NAMES if name not in ("aps", "lps")]
+
+
+def noise(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def layer_of(name, channels=2, **options):
+    torch.manual_seed(0)
+    return create(name, channels, **options).double().eval()
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Maps worked on as small ones are, and with thresholds of large ones: by sparse matrices, an image at a time."""
+    if request.param == "large":
+        for module, name, value in ((_matrices, "LARGE", 0), (_matrices, "TINY", 0), (_phases, "CHUNK", 100)):
+            monkeypatch.setattr(module, name, value)
+    return request.param
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fast_form_is_the_definition(name, memory_format, size):
+    for stride, mode in ((CATALOGUE[name].strides[-1], "zeros"), (2, "circular"), (2, "reflect")):
+        layer = layer_of(name, 4, stride=stride, padding_mode=mode)
+        x = noise(3, 4, 9, 13).contiguous(memory_format=memory_format).requires_grad_()
+        results = []
+        for context in (definitions(), torch.enable_grad()):
+            with context:
+                y = layer(x)
+                results.append([y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])])
+        for expected, found in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_derivatives(name, memory_format, size):
+    layer = layer_of(name)
+    x = noise(3, 2, 6, 9).contiguous(memory_format=memory_format).requires_grad_()
+    names, values = zip(*layer.named_parameters(), strict=True) if CATALOGUE[name].parameters else ((), ())
+
+    def function(x, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x)
+
+    assert torch.autograd.gradgradcheck(function, (x, *values), fast_mode=True)
+    x, direction, step = x.detach(), noise(3, 2, 6, 9, seed=1), 1e-6
+    slope = (layer(x + step * direction) - layer(x - step * direction)) / (2 * step)
+    value, tangent = torch.func.jvp(layer, (x,), (direction,))
+    torch.testing.assert_close(value, layer(x), atol=1e-12, rtol=0)
+    torch.testing.assert_close(tangent, slope, atol=1e-6, rtol=1e-6)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, direction)))
+    torch.testing.assert_close(dual.tangent, tangent)
+    together = torch.func.vmap(layer)(torch.stack([x, direction]))
+    torch.testing.assert_close(together, torch.stack([layer(x), layer(direction)]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_step_on_meta(name):
+    layer = create(name, 4).to("meta").train()
+    x = torch.empty(3, 4, 9, 12, device="meta", requires_grad=True)
+    layer(x).sum().backward()
+    assert layer(x).shape == (3, 4, 5, 6)
+    assert x.grad.shape == x.shape
+    assert layer(torch.empty(2, 4, 2000, 600, device="meta")).shape == (2, 4, 1000, 300)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stride_per_axis(name):
+    layer = layer_of(name, 3, stride=(2, 4), padding_mode="circular")
+    assert layer.stride == (2, 4)
+    x = noise(2, 3, 8, 12)
+    y = layer(x)
+    assert layer(x[:, :, :7, :9]).shape == (2, 3, 4, 3)
+    with definitions():
+        torch.testing.assert_close(layer(x), y, atol=1e-12, rtol=0)
+    if CATALOGUE[name].linear:  # each axis is that of the layer with its stride
+        line = noise(1, 3, 8, 1)
+        for axis, stride in ((2, 2), (3, 4)):
+            one = layer_of(name, 3, stride=stride, padding_mode="circular")
+            other = line if axis == 2 else line.movedim(2, 3)
+            wide = other.expand(1, 3, 8, 8)
+            torch.testing.assert_close(layer(wide).mean(5 - axis), one(wide).mean(5 - axis), atol=1e-12, rtol=0)
+    elif layer.periodic:
+        moved = layer(x.roll((2, -4), (2, 3)))
+        torch.testing.assert_close(moved, y.roll((1, -1), (2, 3)), atol=1e-12, rtol=0)
+    for wrong in ((2, 5), (2,), (2, 2, 2), (2.0, 2), 2.0, "2", True, None):
+        with pytest.raises(UsageError, match="stride must be"):
+            create(name, 3, wrong)
+    assert create(name, np.int64(3), np.int64(2)).stride == create(name, 3, (2, 2)).stride == 2
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_and_three_axes(name, dims):
+    if dims not in CATALOGUE[name].dims:
+        with pytest.raises(UsageError, match=f"{name}: dims must be 2, got {dims}"):
+            create(name, 3, dims=dims)
+        return
+    layer = layer_of(name, 3, dims=dims, padding_mode="circular")
+    with pytest.raises(UsageError, match="takes maps"):
+        layer(noise(2, 3, 8, 8))
+    for side in (1, 5, 8):
+        x = noise(2, 3, *[side] * dims, seed=side)
+        y = layer(x)
+        assert y.shape == (2, 3, *[-(-side // 2)] * dims)
+        with definitions():
+            torch.testing.assert_close(layer(x), y, atol=1e-12, rtol=0)
+        if dims == 3:
+            stored = x.contiguous(memory_format=torch.channels_last_3d)
+            torch.testing.assert_close(layer(stored), y, atol=1e-12, rtol=0)
+    # A map that does not change along the other axes is seen by the layer of two axes as by this one.
+    line, flat = noise(2, 3, 8), layer_of(name, 3, padding_mode="circular")
+    if name == "lps":  # its network has other weights
+        moved = layer(x.roll(2, 2))
+        torch.testing.assert_close(moved, layer(x).roll(1, 2))
+        return
+    wide = line.view(2, 3, 8, *[1] * (dims - 1)).expand(2, 3, *[8] * dims)
+    expected = flat(line[..., None].expand(2, 3, 8, 8))[..., 0]
+    torch.testing.assert_close(
+        layer(wide).flatten(3)[..., 0] if dims > 1 else layer(wide), expected, atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporters about themselves
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("name", ["subsample", "max", "bin-5", "flc", "asap", "tips", "ddac"])
+def test_onnx(name, dynamo, dynamic, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    layer, x = layer_of(name, 4).float(), noise(1, 4, 12, 16, dtype=torch.float32)
+    options = {"input_names": ["x"], "dynamo": dynamo}
+    if dynamic and dynamo:
+        options["dynamic_shapes"] = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    elif dynamic:
+        options["dynamic_axes"] = {"x": {2: "height", 3: "width"}}
+    torch.onnx.export(layer, (x,), tmp_path / "layer.onnx", **options)
+    session = runtime.InferenceSession(tmp_path / "layer.onnx")
+    for given in (x, noise(1, 4, 18, 11, seed=1, dtype=torch.float32))[: 1 + dynamic]:
+        (found,) = session.run(None, {"x": given.numpy()})
+        np.testing.assert_allclose(found, layer(given).detach().numpy(), atol=1e-5)
+
+
+# Upsampling
+
+
+def oracle_upsample(line, factor, taps):
+    """Zeros between the pixels of a ring, then the filter, pixel by pixel; centred like its transpose, ``Blur``."""
+    weights = interpolator(factor, taps)
+    spread = np.zeros(len(line) * factor)
+    spread[::factor] = line
+    start = (len(weights) - 1) // 2
+    return [
+        sum(weight * spread[(i + start - k) % len(spread)] for k, weight in enumerate(weights))
+        for i in range(len(spread))
+    ]
+
+
+@pytest.mark.parametrize(("factor", "taps"), list(product((1, 2, 3, 4), (2, 3, 5))))
+def test_upsampling_inserts_zeros_and_filters(factor, taps, size):
+    line = noise(1, 1, 6)
+    layer = Upsample(1, factor, taps, "circular", dims=1)
+    np.testing.assert_allclose(layer(line)[0, 0].numpy(), oracle_upsample(line[0, 0].numpy(), factor, taps), atol=1e-12)
+    x = noise(2, 3, 5, 4)
+    for mode in ("reflect", "circular", "replicate"):
+        for memory_format in FORMATS:
+            up, given = Upsample(3, (factor, 2), taps, mode), x.contiguous(memory_format=memory_format)
+            y = up(given)
+            assert y.shape == (2, 3, 5 * factor, 8)
+            assert y.is_contiguous(memory_format=memory_format)
+            torch.testing.assert_close(y, upsample_definition(given, (factor, 2), taps, mode), atol=1e-12, rtol=0)
+        constant = up(torch.full_like(x, 0.7))
+        torch.testing.assert_close(constant, torch.full_like(constant, 0.7))
+
+
+def test_upsampling_known_answers():
+    x = torch.tensor([[[1.0, 2, 4, 8]]])
+    assert Upsample(1, 2, 2, dims=1)(x).tolist() == [[[1, 1, 2, 2, 4, 4, 8, 8]]]
+    assert Upsample(1, 2, 3, "replicate", dims=1)(x).tolist() == [[[1, 1.5, 2, 3, 4, 6, 8, 8]]]
+    assert interpolator(2, 5) == (0.125, 0.5, 0.75, 0.5, 0.125)
+    images = torch.cos(2 * torch.pi * torch.arange(16) * 3 / 16).view(1, 1, 16)  # of the spectrum, which are damped
+    spectrum = torch.fft.rfft(Upsample(1, 2, 5, "circular", dims=1)(images)[0, 0]).abs()
+    assert spectrum[13] < 0.02 * spectrum[3]
+
+
+def test_upsampling_is_the_transpose_of_blur_and_has_every_derivative():
+    for taps, mode in product((2, 3, 5), ("circular", "zeros")):
+        down, up = create(f"{'rect' if taps == 2 else 'tri' if taps == 3 else 'bin'}-{taps}", 2), Upsample(2, 2, taps)
+        down.padding_mode = up.padding_mode = mode
+        x, y = noise(1, 2, 8, 6), noise(1, 2, 4, 3, seed=1)
+        torch.testing.assert_close((down(x) * y).sum() * 4, (x * up(y)).sum())
+    layer, y = Upsample(2), noise(1, 2, 3, 4).requires_grad_()
+    assert torch.autograd.gradgradcheck(layer, y)
+    torch.testing.assert_close(torch.func.vmap(layer)(y[None]), layer(y)[None])
+    assert copy.deepcopy(layer).to("meta")(torch.empty(1, 2, 3, 4, device="meta")).shape == (1, 2, 6, 8)
+    for wrong in ({"factor": 0}, {"factor": 2.0}, {"taps": 1}, {"padding_mode": "mirror"}, {"dims": 4}):
+        with pytest.raises(UsageError, match=r"must be|unknown padding mode"):
+            Upsample(2, **wrong)
+    with pytest.raises(UsageError, match=r"got torch.uint8"):
+        layer(torch.zeros(1, 2, 4, 4, dtype=torch.uint8))
