@@ -1,0 +1,80 @@
+"""The guide to extending the project, followed step by step in a copy of it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = re.split(r"^## ", (ROOT / "book/extend.md").read_text(), flags=re.MULTILINE)[1:]
+STEP = re.compile(r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```python\n(.*?)```", re.M | re.S)
+COMMAND = re.compile(r"^```bash\n(.*?)```", re.M | re.S)
+EXPECTED = {  # what the last command of a section prints
+    "Add a layer": "mean of each stride x stride window",
+    "Add a data set": "stripes in four directions",
+    "Add a claim": "Three taps already",
+    "Add a study": "Averaging does not cost accuracy",
+}
+
+
+def apply(project, name, kind, line, code):
+    path = project / name
+    if kind == "a new file":
+        assert not path.exists(), name
+        path.write_text(code)
+    elif kind == "a new cell":
+        notebook = json.loads(path.read_text())
+        notebook["cells"].append({"cell_type": "code", "source": code})
+        path.write_text(json.dumps(notebook))
+    else:
+        lines = path.read_text().splitlines()
+        assert line in lines, f"{name} has no line {line!r}"
+        lines.insert(lines.index(line) + 1, code.rstrip("\n"))
+        path.write_text("\n".join(lines) + "\n")
+
+
+def run(project, *command):
+    programs = {".venv/bin/aliasing": [sys.executable, "-m", "aliasing"], ".venv/bin/python": [sys.executable]}
+    environment = os.environ | {"PYTHONPATH": str(project), "ALIASING_RUNS": str(project / "runs")}
+    done = subprocess.run(
+        [*programs[command[0]], *command[1:]], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("aliasing", "notebooks", "data/records"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_step_of_the_guide_works(project):
+    """One after the other, since the study uses what was added before it."""
+    for section in SECTIONS:
+        title, _, count = section.partition("\n")[0].partition(": ")
+        steps = STEP.findall(section)
+        assert len({name for name, *_ in steps}) == int(count.split()[0] if count else 0), title
+        for step in steps:
+            apply(project, *step)
+        printed = [
+            run(project, *shlex.split(line)) for block in COMMAND.findall(section) for line in block.splitlines()
+        ]
+        assert EXPECTED.get(title, "") in (printed[-1] if printed else "")
+    run(project, ".venv/bin/python", "-m", "ruff", "check", "--fix", "--quiet", "aliasing")  # sorts imports, too
+    cell = json.loads((project / "notebooks/zhang2019.ipynb").read_text())["cells"][-1]["source"]
+    opened = 'from aliasing import chapters, plots\nresults = chapters.on_record("zhang2019", "laptop")\n'
+    *drawing, shown = re.split(r"^(?=plots\.show)", cell, flags=re.MULTILINE)
+    script = f"{opened}{''.join(drawing)}print(({shown.strip()}).evidence)"
+    assert "vgg-small on shapes" in run(project, ".venv/bin/python", "-c", script)
