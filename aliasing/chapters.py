@@ -39,7 +39,7 @@ __all__ = [
 PROFILE = ("best", *PROFILES)
 # Where the accuracy of the plain network is found, in the order of preference.
 ACCURACY = ("circular_rolls.accuracy", "accuracy.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",
-            "photographers_bias.bias_accuracy_near")  # fmt: skip
+            "photographers_bias.bias_accuracy_near", "one_pixel_windows.accuracy")  # fmt: skip
 
 
 def check(**parameters: Any) -> None:
@@ -136,19 +136,21 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
     return results
 
 
-def on_record(study: str, profile: str = "best", seeds: int | None = None) -> pd.DataFrame:
+def on_record(study: str, profile: str = "best", seeds: int | None = None, empty: bool = False) -> pd.DataFrame:
     """A study's results table: one row per run, with everything that was measured on its network; trains nothing.
 
     Returns:
         The columns of ``studies.results``, and ``profile`` and ``plain`` (how good the network without any filter is).
 
     Raises:
-        DataError: no such run is on record.
+        DataError: no such run is on record; with ``empty`` a table without rows is returned instead.
     """
     store, plan = studies.open_store(), studies.get(study)
     chosen = best(study, store) if profile == "best" else check_profile(profile)
     jobs = plan.jobs(chosen, seeds)
     results = studies.results(jobs, store)
+    if results.empty and empty:
+        return results
     if results.empty:
         raise DataError(
             f"{study} has no records of profile {chosen}; aliasing run {study} --profile {chosen} makes them"

@@ -5,7 +5,6 @@ line that says on which evidence it stands.
 """
 
 import base64
-import colorsys
 import hashlib
 import html
 import io
@@ -36,7 +35,6 @@ __all__ = [
     "bands",
     "bars",
     "describe",
-    "encoded",
     "forest",
     "grid",
     "groups",
@@ -64,9 +62,9 @@ class _Looks(dict[str, str]):
 
 
 def _hues() -> Iterator[str]:
-    """Colours far from each other, dark enough for white paper and light enough to be inverted for a dark page."""
+    """Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one."""
     for step in range(1_000_000):
-        yield mpl.colors.to_hex(colorsys.hls_to_rgb((0.93 + 0.618034 * step) % 1, 0.42, 0.75))
+        yield sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0]
 
 
 def _shapes() -> Iterator[str]:
@@ -144,6 +142,8 @@ def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer") -> list[Group]
     hollow, and one of words which line is drawn.
     """
     by = [by] if isinstance(by, str) else list(by)
+    if rows.empty:
+        return []
     words = {name: list(rows[name].unique()) for name in by[1:] if rows[name].dtype != bool}
     found = []
     for values, own in rows.groupby(by, sort=False):
@@ -178,6 +178,15 @@ def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, n
 def _whiskers(values: Iterable[float]) -> tuple[float, list[list[float]]]:
     """Mean, and how far its interval reaches below and above, as matplotlib asks for it."""
     (mean,), (low,), (high,) = across([[float(value)] for value in values])
+    return mean, [[mean - low], [high - mean]]
+
+
+def _summary(rows: pd.DataFrame, column: str, scale: float) -> tuple[float, list[list[float]]]:
+    """``_whiskers`` of a column; of a single run those over its test pictures, where they were measured."""
+    ends = [f"{column}.low", f"{column}.high"]
+    if len(rows) > 1 or measured(rows, *ends).empty:
+        return _whiskers(scale * rows[column])
+    mean, low, high = (scale * float(value) for value in rows[[column, *ends]].iloc[0])
     return mean, [[mean - low], [high - mean]]
 
 
@@ -250,7 +259,10 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
 def bars(
     axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str], by: str | Sequence[str] = "layer", scale: float = 1
 ) -> None:
-    """A cluster of bars for each entry of ``columns`` (label to column), one bar per group, whiskers for 95 %."""
+    """A cluster of bars for each entry of ``columns`` (label to column), one bar per group.
+
+    Whiskers are 95 % intervals over seeds; of a single run over its test pictures, where they were measured.
+    """
     found = groups(rows, by)
     width, top = 0.8 / max(1, len(found)), 0.0
     for index, (label, look, own) in enumerate(found):
@@ -258,7 +270,7 @@ def bars(
             known = measured(own, column)
             if known.empty:
                 continue
-            mean, reach = _whiskers(scale * known[column])
+            mean, reach = _summary(known, column, scale)
             top = max(top, mean)
             axis.bar(
                 place + (index - len(found) / 2 + 0.5) * width, mean, width, yerr=reach, capsize=2, ecolor="#d55e00",
@@ -335,7 +347,7 @@ def legend(
 
 
 class Captioned:
-    """A figure or table with caption, shown as HTML in notebooks and in the book.
+    """A figure or table with caption, shown as HTML in notebooks and in the book; ``image`` of a table is its HTML.
 
     ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark), "picture" or "table".
     """
@@ -344,7 +356,7 @@ class Captioned:
         self.image, self.caption, self.alt, self.kind, self.evidence = image, caption, alt, kind, evidence
 
     def _repr_html_(self) -> str:
-        return self.framed(drawing(self.image, self.alt))
+        return self.framed(self.image if self.kind == "table" else drawing(self.image, self.alt))
 
     def framed(self, content: str) -> str:
         """The HTML ``content`` with the caption below it."""
@@ -356,13 +368,6 @@ class Captioned:
 
     def __repr__(self) -> str:
         return f"Figure: {self.caption}"
-
-
-class _Table(Captioned):
-    """A table of a chapter; ``image`` is its HTML."""
-
-    def _repr_html_(self) -> str:
-        return self.framed(self.image)
 
 
 def drawing(image: str, alt: str, name: str = "") -> str:
@@ -387,7 +392,14 @@ def show(
         plt.close(figure)
         return _missing(caption)
     kind = "picture" if any(axis.images for axis in figure.axes) else "chart"
-    image = encoded(figure, kind == "chart" if vector is None else vector, transparent=kind == "chart")
+    form = "svg" if (kind == "chart" if vector is None else vector) else "png"
+    mpl.rcParams.update(STYLE)
+    stream = io.BytesIO()
+    about: Any = {"metadata": {"Date": None}} if form == "svg" else {}
+    figure.savefig(stream, format=form, dpi=110, transparent=kind == "chart", **about)
+    plt.close(figure)
+    mime = {"svg": "image/svg+xml", "png": "image/png"}[form]
+    image = f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}"
     return Captioned(image, caption, alt, kind, "" if rows is None else badge(rows))
 
 
@@ -399,11 +411,11 @@ def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, i
         long = frame.map(lambda cell: isinstance(cell, str) and len(cell) > 40).any(axis=None)
         look = "ledger" if long else "dataframe"  # lines of text are wrapped, numbers are not
         content = frame.to_html(border=0, index=index, na_rep="", float_format="{:.4g}".format, classes=look)
-    return _Table(f'<div class="drawing">{content}</div>', caption, "", "table", "" if rows is None else badge(rows))
+    return Captioned(f'<div class="drawing">{content}</div>', caption, "", "table", "" if rows is None else badge(rows))
 
 
 def _missing(caption: str) -> Captioned:
-    return _Table("<p><em>Not on record in this profile yet.</em></p>", caption, "", "table")
+    return Captioned("<p><em>Not on record in this profile yet.</em></p>", caption, "", "table")
 
 
 def badge(rows: pd.DataFrame) -> str:
@@ -413,17 +425,6 @@ def badge(rows: pd.DataFrame) -> str:
     seeds = rows["seed"].nunique()
     devices, profiles = ", ".join(rows["device"].unique()), ", ".join(rows["profile"].unique())
     return f"{'; '.join(parts)} · {seeds} seed{'s' if seeds > 1 else ''} · {devices} · profile {profiles}"
-
-
-def encoded(figure: Figure, vector: bool, transparent: bool = False) -> str:
-    """Close ``figure`` and return it as a data URI."""
-    mpl.rcParams.update(STYLE)
-    stream = io.BytesIO()
-    about: Any = {"metadata": {"Date": None}} if vector else {}
-    figure.savefig(stream, format="svg" if vector else "png", dpi=110, transparent=transparent, **about)
-    plt.close(figure)
-    mime = "image/svg+xml" if vector else "image/png"
-    return f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def describe(table: pd.DataFrame) -> str:

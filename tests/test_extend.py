@@ -13,7 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = re.split(r"^## ", (ROOT / "book/extend.md").read_text(), flags=re.MULTILINE)[1:]
-STEP = re.compile(r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```python\n(.*?)```", re.M | re.S)
+STEP = re.compile(
+    r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```(?:python|{code-block} python)\n(.*?)```",
+    re.M | re.S,
+)
 COMMAND = re.compile(r"^```bash\n(.*?)```", re.M | re.S)
 EXPECTED = {  # what the last command of a section prints
     "Add a layer": "mean of each stride x stride window",
@@ -34,8 +37,9 @@ def apply(project, name, kind, line, code):
         path.write_text(json.dumps(notebook))
     else:
         lines = path.read_text().splitlines()
-        assert line in lines, f"{name} has no line {line!r}"
-        lines.insert(lines.index(line) + 1, code.rstrip("\n"))
+        places = [number for number, text in enumerate(lines, start=1) if text.startswith(line)]
+        assert places, f"{name} has no line {line!r}"
+        lines.insert(places[0], code.rstrip("\n"))
         path.write_text("\n".join(lines) + "\n")
 
 
@@ -72,7 +76,9 @@ def test_every_step_of_the_guide_works(project):
             run(project, *shlex.split(line)) for block in COMMAND.findall(section) for line in block.splitlines()
         ]
         assert EXPECTED.get(title, "") in (printed[-1] if printed else "")
-    run(project, ".venv/bin/python", "-m", "ruff", "check", "--fix", "--quiet", "aliasing")  # sorts imports, too
+    run(
+        project, ".venv/bin/python", "-m", "ruff", "check", "--fix", "--quiet", "--select=F,I", "aliasing"
+    )  # sorts imports, too
     cell = json.loads((project / "notebooks/zhang2019.ipynb").read_text())["cells"][-1]["source"]
     opened = 'from aliasing import chapters, plots\nresults = chapters.on_record("zhang2019", "laptop")\n'
     *drawing, shown = re.split(r"^(?=plots\.show)", cell, flags=re.MULTILINE)

@@ -1,10 +1,15 @@
-"""The colours of the methods on the light page, and turned as book.css turns them on the dark one."""
+"""What the chapters draw with: colours that are seen in the light and in the dark, intervals, badges, walks."""
+
+import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from aliasing.plots import COLOURS
+from aliasing import plots
+from aliasing.plots import COLOURS, MARKERS
 
 DARK = to_rgb("#121212")  # the theme's background
 # hue-rotate(180deg) as the filter-effects specification writes it, behind invert(1).
@@ -23,7 +28,7 @@ def contrast(first, second):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("name", COLOURS)
+@pytest.mark.parametrize("name", [*COLOURS, *(f"of my own {number}" for number in range(12))])
 def test_a_method_can_be_seen_in_the_light_and_in_the_dark(name):
     colour = np.array(to_rgb(COLOURS[name]))
     assert contrast(colour, (1, 1, 1)) > 2.3
@@ -32,3 +37,70 @@ def test_a_method_can_be_seen_in_the_light_and_in_the_dark(name):
 
 def test_no_two_methods_share_a_colour():
     assert len(set(COLOURS.values())) == len(COLOURS)
+
+
+def test_a_layer_in_no_list_gets_looks_that_stay():
+    first = COLOURS["new"], MARKERS["new"], COLOURS["newer"]
+    assert first == (COLOURS["new"], MARKERS["new"], COLOURS["newer"])
+    assert first[0] not in (first[2], COLOURS["bin-5"])
+
+
+ROWS = pd.DataFrame(
+    [
+        {"layer": layer, "augmented": augmented, "seed": seed, "x": x + 0.01 * seed, "y": 1 - x, "curve": [x, x + seed]}
+        for layer, x in (("subsample", 0.5), ("bin-5", 0.7))
+        for augmented in (False, True)
+        for seed in range(3)
+    ]
+).assign(data="shapes", network="vgg", device="cpu", profile="laptop", plain="plain network 50.0 % accurate")
+
+
+def test_groups_have_a_label_and_a_look():
+    found = plots.groups(ROWS, ["layer", "augmented"])
+    assert [group.label for group in found] == ["subsample", "subsample, augmented", "bin-5", "bin-5, augmented"]
+    assert found[2].look["color"] == COLOURS["bin-5"] == found[3].look["color"]
+    assert found[3].look["markerfacecolor"] == "none" and "markerfacecolor" not in found[2].look
+
+
+def test_bands_points_and_bars_show_means_and_leave_out_what_was_not_measured():
+    figure, (left, middle, right) = plots.grid(1, 3)
+    plain = ROWS[~ROWS["augmented"]]
+    plots.bands(left, plain, "curve")
+    plots.bands(left, plain, "not measured")
+    assert np.allclose([line.get_ydata() for line in left.lines], [[0.5, 1.5], [0.7, 1.7]])
+    plots.points(middle, plain, "x", "y", scale=100)
+    marks = [line for line in middle.lines if line.get_label() in ("subsample", "bin-5") or line.get_markersize() == 8]
+    assert sorted(float(line.get_xdata()[0]) for line in marks) == pytest.approx([51, 71])
+    plots.bars(right, plain, {"the x": "x", "not measured": "z"})
+    assert [bar.get_height() for bar in right.patches] == pytest.approx([0.51, 0.71])
+    plots.show(figure, "", "")
+
+
+def test_a_forest_pairs_by_seed():
+    figure, axis = plots.grid()
+    plots.forest(axis, ROWS[~ROWS["augmented"]], "x", minus="subsample")
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["bin-5"]
+    (point,) = [line for line in axis.lines if len(line.get_xdata()) == 1 and line.get_marker() == MARKERS["bin-5"]]
+    assert float(point.get_xdata()[0]) == pytest.approx(0.2)
+    plots.show(figure, "", "")
+
+
+def test_a_figure_says_on_which_evidence_it_stands():
+    html = plots.show(plots.grid()[0], "a < b", 'x "y"', ROWS)._repr_html_()
+    assert 'alt="x &quot;y&quot;"' in html and "<figcaption>a &lt; b" in html
+    assert "vgg on shapes (plain network 50.0 % accurate) · 3 seeds · cpu · profile laptop" in html
+    assert "of 3 seeds" not in plots.show(plots.grid()[0], "", "")._repr_html_()
+    assert "Not on record" in plots.show(plots.grid()[0], "", "", ROWS.iloc[:0])._repr_html_()
+    assert "profile laptop" in plots.table(ROWS[["layer", "x"]], "", ROWS)._repr_html_()
+
+
+def test_a_walk_is_a_still_figure_first_and_its_steps_do_not_end_the_script():
+    still = plots.Captioned("data:image/png;base64,AA==", "", "still", "chart")
+    steps = {"one </script>": plots.Captioned("data:image/png;base64,BB==", "", 'first "a"'), "two": still}
+    html = plots.Walk(still, steps, "layer", "a caption")._repr_html_()
+    assert re.search(r'id="walk-\w+-still"><img src="data:image/png;base64,AA==" alt="still">', html)
+    assert re.search(r'<div id="walk-\w+" class="walk" hidden>', html)
+    assert '<label>layer <input type="range" min="0" max="1" value="0" step="1"></label>' in html
+    found = json.loads(re.search(r"steps = (\[.*?\]);\n", html)[1])
+    assert [(step["name"], step["alt"]) for step in found] == [("one </script>", 'first "a"'), ("two", "still")]
+    assert html.count("</script>") == 1 and "http" not in html
