@@ -1,6 +1,6 @@
 # make test, make book: everything from a fresh clone. Needs Python 3.11+ and a package index, nothing else.
 PYTHON ?= python3
-PROFILE ?= laptop
+PROFILE ?= best
 
 # Inside the conda environment of environment.yml everything is installed already.
 ifeq ($(CONDA_DEFAULT_ENV),aliasing)
@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make test                   lint, type checks and tests"
-	@echo "make book [PROFILE=laptop]  run the notebooks and build the book (profiles: smoke laptop desktop gpu cluster)"
+	@echo "make book [PROFILE=best]    run the notebooks and build the book (or smoke laptop desktop gpu cluster)"
 	@echo "make book SOURCE=... SITE=...  with links to this repository and these pages, where git does not know them"
 	@echo "make book FRESH=1           the same without the published records: every network is trained here"
 	@echo "make bench                  our speed beside the peers'"
