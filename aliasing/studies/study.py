@@ -116,14 +116,13 @@ def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
         }
         for source, key in (("training", "training"), *((m.name, m.key) for m in job.measurements)):
             for metric, value in record.measurements.get(key, {}).items():
-                if f"{source}.{metric}" in row:
-                    raise UsageError(f"two measurements of run {run.id} give {source}.{metric}; one of them is {key}")
-                # The short names are on their way out: of two measurements that share one, the last wins.
-                for column in (f"{source}.{metric}", *([metric] if source != "training" else [])):
-                    if isinstance(value, dict) and "value" in value:
-                        row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
-                    else:
-                        row[column] = value
+                column = f"{source}.{metric}"
+                if column in row:
+                    raise UsageError(f"two measurements of run {run.id} give {column}; one of them is {key}")
+                if isinstance(value, dict) and "value" in value:
+                    row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
+                else:
+                    row[column] = value
         rows.append(row)
     return pd.DataFrame(rows)
 
