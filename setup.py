@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+from email import message_from_string
 from pathlib import Path
 
 from setuptools import setup
@@ -46,11 +47,22 @@ def absolute(text, known):
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", replace, text)
 
 
+def described():
+    """The long description and the addresses: of a checkout as found, of a source archive as when that was made."""
+    archived = ROOT / "PKG-INFO"
+    if archived.exists():
+        known = message_from_string(archived.read_text(encoding="utf-8"))
+        return known.get_payload(), dict(line.split(", ", 1) for line in known.get_all("Project-URL", []))
+    known = origin.find(ROOT, os.environ)
+    urls = {name: url for name, url in {"Source": known.source, "Book": known.site}.items() if url}
+    return absolute((ROOT / "README.md").read_text(encoding="utf-8"), known), urls
+
+
 if __name__ == "__main__":
-    KNOWN = origin.find(ROOT, os.environ)
+    TEXT, URLS = described()
     setup(
         cmdclass={"build_py": BuildWithRecords},
-        long_description=absolute((ROOT / "README.md").read_text(encoding="utf-8"), KNOWN),
+        long_description=TEXT,
         long_description_content_type="text/markdown",
-        project_urls={name: url for name, url in {"Source": KNOWN.source, "Book": KNOWN.site}.items() if url},
+        project_urls=URLS,
     )
