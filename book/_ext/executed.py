@@ -108,7 +108,8 @@ def stamp(app, error):
         if copy.exists():
             notebook = json.loads(copy.read_text())
             notebook["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
-            for cell in notebook["cells"]:
+            for index, cell in enumerate(notebook["cells"]):
+                cell["id"] = f"cell-{index}"  # papermill draws that of the cell it adds
                 cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}
             copy.write_text(json.dumps(notebook, indent=1) + "\n")
     (Path(app.outdir) / "stamp.json").write_text(json.dumps(facts, indent=1) + "\n")
