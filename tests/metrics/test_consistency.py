@@ -152,13 +152,13 @@ def test_the_interval_of_the_product_covers():
             return torch.nn.functional.one_hot(next(self.answers), 2).double()
 
     generator, model, products = np.random.default_rng(5), Drawn(), []
-    for _ in range(1000):
+    for _ in range(400):
         easy = generator.random(120) < 0.5
         right, agree = (torch.from_numpy(generator.random(120) < low + 0.4 * easy) for low in (0.5, 0.55))
         second = torch.where(agree, ~right, right).long()
         model.answers = iter([(~right).long(), second, (~right).long()])
         products.append(metrics.fidelity(model, torch.zeros(120, 3, 2, 2), torch.zeros(120)).product)
-    assert 0.93 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.97
+    assert 0.92 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.98
 
 
 def test_rows_and_columns_of_rolls_are_told_apart():

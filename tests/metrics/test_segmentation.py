@@ -125,12 +125,12 @@ def test_the_interval_of_mean_iou_covers():
             return torch.nn.functional.one_hot(self.answer, 3).permute(0, 3, 1, 2).double()
 
     generator, model, found = np.random.default_rng(0), Drawn(), []
-    for _ in range(1000):
+    for _ in range(400):
         masks = torch.from_numpy(np.repeat(generator.integers(0, 2, (40, 1, 1)), 12, 2))
         right = torch.from_numpy(generator.random((40, 1, 12)) < generator.beta(6, 2, (40, 1, 1)))
         model.answer = torch.where(right, masks, 2)  # the third class is never right
         found.append(mean_iou(model, torch.zeros(40, 3, 1, 12), masks))
-    assert 0.93 <= np.mean([low <= 0.5 <= high for _, low, high, _ in found]) <= 0.97  # 0.75, 0.75 and 0
+    assert 0.92 <= np.mean([low <= 0.5 <= high for _, low, high, _ in found]) <= 0.98  # 0.75, 0.75 and 0
 
 
 def test_border_hides_what_zero_padding_does():
