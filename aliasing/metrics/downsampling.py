@@ -47,7 +47,7 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
 def _stride(module: nn.Module) -> int:
     """The stride of a site, 1 for any other module; of unequal strides the larger."""
     if isinstance(module, Downsample):
-        return module.stride
+        return max(module.strides)
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         return module.stride if isinstance(module.stride, int) else max(module.stride)
     return 1
@@ -71,7 +71,7 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
                 hooks.enter_context(module.register_forward_hook(_hook(name, module, passed)))
             model(batch)
         samples = [
-            Sample(own.name, own.layer.stride, own.x, own.y, own.again) if isinstance(own, Call) else own
+            Sample(own.name, _stride(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
             for own in passed
             if not isinstance(own, Call) or own.name in found
         ]

@@ -102,7 +102,7 @@ def _fits(model: nn.Module) -> bool:
     layers = list(outermost(model).values())
     inside = {id(part) for layer in layers for part in layer.modules()}
     for layer in layers:
-        if layer.stride > 1 and not layer.periodic:
+        if len(set(layer.strides)) > 1 or (layer.strides[0] > 1 and not layer.periodic):
             return False
     for part in model.modules():
         if id(part) in inside:
