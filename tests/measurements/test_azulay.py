@@ -38,7 +38,7 @@ class Place(nn.Module):
 
 
 def subject(network, **dataset):
-    run = Run({"name": "shapes", "count": 64, **dataset}, {}, Recipe(), 0)
+    run = Run({"name": "shapes", "count": 64, **dataset}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0)
     return Subject(run, network, torch.device("cpu"))
 
 
@@ -94,7 +94,11 @@ def test_a_constant_answer_agrees_everywhere():
 
 
 def test_photographers_bias_needs_shapes():
-    other = Subject(Run({"name": "cifar10"}, {}, Recipe(), 0), nn.Identity(), torch.device("cpu"))
+    other = Subject(
+        Run({"name": "cifar10"}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0),
+        nn.Identity(),
+        torch.device("cpu"),
+    )
     with pytest.raises(UsageError, match="needs the data set shapes"):
         MEASUREMENTS["photographers_bias"](other, count=8)
 
