@@ -44,6 +44,8 @@ def asap_definition(
 
 
 def _definition(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        raise UsageError("flc and asap: the older ONNX exporter changes Fourier transforms; export with dynamo=True")
     plans = _plans(x.shape[2:], strides, variant, faithful)
     amounts = [(plan.before, plan.length - plan.before - n) for n, plan in zip(x.shape[2:], plans, strict=True)]
     z = pad_axes(x, amounts, "zeros" if faithful else padding_mode)
