@@ -19,6 +19,7 @@ REFUSED = {
     ("asap", "onnx"): "dynamo=True",
     ("ddac", "onnx"): "Unfold",
     ("max", "export, any size"): "Guard",
+    ("tips", "export, any size"): "Guard",
 }
 EXPORTERS = ("onnx", "onnx, any size", "onnx dynamo", "onnx dynamo, any size", "export", "export, any size", "trace")
 
