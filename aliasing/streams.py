@@ -1,28 +1,11 @@
-"""Random numbers that belong to images: what one gets depends neither on who shares the work nor, with a stream of its
-own, on the images beside it.
-"""
+"""Random numbers that belong to images: with a stream of its own, what one gets does not depend on those beside it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Part", "image_seeds", "per_image", "streams"]
-
-
-class Part(NamedTuple):
-    """The rows of a batch that one process works on. Draws are made for all ``total`` images of the batch and these
-    rows kept, so that an image gets the same ones whoever works on it.
-    """
-
-    total: int
-    rows: slice
-
-    @classmethod
-    def whole(cls, total: int) -> "Part":
-        """All ``total`` rows."""
-        return cls(total, slice(total))
+__all__ = ["image_seeds", "per_image", "streams"]
 
 
 def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
