@@ -75,8 +75,8 @@ _RESNET = {"name": "resnet-small"} | _TEN
 _IMAGENET = {"name": "resnet50", "num_classes": 1000}
 
 # The two recipes of photographs. DECISIVE: the networks whose accuracy the claims are about. OTHER: all others. Chosen
-# on validation pictures with the plain VGG13-bn of a quarter of the width, five epochs: of 250 images a step at rates of
-# .1 and .05 (momentum .7 and .9) and 500 at .2, the first; without random shifts, which only augmented networks have.
+# on validation pictures with the plain VGG13-bn of a quarter of the width, five epochs: of 250 images a step at rates
+# of .1 and .05 (momentum .7 and .9) and 500 at .2, the first; without random shifts, which augmented networks have.
 DECISIVE = Recipe(
     epochs=13,
     batch_size=250,
