@@ -34,7 +34,6 @@ __all__ = [
     "badge",
     "bands",
     "bars",
-    "describe",
     "forest",
     "grid",
     "groups",
@@ -425,13 +424,6 @@ def badge(rows: pd.DataFrame) -> str:
     seeds = rows["seed"].nunique()
     devices, profiles = ", ".join(rows["device"].unique()), ", ".join(rows["profile"].unique())
     return f"{'; '.join(parts)} · {seeds} seed{'s' if seeds > 1 else ''} · {devices} · profile {profiles}"
-
-
-def describe(table: pd.DataFrame) -> str:
-    """Data, network and seeds of the runs in ``table``, the end of every caption."""
-    data, networks = " and ".join(table["data"].unique()), " and ".join(table["network"].unique())
-    seeds = table["seed"].nunique()
-    return f"Data: {data}; networks: {networks}; {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def interval(values: pd.Series) -> str:

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
+PADDING_MODES = get_args(PaddingMode)  # once: a compiler cannot follow it into a forward pass
 Stride = int | tuple[int, ...]  # of all spatial axes, or one per axis
 Around = Callable[..., Any]
 
@@ -266,6 +267,6 @@ def check_dims(layer: str, dims: int, valid: tuple[int, ...]) -> int:
 
 def check_padding_mode(padding_mode: str) -> PaddingMode:
     """Return ``padding_mode`` if it is one of ``PaddingMode``, else raise ``UsageError``."""
-    if padding_mode not in get_args(PaddingMode):
-        raise unknown("padding mode", padding_mode, get_args(PaddingMode))
+    if padding_mode not in PADDING_MODES:
+        raise unknown("padding mode", padding_mode, PADDING_MODES)
     return cast(PaddingMode, padding_mode)
