@@ -71,7 +71,7 @@ def test_a_wrong_profile_ends_with_2_and_the_valid_ones(command, capsys):
     [
         (["run", "zang2019"], "Did you mean 'zhang2019'?"),
         (["run", "zhang2019", "--only", "layer=bin-9"], "layer=VALUE with VALUE one of bin-5, bin-7"),
-        (["run", "zhang2019", "--only", "filter=bin-5"], "KEY one of ['augmented', 'layer']"),
+        (["run", "zhang2019", "--only", "filter=bin-5"], "KEY one of ['augmented', 'layer'"),
         (["run", "zhang2019", "--seeds", "0"], "seeds must be 1 or more"),
         (["run", "zhang2019", "--device", "tpu"], "choose from auto, cpu"),
         (["data", "cifar"], "cifar10"),

@@ -172,6 +172,4 @@ def test_the_keyboard_stops_all_processes_with_one_line(tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         error = process.stderr.read()  # ends when the last worker has ended
     assert process.returncode == 130
-    assert error == (
-        "aliasing run: stopped; finished measurements and epochs are kept; run the same command again to continue\n"
-    )
+    assert error == ("aliasing run: stopped; what is finished is kept; run the same command again to continue\n")

@@ -313,7 +313,7 @@ def test_make_in_the_conda_environment_makes_no_second_one(tmp_path):
         assert f"{tmp_path}/bin/" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/layers.md", "book/diagnose.md"])
+@pytest.mark.parametrize("page", ["README.md", "book/layers.md", "book/diagnose.md"])
 def test_python_on_pages_runs(page):
     """Each Python block runs; a last line with ``# (8, 64, 16, 16)`` behind it has that shape."""
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):

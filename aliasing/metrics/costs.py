@@ -38,9 +38,11 @@ def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
 
-    counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), counter:
-        model(_images(model, size, 1).zero_())
+    counter, image = FlopCounterMode(display=False), _images(model, size, 1).zero_()
+    with evaluating(model), torch.no_grad():
+        model(image)  # layers build their matrices once, which is no cost of an image
+        with counter:
+            model(image)
     return counter.get_total_flops()
 
 
