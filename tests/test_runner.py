@@ -137,10 +137,10 @@ def test_killed_at_random_and_continued_gives_the_same_numbers():
     command = [sys.executable, "tests/soak.py", "--processes", "2", "4", "--kills", "6", "--seeds", "1", "--life", "2"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    values = sum(1 + len(job.measurements) for job in get("zhang2019").jobs("smoke", 1))  # trainings and measurements
+    total = sum(1 + len(job.measurements) for job in get("zhang2019").jobs("smoke", 1))  # trainings and measurements
     for line in map(json.loads, done.stdout.splitlines()):
         assert line["killed"] == 6 and line["killed at work on a run"] > 0
-        assert (line["lost"], line["doubled"], line["damaged"], line["differing"], line["equal"]) == (0, 0, 0, 0, values)
+        assert (line["lost"], line["doubled"], line["damaged"], line["differing"], line["equal"]) == (0, 0, 0, 0, total)
 
 
 def test_a_stopped_worker_leaves_no_process_behind(tmp_path):
