@@ -305,7 +305,9 @@ class _Explained(NamedTuple):
             return None
         rows = table[["seed", "clean_error.clean_error", ERROR]].dropna()
         by_seed = [own for _, own in rows.groupby("seed") if len(own) > 3]
-        shares = [np.corrcoef(own["clean_error.clean_error"], own[ERROR])[0, 1] ** 2 for own in by_seed]
+        # Nothing to explain: no share. All cases equally good when clean, so nothing to explain it with: a share of 0.
+        pairs = [(own["clean_error.clean_error"], own[ERROR]) for own in by_seed if np.ptp(own[ERROR]) > 0]
+        shares = [np.corrcoef(clean, hurt)[0, 1] ** 2 if np.ptp(clean) > 0 else 0.0 for clean, hurt in pairs]
         if len(shares) < 2:
             return None
         error = float(np.std(shares, ddof=1) / len(shares) ** 0.5)

@@ -14,7 +14,7 @@ from aliasing.runner import build
 from aliasing.studies import get
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring
-from aliasing.studies.vasconcelos2020 import LOST, PLACES, START, SUBSETS, role
+from aliasing.studies.vasconcelos2020 import ERROR, LOST, PLACES, START, SUBSETS, _Explained, role
 
 
 def jobs(study, profile, **labels):
@@ -69,16 +69,24 @@ def test_rings_of_a_surface():
     assert GROWTH.function(near_far) == pytest.approx(-1)
 
 
+def test_equal_clean_errors_explain_nothing_and_equal_errors_have_nothing_to_explain():
+    table = pd.DataFrame({"seed": [0] * 4 + [1] * 4 + [2] * 4, ERROR: [0.1, 0.2, 0.3, 0.4] * 2 + [0.5] * 4})
+    table["clean_error.clean_error"] = [0.1, 0.2, 0.3, 0.4] + [0.75] * 4 + [0.1, 0.2, 0.3, 0.4]
+    result = _Explained()(table)
+    assert result is not None and result.seeds == 2
+    assert result.value == pytest.approx((1 + 0) / 2)
+
+
 def test_the_published_tips_is_trained_with_its_losses():
     published = jobs("saha2024", "laptop", method="tips as published")
     assert len(published) == 3
-    assert all(job.run.recipe.tips == ALPHA and job.run.network["downsample"]["faithful"] for job in published)
+    assert all(job.run.recipe.auxiliary == ALPHA and job.run.network["downsample"]["faithful"] for job in published)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cluster"])
 def test_variants_of_the_losses_change_one_thing_at_a_time(profile):
     recipes = [job.run.recipe for job in jobs("saha2024", profile, task="variants") if job.run.seed == 0]
-    settings = [(recipe.tips, recipe.tips_wake, recipe.tips_form) for recipe in recipes]
+    settings = [(recipe.auxiliary, recipe.auxiliary_wake, recipe.auxiliary_form) for recipe in recipes]
     usual = (ALPHA, 0.4, "code")
     assert settings == list(VARIANTS) and {sum(map(ne, usual, setting)) for setting in settings} == {0, 1}
 

@@ -10,6 +10,7 @@ from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
 from aliasing.runner import build, execute
+from aliasing.studies.finetuned import LAYERS
 from aliasing.studies.study import results
 
 CASES = [(study, profile) for study in studies.STUDIES for profile in PROFILES]
@@ -58,10 +59,24 @@ def test_the_networks_of_a_plan_can_be_built(study):
 
 
 @pytest.mark.parametrize("profile", ["desktop", "gpu"])
-def test_every_verdict_on_photographs_rests_on_five_seeds(profile):
+def test_every_verdict_on_networks_trained_on_photographs_rests_on_five_seeds(profile):
+    pretrained = set()
     for study in studies.STUDIES.values():
-        seeds = [job.run.seed for job in study.jobs(profile)]
-        assert study.name == "realnetworks" or {seeds.count(seed) for seed in range(5)} == {len(seeds) / 5}
+        jobs = study.jobs(profile)
+        seeds = [job.run.seed for job in jobs]
+        if all(job.run.network.get("pretrained") for job in jobs):
+            pretrained.add(study.name)
+        else:
+            assert {seeds.count(seed) for seed in range(5)} == {len(seeds) / 5}
+    assert pretrained == {"realnetworks", "finetuned"}  # whose intervals are over pictures
+
+
+@pytest.mark.parametrize("profile", ["desktop", "gpu"])
+def test_every_fine_tuned_network_has_three_seeds_and_one_network_that_is_not(profile):
+    seeds = {}
+    for job in studies.get("finetuned").jobs(profile):
+        seeds.setdefault((job.labels["layer"], job.labels["tuned"]), []).append(job.run.seed)
+    assert seeds == {(layer, tuned): [0, 1, 2] if tuned else [0] for layer in LAYERS for tuned in (True, False)}
 
 
 def test_findings_have_unique_names_and_say_where_they_come_from():
