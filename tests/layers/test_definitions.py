@@ -141,26 +141,6 @@ def test_one_and_three_axes(name, dims):
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # of the exporters about themselves
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.parametrize("name", ["subsample", "max", "bin-5", "flc", "asap", "tips", "ddac"])
-def test_onnx(name, dynamo, dynamic, tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    layer, x = layer_of(name, 4).float(), noise(1, 4, 12, 16, dtype=torch.float32)
-    options = {"input_names": ["x"], "dynamo": dynamo}
-    if dynamic and dynamo:
-        options["dynamic_shapes"] = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
-    elif dynamic:
-        options["dynamic_axes"] = {"x": {2: "height", 3: "width"}}
-    torch.onnx.export(layer, (x,), tmp_path / "layer.onnx", **options)
-    session = runtime.InferenceSession(tmp_path / "layer.onnx")
-    for given in (x, noise(1, 4, 18, 11, seed=1, dtype=torch.float32))[: 1 + dynamic]:
-        (found,) = session.run(None, {"x": given.numpy()})
-        np.testing.assert_allclose(found, layer(given).detach().numpy(), atol=1e-5)
-
-
 # Upsampling
 
 

@@ -15,8 +15,8 @@ NAMES = [name for name in layers.NAMES if name not in DATA_DEPENDENT_GRID]
 SIZES = ((12, 17), (9, 20))
 # What an exporter cannot do it refuses; none gives other numbers.
 REFUSED = {
-    ("flc", "onnx"): "dynamo=True",
-    ("asap", "onnx"): "dynamo=True",
+    ("flc", "onnx dynamo, any size"): "Could not guard on data-dependent expression",
+    ("asap", "onnx dynamo, any size"): "Could not guard on data-dependent expression",
     ("ddac", "onnx"): "Unfold",
     ("max", "export, any size"): "Guard",
     ("tips", "export, any size"): "Guard",
@@ -81,4 +81,9 @@ def test_layers(name: str, exporter: str) -> None:
 def test_converted_networks(exporter: str) -> None:
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1, 2), nn.MaxPool2d(2))
-    check(exporter, antialias(body.eval()))
+    network = antialias(body.eval())
+    if exporter == "onnx dynamo, any size":  # it translates no remainder by the larger of two sizes
+        with pytest.raises(torch.onnx.OnnxExporterError, match="translating node %remainder"):
+            check(exporter, network)
+    else:
+        check(exporter, network)
