@@ -110,17 +110,18 @@ def test_the_folder_serves_under_any_path(browser, site, pages, tmp_path):
 @pytest.mark.parametrize(
     ("names", "heading"),
     [
-        (["Which layer should I use?"], "Which layer should I use?"),
+        (["Which layer for my network?"], "Which layer for my network?"),
         (["Blur before you subsample"], "verdicts"),
         (["Zhang 2019", "Run this page yourself"], "Run this page yourself"),
     ],
 )
 def test_from_the_landing_page_to(names, heading, open_page):
     tab = open_page("index")
-    for name in names:
-        tab.locator("main").get_by_role("link", name=name).first.click()
+    for name in names:  # the last one of a chapter stands in the table of verdicts
+        links = tab.locator("main").get_by_role("link", name=name)
+        (links.last if heading == "verdicts" else links.first).click()
     if heading == "verdicts":
-        assert tab.url.endswith("#findings") and tab.locator("#findings table").first.is_visible()
+        tab.locator("#findings table").first.wait_for()
     else:
         tab.get_by_role("heading", name=heading).wait_for()
 
