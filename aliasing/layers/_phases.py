@@ -29,6 +29,7 @@ __all__ = [
     "phase_reduce",
     "phases",
     "slices",
+    "split",
     "spread",
     "take",
     "weighted_slices",
@@ -211,11 +212,17 @@ def chunks(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of a few images of ``x``, and of the same images of the others; on a CPU they stay in its cache."""
     if is_whole(x):
         return iter([(x, *others)])
-    return zip(*(tensor.split(_images(x)) for tensor in (x, *others)), strict=True)
+    return split(CHUNK, x, *others)
 
 
-def _images(x: Tensor) -> int:
-    return max(1, CHUNK // max(1, prod(x.shape[1:])))
+def split(values: int, x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """As ``chunks``, of at most ``values`` values of ``x`` where an image has no more."""
+    images = _images(x, values)
+    return zip(*(tensor.split(images) for tensor in (x, *others)), strict=True)
+
+
+def _images(x: Tensor, values: int = CHUNK) -> int:
+    return max(1, values // max(1, prod(x.shape[1:])))
 
 
 # Padding

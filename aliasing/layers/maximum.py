@@ -1,14 +1,12 @@
 """The dense maximum: what is left of max pooling once its subsampling has been taken out (Zhang 2019, section 3.1)."""
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ._matrices import memory_format, plain
-from ._phases import pad
+from ._phases import pad, split
 from .base import PaddingMode, check_padding_mode
 
 __all__ = ["DenseMax", "dense_max", "dense_max_definition"]
@@ -51,7 +49,7 @@ class _PairwiseMax(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, circular: bool) -> Tensor:
         y = torch.empty_like(x)
-        for part, out in _chunks(x, y):
+        for part, out in split(CHUNK, x, y):
             values, larger = _comparable(part, out)
             _larger(_larger(values, 3, circular), 2, circular, larger)
         return y
@@ -70,17 +68,12 @@ class _PairwiseMax(torch.autograd.Function):
             return torch.autograd.grad(y, x, grad, create_graph=True)[0], None
         grad = grad.contiguous(memory_format=memory_format(x))
         result = torch.empty_like(x)
-        for part, given, out in _chunks(x, grad, result):
+        for part, given, out in split(CHUNK, x, grad, result):
             (values,) = _comparable(part)
             across = _larger(values, 3, ctx.circular)
             down = _larger(across, 2, ctx.circular)
             _send_back(_send_back(given, across, down, 2), values, across, 3, out)
         return result, None
-
-
-def _chunks(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    images = max(1, CHUNK // max(1, x[:1].numel()))
-    return zip(*(tensor.split(images) for tensor in (x, *others)), strict=True)
 
 
 def _comparable(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
