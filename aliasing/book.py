@@ -91,8 +91,8 @@ def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None)
 
 def shared_by_notebooks(root: Path) -> bytes:
     """The part of the stamp that is the same for all notebooks."""
-    data = [*sorted((root / "data/records").glob("*.jsonl")), *sorted((root / "data/published").glob("*.csv"))]
-    return _fingerprint([*sorted((root / "aliasing").rglob("*.py")), *data])
+    patterns = ("aliasing/**/*.py", "aliasing/**/*.csv", "data/records/*.jsonl", "data/published/*.csv")
+    return _fingerprint([path for pattern in patterns for path in sorted(root.glob(pattern))])
 
 
 def _fingerprint(files: list[Path]) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SECTIONS = re.split(r"^## ", (ROOT / "book/extend.md").read_text(), flags=re.MULTILINE)[1:]
 STEP = re.compile(
-    r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```(?:python|{code-block} python)\n(.*?)```",
+    r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```(?:python|{code-block} \w+)\n(.*?)```",
     re.M | re.S,
 )
 COMMAND = re.compile(r"^```bash\n(.*?)```", re.M | re.S)
