@@ -141,5 +141,5 @@ STUDY = Study(
     "a question of users; EfficientNet-Lite0 of Tan & Le 2019",
     plan,
     FINDINGS,
-    shown_in="comparison",
+    shown_in="which_layer",
 )
