@@ -12,7 +12,7 @@ from torch import nn
 
 from aliasing import datasets, layers, models
 from aliasing.cli import main
-from aliasing.datasets.decoding import decode, plain
+from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import read_tensors
 from aliasing.measurements import Measurement, Subject
@@ -172,7 +172,7 @@ def test_any_bytes_as_tensors(tmp_path_factory, content):
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM" + b"\0" * 60])
 def test_a_file_that_is_no_image(content):
     with pytest.raises(DataError, match=r"1\.png is not a readable image"):
-        decode([("class", "1.png", content)], plain)
+        decode([("class", "1.png", content)])
 
 
 # The command line.

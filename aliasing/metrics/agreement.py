@@ -68,7 +68,7 @@ def consistency(
         return Estimate.mean(agreement_per_image(predictions, correct_only=labels is not None))
     agree = agreements(model, images, shift, max_shift, generator, batch_size)
     if labels is not None:
-        agree = agree[_unshifted(model, images, shift, max_shift, batch_size) == labels.cpu()]
+        agree = agree[_classes(model, images, None, shift, max_shift, batch_size) == labels.cpu()]
     return Estimate.share(agree)
 
 
@@ -102,11 +102,9 @@ def fidelity(
     The interval of the product is the linearised one, images being independent.
     """
     check_labels(labels, check_images(images))
-    first, second = (
-        _classes(model, images, shifts, shift, max_shift, batch_size)
-        for shifts in draw_shifts(shift, images, 2, max_shift, generator)
-    )
-    plain, truth = _unshifted(model, images, shift, max_shift, batch_size), labels.cpu()
+    shifts = (*draw_shifts(shift, images, 2, max_shift, generator), None)
+    first, second, plain = (_classes(model, images, own, shift, max_shift, batch_size) for own in shifts)
+    truth = labels.cpu()
     correct, agree = plain == truth, first == second
     share_correct, share_agree = correct.double().mean(), agree.double().mean()
     # d(ac) = c da + a dc, image by image, around the product of the means.
@@ -125,14 +123,11 @@ def fidelity(
     )
 
 
-def _unshifted(model: nn.Module, images: Tensor, shift: str, max_shift: int | None, batch_size: int) -> Tensor:
-    """Classes (N,) at shift zero of the same protocol: the central window for crop shifts."""
-    return _classes(model, images, torch.zeros(len(images), 2, dtype=torch.long), shift, max_shift, batch_size)
-
-
 def _classes(
-    model: nn.Module, images: Tensor, shifts: Tensor, shift: str, max_shift: int | None, batch_size: int
+    model: nn.Module, images: Tensor, shifts: Tensor | None, shift: str, max_shift: int | None, batch_size: int
 ) -> Tensor:
+    """Classes (N,) of shifted images; without ``shifts`` at shift zero: the central window of crops."""
+    shifts = torch.zeros(len(images), 2, dtype=torch.long) if shifts is None else shifts
     parts = zip(check_images(images).split(batch_size), shifts.split(batch_size), strict=True)
     moved = (shift_images(part, own, shift, max_shift) for part, own in parts)
     return torch.cat([predict(model, part, batch_size).argmax(1).cpu() for part in moved])

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torchvision
 from PIL import Image
 
 from aliasing import datasets
-from aliasing.datasets import catalogue, data_folder, fetch, load, photographs
+from aliasing.datasets import archives, data_folder, fetch, load, photographs
 from aliasing.datasets.archives import Archive
 from aliasing.errors import DataError, UsageError
 
@@ -33,10 +34,10 @@ def downloads(tmp_path, monkeypatch):
     return tmp_path / "downloads"
 
 
-def offer(monkeypatch, name, *archives, place=-1):
-    forms = list(catalogue.ARCHIVES[name])
-    forms[place] = archives
-    monkeypatch.setitem(catalogue.ARCHIVES, name, forms)
+def offer(monkeypatch, name, *form, place=-1):
+    forms = list(archives.ARCHIVES[name])
+    forms[place] = form
+    monkeypatch.setitem(archives.ARCHIVES, name, forms)
 
 
 def cifar_copy(pack, downloads, monkeypatch):
@@ -113,8 +114,8 @@ def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch
     monkeypatch.setattr(official, "train_list", [[name, sums[name]] for name in batches[:5]])
     monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(official, "meta", {**official.meta, "md5": sums["batches.meta"]})
-    archive = Archive("cifar-10-python.tar.gz", "md5:" + md5((downloads / "cifar-10-python.tar.gz").read_bytes()))
-    offer(monkeypatch, "cifar10", archive, place=0)
+    checksum = "md5:" + md5((downloads / "cifar-10-python.tar.gz").read_bytes())
+    offer(monkeypatch, "cifar10", replace(archives.ARCHIVES["cifar10"][0][0], checksum=checksum), place=0)
     test = load("cifar10", "test")
     assert test.name == "CIFAR-10"
     assert test.classes == tuple("abcdefghij")
@@ -128,7 +129,7 @@ def md5(data):
 
 
 def test_our_checksums_are_those_of_torchvision():
-    (cifar,), (imagenette,) = catalogue.ARCHIVES["cifar10"][0], catalogue.ARCHIVES["imagenette"][0]
+    (cifar,), (imagenette,) = archives.ARCHIVES["cifar10"][0], archives.ARCHIVES["imagenette"][0]
     official = torchvision.datasets.CIFAR10
     assert (cifar.name, cifar.url, cifar.checksum) == (official.filename, official.url, f"md5:{official.tgz_md5}")
     assert (imagenette.url, imagenette.checksum.removeprefix("md5:")) == torchvision.datasets.Imagenette._ARCHIVES[
@@ -229,7 +230,7 @@ def test_a_folder_of_ones_own(tmp_path):
 def real(name):
     """Skip unless the archives of a data set are there."""
     try:
-        datasets.archives.find(name, catalogue.ARCHIVES[name])
+        archives.find(name)
     except DataError:
         pytest.skip(f"no archive of {name} in {data_folder()} (set ALIASING_DATA)")
 
@@ -250,7 +251,7 @@ def test_real_cifar10():
 def test_the_readme_lists_every_archive_with_its_sum():
     readme = Path(__file__).parents[2] / "data" / "README.md"
     rows = [line for line in readme.read_text().splitlines() if line.startswith("| `")]
-    for forms in catalogue.ARCHIVES.values():
+    for forms in archives.ARCHIVES.values():
         for archive in (archive for form in forms for archive in form):
             assert f"| `{archive.name}` | {archive.checksum.replace(':', ' ')} |" in rows
     for name in datasets.NAMES:
@@ -281,7 +282,7 @@ def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monke
         f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0))
         for wnid in photographs._IMAGENETTE_WORDS
     }
-    monkeypatch.setitem(catalogue.ARCHIVES, "imagenet-val-500", [(pack(downloads / "imagenet-val-500.tar.xz", files),)])
+    monkeypatch.setitem(archives.ARCHIVES, "imagenet-val-500", [(pack(downloads / "imagenet-val-500.tar.xz", files),)])
     found = load("imagenet-val-500", "test", size=8)
     assert found.images.shape == (10, 3, 8, 8)
     assert found.classes[found.labels[found.images[:, 0, 0, 0] == 200]] == "church"

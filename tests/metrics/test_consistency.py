@@ -13,9 +13,7 @@ from aliasing.errors import UsageError
 from aliasing.metrics import draw_shifts, shift_images
 from aliasing.metrics.rolls import (
     RollPredictions,
-    accuracy_against_shift,
-    adversary_accuracy,
-    probability_variation,
+    accuracy_by_distance,
     roll_predictions,
     variation_per_image,
 )
@@ -168,7 +166,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
     classes[:, 1] = 1
     predictions = RollPredictions(classes, None, torch.tensor([1]), rolls, "by hand")
     # Nearest first: one pixel, eight around it of which two are right, the two columns of distance 2: 2 of 6.
-    curve = [estimate.value for estimate in accuracy_against_shift(predictions)]
+    curve = [estimate.value for estimate in accuracy_by_distance(predictions)[0]]
     assert curve == pytest.approx([1, 2 / 8, 2 / 6])
     # Only the middle roll is none: the corner of the table says wrong, and must not be asked.
     assert metrics.exact_consistency(predictions, correct_only=True).value == pytest.approx(
@@ -188,15 +186,15 @@ def test_all_rolls_equal_loops():
                 probability[i, a, b] = logits[i].double().softmax(0)[label]
     spread = [pstdev(one.flatten().tolist()) for one in probability]
     assert variation_per_image(predictions).tolist() == pytest.approx(spread, rel=1e-4)
-    assert probability_variation(predictions).value == pytest.approx(sum(spread) / 5, rel=1e-4)
     size = [min(a, 8 - a) for a in range(8)]
     for n in range(5):
         survivors = [
             all(hit[i, a, b] for a in range(8) for b in range(8) if max(size[a], size[b]) <= n) for i in range(5)
         ]
-        assert adversary_accuracy(predictions)[n].value == sum(survivors) / 5
+        curve, adversary = accuracy_by_distance(predictions)
+        assert adversary[n].value == sum(survivors) / 5
         ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
-        assert accuracy_against_shift(predictions)[n].value == pytest.approx(sum(ring) / len(ring))
+        assert curve[n].value == pytest.approx(sum(ring) / len(ring))
 
 
 @pytest.mark.parametrize(
@@ -206,8 +204,8 @@ def test_all_rolls_equal_loops():
         lambda m, x: metrics.consistency(m, x, "roll"),
         lambda m, x: metrics.consistency(m, x, "crop"),
         lambda m, x: metrics.consistency(m, x[0]),
-        lambda m, x: adversary_accuracy(roll_predictions(m, x)),
-        lambda m, x: probability_variation(roll_predictions(m, x)),
+        lambda m, x: accuracy_by_distance(roll_predictions(m, x)),
+        lambda m, x: variation_per_image(roll_predictions(m, x)),
     ],
 )
 def test_refuses(call):

@@ -55,7 +55,7 @@ def test_equals_a_loop_over_images_and_cells():
     names, severities = ("fog", "pixelate", "contrast"), (2, 4)
     stored = {(name, severity): corrupt(images, name, severity) for name in names for severity in severities}
     found = corruption_error(
-        Bright(), images, labels, names, severities, batch_size=4, source=lambda n, s, part: stored[n, s][part]
+        Bright(), images, labels, names, severities, batch_size=4, source=lambda *cell: stored[cell]
     )
     rows = []
     for i in range(9):

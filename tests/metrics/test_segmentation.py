@@ -73,9 +73,11 @@ def test_a_network_that_reads_the_frame_flips_at_odd_shifts(shift):
     dx = _draw_shifts(40, 3, None)[:, 1]
     even = (dx % 2 == 0).double().mean().item()
     assert 0 < even < 1
-    assert mask_consistency(Grid(), images, shift, 3).value == pytest.approx(even)
+    assert mask_consistency(Grid(), images, shift=shift, max_shift=3).value == pytest.approx(even)
     # softmax of (1, 0) and (0, 1): the probabilities differ by tanh(1/2)
-    assert mask_equivariance_error(Grid(), images, shift, 3).value == pytest.approx((1 - even) * math.tanh(0.5))
+    assert mask_equivariance_error(Grid(), images, shift=shift, max_shift=3).value == pytest.approx(
+        (1 - even) * math.tanh(0.5)
+    )
 
 
 @pytest.mark.parametrize("border", [0, 1])
@@ -137,9 +139,9 @@ def test_border_hides_what_zero_padding_does():
     torch.manual_seed(0)
     model = nn.Conv2d(3, 4, 5, padding=2)
     images = pictures()
-    assert mask_equivariance_error(model, images, "standard", 4).value > 1e-4
-    assert mask_equivariance_error(model, images, "standard", 4, border=2).value < 1e-6
-    assert mask_consistency(model, images, "standard", 4, border=2).value == 1
+    assert mask_equivariance_error(model, images, shift="standard", max_shift=4).value > 1e-4
+    assert mask_equivariance_error(model, images, shift="standard", max_shift=4, border=2).value < 1e-6
+    assert mask_consistency(model, images, shift="standard", max_shift=4, border=2).value == 1
 
 
 def test_shifts_are_uniform_without_the_centre():
@@ -153,9 +155,9 @@ def test_shifts_are_uniform_without_the_centre():
 def test_bad_input_is_named():
     images = pictures(2)
     with pytest.raises(UsageError, match="unknown shift 'roll'"):
-        mask_consistency(Channels(), images, "roll")
+        mask_consistency(Channels(), images, shift="roll")
     with pytest.raises(UsageError, match="leave pixels to compare"):
-        mask_consistency(Channels(), images, "standard", 20)
+        mask_consistency(Channels(), images, shift="standard", max_shift=20)
     with pytest.raises(UsageError, match="masks must be"):
         mean_iou(Channels(), images, torch.zeros(2, 3, 3))
     with pytest.raises(UsageError, match="masks hold class 7, but the network answers 3"):
