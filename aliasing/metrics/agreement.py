@@ -50,15 +50,12 @@ def consistency(
     expectation.
 
     Args:
-        model: images in, logits (N, classes) out.
-        images: (N, 3, H, W), uint8 or float in [0, 1]. For crop shifts larger than the network's input.
+        images: for crop shifts larger than the network's input.
         shift: "circular", "standard" (zero-fill), "crop" or "sub-pixel" (band-limited).
         max_shift: shifts are uniform on -M..M per axis, ends included. Default: all rolls for circular shifts, an
             eighth of the side for standard and sub-pixel ones, none for crop shifts, whose window is H - 2M pixels.
         exhaustive: circular shifts only: the expectation over all pairs of shifts, instead of one pair per image.
         labels: if given, only images classified correctly when unshifted count.
-        generator: on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
     """
     reach(shift, images, max_shift)
     if exhaustive:

@@ -99,8 +99,7 @@ def comparable(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Of each image the logits (1, classes, h, w) before and after one shift, where they show the same scene.
 
-    ``shift`` is one of ``MASK_SHIFTS``; ``generator`` draws on the CPU, without one a private generator with seed 0;
-    ``batch_size`` does not change what comes.
+    ``shift`` is one of ``MASK_SHIFTS``, of at most ``max_shift`` pixels per axis.
     """
     if shift not in MASK_SHIFTS:
         raise unknown("shift", shift, MASK_SHIFTS)

@@ -53,17 +53,14 @@ def one_pixel(
     image, or of 0 or 1, where a bootstrap has no width, get Wilson's.
 
     Args:
-        model: images in, logits (N, classes) out.
-        images: (N, 3, H, W), uint8 or float in [0, 1]; H and W are also the size of the network's input.
+        images: of the size of the network's input.
         protocol: one of ``ONE_PIXEL``. "crop": a random crop (8 to 100 % of the area, aspect 3/4 to 4/3) is resized
             to 234/224 of the input, and the window moves over it. "black", "grey", "inpainting": the image, shrunk,
             is moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular",
             "standard": the image is rolled, or shifted with zero-fill (ours, controls).
-        labels: (N,), for the accuracy.
+        labels: for the accuracy.
         pairs: pairs per image. In the crop protocol they lie along one diagonal, as in the released script, which
             has 8; in the others each pair has a position of its own.
-        generator: on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
     """
     befores, afters = [], []
     for first, second in one_pixel_pairs(images, protocol, pairs, generator, batch_size):
@@ -135,11 +132,6 @@ def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = 
     which the window moves. Above 1 the image, 1 / ``size`` as wide and high, moves near the middle of a black canvas.
 
     Departs from the script: crops keep the aspect of the image, black is truly black, one pair per image, not eight.
-
-    Args:
-        images: (N, 3, H, W), uint8 or float in [0, 1].
-        size: greater than 0, and leaving at least one pixel.
-        generator: draws the positions, on the CPU; without one a private generator with seed 0.
     """
     images = as_float(check_images(images))
     height, width = images.shape[-2:]

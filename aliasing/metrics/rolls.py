@@ -76,9 +76,7 @@ def roll_logits(
     """Logits of (N, C, H, W) images under circular shifts, ``batch_size`` images at a time.
 
     Args:
-        model: images in, logits (N, classes) out.
-        images: uint8, or float in [0, 1].
-        max_shift: ``None`` gives all H x W rolls, 0 to H-1 and 0 to W-1; M gives those from -M to M per axis.
+        max_shift: decides the rolls, see ``rolls_of``.
         batch_size: images per batch when stitching, rolled images per forward pass otherwise.
         method: ``None`` stitches where the network's structure allows it (every stride in a periodic
             ``Downsample``, circular padding, sizes that divide) and a few random rolls of two images agree with

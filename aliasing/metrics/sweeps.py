@@ -133,14 +133,10 @@ def non_shiftability(
     count positions; 0 is perfectly shiftable. A map that is zero throughout the sweep counts as shiftable.
 
     Args:
-        model: any network.
-        images: (N, 3, H, W), uint8 or float in [0, 1]; the paper takes 10.
+        images: the paper takes 10.
         layers: names of modules; by default the downsampling sites.
-        positions: frames of the sweep.
-        border: see ``vertical_sweep``.
+        positions: frames of the sweep; ``border`` as in ``vertical_sweep``.
         tolerance: relative deviation that counts.
-        generator: draws the feature maps, on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
     """
     names = list(sites(model)) if layers is None else list(layers)
     generator = torch.Generator().manual_seed(0) if generator is None else generator

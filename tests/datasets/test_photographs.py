@@ -16,7 +16,7 @@ from PIL import Image
 from aliasing import datasets
 from aliasing.datasets import archives, data_folder, fetch, load, photographs
 from aliasing.datasets.archives import Archive
-from aliasing.errors import DataError, UsageError
+from aliasing.errors import DataError
 
 
 def png(colour, size=(32, 32), mode="RGB"):
@@ -90,8 +90,6 @@ def test_fetch_downloads_what_is_missing(pack, downloads, served, monkeypatch):
     assert fetch("cifar10") == downloads
     assert (downloads / "official.zip").is_file()
     assert fetch("shapes") == downloads
-    with pytest.raises(UsageError, match="unknown data set"):
-        fetch("cifar")
 
 
 def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch):
@@ -152,8 +150,6 @@ def test_imagenette_is_cropped_to_the_middle_square(pack, downloads, monkeypatch
     assert (images.images[:, 0] == 0).all()
     assert (images.images[:, 2] == 255).all()
     assert len(load("imagenette", "test", size=4)) == 2
-    with pytest.raises(UsageError, match="1 to 160"):
-        load("imagenette", "test", size=161)
 
 
 def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, downloads, monkeypatch):
@@ -169,8 +165,6 @@ def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, down
         assert part.classes[0] == f"word {wnids[first]}"
         found += part.classes
     assert tuple(found) == load("tiny-imagenet-100", "test").classes
-    with pytest.raises(UsageError, match="'novel'"):
-        load("tiny-imagenet-100", "test", classes="novell")
 
 
 def test_drawings_are_white_on_black_and_no_character_is_in_two_splits(pack, downloads, monkeypatch):
@@ -276,8 +270,6 @@ def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monke
     seen, unseen = (load("imagenette", split, size=4, origin=o) for split, o in (("train", "train"), ("test", "val")))
     assert sorted(seen.images[:, 0, 0, 0].tolist()) == [0, 10]
     assert sorted(unseen.images[:, 0, 0, 0].tolist()) == [1, 11]
-    with pytest.raises(UsageError, match="only the split 'test'"):
-        load("imagenette", "train", origin="val")
     files = {
         f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0))
         for wnid in photographs._IMAGENETTE_WORDS
@@ -286,8 +278,6 @@ def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monke
     found = load("imagenet-val-500", "test", size=8)
     assert found.images.shape == (10, 3, 8, 8)
     assert found.classes[found.labels[found.images[:, 0, 0, 0] == 200]] == "church"
-    with pytest.raises(UsageError, match="only the split 'test'"):
-        load("imagenet-val-500", "train")
 
 
 @pytest.mark.data

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from aliasing import metrics
-from aliasing.errors import UsageError
 from aliasing.metrics import draw_shifts, shift_images
 from aliasing.metrics.rolls import (
     RollPredictions,
@@ -25,13 +24,6 @@ class OnePixelReader(nn.Module):
     def forward(self, x):
         bright = x[:, 0, 0, 0]
         return torch.stack([torch.full_like(bright, 0.5), bright], 1) * 4
-
-
-class Mean(nn.Module):
-    """Perfectly invariant to rolls: the brightest channel."""
-
-    def forward(self, x):
-        return x.mean((2, 3)) * 10
 
 
 def random_network(classes=4):
@@ -51,16 +43,6 @@ def half_bright(n=3, size=8):
     images = torch.zeros(n, 3, size, size)
     images[:, :, : size // 2, : size // 2] = 1
     return images
-
-
-@pytest.mark.parametrize("shift", ["circular", "standard", "crop", "sub-pixel"])
-def test_an_invariant_network_scores_one(shift):
-    images = pictures(40)
-    images[:, 0] += 1.0  # no shift of three pixels can take the lead from the first channel
-    estimate = metrics.consistency(Mean(), images / 2, shift, max_shift=1)
-    assert estimate.value == 1
-    assert estimate.low < 1
-    assert metrics.consistency(Mean(), images / 2, "circular", exhaustive=True).value == 1
 
 
 def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
@@ -133,11 +115,6 @@ def test_fidelity_has_three_meanings():
     assert result.product.value == pytest.approx(accuracy * agreement)
     assert result.joint.value == pytest.approx(((a == labels) & (b == labels)).double().mean().item())
     assert result.agreement3.value == pytest.approx(((a == b) & (a == plain)).double().mean().item())
-    bootstrap = torch.Generator().manual_seed(0)
-    drawn = torch.randint(60, (4000, 60), generator=bootstrap)
-    products = (plain == labels)[drawn].double().mean(1) * (a == b)[drawn].double().mean(1)
-    assert result.product.low == pytest.approx(products.quantile(0.025).item(), abs=0.02)
-    assert result.product.high == pytest.approx(products.quantile(0.975).item(), abs=0.02)
 
 
 def test_the_interval_of_the_product_covers():
@@ -195,19 +172,3 @@ def test_all_rolls_equal_loops():
         assert adversary[n].value == sum(survivors) / 5
         ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
         assert curve[n].value == pytest.approx(sum(ring) / len(ring))
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda m, x: metrics.consistency(m, x, "standard", exhaustive=True),
-        lambda m, x: metrics.consistency(m, x, "roll"),
-        lambda m, x: metrics.consistency(m, x, "crop"),
-        lambda m, x: metrics.consistency(m, x[0]),
-        lambda m, x: accuracy_by_distance(roll_predictions(m, x)),
-        lambda m, x: variation_per_image(roll_predictions(m, x)),
-    ],
-)
-def test_refuses(call):
-    with pytest.raises(UsageError):
-        call(Mean(), pictures(2))
