@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
+from ..finetuning import LR
 from ..measurements import Measurement, unpacked
 from ..metrics import Estimate
 from ..records import Run
@@ -36,7 +37,7 @@ def plan(profile: str) -> list[Job]:
     if profile == "smoke":  # drawn pictures: they show that the code works, and nothing else
         learn, held, others = ({"name": "shapes", "seed": s, "size": 40, "count": 24} for s in (5, 6, 7))
         layers, seeds, count, size = LAYERS[:3], 1, 24, 32
-    options = {"held_out": held, "others": others, "count": count, "size": size, "epochs": 1}
+    options = {"held_out": held, "others": others, "count": count, "size": size, "epochs": 1, "lr": LR}
     jobs = []
     for seed in range(seeds):
         for layer in layers:
