@@ -156,15 +156,15 @@ def _claims() -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
-def claim(name: str, regime: Iterable[Regime], *tests: Test) -> Finding:
-    """The finding ``name``: what ``claims.csv`` says of it, what must hold, and how it is tested.
+def claim(name: str, regime: Iterable[Regime], *tests: Test, fixed: str = next(iter(FIXED))) -> Finding:
+    """The finding ``name``: what ``claims.csv`` says of it, what must hold, how it is tested and since which commit.
 
     Raises:
         UsageError: the table has no such line; the message lists those that it has.
     """
     if name not in _claims():
         raise unknown("claim", name, _claims())
-    return Finding(**_claims()[name], tests=tests, regime=tuple(regime))
+    return Finding(**_claims()[name], tests=tests, regime=tuple(regime), fixed=fixed)
 
 
 def decide(outcomes: Iterable[str]) -> Verdict:
