@@ -14,18 +14,7 @@ from ..errors import UsageError, unknown
 from ..options import check_types
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
-from .base import (
-    Call,
-    Downsample,
-    PaddingMode,
-    Stride,
-    check_dims,
-    check_padding_mode,
-    intercepted,
-    outermost,
-    recorded,
-    whole,
-)
+from .base import Call, Downsample, PaddingMode, Stride, check_padding_mode, intercepted, outermost, recorded, whole
 from .blur import Blur, Max, blur_definition
 from .fourier import ASAP, FLC, asap_definition, flc_definition
 from .maximum import DenseMax
@@ -75,8 +64,6 @@ class Entry:
         layer: the class; its constructor takes ``channels, stride, padding_mode`` and then options by keyword.
         description: one line, for lists and tables.
         source: the paper or the convention the layer comes from.
-        strides: the strides it is defined for, each axis having its own.
-        dims: the numbers of spatial axes it is defined for.
         linear: whether the output is a linear function of the input.
         parameters: whether it learns anything by default.
         preset: options that the name fixes.
@@ -85,11 +72,19 @@ class Entry:
     layer: type[Downsample]
     description: str
     source: str
-    strides: tuple[int, ...] = (1, 2, 3, 4)
-    dims: tuple[int, ...] = (2,)
     linear: bool = True
     parameters: bool = False
     preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides the layer is defined for, each axis having its own."""
+        return self.layer.valid_strides
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The numbers of spatial axes it is defined for."""
+        return self.layer.valid_dims
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -98,48 +93,29 @@ class Entry:
         return tuple(name for name in signature(self.layer).parameters if name not in fixed)
 
 
-ANY = (1, 2, 3)
-
-
-def _binomial(taps: int, name: str) -> Entry:
-    return Entry(
-        Blur,
-        f"{name} filter of {taps} taps, then subsampling",
-        "Zhang 2019, section 3",
-        dims=ANY,
-        preset={"taps": taps},
-    )
-
+_FILTERS = {2: ("rect-2", "box"), 3: ("tri-3", "triangle")} | {n: (f"bin-{n}", "binomial") for n in (4, 5, 6, 7)}
 
 CATALOGUE: dict[str, Entry] = {
     "subsample": Entry(
-        Blur, "every stride-th pixel, nothing removed: the strided baseline", "baseline", dims=ANY, preset={"taps": 1}
+        Blur, "every stride-th pixel, nothing removed: the strided baseline", "baseline", preset={"taps": 1}
     ),
-    "max": Entry(
-        Max, "maximum of each stride x stride window: ordinary max pooling", "baseline", dims=ANY, linear=False
-    ),
-    "rect-2": _binomial(2, "box"),
-    "tri-3": _binomial(3, "triangle"),
-    "bin-4": _binomial(4, "binomial"),
-    "bin-5": _binomial(5, "binomial"),
-    "bin-6": _binomial(6, "binomial"),
-    "bin-7": _binomial(7, "binomial"),
-    "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling", dims=ANY),
-    "asap": Entry(
-        ASAP,
-        "FLC pooling under a Hamming window of the spectrum",
-        "Grabinski et al. 2023, ASAP",
-        strides=(2, 3, 4),
-        dims=ANY,
-    ),
-    "aps": Entry(
-        APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS", dims=ANY, linear=False
-    ),
+    "max": Entry(Max, "maximum of each stride x stride window: ordinary max pooling", "baseline", linear=False),
+    **{
+        name: Entry(
+            Blur,
+            f"{kind} filter of {taps} taps, then subsampling",
+            "Zhang 2019, section 3",
+            preset={"taps": taps},
+        )
+        for taps, (name, kind) in _FILTERS.items()
+    },
+    "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling"),
+    "asap": Entry(ASAP, "FLC pooling under a Hamming window of the spectrum", "Grabinski et al. 2023, ASAP"),
+    "aps": Entry(APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS", linear=False),
     "lps": Entry(
         LPS,
         "keeps the polyphase component that a small network scores highest",
         "Rojas-Gomez et al. 2022, LPS",
-        dims=ANY,
         linear=False,
         parameters=True,
     ),
@@ -162,11 +138,15 @@ CATALOGUE: dict[str, Entry] = {
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
-def resolved(name: str, **options: object) -> dict[str, object]:
-    """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
+def _entry(name: str) -> Entry:
     if name not in CATALOGUE:
         raise unknown("downsampling layer", name, CATALOGUE)
-    entry = CATALOGUE[name]
+    return CATALOGUE[name]
+
+
+def resolved(name: str, **options: object) -> dict[str, object]:
+    """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
+    entry = _entry(name)
     parameters = signature(entry.layer).parameters
     return {"name": name} | {option: parameters[option].default for option in entry.options} | options
 
@@ -194,9 +174,7 @@ def create(
     Raises:
         UsageError: unknown name, padding mode or option, or a stride or number of axes the layer does not define.
     """
-    if name not in CATALOGUE:
-        raise unknown("downsampling layer", name, CATALOGUE)
-    entry = CATALOGUE[name]
+    entry = _entry(name)
     if (whole(channels) or 0) < 1:
         raise UsageError(f"{name}: channels must be a whole number of at least 1, got {channels!r}")
     for option in options:
@@ -206,7 +184,6 @@ def create(
             raise unknown(f"option of {name}", option, entry.options)
     check_padding_mode(padding_mode)
     check_types(name, entry.layer, options)
-    check_dims(name, dims, entry.dims)
-    axes = {} if dims == 2 else {"dims": int(dims)}  # a layer of your own need not take it
+    axes = {} if dims == 2 else {"dims": dims}  # a layer of your own need not take it
     layer: Callable[..., Downsample] = entry.layer
     return layer(int(channels), stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)

@@ -1,6 +1,6 @@
 """Linear maps along the axes of a map, as matrices read off a definition, and what decides about fast forms."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial, reduce
@@ -13,21 +13,6 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from .base import PaddingMode
-
-__all__ = [
-    "apply_steps",
-    "asked",
-    "axis_matrix",
-    "definitions",
-    "dense",
-    "full_precision",
-    "is_channels_last",
-    "kept",
-    "memory_format",
-    "pad_index",
-    "plain",
-    "separable",
-]
 
 LARGE = 2**20  # values of a map, from which the lists of a sparse matrix pay
 TINY = 64  # pixels of a map, up to which one dense matrix serves all axes
@@ -187,8 +172,8 @@ def _joint_matrix(definition: Definition, sides: tuple[int, ...], keys: tuple[Ke
         return reduce(torch.kron, matrices).to(dtype)
 
 
-def separable(x: Tensor, definition: Definition, keys: tuple[Key, ...]) -> Tensor | None:
-    """``definition`` with its own key along each axis of ``x``, as matrices on the CPU; ``None`` where that is slow.
+def separable(x: Tensor, definition: Definition, keys: Sequence[Key], whole: Callable[[Tensor], Tensor]) -> Tensor:
+    """``definition`` with its own key along each axis of ``x``, as matrices; where they are slow ``whole(x)``.
 
     Sparse matrices run at nearly the speed of memory, but small maps do not repay the time to list their entries. In
     channels_last the entries are those of all axes together, each for a pixel with all its channels; else those of
@@ -196,15 +181,16 @@ def separable(x: Tensor, definition: Definition, keys: tuple[Key, ...]) -> Tenso
     matrix serves all axes. Long axes and exotic dtypes are left to the definition.
     """
     sides = tuple(x.shape[2:])
-    if max(sides) > LONG or x.dtype not in (torch.float32, torch.float64, torch.bfloat16):
-        return None
+    known = plain(x) and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64, torch.bfloat16)
+    if not known or max(sides) > LONG:
+        return whole(x)
     last, large = is_channels_last(x), LARGE <= x.numel() < 2**31
     matrices = [axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True)]
     joint = prod(sides) <= TINY or (last and large and len(sides) == 2)
     groups = [(0, len(sides))] if joint else [(axis, axis + 1) for axis in range(len(sides))]
     steps: list[Step] = []
     for first, end in groups:
-        part = (definition, sides[first:end], keys[first:end])
+        part = (definition, sides[first:end], tuple(keys[first:end]))
         inner = prod(sides[end:]) * (x.shape[1] if last else 1)
         if large and inner >= WIDE:
             product: Product = partial(_SparseProduct.apply, part, False)

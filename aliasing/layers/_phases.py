@@ -17,24 +17,6 @@ from ..errors import UsageError
 from ._matrices import full_precision, is_channels_last, memory_format, pad_index, plain
 from .base import PaddingMode
 
-__all__ = [
-    "chunks",
-    "complete",
-    "first_order",
-    "is_whole",
-    "mix",
-    "pad",
-    "pad_axes",
-    "phase",
-    "phase_reduce",
-    "phases",
-    "slices",
-    "split",
-    "spread",
-    "take",
-    "weighted_slices",
-]
-
 CHUNK = 2**20  # values that a CPU works on at a time, so that intermediate maps stay in its cache
 
 Strides = tuple[int, ...]
@@ -141,16 +123,16 @@ def weighted_slices(x: Tensor, weights: Tensor, size: Strides, strides: Strides)
         size: of the window, in pixels per axis.
         strides: distance of the windows, in pixels per axis.
     """
-    function = _WeightedSlices.apply if plain(x) else _weighted_slices
-    return function(x, weights.to(x.dtype), size, strides)
+    weights = weights.to(x.dtype)
+    return (_WeightedSlices.apply if plain(x) else _weighted_slices)(x, weights, size, strides)
 
 
-def _weighted_slices(x: Tensor, weights: Tensor, size: Strides, strides: Strides) -> Tensor:
+def _weighted_slices(x: Tensor, weights: Tensor, size: Strides, strides: Strides, add: Any = torch.addcmul) -> Tensor:
     first, *others = slices(x, size, strides)
     one_each = weights.unbind(-len(size) - 1)
     y = first * one_each[0]
     for view, weight in zip(others, one_each[1:], strict=True):
-        y = torch.addcmul(y, view, weight)
+        y = add(y, view, weight)
     return y
 
 
@@ -168,12 +150,7 @@ class _WeightedSlices(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weights: Tensor, size: Strides, strides: Strides) -> Tensor:
         ctx.save_for_backward(x, weights)
         ctx.windows = size, strides
-        first, *others = slices(x, size, strides)
-        one_each = weights.unbind(-len(size) - 1)
-        y = first * one_each[0]
-        for view, weight in zip(others, one_each[1:], strict=True):
-            y.addcmul_(view, weight)
-        return y
+        return _weighted_slices(x, weights, size, strides, Tensor.addcmul_)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -231,11 +208,6 @@ def _images(x: Tensor, values: int = CHUNK) -> int:
 def complete(x: Tensor, strides: Strides, padding_mode: PaddingMode) -> Tensor:
     """Pad at the end of each axis to sides that the stride divides."""
     return pad_axes(x, [(0, -n % s) for n, s in zip(x.shape[2:], strides, strict=True)], padding_mode)
-
-
-def pad(x: Tensor, top: int, bottom: int, left: int, right: int, padding_mode: PaddingMode) -> Tensor:
-    """``pad_axes`` of (N, C, H, W)."""
-    return pad_axes(x, [(top, bottom), (left, right)], padding_mode)
 
 
 def pad_axes(x: Tensor, amounts: Sequence[tuple[int, int]], padding_mode: PaddingMode) -> Tensor:

@@ -22,7 +22,7 @@ from ._phases import (
     slices,
     weighted_slices,
 )
-from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
+from .base import Downsample, PaddingMode, Stride, per_axis
 
 __all__ = ["DDAC", "TIPS", "ddac_definition", "regularisers", "tips_definition"]
 
@@ -118,11 +118,7 @@ class TIPS(Downsample):
         faithful: bool = False,
         dims: int = 2,
     ) -> None:
-        super().__init__()
-        self.dims = check_dims("tips", dims, (2,))
-        self.stride = check_stride("tips", stride)
-        check_padding_mode(padding_mode)
-        self.padding_mode: PaddingMode = "reflect" if faithful else padding_mode
+        super().__init__(channels, stride, "reflect" if faithful else padding_mode, dims)
         self.faithful = faithful
         self.periodic = not faithful
         self.tau = _Tau(channels, self.strides, "zeros" if faithful else padding_mode, faithful)
@@ -170,11 +166,8 @@ class _Tau(nn.Module):
         self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.of(x, self.filter.weight, self.scale.weight)
-
-    def of(self, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
-        """The mixing weights that these parameters would give."""
+    def forward(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        filters, scale = parameters or (self.filter.weight, self.scale.weight)
         return self.weights(self.means(self.psi(x, filters)), scale)
 
     def psi(self, x: Tensor, filters: Tensor) -> Tensor:
@@ -220,7 +213,7 @@ class _Mixture(torch.autograd.Function):
         y = torch.empty((n, c, h // rows, w // columns), dtype=x.dtype, memory_format=memory_format(x))
         for part, target in chunks(x, y):
             part = _fast(part)
-            target.copy_(mix(part, layer.tau.of(part, filters, scale), layer.strides))
+            target.copy_(mix(part, layer.tau(part, filters, scale), layer.strides))
         return y
 
     @staticmethod
@@ -228,7 +221,7 @@ class _Mixture(torch.autograd.Function):
         x, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *first_order(ctx.layer._definition, grad, x, *parameters)
-        tau_of, strides = ctx.layer.tau.of, ctx.layer.strides
+        tau_of, strides = ctx.layer.tau, ctx.layer.strides
         grad_x, grad_parameters = torch.empty_like(x), [torch.zeros_like(parameter) for parameter in parameters]
         for part, grad_y, target in chunks(x, grad, grad_x):
             part, grad_y = _fast(part), _fast(grad_y)
@@ -358,19 +351,13 @@ class DDAC(Downsample):
         faithful: bool = False,
         dims: int = 2,
     ) -> None:
-        super().__init__()
-        self.dims = check_dims("ddac", dims, (2,))
+        super().__init__(channels, stride, padding_mode, dims)
         groups = gcd(channels, 8) if groups is None else groups
         if size < 1 or size % 2 == 0:
             raise UsageError(f"ddac: size must be odd, got {size!r}")
         if groups < 1 or channels % groups:
             raise UsageError(f"ddac: groups must divide the {channels} channels, got {groups!r}")
-        check_padding_mode(padding_mode)
-        self.stride = check_stride("ddac", stride)
-        self.padding_mode: PaddingMode = padding_mode
-        self.size = size
-        self.groups = groups
-        self.faithful = faithful
+        self.size, self.groups, self.faithful = size, groups, faithful
         self.predict = nn.Conv2d(channels, groups * size**2, size, bias=False)
         nn.init.kaiming_normal_(self.predict.weight, mode="fan_out", nonlinearity="relu")
         self.norm = nn.BatchNorm2d(groups * size**2)

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
+from inspect import signature
 from operator import index
-from typing import Any, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ __all__ = [
     "Downsample",
     "PaddingMode",
     "Stride",
-    "check_dims",
     "check_map",
     "check_padding_mode",
     "check_stride",
@@ -54,17 +54,39 @@ class Downsample(nn.Module):
     the last), and ``auxiliary_losses(form, generator)`` returns two terms for the loss, one that counts always and one
     that the recipe weighs.
 
-    Attributes:
-        stride: the subsampling factor, a whole number if it is that of all axes, else one per axis.
+    Args:
+        channels: C of the maps; read only by layers that learn.
+        stride: the subsampling factor, a whole number for all axes or one per axis.
+        padding_mode: what lies beyond the border.
         dims: number of spatial axes; (N, C, L) for 1, (N, C, D, H, W) for 3.
+
+    Attributes:
+        valid_strides: the strides the layer is defined for, each axis having its own.
+        valid_dims: the numbers of spatial axes it is defined for.
         periodic: with circular padding and H, W divisible by the stride, rolling the input by the stride rolls
             the output by one pixel. Exact evaluation over all circular shifts builds on it.
+
+    Raises:
+        UsageError: a stride or number of axes that the layer does not define, or an unknown padding mode.
     """
 
+    valid_strides: ClassVar[tuple[int, ...]] = (1, 2, 3, 4)
+    valid_dims: ClassVar[tuple[int, ...]] = (2,)
     stride: Any  # a Stride
     dims: int = 2
     periodic: bool = True
     _around: Around | None = None
+
+    def __init__(
+        self, channels: int = 1, stride: Stride = 2, padding_mode: PaddingMode = "reflect", dims: int = 2
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__.lower()
+        if whole(dims) not in self.valid_dims:
+            raise UsageError(f"{name}: dims must be {' or '.join(map(str, self.valid_dims))}, got {dims!r}")
+        self.dims = int(dims)
+        self.stride = check_stride(name, stride, self.valid_strides, dims)
+        self.padding_mode = check_padding_mode(padding_mode)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have ``choose`` and ``sample`` look at their input first, and be open to ``intercepted``."""
@@ -99,6 +121,12 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Downsample ``x`` on the grid it chooses itself."""
         return self.sample(x, self.choose(x))
+
+    def extra_repr(self) -> str:
+        """The stride, and the arguments that are not at their defaults."""
+        own = [(name, vars(self).get(name), given.default) for name, given in signature(type(self)).parameters.items()]
+        shown = [f"{name}={value!r}" for name, value, default in own if value not in (None, default)]
+        return ", ".join(dict.fromkeys([f"stride={self.stride}", *shown]))
 
 
 def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -256,13 +284,6 @@ def check_stride(
         raise UsageError(f"{layer}: {name} must be {expected}{axes}, got {stride!r}")
     known = cast(tuple[int, ...], strides)
     return known[0] if len(set(known)) == 1 else known
-
-
-def check_dims(layer: str, dims: int, valid: tuple[int, ...]) -> int:
-    """Return ``dims`` if ``layer`` is defined for so many spatial axes, else raise ``UsageError``."""
-    if whole(dims) not in valid:
-        raise UsageError(f"{layer}: dims must be {' or '.join(map(str, valid))}, got {dims!r}")
-    return int(dims)
 
 
 def check_padding_mode(padding_mode: str) -> PaddingMode:

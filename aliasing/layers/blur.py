@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._matrices import full_precision, memory_format, plain, separable
+from ._matrices import full_precision, memory_format, separable
 from ._phases import pad_axes, phase
-from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
+from .base import Downsample, PaddingMode, Stride, per_axis
 
 __all__ = ["Blur", "Control", "Max", "binomial", "blur", "blur_definition", "filter_depthwise"]
 
@@ -22,7 +22,13 @@ Control = Literal["none", "forward", "backward", "late", "signs"]
 def blur_definition(
     x: Tensor, taps: tuple[float, ...], stride: Stride = 2, padding_mode: PaddingMode = "reflect"
 ) -> Tensor:
-    """The published form: pad every axis, filter it with ``taps``, keep every ``stride``-th pixel; (N, C, ...)."""
+    """The published form: pad every axis, filter it with ``taps``, keep every ``stride``-th pixel.
+
+    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``, and likewise with one or three axes. With m taps,
+    floor((m-1)/2) pixels are padded before and ceil((m-1)/2) after each axis, so output i sits at input position
+    ``stride * i`` for odd m and half a pixel further for even m. Maps smaller than the filter are padded by mirroring,
+    or going round, as often as needed.
+    """
     line = torch.tensor(taps, dtype=x.dtype, device=x.device)
     kernel = reduce(lambda kernel, line: kernel[..., None] * line, [line] * (x.dim() - 2))
     return filter_depthwise(x, kernel.expand(int(x.shape[1]), 1, *kernel.shape), stride, padding_mode)
@@ -47,38 +53,15 @@ def binomial(taps: int) -> tuple[float, ...]:
 
 
 def blur(x: Tensor, taps: tuple[float, ...], stride: Stride = 2, padding_mode: PaddingMode = "reflect") -> Tensor:
-    """Filter each axis with ``taps`` and keep every ``stride``-th pixel: ``blur_definition``, in its fastest form.
-
-    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``, and likewise with one or three axes. With m taps,
-    floor((m-1)/2) pixels are padded before and ceil((m-1)/2) after each axis, so output i sits at input position
-    ``stride * i`` for odd m and half a pixel further for even m. Maps smaller than the filter are padded by mirroring,
-    or going round, as often as needed. Computed in the dtype of ``x``.
-    """
-    check_padding_mode(padding_mode)
+    """``blur_definition`` in its fastest form, computed in the dtype of ``x``."""
     strides = per_axis(stride, x.dim() - 2)
     if len(taps) == 1:
         kept_pixels = phase(x, (0,) * len(strides), strides) * taps[0]
         return kept_pixels.contiguous(memory_format=memory_format(x))
-
-    def filtered(x: Tensor) -> Tensor:
-        y = None
-        if plain(x) and x.device.type == "cpu":
-            y = separable(x, blur_definition, tuple((taps, s, padding_mode) for s in strides))
-        return blur_definition(x, taps, strides, padding_mode) if y is None else y
-
-    return full_precision(filtered, x)
-
-
-def _random_signs(taps: tuple[float, ...], channels: int) -> Tensor:
-    """Kernels (C, 1, m, m) of unit energy: the filter's own with each tap's sign drawn anew; the same at every call."""
-    weight = _kernel(taps)
-    drawn = torch.randint(2, (channels, 1, *weight.shape), generator=torch.Generator().manual_seed(0))
-    return ((2 * drawn - 1) * weight / weight.norm()).to(torch.get_default_dtype())
-
-
-def _kernel(taps: tuple[float, ...]) -> Tensor:
-    line = torch.tensor(taps, dtype=torch.float64)
-    return line[:, None] * line
+    keys = [(taps, step, padding_mode) for step in strides]
+    return full_precision(
+        lambda x: separable(x, blur_definition, keys, lambda x: blur_definition(x, taps, strides, padding_mode)), x
+    )
 
 
 class Blur(Downsample):
@@ -107,6 +90,8 @@ class Blur(Downsample):
         UsageError: for a stride, padding mode, number of taps or control outside these, or ``trainable`` signs.
     """
 
+    valid_dims = (1, 2, 3)
+
     def __init__(
         self,
         channels: int,
@@ -118,24 +103,24 @@ class Blur(Downsample):
         control: Control = "none",
         dims: int = 2,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, stride, padding_mode, dims)
         given = isinstance(taps, Sequence) and not isinstance(taps, str) and len(taps) > 0
         self.taps = tuple(float(tap) for tap in taps) if given else binomial(taps)  # type: ignore[union-attr, arg-type]
         if control not in get_args(Control):
             raise unknown("control of blur", control, get_args(Control))
         if trainable and control == "signs":
             raise UsageError("blur: trainable=True starts from the filter and control='signs' replaces it; choose one")
-        self.dims = (
-            check_dims("blur with a kernel per channel", dims, (2,)) if trainable or control == "signs" else dims
-        )
-        self.stride = check_stride("blur", stride, dims=dims)
-        self.padding_mode: PaddingMode = check_padding_mode(padding_mode)
-        self.control = control
-        self.weight: nn.Parameter | None = None
-        if trainable:
-            self.weight = nn.Parameter(_kernel(self.taps).to(torch.get_default_dtype()).repeat(channels, 1, 1, 1))
+        if dims != 2 and (trainable or control == "signs"):
+            raise UsageError(f"blur with a kernel per channel: dims must be 2, got {dims!r}")
+        self.control, self.trainable = control, trainable
+        line = torch.tensor(self.taps, dtype=torch.float64)
+        kernel = (line[:, None] * line).repeat(channels, 1, 1, 1)
+        self.weight = nn.Parameter(kernel.to(torch.get_default_dtype())) if trainable else None
         self.signs: Tensor | None
-        self.register_buffer("signs", _random_signs(self.taps, channels) if control == "signs" else None)
+        self.register_buffer("signs", None)
+        if control == "signs":  # of unit energy, the same in every layer of as many channels
+            drawn = 2 * torch.randint(2, kernel.shape, generator=torch.Generator().manual_seed(0)) - 1
+            self.signs = (drawn * kernel / kernel[0].norm()).to(torch.get_default_dtype())
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``."""
@@ -153,23 +138,12 @@ class Blur(Downsample):
         return None if self.control == "late" else x if self.control == "backward" else self._blur(x, 1)
 
     def _blur(self, x: Tensor, stride: Stride) -> Tensor:
-        learned_or_drawn = self.signs if self.weight is None else self.weight
-        if learned_or_drawn is None:
+        weight = self.signs if self.weight is None else self.weight
+        if weight is None:
             return blur(x, self.taps, stride, self.padding_mode)
-        weight = learned_or_drawn
-
-        def filtered(x: Tensor) -> Tensor:
-            return filter_depthwise(x, weight.to(x.dtype), stride, self.padding_mode)
-
         # CPUs have no fast depthwise convolution in 16 bits.
-        return full_precision(filtered, x, torch.float32 if x.device.type == "cpu" else None)
-
-    def extra_repr(self) -> str:
-        """Show what distinguishes two filters."""
-        extras = ("" if self.weight is None else ", trainable") + (
-            f", {self.control}" if self.control != "none" else ""
-        )
-        return f"{len(self.taps)} taps, stride={self.stride}, padding_mode={self.padding_mode!r}{extras}"
+        least = torch.float32 if x.device.type == "cpu" else None
+        return full_precision(lambda x: filter_depthwise(x, weight.to(x.dtype), stride, self.padding_mode), x, least)
 
 
 class Max(Downsample):
@@ -179,12 +153,7 @@ class Max(Downsample):
     clipped there, so nothing is padded and ``channels`` and ``padding_mode`` are not read. Not linear.
     """
 
-    def __init__(
-        self, channels: int, stride: Stride = 2, padding_mode: PaddingMode = "reflect", *, dims: int = 2
-    ) -> None:
-        super().__init__()
-        self.dims = dims
-        self.stride = check_stride("max", stride, dims=dims)
+    valid_dims = (1, 2, 3)
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Take the maximum of each window of ``x``."""
@@ -198,7 +167,3 @@ class Max(Downsample):
     def _max(self, x: Tensor, steps: tuple[int, ...]) -> Tensor:
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dims - 1]
         return pool(x, self.strides, steps, ceil_mode=True)
-
-    def extra_repr(self) -> str:
-        """Show the window."""
-        return f"stride={self.stride}"

@@ -19,9 +19,9 @@ from torch import Tensor
 from ..errors import UsageError, unknown
 from ._matrices import TINY, Step, apply_steps, asked, dense, full_precision, kept, memory_format, pad_index, plain
 from ._phases import pad_axes
-from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
+from .base import Downsample, PaddingMode, Stride, check_stride, per_axis
 
-__all__ = ["ASAP", "FLC", "Variant", "asap", "asap_definition", "flc", "flc_definition"]
+__all__ = ["ASAP", "FLC", "Variant", "asap_definition", "flc_definition"]
 
 Variant = Literal["none", "pad-one", "pad-large", "kept-band"]
 
@@ -177,60 +177,23 @@ def _crop(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: Paddi
     return out.contiguous(memory_format=memory_format(x))
 
 
-def flc(x: Tensor, stride: Stride = 2, *, faithful: bool = False) -> Tensor:
+class FLC(Downsample):
     """FLC pooling: keep the central 1/stride of the spectrum of each axis (Grabinski et al. 2022).
 
-    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``. The map counts as periodic, so there is nothing to pad.
-    Frequencies -floor(h/2) to ceil(h/2)-1 stay, h the length of the output; constants stay constant, output i sits at
-    input position ``i * H/h``. Cost: two matrix products, about ``H + W/stride`` multiplications per input pixel and
-    stride.
+    The map counts as periodic, so there is nothing to pad, and ``padding_mode`` is not read. Frequencies -floor(h/2) to
+    ceil(h/2)-1 stay, h the length of the output; constants stay constant, output i sits at input position ``i * H/h``.
+    Cost: two matrix products, about ``H + W/stride`` multiplications per input pixel and stride.
 
     ``faithful`` is the published crop [floor(n/4), floor(3n/4)) with stride 2: the same for n divisible by 4, else its
     length is 2m for n = 4m+1, 2m+1 for 4m+2 and 2m+2 for 4m+3, and for n = 4m+2 every frequency lands one bin too
-    high, so that a constant comes out as a cosine.
-    """
-    return full_precision(lambda x: _crop(x, per_axis(stride, x.dim() - 2), "flc", "circular", faithful), x, _least(x))
-
-
-def asap(
-    x: Tensor,
-    stride: Stride = 2,
-    *,
-    variant: Variant = "pad-one",
-    padding_mode: PaddingMode = "reflect",
-    faithful: bool = False,
-) -> Tensor:
-    """ASAP: FLC pooling under a Hamming window of the spectrum (Grabinski et al. 2023); variants at ``ASAP``.
-
-    ``(N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride))``.
-    """
-    _check_variant(variant, faithful)
-    check_padding_mode(padding_mode)
-    strides = per_axis(stride, x.dim() - 2)
-    return full_precision(lambda x: _crop(x, strides, variant, padding_mode, faithful), x, _least(x))
-
-
-def _least(x: Tensor) -> torch.dtype | None:
-    """What to compute in: CPUs multiply bfloat16 fast and add in float32."""
-    return None if plain(x) and x.dtype == torch.bfloat16 else torch.float32
-
-
-def _check_variant(variant: str, faithful: bool) -> None:
-    if variant not in get_args(Variant):
-        raise unknown("variant of asap", variant, get_args(Variant))
-    if faithful and variant == "kept-band":
-        raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
-
-
-class FLC(Downsample):
-    """FLC pooling as a layer; see ``flc``.
-
-    ``channels`` and ``padding_mode`` are not read. ``faithful`` reproduces the published sizes and their one-bin
-    defect; it is not ``periodic``, because rolls and the defect do not commute at lengths 4m+2.
+    high, so that a constant comes out as a cosine. Then it is not ``periodic``: rolls and the defect do not commute.
 
     Raises:
         UsageError: for a stride outside 1 to 4, or other than 2 with ``faithful``.
     """
+
+    valid_dims = (1, 2, 3)
+    variant: Variant | Literal["flc"] = "flc"
 
     def __init__(
         self,
@@ -241,17 +204,18 @@ class FLC(Downsample):
         faithful: bool = False,
         dims: int = 2,
     ) -> None:
-        super().__init__()
-        check_padding_mode(padding_mode)
-        self.dims = check_dims("flc", dims, (1, 2, 3))
-        name, valid = ("faithful flc", (2,)) if faithful else ("flc", (1, 2, 3, 4))
-        self.stride = check_stride(name, stride, valid, dims)
+        super().__init__(channels, stride, padding_mode, dims)
+        if faithful:
+            check_stride(f"faithful {type(self).__name__.lower()}", stride, (2,), dims)
         self.faithful = faithful
         self.periodic = not faithful
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
-        """Crop the spectrum of ``x``."""
-        return flc(x, self.stride, faithful=self.faithful)
+        """Window and crop the spectrum of ``x``."""
+        # CPUs multiply bfloat16 fast and add in float32.
+        least = None if plain(x) and x.dtype == torch.bfloat16 else torch.float32
+        crop = (self.strides, self.variant, self.padding_mode, self.faithful)
+        return full_precision(lambda x: _crop(x, *crop), x, least)
 
     def filtered(self, x: Tensor) -> Tensor | None:
         """``x`` without the frequencies that are cropped; where a side is no multiple of the stride, ``None``."""
@@ -266,15 +230,12 @@ class FLC(Downsample):
             z = torch.fft.ifft(torch.fft.ifftshift(spectrum, axis), dim=axis)
         return z.real.to(x.dtype)
 
-    def extra_repr(self) -> str:
-        """Show what distinguishes two layers."""
-        return f"stride={self.stride}" + ", faithful=True" * self.faithful
 
+class ASAP(FLC):
+    """ASAP: FLC pooling under a Hamming window of the spectrum (Grabinski et al. 2023).
 
-class ASAP(Downsample):
-    """ASAP as a layer: frequency w keeps the weight ``sqrt(0.54 + 0.46 cos w)`` and the central 1/stride stays.
-
-    Both branches of a block must use the same variant: they sample at different positions.
+    Frequency w keeps the weight ``sqrt(0.54 + 0.46 cos w)`` and the central 1/stride stays. Both branches of a block
+    must use the same variant: they sample at different positions.
 
     Args:
         channels: not read.
@@ -298,6 +259,8 @@ class ASAP(Downsample):
         UsageError: for an unknown variant, a stride outside these, or ``faithful`` with stride 3, 4 or ``"kept-band"``.
     """
 
+    valid_strides = (2, 3, 4)
+
     def __init__(
         self,
         channels: int,
@@ -308,22 +271,14 @@ class ASAP(Downsample):
         faithful: bool = False,
         dims: int = 2,
     ) -> None:
-        super().__init__()
-        _check_variant(variant, faithful)
-        check_padding_mode(padding_mode)
-        self.dims = check_dims("asap", dims, (1, 2, 3))
-        name, valid = ("faithful asap", (2,)) if faithful else ("asap", (2, 3, 4))
-        self.stride = check_stride(name, stride, valid, dims)
-        self.padding_mode = padding_mode
+        super().__init__(channels, stride, padding_mode, faithful=faithful, dims=dims)
+        if variant not in get_args(Variant):
+            raise unknown("variant of asap", variant, get_args(Variant))
+        if faithful and variant == "kept-band":
+            raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
         self.variant = variant
-        self.faithful = faithful
         self.periodic = not faithful and variant in ("none", "kept-band")
 
-    def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
-        """Window and crop the spectrum of ``x``."""
-        return asap(x, self.stride, variant=self.variant, padding_mode=self.padding_mode, faithful=self.faithful)
-
-    def extra_repr(self) -> str:
-        """Show what distinguishes two layers."""
-        faithful = ", faithful=True" * self.faithful
-        return f"stride={self.stride}, variant={self.variant!r}, padding_mode={self.padding_mode!r}{faithful}"
+    def filtered(self, x: Tensor) -> None:
+        """There is no such map: some variants sample between its pixels."""
+        return

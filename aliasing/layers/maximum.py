@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ._matrices import memory_format, plain
-from ._phases import pad, split
+from ._phases import first_order, pad_axes, split
 from .base import PaddingMode, check_padding_mode
 
-__all__ = ["DenseMax", "dense_max", "dense_max_definition"]
+__all__ = ["DenseMax", "dense_max_definition"]
 
 
 def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:
@@ -18,20 +18,8 @@ def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "
     Odd windows are centred, even ones reach right and down. Circular padding wraps; under every other mode the window
     is cut at the border, which is the same as repeating the border pixel.
     """
-    before, after = (size - 1) // 2, size // 2
     mode: PaddingMode = "circular" if padding_mode == "circular" else "replicate"
-    return F.max_pool2d(pad(x, before, after, before, after, mode), size, 1)
-
-
-def dense_max(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:
-    """``dense_max_definition`` by pairs: the larger of two neighbours along one axis, then along the other.
-
-    Pooling with stride 1 stores an index per pixel and scatters its gradient. Here the backward pass compares again
-    which of two neighbours was larger. Of equal values the first takes the gradient, as in max pooling.
-    """
-    if size != 2 or not plain(x) or x.device.type != "cpu" or x.dtype not in _BITS:
-        return dense_max_definition(x, size, padding_mode)
-    return _PairwiseMax.apply(x, padding_mode == "circular")
+    return F.max_pool2d(pad_axes(x, [((size - 1) // 2, size // 2)] * 2, mode), size, 1)
 
 
 # Integers as wide as the floats. Floats that are not negative are ordered as the integers of the same bits, which
@@ -46,6 +34,12 @@ CHUNK = 2**18  # values worked on at a time, so that the steps between them stay
 
 
 class _PairwiseMax(torch.autograd.Function):
+    """The maximum of 2 x 2 by pairs: the larger of two neighbours along one axis, then along the other.
+
+    Pooling with stride 1 stores an index per pixel and scatters its gradient. Here the backward pass compares again
+    which of two neighbours was larger. Of equal values the first takes the gradient, as in max pooling.
+    """
+
     @staticmethod
     def forward(x: Tensor, circular: bool) -> Tensor:
         y = torch.empty_like(x)
@@ -63,9 +57,8 @@ class _PairwiseMax(torch.autograd.Function):
     def backward(ctx, grad):
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated again
-            x = x.detach().requires_grad_()
-            y = dense_max_definition(x, 2, "circular" if ctx.circular else "zeros")
-            return torch.autograd.grad(y, x, grad, create_graph=True)[0], None
+            mode: PaddingMode = "circular" if ctx.circular else "zeros"
+            return *first_order(lambda x: dense_max_definition(x, 2, mode), grad, x), None
         grad = grad.contiguous(memory_format=memory_format(x))
         result = torch.empty_like(x)
         for part, given, out in split(CHUNK, x, grad, result):
@@ -138,13 +131,15 @@ class DenseMax(nn.Module):
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Take the maxima, and keep every stride-th pixel."""
+        size, mode = self.size, self.padding_mode
         if stride == 1:
-            return dense_max(x, self.size, self.padding_mode)
-        before = (self.size - 1) // 2
+            if size != 2 or not plain(x) or x.device.type != "cpu" or x.dtype not in _BITS:
+                return dense_max_definition(x, size, mode)
+            return _PairwiseMax.apply(x, mode == "circular")
+        before = (size - 1) // 2
         # As far as the last window that is kept reaches beyond the border; where sides are even often not at all.
-        below, right = (max(0, (n - 1) // stride * stride + self.size - before - n) for n in x.shape[2:])
-        x = pad(x, before, below, before, right, "circular" if self.padding_mode == "circular" else "replicate")
-        return F.max_pool2d(x, self.size, stride)
+        amounts = [(before, max(0, (n - 1) // stride * stride + size - before - n)) for n in x.shape[2:]]
+        return F.max_pool2d(pad_axes(x, amounts, "circular" if mode == "circular" else "replicate"), size, stride)
 
     def extra_repr(self) -> str:
         """Window and padding."""

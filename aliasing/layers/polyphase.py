@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, unknown
 from ._matrices import full_precision, is_channels_last, plain
 from ._phases import chunks, complete, pad_axes, phase_reduce, phases, take, take_definition
-from .base import Downsample, PaddingMode, Stride, check_dims, check_padding_mode, check_stride, per_axis
+from .base import Downsample, PaddingMode, Stride, per_axis
 from .blur import Blur
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -78,6 +78,8 @@ class Polyphase(Downsample):
         UsageError: unknown blur, padding mode or ``choose_from``, or a stride outside 1 to 4.
     """
 
+    valid_dims = (1, 2, 3)
+
     def __init__(
         self,
         channels: int,
@@ -88,19 +90,13 @@ class Polyphase(Downsample):
         choose_from: Literal["blurred", "input"] = "blurred",
         dims: int = 2,
     ) -> None:
-        super().__init__()
-        name = type(self).__name__.lower()
-        self.dims = check_dims(name, dims, (1, 2, 3))
-        self.stride = check_stride(name, stride, dims=dims)
-        self.padding_mode: PaddingMode = check_padding_mode(padding_mode)
+        super().__init__(channels, stride, padding_mode, dims)
         if blur is not None and blur not in _TAPS:
             raise unknown("blur", blur, _TAPS)
         if choose_from not in ("blurred", "input"):
             raise unknown("choose_from", choose_from, ("blurred", "input"))
         self.choose_from = choose_from
-        self.blur: nn.Module | None = (
-            None if blur is None else Blur(channels, 1, padding_mode, taps=_TAPS[blur], dims=dims)
-        )
+        self.blur = None if blur is None else Blur(channels, 1, padding_mode, taps=_TAPS[blur], dims=dims)
 
     def pick(self, x: Tensor) -> Tensor:
         """Choose among the phases of ``x``, whose sides the stride divides: (N,) or weights (N, phases)."""

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ._matrices import full_precision, memory_format, plain, separable
+from ._matrices import full_precision, memory_format, separable
 from ._phases import pad_axes
-from .base import PaddingMode, Stride, check_dims, check_map, check_padding_mode, check_stride, per_axis, whole
+from .base import PaddingMode, Stride, check_map, check_padding_mode, check_stride, per_axis, whole
 
 __all__ = ["Upsample", "interpolator", "upsample", "upsample_definition"]
 
@@ -34,27 +34,24 @@ def upsample_definition(x: Tensor, factor: Stride = 2, taps: int = 3, padding_mo
     lines = [torch.tensor(interpolator(f, taps), dtype=x.dtype, device=x.device) for f in factors]
     kernel = reduce(lambda kernel, line: kernel[..., None] * line, lines)
     reach = [-(-(len(line) - 1) // f) for line, f in zip(lines, factors, strict=True)]  # pixels a filter sees
-    x = pad_axes(x, [(n, n) for n in reach], padding_mode)
+    given, x = x, pad_axes(x, [(n, n) for n in reach], padding_mode)
     spread = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
     y = spread(x, kernel.expand(x.shape[1], 1, *kernel.shape), stride=factors, groups=x.shape[1])
     for axis, (n, f, line, pixels) in enumerate(zip(sides, factors, lines, reach, strict=True), start=2):
         y = y.narrow(axis, pixels * f + (len(line) - 1) // 2, n * f)
-    return y
+    return y.contiguous(memory_format=memory_format(given))
 
 
 def upsample(x: Tensor, factor: Stride = 2, taps: int = 3, padding_mode: PaddingMode = "reflect") -> Tensor:
     """``upsample_definition``, on the CPU by matrices; (N, C, H, W) -> (N, C, H * factor, W * factor)."""
     factors = per_axis(factor, x.dim() - 2)
-
-    def enlarged(x: Tensor) -> Tensor:
-        y = None
-        if plain(x) and x.device.type == "cpu":
-            y = separable(x, upsample_definition, tuple((f, taps, padding_mode) for f in factors))
-        if y is None:
-            y = upsample_definition(x, factors, taps, padding_mode).contiguous(memory_format=memory_format(x))
-        return y
-
-    return full_precision(enlarged, x)
+    keys = [(step, taps, padding_mode) for step in factors]
+    return full_precision(
+        lambda x: separable(
+            x, upsample_definition, keys, lambda x: upsample_definition(x, factors, taps, padding_mode)
+        ),
+        x,
+    )
 
 
 class Upsample(nn.Module):
@@ -88,7 +85,9 @@ class Upsample(nn.Module):
         dims: int = 2,
     ) -> None:
         super().__init__()
-        self.dims = check_dims("upsample", dims, (1, 2, 3))
+        if whole(dims) not in (1, 2, 3):
+            raise UsageError(f"upsample: dims must be 1, 2 or 3, got {dims!r}")
+        self.dims = int(dims)
         self.factor = check_stride("upsample", factor, tuple(range(1, 9)), dims, "factor")
         if (whole(taps) or 0) < 2:
             raise UsageError(f"upsample: taps must be a whole number of at least 2, got {taps!r}")

@@ -6,10 +6,11 @@ from torch import nn
 
 from aliasing.errors import UsageError
 from aliasing.layers import LPS, NAMES, TIPS, create, intercepted, outermost, recorded, regularisers
+from tests.layers import cases
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return cases.noise(*shape, seed=seed, dtype=torch.float32)
 
 
 class Block(nn.Module):

@@ -1,0 +1,39 @@
+"""What the tests of layers share: the layers they run over, the ways to pad and to store a map, and noise."""
+
+import torch
+
+from aliasing.layers import NAMES, TIPS, create
+
+MODES = ("reflect", "circular", "zeros", "replicate")
+NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
+FORMATS = (torch.contiguous_format, torch.channels_last)
+
+#: Every registered layer as it comes, and those whose options change what is computed: (name, options).
+CASES = {name: (name, {}) for name in NAMES} | {
+    "bin-5 trainable": ("bin-5", {"trainable": True}),
+    "tri-3 signs": ("tri-3", {"control": "signs"}),
+    "flc faithful": ("flc", {"faithful": True}),
+    "asap none": ("asap", {"variant": "none"}),
+    "asap pad-large": ("asap", {"variant": "pad-large"}),
+    "asap kept-band": ("asap", {"variant": "kept-band"}),
+    "asap faithful": ("asap", {"faithful": True}),
+    "aps blurred": ("aps", {"blur": "tri-3"}),
+    "lps blurred": ("lps", {"hidden": 3, "blur": "bin-4", "choose_from": "input"}),
+    "tips faithful": ("tips", {"faithful": True}),
+    "ddac faithful": ("ddac", {"faithful": True}),
+}
+
+
+def noise(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def layer_of(case, channels=3, **options):
+    """A layer in float64 and evaluation mode, where none draws random numbers; its own parameters are seeded."""
+    name, own = CASES[case]
+    torch.manual_seed(0)
+    layer = create(name, channels, **own, **options).double().eval()
+    if isinstance(layer, TIPS):  # mixing weights far from uniform
+        with torch.no_grad():
+            layer.tau.scale.weight.mul_(20)
+    return layer
