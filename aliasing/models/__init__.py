@@ -14,10 +14,12 @@ from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
 from ..options import check_types
-from . import resnet, segmentation, vgg
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
 from .imagenet import PRETRAINED, pretrained
+from .resnet import ResNet
+from .segmentation import UNet
+from .vgg import VGG
 from .wrappers import normalized
 
 __all__ = [
@@ -37,7 +39,7 @@ __all__ = [
 
 
 class Entry(NamedTuple):
-    """A network: what it is, where it comes from, and the function that builds it."""
+    """A network: what it is, where it comes from, and the class that builds it."""
 
     description: str
     source: str
@@ -45,16 +47,14 @@ class Entry(NamedTuple):
 
 
 CATALOGUE: dict[str, Entry] = {
-    "vgg13-bn": Entry("VGG, 10 convolutions, five pools", "Zhang 2019, CIFAR-10 experiments", vgg.build),
-    "vgg16-bn": Entry("VGG, 13 convolutions, five pools", "Simonyan & Zisserman 2015, configuration D", vgg.build),
-    "vgg-small": Entry("VGG of widths 16-32-48-64, one convolution per stage", "ours, for CPUs", vgg.build),
-    "resnet18": Entry("residual network, 8 basic blocks", "He et al. 2016", resnet.build),
-    "resnet50": Entry("residual network, 16 bottlenecks, stride at the 3 x 3", "He et al. 2016, v1.5", resnet.build),
-    "resnet-small": Entry("residual network, 3 strided blocks of widths 16-32-64", "ours, for CPUs", resnet.build),
+    "vgg13-bn": Entry("VGG, 10 convolutions, five pools", "Zhang 2019, CIFAR-10 experiments", VGG),
+    "vgg16-bn": Entry("VGG, 13 convolutions, five pools", "Simonyan & Zisserman 2015, configuration D", VGG),
+    "vgg-small": Entry("VGG of widths 16-32-48-64, one convolution per stage", "ours, for CPUs", VGG),
+    "resnet18": Entry("residual network, 8 basic blocks", "He et al. 2016", ResNet),
+    "resnet50": Entry("residual network, 16 bottlenecks, stride at the 3 x 3", "He et al. 2016, v1.5", ResNet),
+    "resnet-small": Entry("residual network, 3 strided blocks of widths 16-32-64", "ours, for CPUs", ResNet),
     "unet-small": Entry(
-        "U-Net of three levels for segmentation: (N, classes, H, W)",
-        "Ronneberger et al. 2015, smaller",
-        segmentation.build,
+        "U-Net of three levels for segmentation: (N, classes, H, W)", "Ronneberger et al. 2015, smaller", UNet
     ),
 }
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
@@ -119,11 +119,13 @@ def create(
         raise unknown("model", name, NAMES)
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise UsageError(f"num_classes must be a whole number >= 1, got {num_classes!r}")
+    check_types(name, create, {"width": width, "shared": shared, "filter_everywhere": filter_everywhere})
+    if width is not None and width < 1:
+        raise UsageError(f"width must be a whole number of channels >= 1, got {width!r}")
     layer: Any = {"name": downsample} if isinstance(downsample, str) else downsample
     if not isinstance(layer, Mapping) or "name" not in layer:
         raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
     layer = dict(layer)
-    check_types(name, create, {"width": width, "shared": shared, "filter_everywhere": filter_everywhere})
     build = CATALOGUE[name].build
     known = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
     for option in options:

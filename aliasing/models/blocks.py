@@ -5,25 +5,24 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import layers
-from ..errors import UsageError, unknown
+from ..errors import unknown
 from ..layers import DenseMax
+from ..layers._phases import pad_axes
 from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
-from .operators import Convolution
 
 __all__ = [
     "ACTIVATIONS",
     "PLACEMENTS",
     "Classifier",
+    "Convolution",
     "Pool",
     "Style",
     "Unit",
-    "beside",
-    "check_choice",
-    "check_width",
     "downsampled",
     "initialise",
     "is_plain",
@@ -40,6 +39,33 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": lambda: nn.SiLU(inplace=True),
     "softplus": nn.Softplus,
 }
+
+
+class Convolution(nn.Conv2d):
+    """Convolution that keeps the size: ``(N, C, H, W) -> (N, K, H, W)``, odd kernel, any H, W >= 1.
+
+    Called with a ``stride`` it returns ``conv(x)[..., ::stride, ::stride]`` without computing what would be dropped.
+    Parameters and their names are those of ``torch.nn.Conv2d``. A low-pass ``filter`` may follow it.
+    """
+
+    filter: nn.Module | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.filter = None
+
+    def forward(self, x: Tensor, stride: int = 1) -> Tensor:
+        """Convolve, and keep every stride-th pixel."""
+        if self.filter is not None:
+            return self.filter(self._convolve(x, 1))[..., ::stride, ::stride]
+        return self._convolve(x, stride)
+
+    def _convolve(self, x: Tensor, stride: int) -> Tensor:
+        reach = self.dilation[0] * (self.kernel_size[0] - 1) // 2
+        if self.padding_mode == "zeros":
+            return F.conv2d(x, self.weight, self.bias, stride, reach, self.dilation, self.groups)
+        x = pad_axes(x, [(reach, reach)] * 2, self.padding_mode)
+        return F.conv2d(x, self.weight, self.bias, stride, 0, self.dilation, self.groups)
 
 
 def is_plain(layer: nn.Module | None) -> bool:
@@ -152,15 +178,6 @@ def downsampled(
     return (act(norm(h)) if placement == "conv-then-pool" else h), choice
 
 
-def beside(x: Tensor, layer: Downsample | None, choice: Tensor | None, shared: bool) -> Tensor:
-    """Downsample the other branch of a residual block: on the grid ``choice`` of the main one, where it is shared."""
-    if layer is None:
-        return x
-    if choice is None or not shared or is_plain(layer):
-        return layer(x)
-    return layer.sample(x, choice)
-
-
 class Pool(nn.Module):
     """Max-pooling taken apart: dense max (``window`` 0: none), then the downsampling layer."""
 
@@ -224,18 +241,3 @@ def initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def check_choice(kind: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return ``value`` if it is one of ``choices``, else raise ``UsageError``."""
-    if value not in choices:
-        raise unknown(kind, value, choices)
-    return value
-
-
-def check_width(width: int | None, default: int) -> int:
-    """Return ``width`` or the default; raise ``UsageError`` below 1."""
-    width = default if width is None else width
-    if not isinstance(width, int) or width < 1:
-        raise UsageError(f"width must be a whole number of channels >= 1, got {width!r}")
-    return width

@@ -1,15 +1,17 @@
 """A small U-Net whose downsampling is an argument, and whose upsampling undoes it (Ronneberger et al. 2015)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..layers import DenseMax
-from ..layers._phases import pad, spread
-from .blocks import Style, Unit, check_choice, check_width, initialise
+from ..layers._phases import pad_axes, spread
+from .blocks import Style, Unit, initialise
 
-__all__ = ["UNet", "build"]
+__all__ = ["UNet"]
 
 
 class UNet(nn.Module):
@@ -21,14 +23,26 @@ class UNet(nn.Module):
     H and W are multiples of ``2 ** levels``.
 
     Args:
+        width: channels of the first level, 16 unless given; they double from level to level.
         levels: number of downsamplings.
         pool: ``max`` or ``none``, what comes before the layer, as in the VGG networks.
     """
 
-    def __init__(self, style: Style, num_classes: int, width: int, levels: int = 3, pool: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        style: Style,
+        width: int | None,
+        levels: int = 3,
+        pool: Literal["max", "none"] | None = None,
+    ) -> None:
         super().__init__()
+        if levels < 1:
+            raise UsageError(f"{name}: levels must be 1 or more, got {levels}")
+        width = width or 16
         alone = style.downsample == "max" or (style.placement == "pool-then-conv" and style.downsample != "subsample")
-        pool = check_choice("pool", pool or ("none" if alone else "max"), ("max", "none"))
+        pool = pool or ("none" if alone else "max")
         self.circular = style.padding_mode == "circular"
         widths = [width * 2**level for level in range(levels + 1)]
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
@@ -65,19 +79,10 @@ class UNet(nn.Module):
         height, width = like.shape[2:]
         if choice is not None:
             return spread(x, choice, 2, (height, width))
-        x = pad(x, 1, 1, 1, 1, "circular" if self.circular else "replicate")
+        x = pad_axes(x, [(1, 1)] * 2, "circular" if self.circular else "replicate")
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return x[:, :, 2 : 2 + height, 2 : 2 + width]
 
 
 def _two(style: Style, inputs: int, outputs: int, stage: int) -> nn.Sequential:
     return nn.Sequential(Unit(style, inputs, outputs, stage=stage), Unit(style, outputs, outputs, stage=stage))
-
-
-def build(
-    name: str, num_classes: int, style: Style, width: int | None, levels: int = 3, pool: str | None = None
-) -> UNet:
-    """Build the small U-Net; ``width`` is that of the first level, 16."""
-    if levels < 1:
-        raise UsageError(f"{name}: levels must be 1 or more, got {levels}")
-    return UNet(style, num_classes, check_width(width, 16), levels, pool)

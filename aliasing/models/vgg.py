@@ -1,10 +1,12 @@
 """VGG networks with batch norm, a global average and one linear layer; every max-pool is dense max, then the layer."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
-from .blocks import Classifier, Pool, Style, Unit, check_choice, check_width, initialise
+from .blocks import Classifier, Pool, Style, Unit, initialise
 
-__all__ = ["PLANS", "VGG", "build"]
+__all__ = ["PLANS", "VGG"]
 
 # Convolutions per stage and channels of each stage.
 PLANS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -15,7 +17,7 @@ PLANS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 class VGG(Classifier):
-    """Stages of convolutions, each followed by a downsampling by 2 (Simonyan & Zisserman 2015; Zhang 2019).
+    """One of ``PLANS``: stages of convolutions, each followed by a halving (Simonyan & Zisserman 2015; Zhang 2019).
 
     ``(N, 3, H, W) -> (N, classes)``, any H, W >= 1. Padded circularly, the maps after stage k move with the image for
     rolls by multiples of 2^k, where H and W are multiples of 2^k.
@@ -23,6 +25,7 @@ class VGG(Classifier):
     Departs from Zhang's ImageNet code, where the dense max shrinks the map by one pixel: here it keeps the size.
 
     Args:
+        width: channels of the first stage, the others in proportion.
         pool: what comes before the downsampling layer, ``max`` (dense max of 2 x 2) or ``none``. Unless given: none for
             ``pool-then-conv``, which keeps no max, and for the layer ``max``, which brings its own.
         strided: strided convolutions instead of pools: the last convolution of a stage downsamples, no max.
@@ -32,28 +35,29 @@ class VGG(Classifier):
 
     def __init__(
         self,
-        style: Style,
+        name: str,
         num_classes: int,
-        depths: tuple[int, ...],
-        widths: tuple[int, ...],
-        pool: str | None = None,
+        style: Style,
+        width: int | None,
+        pool: Literal["max", "none"] | None = None,
         strided: bool = False,
     ) -> None:
         super().__init__()
+        depths, widths = PLANS[name]
+        widths = tuple(channels * (width or widths[0]) // widths[0] for channels in widths)
         if pool is None:
             alone = style.placement == "pool-then-conv" and style.downsample != "subsample"
             pool = "none" if alone or style.downsample == "max" else "max"
-        check_choice("pool", pool, ("max", "none"))
         stages = []
         inputs = 3
-        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
+        for stage, (depth, channels) in enumerate(zip(depths, widths, strict=True), start=1):
             units: list[nn.Module] = []
             for index in range(depth):
                 stride = 2 if strided and index == depth - 1 else 1
-                units.append(Unit(style, inputs, width, stage=stage, stride=stride))
-                inputs = width
+                units.append(Unit(style, inputs, channels, stage=stage, stride=stride))
+                inputs = channels
             if not strided:
-                units.append(Pool(style.layer(width), 2 if pool == "max" else 0, style.padding_mode))
+                units.append(Pool(style.layer(channels), 2 if pool == "max" else 0, style.padding_mode))
             stages.append(nn.Sequential(*units))
         self.stages = nn.Sequential(*stages)
         self.classifier = nn.Linear(inputs, num_classes)
@@ -62,12 +66,3 @@ class VGG(Classifier):
     def maps(self, x: Tensor) -> Tensor:
         """The stages."""
         return self.stages(x)
-
-
-def build(
-    name: str, num_classes: int, style: Style, width: int | None, pool: str | None = None, strided: bool = False
-) -> VGG:
-    """Build one of ``PLANS``; ``width`` is the number of channels of the first stage."""
-    depths, widths = PLANS[name]
-    width = check_width(width, widths[0])
-    return VGG(style, num_classes, depths, tuple(w * width // widths[0] for w in widths), pool, strided)

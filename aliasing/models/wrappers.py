@@ -22,11 +22,6 @@ class Wrapper(nn.Module):
         self.register_load_state_dict_pre_hook(_add_prefix)
 
 
-def _foreign(module: Wrapper, prefix: str) -> tuple[str, ...]:
-    """Where keys of the wrapper's own submodules start."""
-    return tuple(f"{prefix}{name}." for name in module._modules if name != module.around)
-
-
 def _drop_prefix(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
     inside = f"{prefix}{module.around}."
     for key in [key for key in state if key.startswith(inside)]:
@@ -34,7 +29,7 @@ def _drop_prefix(module: nn.Module, state: dict, prefix: str, metadata: dict) ->
 
 
 def _add_prefix(module: nn.Module, state: dict, prefix: str, *rest: object) -> None:
-    foreign = _foreign(module, prefix)  # type: ignore[arg-type]
+    foreign = tuple(f"{prefix}{name}." for name in module._modules if name != module.around)
     for key in [key for key in state if key.startswith(prefix) and not key.startswith(foreign)]:
         state[f"{prefix}{module.around}.{key.removeprefix(prefix)}"] = state.pop(key)
 
