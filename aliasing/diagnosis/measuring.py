@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
 from ..layers import CATALOGUE, Downsample, outermost
@@ -18,6 +17,7 @@ from ..metrics import Estimate, consistency, max_sampling_bias, one_pixel, predi
 from ..metrics.downsampling import Sample
 from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
+from ..models.watch import called
 from ..models.wrappers import Normalized
 from .networks import OF_MODULE, Adapted, Network
 from .pictures import Pictures
@@ -233,14 +233,14 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
     kinds = sites(model)
     for image in images.split(1):  # maps in front of a stride are large
         own: dict[tuple[str, str, int], list[tuple[Tensor, ...]]] = {}
-        with _functions(model) as called:
+        with _functions(model) as calls:
             passed = next(sampled(model, image)) if kinds else []
             if not kinds:
                 predict(model, image)
         for sample in passed:
             key = (sample.site, type(kinds[sample.site]).__name__, sample.stride)
             own.setdefault(key, []).append(_values(_dense(kinds[sample.site], sample)))
-        for key, sample in called:
+        for key, sample in calls:
             own.setdefault(key, []).append(_values(sample))
         for key, values in own.items():  # a site that is used twice counts with its mean
             found.setdefault(key, []).append(tuple(torch.stack(parts).mean(0) for parts in zip(*values, strict=True)))
@@ -285,33 +285,22 @@ def _dense(module: nn.Module, sample: Sample) -> Sample:
 @contextmanager
 def _functions(model: nn.Module) -> Iterator[list[tuple[tuple[str, str, int], Sample]]]:
     """Every call of a function that drops samples and is not inside a module that is known to."""
-    called: list[tuple[tuple[str, str, int], Sample]] = []
-    stack: list[tuple[str, nn.Module]] = []
+    found: list[tuple[tuple[str, str, int], Sample]] = []
+    names = {id(part): name for name, part in model.named_modules()}
 
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-            y = function(*args, **(kwargs or {}))
-            x: Any = args[0] if args else (kwargs or {}).get("input")
-            if stack and not any(isinstance(part, _KNOWN) for _, part in stack) and _fewer(x, y):
-                rest = args[1:] if args else ()
-                options = {key: value for key, value in (kwargs or {}).items() if key != "input"}
-                name, stride = stack[-1][0], max(2, round(x.shape[2] / y.shape[2]))
-                what = getattr(function, "__name__", "function").strip("_")
-                key = (name, f"{'slice' if what == 'getitem' else what}, a function", stride)
-                sample = Sample(name, stride, x.clone(), y.clone(), lambda z: function(z, *rest, **options))
-                called.append((key, sample))
-            return y
+    def see(stack: list[tuple[nn.Module, int]], function: Any, args: tuple, kwargs: dict[str, Any], y: Any) -> None:
+        x: Any = args[0] if args else kwargs.get("input")
+        if any(isinstance(part, _KNOWN) for part, _ in stack) or not _fewer(x, y):
+            return
+        options = {key: value for key, value in kwargs.items() if key != "input"}
+        name, stride = names[id(stack[-1][0])], max(2, round(x.shape[2] / y.shape[2]))
+        what = getattr(function, "__name__", "function").strip("_")
+        key = (name, f"{'slice' if what == 'getitem' else what}, a function", stride)
+        sample = Sample(name, stride, x.clone(), y.clone(), lambda z: function(z, *args[1:], **options))
+        found.append((key, sample))
 
-    handles = []
-    for name, part in model.named_modules():
-        handles.append(part.register_forward_pre_hook(lambda m, _, name=name: stack.append((name, m)), prepend=True))
-        handles.append(part.register_forward_hook(lambda m, _, y: stack.pop() and None))
-    try:
-        with Watch():
-            yield called
-    finally:
-        for handle in handles:
-            handle.remove()
+    with called(model, see):
+        yield found
 
 
 def _fewer(x: Any, y: Any) -> bool:

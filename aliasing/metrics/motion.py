@@ -5,12 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ..errors import UsageError
 from ..inference import check_images
 from .downsampling import outputs, sites
-from .rolls import rolls_of
 
 ONE_PIXEL_ROLLS = ((1, 0), (0, 1), (1, 1))
 
@@ -30,11 +28,14 @@ def equivariance_maps(
 
     Costs one forward pass per roll, so give it few images.
     """
-    rows, columns = (rolls.tolist() for rolls in rolls_of(images, max_shift))
+    height, width = check_images(images).shape[-2:]
     still = _enlarged(model, images, layers, batch_size)
-    maps = {name: torch.zeros(len(rows), len(columns), dtype=torch.float64) for name in layers}
-    for i, down in enumerate(rows):
-        for j, right in enumerate(columns):
+    rolls = [
+        list(range(side)) if max_shift is None else list(range(-max_shift, max_shift + 1)) for side in (height, width)
+    ]
+    maps = {name: torch.zeros(len(rolls[0]), len(rolls[1]), dtype=torch.float64) for name in layers}
+    for i, down in enumerate(rolls[0]):
+        for j, right in enumerate(rolls[1]):
             moved = _enlarged(model, images.roll((down, right), (2, 3)), layers, batch_size)
             for name in layers:
                 pair = still[name].roll((down, right), (2, 3)).flatten(1), moved[name].flatten(1)
@@ -54,7 +55,8 @@ def _enlarged(
                     f"{name!r} gives {tuple(features.shape[1:])}, which does not fit an image of {height} x {width} "
                     "pixels a whole number of times"
                 )
-            parts[name].append(interpolate(features, (height, width)))
+            tall = features.repeat_interleave(height // features.shape[2], 2)
+            parts[name].append(tall.repeat_interleave(width // features.shape[3], 3))
     return {name: torch.cat(part) for name, part in parts.items()}
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
-from ..layers.base import Downsample, PaddingMode
+from ..layers.base import PaddingMode
 from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
-from .plan import AVERAGE, SAME, Change, Plan, Site, first_line
-from .surgery import Antialiased, Call, Complete, Guard, Instead, Link, Place, intercept, pair, pool_of
+from .plan import AVERAGE, Change, Plan, Site, first_line
+from .surgery import Antialiased, Complete, Guard, Instead, Link, Place, intercept, make_dense, pair, pool_of
 from .watch import call as call_on
 from .watch import evaluated, run, tensors
 
@@ -130,66 +130,39 @@ class _Job(Plan):
         parents = list(modules.values())
         owners: dict[str, Antialiased | Instead] = {}
 
-        def owner(name: str, site: str) -> Any:
-            if name not in owners:
-                owners[name] = Antialiased(modules[name], site)
-            return owners[name]
-
-        def layer(name: str) -> Downsample:
-            own = self.layers[name]
-            return layers.create("subsample", 1, own.stride) if plain else own
+        def put(place: str, inner: Any, where: str, what: nn.Module | None, site: str) -> None:
+            if what is not None:
+                owners[place] = owner = owners.get(place) or Antialiased(inner, site)
+                setattr(owner, where, what)
 
         for site in sites:
-            part: Any = modules[site.name]
+            place, part = (site.name, modules[site.name]) if site.call is None else (site.target, pool_of(site.call))
+            own = self.layers[site.name]
+            layer = layers.create("subsample", 1, own.stride) if plain else own
             if site.kind == "alone":
-                owners[site.name] = Instead(part, layer(site.name), site.name)
+                owners[place] = Instead(part, layer, site.name)
                 continue
-            if type(part).__name__ in SAME:
-                is_pool = isinstance(part, nn.MaxPool2d)
-                owner(site.name, site.name).complete = Complete(part, True, float("-inf") if is_pool else 0.0)
-                part.__class__ = nn.MaxPool2d if is_pool else nn.Conv2d
-                part.padding = (0, 0)
-            elif getattr(part, "ceil_mode", False):
-                owner(site.name, site.name).complete = Complete(part, False, float("-inf"))
-                part.ceil_mode = False
-            part.stride = 1 if isinstance(part, nn.MaxPool2d) else (1, 1)
-            where = owner(site.target, site.name)
-            if site.kind == "front" or site.reader:
-                where.down_before = layer(site.name)
-            else:
-                where.down = layer(site.name)
-        swap = {id(modules[name]): new for name, new in owners.items()}
+            put(place, part, "complete", make_dense(part), site.name)
+            where = "down_before" if site.kind == "front" or site.reader else "down"
+            put(site.target, modules.get(site.target, part), where, layer, site.name)
+        swap = {id(modules[name]): new for name, new in owners.items() if name in modules}
         for parent in parents:  # under every name they have
             for key, child in parent._modules.items():
                 parent._modules[key] = swap.get(id(child), child)
-        for name, calls in self.calls.items():
-            pools = [self._pool(site, call, layer(site)) for site, _, call in calls]
-            intercept(modules[name], pools, [(place, call) for _, place, call in calls])
+        for caller in {site.caller: None for site in sites if site.call is not None}:
+            calls = [site for site in sites if site.call is not None and site.caller == caller]
+            intercept(modules[caller], [owners[c.target] for c in calls], [(c.place, c.call) for c in calls])
         for leader, *others in self.groups if not plain else ():
             Link(self.layers[leader], [self.layers[name] for name in others])
         network = owners.get("", network)
         self._guard(network, sites)
         return network
 
-    def _pool(self, site: str, call: Call, layer: Downsample) -> nn.Module:
-        """The owner of the layer of a function call."""
-        pool: Any = pool_of(call)
-        if call.kind == "average" or (call.kind == "max" and self.placement == "pool-then-conv"):
-            return Instead(pool, layer, site)
-        owner = Antialiased(pool, site)
-        if getattr(pool, "ceil_mode", False):
-            owner.complete = Complete(pool, False, float("-inf"))
-            pool.ceil_mode = False
-        if call.kind == "max":
-            pool.stride = 1
-        owner.down = layer
-        return owner
-
     def _guard(self, network: nn.Module, sites: list[Site]) -> None:
         """Have every module around the owners check that they are there."""
         places: dict[str, list[Place]] = defaultdict(list)
         for site in sites:
-            if not site.target:
+            if not site.target or site.call is not None:
                 continue
             path = tuple(site.target.split("."))
             dense = tuple(site.name.split(".")) if site.kind == "behind" else None
@@ -217,15 +190,9 @@ class _Job(Plan):
         out_of: list[nn.Module] = []
         for site in sites:
             owner: Any = converted.get_submodule(site.target)
-            maps = (self.seen.inputs if site.reader else self.seen.outputs)[id(self.modules[site.target])]
             end = owner.inner if site.reader else owner
             (into if site.reader else out_of).append(end)
-            expected[id(end)] = site.name, site.kind != "alone", maps.copy()
-        for module, calls in self.calls.items():
-            owners: Any = converted.get_submodule(module).antialiased
-            for (name, _, call), owner in zip(calls, owners, strict=True):
-                out_of.append(owner)
-                expected[id(owner)] = name, call.kind != "average", self.results[name].copy()
+            expected[id(end)] = site.name, site.kind != "alone", self.maps(site).copy()
         wrong: list[str] = []
 
         def compare(module: nn.Module, kind: str, x: Tensor) -> Tensor | None:
@@ -268,12 +235,6 @@ class _Job(Plan):
         """Run the converted ``network`` once, and report."""
         report = Report(self.name, left=self.left)
         report.replaced = [Change(site.name, self.whats[site.name], site.note) for site in sites]
-        for name, calls in self.calls.items():
-            for site, _, call in calls:
-                alone = call.kind == "average" or (call.kind == "max" and self.placement == "pool-then-conv")
-                note = "the layer alone" if alone or call.kind == "slice" else "dense max, then the layer"
-                note += "; its choice is its own" if isinstance(self.layers[site], Polyphase) else ""
-                report.replaced.append(Change(site, f"{call.kind} by a function call in {name or 'forward'}", note))
         if self.seen is None:
             report.notes.append("no input was found that it runs on: nothing checked, function calls not looked for")
         elif report.replaced:

@@ -11,21 +11,18 @@ from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample
 from ..layers.polyphase import Polyphase
-from .surgery import Call, keeps_size, pair, stride_of
+from .surgery import SAME, keeps_size, pair, pool_of, stride_of
 from .trace import after_activation, joined, traceable
 from .watch import Reduction, Run, examples, run
 
-__all__ = ["AVERAGE", "SAME", "Change", "Plan", "Site", "first_line"]
+__all__ = ["AVERAGE", "Change", "Plan", "Site", "first_line"]
 
 _STRIDES = (2, 3, 4)
-# Classes of timm, and of those who copied them, that pad as TensorFlow does.
-SAME = ("Conv2dSame", "MaxPool2dSame")
-_GLOBAL = "a global average: it covers the whole map of the example"
 AVERAGE = "averaging is its filter: subsampling instead would be another function"
 
 
 class Change(NamedTuple):
-    """One strided module: its name, what it is, and what was done with it or why it was left."""
+    """One place that drops samples: its name, what it is, and what was done with it or why it was left."""
 
     name: str
     what: str
@@ -41,6 +38,7 @@ class Site(NamedTuple):
         target: the module the layer is placed at: behind its output or, with ``reader``, in front of it.
         reader: whether the target reads the activation.
         note: what the report says.
+        call: the call, of the module ``caller``; ``place`` is its number among the calls like it.
     """
 
     name: str
@@ -48,6 +46,9 @@ class Site(NamedTuple):
     target: str
     reader: bool = False
     note: str = ""
+    call: Any = None  # a Call
+    caller: str = ""
+    place: int = 0
 
 
 class Plan:
@@ -56,7 +57,6 @@ class Plan:
     Attributes:
         left: places that are left, with reasons.
         layers: the layer of each place that is converted.
-        calls: calls of functions that are converted, by module: place, number among the calls like them, call.
         groups: places that sample one grid, the one that chooses first.
         seen: what was seen in the run of ``example``; ``None`` if no input was found that the network takes.
     """
@@ -110,66 +110,71 @@ class Plan:
         return None, None
 
     def plan(self) -> list[Site]:
-        """What is converted, in the order of the modules; why the rest is not is in ``left``."""
+        """What is converted, in the order of the modules, calls behind them; why the rest is not is in ``left``."""
         self.left: list[Change] = []
         self.layers: dict[str, Downsample] = {}
         sites: list[Site] = []
         taken = {(self.name_of[id(c)], True) for c in self.strided if isinstance(c, nn.Conv2d) and self._in_front(c)}
         for part in self.strided:
             name = self.name_of[id(part)]
-            why = self.kept.get(name) or self._why_left(name, part) or self._make(name, part)
+            maps = self.seen.outputs.get(id(part), []) if self.seen is not None else []
+            why = self._why_left(self.names[id(part)], part, maps) or self._create(name, part, maps, part)
             if why is not None:
                 self.left.append(Change(name, self.whats[name], why))
-            elif isinstance(part, nn.Conv2d):
-                sites.append(self._convolution(name, part, taken))
-            elif isinstance(part, nn.MaxPool2d) and self.placement != "pool-then-conv":
-                sites.append(Site(name, "max", name, note="dense max, then the layer"))
             else:
-                sites.append(Site(name, "alone", name, note="the layer alone"))
+                sites.append(self._site(name, part, taken))
         self.groups, notes = self._share(sites)
-        self.calls = self._functions()
-        return [site._replace(note=site.note + notes.get(site.name, "")) for site in sites]
+        return [site._replace(note=site.note + notes.get(site.name, "")) for site in sites] + self._calls()
 
-    def _make(self, name: str, part: nn.Module) -> str | None:
+    def maps(self, site: Site) -> list[Tensor]:
+        """What was seen in the run where the layer of ``site`` is placed."""
+        assert self.seen is not None
+        if site.call is not None:
+            return self.results[site.name]
+        return (self.seen.inputs if site.reader else self.seen.outputs)[id(self.modules[site.target])]
+
+    def _create(self, name: str, part: nn.Module, maps: list[Tensor], around: nn.Module) -> str | None:
         """Make the layer of a site; why not, if it refuses."""
-        channels = None
         if isinstance(part, nn.Conv2d):
             channels = part.in_channels if self._in_front(part) else part.out_channels
-        elif self.seen is not None and self.seen.outputs.get(id(part)):
-            channels = self.seen.outputs[id(part)][0].shape[1]
-        if channels is None and self.learns:
+        elif not maps and self.learns:
             return "the layer learns, and the channels of the map are not known: give an example"
-        return self._create(name, channels or 1, stride_of(part)[0], part)
-
-    def _create(self, name: str, channels: int, stride: int, part: nn.Module) -> str | None:
+        else:
+            channels = maps[0].shape[1] if maps else 1
         try:
-            layer = layers.create(self.name, channels, stride, **self.options)
+            layer = layers.create(self.name, channels, stride_of(part)[0], **self.options)
         except UsageError as error:
             return str(error)
-        weight = next(part.parameters(), next(self.network.parameters(), torch.empty(0)))
-        self.layers[name] = layer.train(part.training).to(weight.device)
+        weight = next(around.parameters(), next(self.network.parameters(), torch.empty(0)))
+        self.layers[name] = layer.train(around.training).to(weight.device)
         return None
 
-    def _why_left(self, name: str, part: nn.Module) -> str | None:
-        """Why a strided module is left as it is, or ``None``."""
+    def _skipped(self, names: list[str]) -> str | None:
+        skipped = any(name == pattern or fnmatch(name, pattern) for pattern in self.skip for name in names)
+        return "named in skip" if skipped else self.kept.get(names[0])
+
+    def _why_left(self, names: list[str], part: Any, maps: list[Tensor]) -> str | None:
+        """Why a strided module, or a call like it, is left as it is, or ``None``."""
         stride = stride_of(part)
-        if any(path == pattern or fnmatch(path, pattern) for pattern in self.skip for path in self.names[id(part)]):
-            return "named in skip"
-        if self.keep_stem and name == self.stem:
+        if why := self._skipped(names):
+            return why
+        if self.keep_stem and names[0] == self.stem:
             return "stem, kept on request"
         if isinstance(part, nn.Conv2d) and part.kernel_size == stride and min(stride) >= 4:
             return "patch embedding: dense windows would cost stride^2 times as much"
-        if why := _why_stride(stride):
-            return why
-        if isinstance(part, nn.AvgPool2d) and type(part) is not nn.AvgPool2d:
-            return "an average pool of another kind"
-        if isinstance(part, nn.AvgPool2d) and self.name == "subsample":
-            return AVERAGE
-        if isinstance(part, nn.MaxPool2d) and part.return_indices:
+        if stride[0] != stride[1]:
+            return "its strides differ between the axes"
+        if stride[0] not in _STRIDES:
+            return f"strides are supported up to {_STRIDES[-1]}"
+        if getattr(part, "return_indices", False):
             return "its indices are used"
-        maps = self.seen.outputs.get(id(part)) if self.seen is not None else None
-        if isinstance(part, nn.AvgPool2d) and maps and all(y.shape[2:] == (1, 1) for y in maps):
-            return _GLOBAL
+        if isinstance(part, nn.AvgPool2d):
+            if type(part) is not nn.AvgPool2d:
+                return "an average pool of another kind"
+            if self.name == "subsample":
+                return AVERAGE
+            if maps and all(y.shape[2:] == (1, 1) for y in maps):
+                return "a global average: it covers the whole map of the example"
         if not maps and type(part).__name__ not in SAME and not _is_standard(part):
             return "its class computes in a way of its own, and no example ran through it to check: give an example"
         return None
@@ -185,10 +190,14 @@ class Plan:
     def _in_front(self, conv: nn.Conv2d) -> bool:
         return keeps_size(conv) and (conv.kernel_size == (1, 1) or self.placement == "pool-then-conv")
 
-    def _convolution(self, name: str, conv: nn.Conv2d, taken: set[tuple[str, bool]]) -> Site:
-        if self._in_front(conv):
+    def _site(self, name: str, part: nn.Module, taken: set[tuple[str, bool]]) -> Site:
+        if isinstance(part, nn.MaxPool2d) and self.placement != "pool-then-conv":
+            return Site(name, "max", name, note="dense max, then the layer")
+        if not isinstance(part, nn.Conv2d):
+            return Site(name, "alone" if hasattr(part, "kernel_size") else "after", name, note="the layer alone")
+        if self._in_front(part):
             return Site(name, "front", name, note="layer, then the convolution at stride 1")
-        side, target = self.behind.get(name, ("", conv))
+        side, target = self.behind.get(name, ("", part))
         place = self.name_of[id(target)], side == "before"
         if self.placement == "act-then-pool" and side and name not in self.demoted and place not in taken:
             taken.add(place)
@@ -230,86 +239,72 @@ class Plan:
             notes |= dict.fromkeys(alone, "; cannot be traced whole: its choice is not shared with other branches")
         return shared, notes
 
-    def _functions(self) -> dict[str, list[tuple[str, int, Call]]]:
-        """Calls of functions that are converted, by module: site, place among the calls, call. Adds to ``left``."""
-        self.results: dict[str, list[Tensor]] = defaultdict(list)
-        by_module: dict[str, list[Reduction]] = defaultdict(list)
-        for reduction in self.seen.reductions if self.seen is not None else ():
+    def _calls(self) -> list[Site]:
+        """Calls of functions that are converted. Adds to ``left``."""
+        self.results: dict[str, list[Tensor]] = {}
+        reductions = self.seen.reductions if self.seen is not None else []
+        callers: dict[str, list[Reduction]] = defaultdict(list)
+        for reduction in reductions:
             if stride_of(reduction.module) == (1, 1):  # not a site itself
-                by_module[self.name_of[id(reduction.module)]].append(reduction)
+                callers[self.name_of[id(reduction.module)]].append(reduction)
         gone: dict[int, str] = {}
-        for name, reductions in by_module.items():
-            first = [r for r in reductions if r.stack[-1] == reductions[0].stack[-1]]
-            names = _numbered([f"{name}:{r.function}".lstrip(":") for r in first])
-            for i, reduction in enumerate(reductions):
-                site, same = names[i % len(first)], first[i % len(first)]
-                if i >= len(first):  # the module runs again
-                    if site in self.layers and reduction.call == same.call:
-                        gone[id(reduction)] = site
-                        self.results[site].append(reduction.result)
-                    continue
-                why = self.kept.get(site) or self._why_not(site, name, reduction, reductions)
-                if why is None and any(r.call != same.call for r in reductions[i :: len(first)]):
-                    why = "its module makes other calls at other times"
-                if why is None and reduction.call is not None:
-                    stride = dict(reduction.call.options)["stride"][0]
-                    why = self._create(site, reduction.before[1], stride, reduction.module)
+        for caller, own in callers.items():
+            first = [r for r in own if r.stack[-1] == own[0].stack[-1]]
+            for i, name in enumerate(_numbered([f"{caller}:{r.function}".lstrip(":") for r in first])):
+                alike = own[i :: len(first)]  # the same call whenever the module ran
+                self.whats[name] = _describe_call(first[i])
+                why = self._skipped([name]) or _why_no_pool(alike, own)
+                if why is None and first[i].call is not None:
+                    part, maps = pool_of(first[i].call), [r.result for r in alike]
+                    why = self._why_left([name], part, maps) or self._create(name, part, maps, first[i].module)
+                    self.results[name] = maps
                 if why is None:
-                    gone[id(reduction)] = site
-                    self.results[site].append(reduction.result)
+                    gone |= dict.fromkeys(map(id, alike), name)
                 else:
-                    self.left.append(Change(site, _describe_call(reduction), why))
-        ordered = {name: self._ordered(reductions, gone) for name, reductions in by_module.items()}
-        return {name: calls for name, calls in ordered.items() if calls}
-
-    def _ordered(self, reductions: list[Reduction], gone: dict[int, str]) -> list[tuple[str, int, Call]]:
-        """The converted calls of a module, with their places among all like them that run inside it."""
-        assert self.seen is not None
-        frame = reductions[0].stack[-1]
-        converted = [r for r in reductions if r.stack[-1] == frame and id(r) in gone]
-        wanted = [r.call for r in converted]
-        inside = [
-            r
-            for r in self.seen.reductions
-            if frame in r.stack
-            and r.call in wanted
-            and (r in converted or (id(r) not in gone and self.name_of[id(r.module)] not in self.layers))
-        ]
-        return [(gone[id(r)], inside.index(r), r.call) for r in converted if r.call is not None]
-
-    def _why_not(self, site: str, name: str, reduction: Reduction, reductions: list[Reduction]) -> str | None:
-        """Why a reduction that a function call makes is left as it is, or ``None``."""
-        call = reduction.call
-        if any(pattern == site or fnmatch(site, pattern) for pattern in self.skip):
-            return "named in skip"
-        if "blur" in type(reduction.module).__name__.lower():
-            return "filtered already"
-        if type(reduction.module).__module__.startswith("torch.nn"):
-            return "no layer is defined for this kind of module"
-        if call is None:
-            return "a function call for which no layer is defined"
-        options = dict(call.options)
-        if call.kind == "slice":
-            same = [r for r in reductions if r.source == reduction.source and r.call is not None and r is not reduction]
-            if any(r.call != call for r in same):
-                return "the other samples are read as well: nothing is dropped"
-            if "start" not in options or min(options["start"]) < 0:
-                return "not a slice of both image axes"
-        if why := _why_stride(options["stride"]):
-            return why
-        if options.get("return_indices"):
-            return "its indices are used"
-        if call.kind == "average" and self.name == "subsample":
-            return AVERAGE
-        if call.kind == "average" and reduction.after[2:] == (1, 1):
-            return _GLOBAL
-        return None
+                    self.left.append(Change(name, self.whats[name], why))
+        sites = []
+        for caller, own in callers.items():
+            frame = own[0].stack[-1]
+            converted = [r for r in own if r.stack[-1] == frame and id(r) in gone]
+            wanted = [r.call for r in converted]
+            # The owners see the calls like theirs that are still made, also those of modules inside.
+            still = [
+                r
+                for r in reductions
+                if frame in r.stack
+                and r.call in wanted
+                and (r in converted or (id(r) not in gone and self.name_of[id(r.module)] not in self.layers))
+            ]
+            for i, r in enumerate(converted):
+                name, target = gone[id(r)], f"{caller}.antialiased.{i}".lstrip(".")
+                site = self._site(name, pool_of(r.call), set())
+                own_choice = "; its choice is its own" * isinstance(self.layers[name], Polyphase)
+                sites.append(
+                    site._replace(
+                        target=target, note=site.note + own_choice, call=r.call, caller=caller, place=still.index(r)
+                    )
+                )
+        return sites
 
 
-def _why_stride(stride: tuple[int, int]) -> str | None:
-    if stride[0] != stride[1]:
-        return "its strides differ between the axes"
-    return None if stride[0] in _STRIDES else f"strides are supported up to {_STRIDES[-1]}"
+def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
+    """Why a call, of those that a module makes, cannot be replaced by a layer, or ``None``."""
+    reduction, kind = alike[0], type(alike[0].module)
+    if "blur" in kind.__name__.lower():
+        return "filtered already"
+    if kind.__module__.startswith("torch.nn"):
+        return "no layer is defined for this kind of module"
+    if reduction.call is None:
+        return "a function call for which no layer is defined"
+    if reduction.call.kind == "slice":
+        same = [r for r in own if r.source == reduction.source and r.call is not None]
+        if any(r.call != reduction.call for r in same):
+            return "the other samples are read as well: nothing is dropped"
+        if min(dict(reduction.call.options).get("start", [-1])) < 0:
+            return "not a slice of both image axes"
+    if any(r.call != reduction.call for r in alike):
+        return "its module makes other calls at other times"
+    return None
 
 
 def _is_standard(part: nn.Module) -> bool:

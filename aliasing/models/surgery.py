@@ -21,6 +21,7 @@ from ..layers.base import Downsample
 from .wrappers import Wrapper
 
 __all__ = [
+    "SAME",
     "Antialiased",
     "Complete",
     "Guard",
@@ -30,10 +31,14 @@ __all__ = [
     "call_of",
     "intercept",
     "keeps_size",
+    "make_dense",
     "pair",
+    "pool_of",
     "stride_of",
 ]
 
+# Classes of timm, and of those who copied them, that pad as TensorFlow does.
+SAME = ("Conv2dSame", "MaxPool2dSame")
 _thread = threading.local()
 
 
@@ -303,15 +308,15 @@ def _slice(x: Any, index: Any) -> Call | None:
 
 
 class _Slice(nn.Module):
-    """What is left of ``x[:, :, i::s, j::s]`` when the layer takes the stride: ``x[:, :, i:, j:]``."""
+    """``x[:, :, i::s, j::t]``; when a layer takes the stride, ``x[:, :, i:, j:]`` is left of it."""
 
-    def __init__(self, start: tuple[int, int]) -> None:
+    def __init__(self, start: tuple[int, int], stride: tuple[int, int]) -> None:
         super().__init__()
-        self.start = start
+        self.start, self.stride = start, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map from the first sample on."""
-        return x[:, :, self.start[0] :, self.start[1] :]
+        """Every stride-th sample, from the first one on."""
+        return x[:, :, self.start[0] :: self.stride[0], self.start[1] :: self.stride[1]]
 
 
 class _Calls(TorchFunctionMode):
@@ -326,9 +331,7 @@ class _Calls(TorchFunctionMode):
         """Run the function, or its owner."""
         kwargs = kwargs or {}
         call = None if getattr(_thread, "muted", False) else call_of(function, args, kwargs)
-        if call is None:
-            return function(*args, **kwargs)
-        if call not in self.wanted:
+        if call is None or call not in self.wanted:
             return function(*args, **kwargs)
         expected, self.seen = self.calls.get(self.seen), self.seen + 1
         if expected is None:
@@ -382,7 +385,7 @@ def pool_of(call: Call) -> nn.Module:
     """The module that does what the call does."""
     options = dict(call.options)
     if call.kind == "slice":
-        return _Slice(options["start"])
+        return _Slice(**options)
     return nn.MaxPool2d(**options) if call.kind == "max" else nn.AvgPool2d(**options)
 
 
@@ -402,9 +405,21 @@ def pair(value: Any) -> tuple[int, int]:
 
 def stride_of(part: nn.Module) -> tuple[int, int]:
     """The stride of a convolution or pool, (1, 1) of anything else."""
-    if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return pair(part.stride)
-    return (1, 1)
+    return pair(part.stride) if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, _Slice)) else (1, 1)
+
+
+def make_dense(part: Any) -> Complete | None:
+    """Take the stride from a convolution, max-pool or slice; what must pad in front of it, if anything must."""
+    is_pool, complete = isinstance(part, nn.MaxPool2d), None
+    if type(part).__name__ in SAME:
+        complete = Complete(part, True, float("-inf") if is_pool else 0.0)
+        part.__class__ = nn.MaxPool2d if is_pool else nn.Conv2d
+        part.padding = (0, 0)
+    elif getattr(part, "ceil_mode", False):
+        complete = Complete(part, False, float("-inf"))
+        part.ceil_mode = False
+    part.stride = 1 if is_pool else (1, 1)
+    return complete
 
 
 def keeps_size(conv: nn.Conv2d) -> bool:

@@ -50,17 +50,11 @@ def traceable(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mo
 
 def _pools(node: fx.Node) -> bool:
     """Whether a function call drops samples."""
-    function = torch.Tensor.__getitem__ if node.target is operator.getitem else node.target
-    if node.op != "call_function":
-        return False
-    if function is torch.Tensor.__getitem__:
-        return _steps(node.args[1])
-    return call_of(function, node.args, dict(node.kwargs)) is not None
-
-
-def _steps(index: object) -> bool:
+    index = node.args[1] if node.op == "call_function" and node.target is operator.getitem else ()
     parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, slice) and part.step not in (None, 1) for part in parts)
+    if any(isinstance(part, slice) and part.step not in (None, 1) for part in parts):
+        return True
+    return node.op == "call_function" and call_of(node.target, node.args, dict(node.kwargs)) is not None
 
 
 class _Grid:

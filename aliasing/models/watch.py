@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from ..layers.base import Downsample
-from .surgery import Antialiased, Call, Instead, call_of
+from .surgery import Antialiased, Instead, call_of
 
-__all__ = ["Reduction", "Run", "evaluated", "examples", "run", "tensors"]
+__all__ = ["Reduction", "Run", "called", "evaluated", "examples", "run", "tensors"]
 
 _KINDS = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
 _SIDES = (224, 32, 64, 28, 96, 128, 256, 299, 384, 512)
@@ -36,7 +36,7 @@ class Reduction:
     function: str
     module: nn.Module
     stack: tuple[tuple[int, int], ...]
-    call: Call | None
+    call: Any
     before: tuple[int, ...]
     after: tuple[int, ...]
     source: int
@@ -102,6 +102,38 @@ def call(network: nn.Module, example: Any) -> Any:
     return network(*example) if isinstance(example, tuple) else network(example)
 
 
+@contextmanager
+def called(network: nn.Module, see: Callable[..., None]) -> Iterator[None]:
+    """Within, ``see(stack, function, args, kwargs, result)`` is told of every call of a function that takes a tensor.
+
+    ``stack`` has the modules that are running, the outermost first, each with the number of the run.
+    """
+    stack: list[tuple[nn.Module, int]] = []
+    runs: Counter[int] = Counter()
+
+    def enter(module: nn.Module, inputs: tuple) -> None:
+        runs[id(module)] += 1
+        stack.append((module, runs[id(module)]))
+
+    def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+        while stack.pop()[0] is not module:
+            pass
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if stack:
+                see(stack, function, args, kwargs or {}, result)
+            return result
+
+    with ExitStack() as undo:
+        for module in network.modules():
+            undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
+            undo.callback(module.register_forward_hook(leave).remove)
+        undo.enter_context(Watch())
+        yield
+
+
 def run(
     network: nn.Module,
     example: Any,
@@ -114,16 +146,7 @@ def run(
     What ``instead(module, "input" or "output", map)`` returns takes the place of that map, and is not kept.
     """
     seen = Run(None, [], defaultdict(list), defaultdict(list))
-    stack: list[tuple[nn.Module, int]] = []
-    runs: Counter[int] = Counter()
-
-    def enter(module: nn.Module, inputs: tuple) -> None:
-        runs[id(module)] += 1
-        stack.append((module, runs[id(module)]))
-
-    def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
-        while stack.pop()[0] is not module:
-            pass
+    alive: list[Any] = []  # so that identities stay theirs
 
     def keep(kept: dict[int, list[Tensor]], kind: str, module: nn.Module, x: Any) -> Any:
         if not isinstance(x, Tensor):
@@ -137,39 +160,29 @@ def run(
         x = keep(seen.inputs, "input", module, inputs[0]) if inputs else None
         return None if x is None else (x, *inputs[1:])
 
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-            kwargs = kwargs or {}
-            shape = _shape(args[0] if args else kwargs.get("input"))
-            result = function(*args, **kwargs)
-            if stack and shape and not any(isinstance(m, (Downsample, Antialiased, Instead)) for m, _ in stack):
-                found = call_of(function, args, kwargs)
-                name = resolve_name(function) or getattr(function, "__name__", "")
-                first = next(tensors(result), None)
-                after = () if first is None else _shape(first)
-                known = found or (_strided(name, args, kwargs) and set(after[2:]) != {1})
-                if first is not None and known and _fewer(shape, after):
-                    where = tuple((id(module), number) for module, number in stack)
-                    source = args[0] if args else kwargs["input"]
-                    alive.append(source)
-                    short = "slice" if found is not None and found.kind == "slice" else name.rpartition(".")[2]
-                    seen.reductions.append(
-                        Reduction(short, stack[-1][0], where, found, shape, after, id(source), first.clone())
-                    )
-            return result
+    def see(stack: list, function: Any, args: tuple, kwargs: dict, result: Any) -> None:
+        source, first = args[0] if args else kwargs.get("input"), next(tensors(result), None)
+        shape, after = _shape(source), _shape(first)
+        if not _fewer(shape, after) or any(isinstance(m, (Downsample, Antialiased, Instead)) for m, _ in stack):
+            return
+        found = call_of(function, args, kwargs)
+        name = resolve_name(function) or getattr(function, "__name__", "")
+        if first is not None and (found or (_strided(name, args, kwargs) and set(after[2:]) != {1})):
+            alive.append(source)
+            short = "slice" if found is not None and found.kind == "slice" else name.rpartition(".")[2]
+            where = tuple((id(module), number) for module, number in stack)
+            seen.reductions.append(
+                Reduction(short, stack[-1][0], where, found, shape, after, id(source), first.clone())
+            )
 
-    alive: list[Any] = []  # so that identities stay theirs
     with ExitStack() as undo:
-        for module in network.modules():
-            undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
-            undo.callback(module.register_forward_hook(leave).remove)
+        undo.enter_context(called(network, see))
         for module in into:
             undo.callback(module.register_forward_pre_hook(arrive).remove)
         for module in out_of:
             hook = module.register_forward_hook(lambda m, i, y: keep(seen.outputs, "output", m, y), prepend=True)
             undo.callback(hook.remove)
         undo.enter_context(evaluated(network))
-        undo.enter_context(Watch())
         output = call(network, example)
     return seen._replace(output=output)
 
@@ -188,4 +201,4 @@ def _shape(x: Any) -> tuple[int, ...]:
 
 def _fewer(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     """Whether an axis lost a third or more of its samples."""
-    return len(before) == len(after) and any(b >= 1.5 * a for b, a in zip(before[2:], after[2:], strict=True))
+    return len(before) == len(after) > 0 and any(b >= 1.5 * a for b, a in zip(before[2:], after[2:], strict=True))

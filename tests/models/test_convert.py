@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -13,6 +14,7 @@ from aliasing.errors import UsageError
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.models import antialias
+from tests.models.shared import Custom, images
 
 TORCHVISION = (
     *("alexnet", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "densenet121"),
@@ -38,11 +40,13 @@ def build(name: str) -> nn.Module:
     return getattr(torchvision.models, name)(weights=None, num_classes=10, **options)
 
 
-def images(*shape: int) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+def slow_unless(fast: tuple[str, ...]) -> list:
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in ALL]
 
 
-def check(name: str, downsample: str) -> None:
+@pytest.mark.parametrize("name", slow_unless(FAST))
+@pytest.mark.parametrize("downsample", ["bin-5", "aps"])
+def test_weights_sizes_and_gradients_of_converted_networks(name: str, downsample: str) -> None:
     network = build(name)
     converted, report = antialias(network, downsample, return_report=True)
     assert report.replaced
@@ -50,8 +54,7 @@ def check(name: str, downsample: str) -> None:
         assert key == other
         assert torch.equal(value, same)
     size = 96 if "inception" in name else 64
-    x = images(2, 3, size, size)
-    y = converted.train()(x)
+    y = converted.train()(images(2, 3, size, size))
     assert y.shape == (2, 10)
     assert y.isfinite().all()
     y.logsumexp(1).sum().backward()
@@ -59,40 +62,16 @@ def check(name: str, downsample: str) -> None:
     assert not any(isinstance(module, Downsample) for module in network.modules())
 
 
-@pytest.mark.parametrize("name", FAST)
-@pytest.mark.parametrize("downsample", ["bin-5", "aps"])
-def test_some_networks(name: str, downsample: str) -> None:
-    check(name, downsample)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("downsample", ["bin-5", "flc", "aps"])
-def test_all_networks(name: str, downsample: str) -> None:
-    check(name, downsample)
-
-
-def same_function(name: str) -> None:
+@pytest.mark.parametrize("name", slow_unless((*FAST, "timm.tf_efficientnet_b0")))
+def test_subsampling_is_the_original(name: str) -> None:
     network = build(name).eval()
-    plain = antialias(network, "subsample").eval()
+    if any(isinstance(module, nn.AvgPool2d) and module.stride not in (1, (1, 1)) for module in network.modules()):
+        return  # the layer replaces these
     size = 96 if "inception" in name else 64
     x = images(2, 3, size, size - 1)
     with torch.no_grad():
-        ours, theirs = plain(x), network(x)
+        ours, theirs = antialias(network, "subsample").eval()(x), network(x)
     assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
-
-
-@pytest.mark.parametrize("name", [*FAST, "timm.tf_efficientnet_b0"])
-def test_subsampling_is_the_original(name: str) -> None:
-    same_function(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALL if name not in FAST])
-def test_subsampling_is_the_original_everywhere(name: str) -> None:
-    if any(isinstance(module, nn.AvgPool2d) and module.stride not in (1, (1, 1)) for module in build(name).modules()):
-        return  # the layer replaces these
-    same_function(name)
 
 
 def modules_with_stride() -> list[nn.Module]:
@@ -144,25 +123,25 @@ def test_average_pool_becomes_the_layer() -> None:
     )
 
 
-class Residual(nn.Module):
+def residual() -> Custom:
     """One activation module used twice, as in many residual blocks."""
+    torch.manual_seed(0)
+    return Custom(
+        lambda n, x: n.relu(n.conv2(n.relu(n.bn1(n.conv1(x)))) + n.side(x)),
+        conv1=nn.Conv2d(3, 4, 3, 2, 1),
+        bn1=nn.BatchNorm2d(4),
+        conv2=nn.Conv2d(4, 4, 3, 1, 1),
+        side=nn.Conv2d(3, 4, 1, 2),
+        relu=nn.ReLU(),
+    )
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4)
-        self.conv2, self.side = nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(3, 4, 1, 2)
-        self.relu = nn.ReLU()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.conv2(self.relu(self.bn1(self.conv1(x)))) + self.side(x))
-
-
-def by_hand(block: Residual, x: torch.Tensor, placement: str) -> torch.Tensor:
+def by_hand(block: Custom, x: torch.Tensor, placement: str) -> torch.Tensor:
     def blur(h: torch.Tensor) -> torch.Tensor:
         return create("tri-3", h.shape[1])(h)
 
     def dense(conv: nn.Conv2d, h: torch.Tensor) -> torch.Tensor:
-        return nn.functional.conv2d(h, conv.weight, conv.bias, 1, conv.padding)
+        return F.conv2d(h, conv.weight, conv.bias, 1, conv.padding)
 
     side = dense(block.side, blur(x))
     if placement == "act-then-pool":
@@ -176,8 +155,7 @@ def by_hand(block: Residual, x: torch.Tensor, placement: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("placement", models.PLACEMENTS)
 def test_placements_by_hand(placement: str) -> None:
-    torch.manual_seed(0)
-    block = Residual().eval()
+    block = residual().eval()
     x = images(2, 3, 11, 8)
     torch.testing.assert_close(antialias(block, "tri-3", placement)(x), by_hand(block, x, placement))
 
@@ -185,7 +163,7 @@ def test_placements_by_hand(placement: str) -> None:
 def test_max_pool_is_dense_max_then_layer_or_the_layer_alone() -> None:
     x = images(1, 2, 9, 8)
     pool = nn.Sequential(nn.MaxPool2d(3, 2, 1))
-    dense = create("bin-5", 2)(nn.functional.max_pool2d(x, 3, 1, 1))
+    dense = create("bin-5", 2)(F.max_pool2d(x, 3, 1, 1))
     torch.testing.assert_close(antialias(pool)(x), dense)
     torch.testing.assert_close(antialias(pool, placement="pool-then-conv")(x), create("bin-5", 2)(x))
 
@@ -228,27 +206,10 @@ def test_residual_networks_become_exactly_equivariant_to_circular_shifts(name: s
     assert (maps[0] - maps[0].mean((2, 3), keepdim=True)).abs().max() > 1e-3 * maps[0].abs().max()
 
 
-def test_without_sharing_they_are_not_equivariant() -> None:
-    torch.manual_seed(0)
-    block = circular(Residual()).double().eval()
-    shared = antialias(block, "aps", padding_mode="circular")
-    apart = antialias(antialias(block, "aps", skip=("side",), padding_mode="circular"), "aps", padding_mode="circular")
-    x = images(16, 3, 8, 12).double()
-
-    def gap(network: nn.Module) -> float:
-        """Of spatial means, which whole pixels cannot change."""
-        means = [network(x.roll((i, j), (2, 3))).mean((2, 3)) for i in (0, 1) for j in (0, 1)]
-        return max((mean - means[0]).abs().max().item() for mean in means)
-
-    assert gap(shared) < 1e-12
-    assert gap(apart) > 1e-3
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the framework about itself
 @pytest.mark.parametrize("downsample", ["aps", "lps"])
 def test_shared_choices_survive_copies_training_and_the_compiler(downsample: str) -> None:
-    torch.manual_seed(0)
-    converted = copy.deepcopy(antialias(Residual(), downsample, example=images(1, 3, 8, 8)))
+    converted = copy.deepcopy(antialias(residual(), downsample, example=images(1, 3, 8, 8)))
     assert converted.side.down_before is not converted.conv1
     converted(images(2, 3, 10, 7)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in converted.parameters())
@@ -260,26 +221,21 @@ def test_shared_choices_survive_copies_training_and_the_compiler(downsample: str
     torch.testing.assert_close(compiled(x), expected)
 
 
-class Crossing(nn.Module):
+def crossing(n: Custom, x: torch.Tensor) -> torch.Tensor:
     """The branch that is called first has its activation, and so its layer, behind the other branch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.first(x).relu()
-        side = self.second(x)
-        return self.last(h) + side
+    h = n.first(x).relu()
+    side = n.second(x)
+    return n.last(h) + side
 
 
 def test_the_branch_whose_layer_runs_first_chooses() -> None:
-    network = Crossing()
+    first, second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1)
+    network = Custom(crossing, first=first, second=second, last=nn.Conv2d(4, 4, 1))
     converted, report = antialias(network, "aps", return_report=True)
     notes = {change.name: change.note for change in report.replaced}
     assert "samples the grid that second chooses" in notes["first"]
     x = images(3, 3, 8, 10)
-    dense = [nn.functional.conv2d(x, conv.weight, conv.bias, 1, 1) for conv in (network.first, network.second)]
+    dense = [F.conv2d(x, conv.weight, conv.bias, 1, 1) for conv in (network.first, network.second)]
     layer = create("aps", 4, padding_mode="reflect")
     choice = layer.choose(dense[1])
     expected = network.last(layer.sample(dense[0].relu(), choice)) + layer.sample(dense[1], choice)
@@ -288,56 +244,38 @@ def test_the_branch_whose_layer_runs_first_chooses() -> None:
         converted.last(images(1, 4, 4, 4))
 
 
-class Uneven(nn.Module):
+def uneven(n: Custom, x: torch.Tensor) -> torch.Tensor:
     """Branches that meet after two steps of two and one of four, and one that pools by a function call."""
+    h = n.two(n.one(x)) + n.four(x)
+    return n.side(h) + F.max_pool2d(h, 2)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two, self.four = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(3, 4, 1, 4)
-        self.side = nn.Conv2d(4, 4, 3, 2, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.two(self.one(x)) + self.four(x)
-        return self.side(h) + nn.functional.max_pool2d(h, 2)
+def untraceable() -> Custom:
+    conv = nn.Conv2d(3, 4, 3, 2, 1)
+    return Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=conv, relu=nn.ReLU())
 
 
 def test_choices_that_cannot_be_shared_are_reported() -> None:
-    _, report = antialias(Uneven(), "aps", return_report=True)
+    one, two, side = (nn.Conv2d(channels, 4, 3, 2, 1) for channels in (3, 4, 4))
+    network = Custom(uneven, one=one, two=two, four=nn.Conv2d(3, 4, 1, 4), side=side)
+    _, report = antialias(network, "aps", return_report=True)
     notes = {change.name: "not shared" in change.note for change in report.replaced}
     assert notes == {"one": False, "two": True, "four": True, "side": True, "max_pool2d": False}
-    _, report = antialias(Residual(), "aps", skip=("side",), return_report=True)
+    _, report = antialias(residual(), "aps", skip=("side",), return_report=True)
     assert "not shared" in report.replaced[0].note
-    _, report = antialias(Untraceable(), "aps", return_report=True)
+    _, report = antialias(untraceable(), "aps", return_report=True)
     assert "cannot be traced" in report.replaced[0].note
-    _, report = antialias(Residual(), "bin-5", return_report=True)
+    _, report = antialias(residual(), "bin-5", return_report=True)
     assert "grid" not in str(report)
 
 
-class Untraceable(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.relu = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.conv(x)) if x.sum() > 0 else x
-
-
 def test_networks_that_cannot_be_traced_are_filtered_behind_the_convolution() -> None:
-    network = Untraceable()
+    network = untraceable()
     converted, report = antialias(network, return_report=True)
     assert "no activation found" in report.replaced[0].note
     x = images(1, 3, 8, 8)
-    dense = nn.functional.conv2d(x, network.conv.weight, network.conv.bias, 1, 1)
+    dense = F.conv2d(x, network.conv.weight, network.conv.bias, 1, 1)
     torch.testing.assert_close(converted(x), create("bin-5", 4)(dense).relu())
-
-
-class FunctionalPool(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.max_pool2d(nn.functional.avg_pool2d(self.conv(x), 3, 1, 1), 2)
 
 
 def test_report_says_what_was_left_and_why() -> None:
@@ -347,7 +285,7 @@ def test_report_says_what_was_left_and_why() -> None:
         nn.Conv2d(8, 8, 3, 5, 1),
         nn.MaxPool2d(2),
         nn.Conv2d(8, 3, 3, 2, 1),
-        FunctionalPool(),
+        Custom(lambda n, x: F.max_pool2d(F.avg_pool2d(n.conv(x), 3, 1, 1), 2), conv=nn.Conv2d(3, 4, 3, 2, 1)),
     )
     _, report = antialias(network, skip=("4",), example=images(1, 3, 400, 400), return_report=True)
     assert [change.name for change in report.replaced] == ["3", "5.conv", "5:max_pool2d"]

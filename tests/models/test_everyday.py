@@ -18,12 +18,9 @@ from aliasing.errors import UsageError
 from aliasing.layers import create
 from aliasing.models import antialias
 from aliasing.models.watch import tensors
+from tests.models.shared import Custom, images
 
 LOST = "lost its place"
-
-
-def images(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
 X = images(2, 3, 64, 64)
@@ -183,15 +180,10 @@ def test_threads_that_share_a_network_choose_for_themselves(downsample: str) -> 
 # Everything that drops samples is found
 
 
-class Called(nn.Module):
+def called(reduce) -> Custom:
     """A network that drops samples in a given way, by a function call."""
-
-    def __init__(self, reduce, channels: int = 4) -> None:
-        super().__init__()
-        self.conv, self.reduce, self.last = nn.Conv2d(3, 4, 3, padding=1), reduce, nn.Conv2d(channels, 5, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.reduce(self.conv(x).relu()))
+    conv, last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1)
+    return Custom(lambda n, x: n.last(n.reduce(n.conv(x).relu())), conv=conv, reduce=reduce, last=last)
 
 
 WEIGHT = images(4, 4, 3, 3)
@@ -224,7 +216,7 @@ LEFT = {
 @pytest.mark.parametrize("case", CONVERTED)
 def test_function_calls_are_converted(case: str) -> None:
     original, expected = CONVERTED[case]
-    network = Called(original).eval()
+    network = called(original).eval()
     x = images(2, 3, 16, 12)
     result, report = antialias(network, example=x, return_report=True)
     assert len(report.replaced) == 1 and not report.left
@@ -238,7 +230,7 @@ def test_function_calls_are_converted(case: str) -> None:
 @pytest.mark.parametrize("case", LEFT)
 def test_what_has_no_layer_is_reported(case: str) -> None:
     function, words = LEFT[case]
-    network = nn.Sequential(Called(function), nn.Conv2d(5, 2, 3, 2, 1))
+    network = nn.Sequential(called(function), nn.Conv2d(5, 2, 3, 2, 1))
     side = 4 if case == "global" else 16
     _, report = antialias(network, example=images(1, 3, side, side), return_report=True)
     assert [change.name for change in report.replaced] == ["1"]
@@ -251,22 +243,17 @@ def test_other_dimensions_and_pixel_unshuffle_are_reported() -> None:
     assert [change.what.split(",")[0] for change in report.left] == ["PixelUnshuffle", "Conv1d"]
 
 
-class Nested(nn.Module):
+def nested(n: Custom, x: Tensor) -> Tensor:
     """A module that pools around another one that pools, with calls that are alike; run twice."""
-
-    def __init__(self, inner: nn.Module | None = None) -> None:
-        super().__init__()
-        self.inner, self.pool = inner, nn.MaxPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(x, 2)
-        x = x if self.inner is None else self.inner(self.inner(x))
-        return F.max_pool2d(self.pool(x), 2)
+    x = F.max_pool2d(x, 2)
+    x = x if n.inner is None else n.inner(n.inner(x))
+    return F.max_pool2d(n.pool(x), 2)
 
 
 @pytest.mark.parametrize("skip", [(), ("pool",), ("inner.pool", "max_pool2d 1"), ("inner:*",)])
 def test_calls_inside_calls_are_told_apart(skip: tuple[str, ...]) -> None:
-    network, x = Nested(Nested()).eval(), images(1, 2, 600, 520)
+    inside = Custom(nested, inner=None, pool=nn.MaxPool2d(2))
+    network, x = Custom(nested, inner=inside, pool=nn.MaxPool2d(2)).eval(), images(1, 2, 600, 520)
     names = {"max_pool2d 1", "max_pool2d 2", "inner:max_pool2d 1", "inner:max_pool2d 2", "pool", "inner.pool"}
     result, report = antialias(network, example=x, skip=skip, return_report=True)
     left = {name for name in names if any(name == s or (s == "inner:*" and ":" in name) for s in skip)}
@@ -283,21 +270,15 @@ def test_calls_inside_calls_are_told_apart(skip: tuple[str, ...]) -> None:
 
 
 def test_a_call_that_no_longer_runs_is_noticed() -> None:
-    network = antialias(Called(lambda x: F.max_pool2d(x, 2)), example=X)
+    network = antialias(called(lambda x: F.max_pool2d(x, 2)), example=X)
     network.reduce = lambda x: x
     with pytest.raises(UsageError, match="0 of 1"):
         network(X)
 
 
-class Branching(nn.Module):
+def branching(block: nn.Module) -> Custom:
     """Cannot be traced whole; its block can."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x) if x.sum() > 0 else x
+    return Custom(lambda n, x: n.block(x) if x.sum() > 0 else x, block=block)
 
 
 def block() -> nn.Sequential:
@@ -306,7 +287,7 @@ def block() -> nn.Sequential:
 
 
 @pytest.mark.parametrize(
-    "wrap", [Branching, nn.DataParallel, lambda m: torch.compile(m, backend="eager"), lambda m: Branching(Branching(m))]
+    "wrap", [branching, nn.DataParallel, lambda m: torch.compile(m, backend="eager"), lambda m: branching(branching(m))]
 )
 def test_the_smallest_part_is_traced(wrap) -> None:
     inside = block()
@@ -340,18 +321,10 @@ def test_skip_that_matches_nothing_is_refused() -> None:
         antialias(block(), skip=("layer9.*",))
 
 
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.MaxPool2d(2)
-        self.other = self.one
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.other(self.one(x))
-
-
 def test_one_pool_under_two_names_is_converted_in_both() -> None:
-    result = antialias(Twice(), placement="pool-then-conv")
+    pool = nn.MaxPool2d(2)
+    network = Custom(lambda n, x: n.other(n.one(x)), one=pool, other=pool)
+    result = antialias(network, placement="pool-then-conv")
     assert result.one is result.other
     torch.testing.assert_close(result(X), create("bin-5", 3)(create("bin-5", 3)(X)))
 
@@ -386,22 +359,16 @@ class SamePadding(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
-class ReadsStride(nn.Module):
+def reads_stride() -> Custom:
     """The parent pads, by the stride of its child."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (self.conv.stride[0], 1, 1, 1)))
+    return Custom(lambda n, x: n.conv(F.pad(x, (n.conv.stride[0], 1, 1, 1))), conv=nn.Conv2d(3, 4, 3, 2))
 
 
 KEPT = {
     "standardised, same": lambda: timm.layers.StdConv2dSame(3, 4, 3, 2),
     "scaled, same": lambda: timm.layers.ScaledStdConv2dSame(3, 4, 3, 2),
     "same in the forward": lambda: SamePadding(3, 4, 3, 2),
-    "stride read by the parent": ReadsStride,
+    "stride read by the parent": reads_stride,
     "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU()),
     "instance norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.SiLU()),
 }
