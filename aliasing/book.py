@@ -9,7 +9,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 import sys
 import tempfile
 import time
@@ -69,11 +68,35 @@ def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
     ]
 
 
+def imagenet_table(store: Store) -> list[str]:
+    """What one pixel changes for ImageNet networks that others trained, as a Markdown table; empty if not on record."""
+    table = studies.results(studies.get("realnetworks").jobs("desktop"), store)
+    moves = {"window, next to it": "one_pixel_windows.top1_change"}
+    moves |= {move: f"one_pixel_protocols.top1_change_{move}" for move in ("crop", "black", "inpainting", "scale")}
+    if not set(moves.values()) <= set(table):
+        return []
+    lines = [f"| network | accuracy | {' | '.join(moves)} |", "|---" * (len(moves) + 2) + "|"]
+    for row in table[table["pictures"] == "validation"].to_dict("records"):
+        values = [
+            f"{100 * row[c]:.1f} % ({100 * row[f'{c}.low']:.1f} to {100 * row[f'{c}.high']:.1f})"
+            for c in ("one_pixel_windows.accuracy", *moves.values())
+        ]
+        lines.append(f"| `{row['network']}` | {' | '.join(values)} |")
+    return lines
+
+
 def update_readme(text: str) -> str:
-    """The text of README.md with the table of verdicts as the published records have it now."""
-    decided = studies.findings(store=Store(working=Path(os.devnull)))
-    table = "\n".join(verdict_table(decided, "notebooks/{study}.ipynb"))
-    return re.sub(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end -->)", lambda _: f"\n{table}\n\n", text, flags=re.DOTALL)
+    """The text of README.md with its two tables as the published records have them now."""
+    store = Store(working=Path(os.devnull))
+    tables = {
+        "verdicts": verdict_table(studies.findings(store=store), "notebooks/{study}.ipynb"),
+        "imagenet": imagenet_table(store),
+    }
+    for name, lines in tables.items():
+        head, _, rest = text.partition(f"<!-- {name} -->\n")
+        table, tail = "\n".join(lines), rest.partition("<!-- end -->")[2]
+        text = f"{head}<!-- {name} -->\n\n{table}\n\n<!-- end -->{tail}"
+    return text
 
 
 def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None) -> str:
@@ -91,8 +114,8 @@ def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None)
 
 def shared_by_notebooks(root: Path) -> bytes:
     """The part of the stamp that is the same for all notebooks."""
-    data = [*sorted((root / "data/records").glob("*.jsonl")), *sorted((root / "data/published").glob("*.csv"))]
-    return _fingerprint([*sorted((root / "aliasing").rglob("*.py")), *data])
+    patterns = ("aliasing/**/*.py", "aliasing/**/*.csv", "data/records/*.jsonl", "data/published/*.csv")
+    return _fingerprint([path for pattern in patterns for path in sorted(root.glob(pattern))])
 
 
 def _fingerprint(files: list[Path]) -> bytes:

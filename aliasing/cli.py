@@ -136,6 +136,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _publish(arguments: argparse.Namespace) -> int:
     from . import studies
     from .records import Store, home, publish
+    from .training import keep_weights
 
     store = Store()
     for profile in [arguments.profile] if arguments.profile else PROFILES:
@@ -146,6 +147,9 @@ def _publish(arguments: argparse.Namespace) -> int:
         if records and (arguments.profile or profile != "smoke"):
             path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"
             print(f"{path}: {publish(records, path)} records")
+        for job in jobs[: arguments.weights]:
+            if (checkpoint := store.folder(job.run) / "checkpoint.safetensors").exists():
+                keep_weights(checkpoint, store.weights(job.run))
     return 0
 
 
@@ -307,6 +311,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("study", **study)
     sub.add_argument("--profile", **profile)
     sub.add_argument("--out", type=Path, metavar="FILE", help="another file to merge into")
+    sub.add_argument(
+        "--weights", type=int, default=0, metavar="N", help="keep the networks of the first N runs in data/weights, too"
+    )
 
     sub = command("verify", _verify, "train and measure one published record anew and compare every value")
     sub.add_argument("id", metavar="ID", help="of the record, or its beginning")

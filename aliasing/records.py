@@ -288,6 +288,10 @@ class Store:
         """Where the working store keeps the run."""
         return self.working / run.id
 
+    def weights(self, run: Run) -> Path:
+        """Where the trained network of a published run is kept, if it is."""
+        return self.published.parent / "weights" / f"{run.id}.safetensors"
+
     def load(self, run: Run) -> Record:
         """Everything measured on ``run`` so far; empty if nothing was."""
         record = self._records.get(run.id, Record(run))

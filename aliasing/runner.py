@@ -158,7 +158,8 @@ def _remedy(job: Job, device: torch.device) -> str:
 
 def _train_and_measure(job: Job, record: Record, store: Store, device: torch.device, notify: Notify) -> None:
     checkpoint = store.folder(job.run) / "checkpoint.safetensors"
-    network, history = resumed(job.run, checkpoint)
+    kept = "training" in record.measurements and not checkpoint.exists() and store.weights(job.run).exists()
+    network, history = resumed(job.run, store.weights(job.run) if kept else checkpoint)
     notify(len(history))
     trained = len(history) == job.run.recipe.epochs
     if not job.run.recipe.epochs and "training" not in record.measurements:
@@ -184,7 +185,8 @@ def _train_and_measure(job: Job, record: Record, store: Store, device: torch.dev
     for wanted in missing(job, record):
         started = time.perf_counter()
         values = wanted.measure(subject)
-        record.add(wanted.key, values, provenance(device, time.perf_counter() - started))
+        origin = provenance(device, time.perf_counter() - started)
+        record.add(wanted.key, values, origin | ({"weights": "published, in half precision"} if kept else {}))
         store.save(record)
         notify(1)
 

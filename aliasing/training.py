@@ -30,7 +30,7 @@ from .optimizers import Optimizers
 from .shifts import taken
 from .streams import image_seeds
 
-__all__ = ["Recipe", "TrainingError", "augment", "load_weights", "pick_device", "train"]
+__all__ = ["Recipe", "TrainingError", "augment", "keep_weights", "load_weights", "pick_device", "train"]
 
 
 class TrainingError(RuntimeError):
@@ -361,6 +361,13 @@ def load_weights(path: Path, network: nn.Module) -> list[dict]:
         DataError: it belongs to another network.
     """
     return _load(path, network)[1]
+
+
+def keep_weights(checkpoint: Path, path: Path) -> None:
+    """Write the network and the history of a checkpoint to ``path``, in half precision and without the optimizer."""
+    tensors, history = read_tensors(checkpoint, "history")
+    kept = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    write_tensors(path, {key: value for key, value in kept.items() if key.startswith("network.")}, history=history)
 
 
 def _load(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[dict]]:

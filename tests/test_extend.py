@@ -14,13 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SECTIONS = re.split(r"^## ", (ROOT / "book/extend.md").read_text(), flags=re.MULTILINE)[1:]
 STEP = re.compile(
-    r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```(?:python|{code-block} python)\n(.*?)```",
+    r"^`([\w/.]+)`, (a new file|a new cell|below `([^`\n]*)`)[^\n]*:\n\n```(?:python|{code-block} \w+)\n(.*?)```",
     re.M | re.S,
 )
 COMMAND = re.compile(r"^```bash\n(.*?)```", re.M | re.S)
 EXPECTED = {  # what the last command of a section prints
     "Add a layer": "mean of each stride x stride window",
-    "Add a data set": "stripes in four directions",
+    "Add a data set": "Stripes in four directions",
     "Add a claim": "zhang-mine",
     "Add a study": "stripes-1",
 }

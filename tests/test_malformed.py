@@ -10,12 +10,20 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from aliasing import datasets, layers, models
+from aliasing import datasets, layers, metrics, models
+from aliasing.adversary import perturb
 from aliasing.cli import main
-from aliasing.datasets.decoding import decode, plain
+from aliasing.datasets.corruptions import corrupt
+from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import read_tensors
-from aliasing.measurements import Measurement, Subject
+from aliasing.measurements import Measurement, Subject, unpacked
+from aliasing.metrics.few_shot import Episodes, episode_accuracies
+from aliasing.metrics.kernels import remove_band
+from aliasing.metrics.motion import realigned
+from aliasing.metrics.pixel_pairs import size_pairs
+from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
+from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
 from aliasing.training import Recipe, load_weights, recipe_from, train
 from tests.test_training import toy_data, toy_network
@@ -25,52 +33,126 @@ RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 1
 RECORD = Record(RUN, {"training": {"loss": [1.5, 0.25]}}, {"training": {"date": "2026", "seconds": 1.0}})
 LINE = RECORD.to_line()
 LIKE = RUN.describe()
+MEAN = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+BYTES = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).to(torch.uint8)
+IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 
-# A kind of wrong value each, and where it stands.
+# What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
-    "recipe: negative": lambda: recipe_from({"epochs": -1}),
-    "recipe: zero": lambda: recipe_from({"batch_size": 0}),
-    "recipe: text": lambda: recipe_from({"lr": "3"}),
-    "recipe: a fraction for a whole number": lambda: recipe_from({"epochs": 1.5}),
-    "recipe: a truth value for a number": lambda: recipe_from({"lr": True}),
-    "recipe: not a number": lambda: recipe_from({"weight_decay": NAN}),
-    "recipe: more than all": lambda: recipe_from({"momentum": 1.5}),
-    "recipe: unknown field": lambda: recipe_from({"Epochs": 1}),
-    "run: nothing": lambda: Run.from_description(None),
-    "run: a part is missing": lambda: Run.from_description({k: v for k, v in LIKE.items() if k != "seed"}),
-    "run: a part too many": lambda: Run.from_description(LIKE | {"sed": 0}),
-    "run: a part of another type": lambda: Run.from_description(LIKE | {"network": "vgg-small"}),
-    "run: a name that is none": lambda: Run.from_description(LIKE | {"network": {"name": 3}}),
-    "run: a negative seed": lambda: Run.from_description(LIKE | {"seed": -1}),
-    "data: unknown name": lambda: datasets.load("shape", "test"),
-    "data: no name": lambda: datasets.load(None, "test"),
-    "data: unknown split": lambda: datasets.load("shapes", "tests"),
-    "data: negative": lambda: datasets.load("shapes", "test", count=-1),
-    "data: a seed beyond 64 bits": lambda: datasets.load("shapes", "test", seed=2**70),
-    "data: unknown option": lambda: datasets.load("shapes", "test", counts=3),
-    "data: option of another set": lambda: datasets.load("cifar10", "test", size=32),
-    "data: unknown word": lambda: datasets.load("shapes", "test", position_sigma="even"),
-    "layer: unknown name": lambda: layers.create("bin-9", 3),
-    "layer: no channels": lambda: layers.create("bin-5", 0),
-    "layer: fraction of a stride": lambda: layers.create("bin-5", 3, stride=1.5),
-    "layer: a stride it does not define": lambda: layers.create("asap", 3, stride=1),
-    "layer: unknown padding": lambda: layers.create("bin-5", 3, padding_mode="wrap"),
-    "layer: unknown option": lambda: layers.create("bin-5", 3, taps=3),
-    "network: unknown name": lambda: models.create("resnet", 10),
-    "network: no classes": lambda: models.create("vgg-small", 0),
-    "network: text for a number": lambda: models.create("vgg-small", 10, width="8"),
-    "network: unknown layer": lambda: models.create("vgg-small", 10, downsample={"name": "x"}),
-    "network: unknown option of its layer": lambda: models.create("vgg-small", 10, downsample={"name": "lps", "x": 1}),
-    "network: unknown activation": lambda: models.create("vgg-small", 10, activation=None),
-    "network: unknown option": lambda: models.create("vgg-small", 10, option=1),
-    "measurement: unknown name": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
+    "a recipe needs epochs >= 0, got -1": lambda: recipe_from({"epochs": -1}),
+    "a recipe needs batch_size >= 2, got 0": lambda: recipe_from({"batch_size": 0}),
+    "a recipe's lr must be float, got '3'": lambda: recipe_from({"lr": "3"}),
+    "a recipe's epochs must be int, got 1.5": lambda: recipe_from({"epochs": 1.5}),
+    "a recipe's lr must be float, got True": lambda: recipe_from({"lr": True}),
+    "a recipe needs weight_decay >= 0, got nan": lambda: recipe_from({"weight_decay": NAN}),
+    "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: recipe_from({"momentum": 1.5}),
+    "unknown recipe field 'Epochs'": lambda: recipe_from({"Epochs": 1}),
+    "a run is described by dataset, network, recipe, seed, got None": lambda: Run.from_description(None),
+    "a run is described by dataset": lambda: Run.from_description({k: v for k, v in LIKE.items() if k != "seed"}),
+    "a run is described by dataset, network, recipe, seed, got": lambda: Run.from_description(LIKE | {"sed": 0}),
+    "the network of a run must be dict, got 'vgg-small'": lambda: Run.from_description(LIKE | {"network": "vgg-small"}),
+    "the network of a run needs a name, got {'name': 3}": lambda: Run.from_description(LIKE | {"network": {"name": 3}}),
+    "the seed of a run must be >= 0, got -1": lambda: Run.from_description(LIKE | {"seed": -1}),
+    "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
+    "unknown data set 'None'": lambda: datasets.load(None, "test"),
+    "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
+    "count and seed must be >= 0 and size >= 16, got -1, 0 and 32": lambda: datasets.load("shapes", "test", count=-1),
+    "shapes: seed must be 0 to 2^32 - 1, got": lambda: datasets.load("shapes", "test", seed=2**70),
+    "unknown option of shapes 'counts'": lambda: datasets.load("shapes", "test", counts=3),
+    "cifar10 has no options": lambda: datasets.load("cifar10", "test", size=32),
+    "count and seed must be >= 0 and size >= 16, got 2000, 0 and 8": lambda: datasets.load("shapes", "test", size=8),
+    "glyphs: classes and each >= 1, seed >= 0, size >= 8, got (0": lambda: datasets.load("glyphs", "test", classes=0),
+    "imagenette: size must be 1 to 160 pixels, got 161": lambda: datasets.load("imagenette", "test", size=161),
+    "imagenette: origin='val' has only the split 'test'": lambda: datasets.load("imagenette", "train", origin="val"),
+    "imagenet-val-500 has only the split 'test', got 'train'": lambda: datasets.load("imagenet-val-500", "train"),
+    "unknown group of classes 'novell'": lambda: datasets.load("tiny-imagenet-100", "test", classes="novell"),
+    "Did you mean 'cifar10'?": lambda: datasets.fetch("cifar"),
+    "position_sigma must be a number of pixels >= 0 or": lambda: datasets.load("shapes", "test", position_sigma="even"),
+    "unknown downsampling layer 'bin-9'": lambda: layers.create("bin-9", 3),
+    "bin-5: channels must be a whole number of at least 1, got 0": lambda: layers.create("bin-5", 0),
+    "blur: stride must be 1 to 4, got 1.5": lambda: layers.create("bin-5", 3, stride=1.5),
+    "asap: stride must be 2 to 4, got 1": lambda: layers.create("asap", 3, stride=1),
+    "unknown padding mode 'wrap'": lambda: layers.create("bin-5", 3, padding_mode="wrap"),
+    "unknown option of bin-5 'taps'": lambda: layers.create("bin-5", 3, taps=3),
+    "unknown model 'resnet'": lambda: models.create("resnet", 10),
+    "num_classes must be a whole number >= 1, got 0": lambda: models.create("vgg-small", 0),
+    "vgg-small: width must be int | None, got '8'": lambda: models.create("vgg-small", 10, width="8"),
+    "unknown downsampling layer 'x'": lambda: models.create("vgg-small", 10, downsample={"name": "x"}),
+    "unknown option of lps 'x'": lambda: models.create("vgg-small", 10, downsample={"name": "lps", "x": 1}),
+    "unknown activation 'None'": lambda: models.create("vgg-small", 10, activation=None),
+    "unknown option of vgg-small 'option'": lambda: models.create("vgg-small", 10, option=1),
+    "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1": lambda: metrics.predict(MEAN, IMAGES[:0]),
+    "batch_size must be at least 1, got 0": lambda: metrics.predict(MEAN, IMAGES, 0),
+    "images must lie in [0, 1], got 0 to 255": lambda: metrics.attack_accuracy(MEAN, 255 * IMAGES, LABELS),
+    "images must lie in [0, 1], got -0.5 to 0.5": lambda: perturb(MEAN, IMAGES - 0.5, LABELS, torch.Generator()),
+    "images must be bytes, uint8 (N, 3, H, W), got torch.float32 (2, 3, 8, 8) from": lambda: corrupt(IMAGES, "fog", 1),
+    "images must be uint8 (N, 3, H, W), got torch.float32 (2, 3": lambda: datasets.ImageSet(IMAGES, LABELS, (), "x"),
+    "labels must be int64 (2,), got torch.int64 (1,)": lambda: datasets.ImageSet(BYTES, LABELS[:1], (), "x"),
+    "masks must be (2, H, W) like the images, got": lambda: datasets.ImageSet(BYTES, LABELS, (), "x", BYTES[:, 0, 1:]),
+    "an ImageSet is indexed with a slice or a tensor, got int": lambda: datasets.ImageSet(BYTES, LABELS, (), "x")[0],
+    "one label per image is needed, got 1 labels for 2": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS[:1]),
+    "accuracy needs labels:": lambda: accuracy_by_distance(metrics.roll_predictions(MEAN, IMAGES)),
+    "the variation of the class probability needs": lambda: variation_per_image(metrics.roll_predictions(MEAN, IMAGES)),
+    "unknown shift 'roll'": lambda: metrics.consistency(MEAN, IMAGES, "roll"),
+    "only circular shifts can be exhausted": lambda: metrics.consistency(MEAN, IMAGES, "standard", exhaustive=True),
+    "the crop shift needs max_shift=M: the network sees a window of": lambda: metrics.consistency(MEAN, IMAGES, "crop"),
+    "max_shift=4 does not fit crop shifts of images (8, 8)": lambda: metrics.consistency(MEAN, IMAGES, "crop", 4),
+    "max_shift=-1 does not fit standard shifts of images": lambda: metrics.consistency(MEAN, IMAGES, "standard", -1),
+    "a crop window with max_shift=2 cannot": lambda: metrics.shift_images(IMAGES, torch.full((2, 2), 3), "crop", 2),
+    "circular shifts are whole pixels, got": lambda: metrics.shift_images(IMAGES, torch.full((2, 2), 0.5), "circular"),
+    "max_shift must be at least 0, got -1": lambda: list(metrics.roll_logits(MEAN, IMAGES, max_shift=-1)),
+    "method must be None or 'brute force', got": lambda: list(metrics.roll_logits(MEAN, IMAGES, method="quick")),
+    "unknown one-pixel protocol 'zoom'": lambda: metrics.one_pixel(MEAN, IMAGES, "zoom"),
+    "pairs must be at least 1, got 0": lambda: metrics.one_pixel(MEAN, IMAGES, pairs=0),
+    "one-pixel protocols need images of at least 8 x 8 pixels, got": lambda: metrics.one_pixel(MEAN, IMAGES[:, :, :4]),
+    "size must be greater than 0 and at most 8, the pixels there are, got 0": lambda: size_pairs(IMAGES, 0),
+    "size must be greater than 0 and at most 8, the pixels there are, got 100.0": lambda: size_pairs(IMAGES, 100.0),
+    "a picture of 4 rows has 2 to 5 positions on 8 rows, got 100": lambda: metrics.vertical_sweep(IMAGES, 100, "black"),
+    "unknown border 'white'": lambda: metrics.vertical_sweep(IMAGES, border="white"),
+    "at least two positions are needed, got shape (3, 1)": lambda: crossings(torch.ones(3, 1).bool()),
+    "top must be at least 1, got 0": lambda: metrics.jaggedness(MEAN, IMAGES, LABELS, top=0),
+    "no module named 'nowhere'": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["nowhere"]),
+    "'0' gives (3,)": lambda: metrics.equivariance_maps(nn.Sequential(MEAN), IMAGES, ["0"], max_shift=0),
+    "neighbours must be 1 to 2, got 3": lambda: metrics.typicality(MEAN, IMAGES, IMAGES, neighbours=3),
+    "Sequential has no linear layer": lambda: metrics.embedding(MEAN, IMAGES),
+    "two maps (N, C, h, w) of one shape are needed, got torch.Size([2, 3, 8": lambda: realigned(IMAGES, IMAGES[:1]),
+    "Conv2d has no downsampling site: no downsampling": lambda: metrics.max_sampling_bias(nn.Conv2d(3, 3, 3), IMAGES),
+    "bins must be at least 1, got 0": lambda: metrics.radial_spectrum(IMAGES, bins=0),
+    "size must be a multiple of the stride 2, got 15": lambda: metrics.frequency_response(MEAN, size=15),
+    "taps must be odd and at least 1, got 4": lambda: metrics.low_pass(4),
+    "band must be 0 to 15, got 16": lambda: remove_band(IMAGES, 16, 16),
+    "Linear has no convolution with more than one tap": lambda: metrics.total_variation(nn.Linear(2, 2)),
+    "batch_size and repeats must be >= 1, warmup >= 0": lambda: metrics.milliseconds(MEAN, repeats=0),
+    "unknown attack 'pdg'": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, "pdg"),
+    "eps must be >= 0, got -1.0": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, eps=-1.0),
+    "an attack needs at least one eps, got none": lambda: metrics.attack_curve(MEAN, IMAGES, LABELS, ()),
+    "steps and restarts must be >= 1, got 0 and 1": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, steps=0),
+    "Did you mean 'fog'?": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ("frog",)),
+    "severity must be 1 to 5, got 0": lambda: corrupt(BYTES, "fog", 0),
+    "corruption_error needs at least one corruption and one": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ()),
+    "max_shift must be at least 1 and leave": lambda: metrics.mask_consistency(nn.Identity(), IMAGES, shift="standard"),
+    "masks must be (2, 8, 8) like the images": lambda: metrics.mean_iou(nn.Identity(), IMAGES, LABELS[:, None, None]),
+    "masks hold class 7, but the network answers": lambda: metrics.mean_iou(nn.Identity(), IMAGES, 7 + 0 * BYTES[:, 0]),
+    "class maps must have the size of the masks (2, 8": lambda: metrics.mean_iou(nn.AvgPool2d(2), IMAGES, BYTES[:, 0]),
+    "ways, shots, queries and episodes must": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS, shots=0),
+    "5 classes with at least 16 images (1 shots, 15": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS),
+    "few_shot_accuracy of a network needs images, got None": lambda: metrics.few_shot_accuracy(MEAN, None, LABELS),
+    "features must be (N, D), got (2, 3, 8, 8)": lambda: episode_accuracies(IMAGES, Episodes(LABELS, LABELS)),
+    "an estimate needs at least one value, got none": lambda: metrics.Estimate.mean(torch.zeros(0)),
+    "an estimate needs at least one unit, got n=0": lambda: metrics.Estimate.proportion(0, 0),
+    "paired values are needed, got 2 and 3": lambda: metrics.Estimate.difference(torch.ones(2), torch.ones(3)),
+    "one denominator per numerator is needed, got 3 for": lambda: metrics.Estimate.ratio(torch.ones(2), torch.ones(3)),
+    "one group per value is needed, got 3 groups for": lambda: metrics.Estimate.bootstrap(torch.ones(2), torch.ones(3)),
+    "numbers by image look like '500x1:...', got '0101'": lambda: unpacked("0101"),
+    "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", USAGE)
-def test_a_wrong_argument(kind):
-    with pytest.raises(UsageError, match=r"[a-z]{3}"):
-        USAGE[kind]()
+@pytest.mark.parametrize("message", USAGE)
+def test_a_wrong_argument(message):
+    with pytest.raises(UsageError) as error:
+        USAGE[message]()
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", layers.NAMES)
@@ -172,7 +254,7 @@ def test_any_bytes_as_tensors(tmp_path_factory, content):
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM" + b"\0" * 60])
 def test_a_file_that_is_no_image(content):
     with pytest.raises(DataError, match=r"1\.png is not a readable image"):
-        decode([("class", "1.png", content)], plain)
+        decode([("class", "1.png", content)])
 
 
 # The command line.

@@ -15,10 +15,10 @@ import torch
 from filelock import FileLock
 
 from aliasing.measurements import MEASUREMENTS, Measurement
-from aliasing.records import Run, Store
+from aliasing.records import Run, Store, publish
 from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
 from aliasing.studies import get
-from aliasing.training import Recipe
+from aliasing.training import Recipe, keep_weights
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -67,6 +67,22 @@ def test_a_new_measurement_uses_the_trained_network(tmp_path, monkeypatch):
     after = where.load(RUN).measurements
     assert after["training"] == before
     assert len(after) == 3
+
+
+def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
+    where = store(tmp_path / "here")
+    assert carry_out(JOB, where, CPU) == "done"
+    publish([where.load(RUN)], where.published / "x.laptop.jsonl")
+    keep_weights(where.folder(RUN) / "checkpoint.safetensors", where.weights(RUN))
+    monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
+    elsewhere = Store(tmp_path / "there", where.published)
+    job = replace(JOB, measurements=(*JOB.measurements, Measurement("accuracy", {"count": 16})))
+    assert carry_out(job, elsewhere, CPU) == "done"
+    assert carry_out(job, where, CPU) == "done"
+    (key,) = set(elsewhere.load(RUN).measurements) - {"training", "circular_rolls(count=4)"}
+    assert elsewhere.load(RUN).measurements[key] == where.load(RUN).measurements[key]
+    assert elsewhere.load(RUN).provenance[key]["weights"] == "published, in half precision"
+    assert "weights" not in where.load(RUN).provenance[key]
 
 
 def test_workers_do_not_change_a_number(tmp_path, undisturbed):

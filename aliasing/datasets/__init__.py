@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
+from collections.abc import Callable, Sequence
+from inspect import Parameter, cleandoc, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DataError, UsageError, unknown
 from ..options import check_types
 from . import characters, photographs, segmented, shapes
-from .archives import Archive, cache_folder, data_folder, download, find, verify
-from .catalogue import ARCHIVES, CATALOGUE, NAMES, Entry
+from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .files import ImageFiles
 from .imageset import SPLITS, ImageSet, check_split
 
@@ -29,17 +28,59 @@ __all__ = [
     "resolved",
 ]
 
-_DRAWN: dict[str, Callable[..., ImageSet]] = {"shapes": shapes.load, "glyphs": characters.glyphs}
-_FROM_FILES: dict[str, Callable[..., ImageSet | ImageFiles]] = {
-    "cifar10": photographs.cifar10,
-    "imagenette": photographs.imagenette,
-    "imagenet-val-500": photographs.imagenet_val_500,
-    "imagenet-sample-1000": photographs.imagenet_sample_1000,
-    "tiny-imagenet-100": photographs.tiny_imagenet_100,
-    "omniglot": characters.omniglot,
-    "camvid": segmented.camvid,
-    "folder": photographs.folder,
+
+class Entry(NamedTuple):
+    """A data set: the function that loads a split of it, who made it, and on which terms it is used."""
+
+    function: Callable[..., ImageSet | ImageFiles]
+    source: str
+    licence: str
+
+    @property
+    def description(self) -> str:
+        """The data set in one line, the first of the function's docstring."""
+        return cleandoc(self.function.__doc__ or "").partition("\n")[0].removesuffix(".")
+
+    @property
+    def options(self) -> dict[str, Parameter]:
+        """Options of the function, by name."""
+        return {n: p for n, p in signature(self.function).parameters.items() if n not in ("split", "root")}
+
+
+_IMAGENET, _TERMS = "Deng et al., CVPR 2009", "terms of ImageNet, research use"
+CATALOGUE: dict[str, Entry] = {
+    "shapes": Entry(shapes.load, "this package", "MIT, generated"),
+    "glyphs": Entry(characters.glyphs, "this package", "MIT, generated"),
+    "cifar10": Entry(
+        photographs.cifar10,
+        "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+        "no licence stated; research use",
+    ),
+    "imagenette": Entry(
+        photographs.imagenette,
+        f"Howard, fastai/imagenette, version 2; images of ImageNet ({_IMAGENET})",
+        "Apache-2.0 for the collection; images under the terms of ImageNet, research use",
+    ),
+    "imagenet-val-500": Entry(photographs.imagenet_val_500, _IMAGENET, _TERMS),
+    "imagenet-sample-1000": Entry(photographs.imagenet_sample_1000, f"{_IMAGENET}; collected by E. Schwartz", _TERMS),
+    "tiny-imagenet-100": Entry(
+        photographs.tiny_imagenet_100, f"Stanford CS231n, Tiny ImageNet; images of ImageNet ({_IMAGENET})", _TERMS
+    ),
+    "omniglot": Entry(characters.omniglot, "Lake, Salakhutdinov and Tenenbaum, Science 350, 2015", "MIT"),
+    "camvid": Entry(
+        segmented.camvid,
+        "Brostow, Fauqueur and Cipolla, Pattern Recognition Letters 30, 2009; split of SegNet",
+        "research use",
+    ),
+    "folder": Entry(photographs.folder, "you", "yours"),
 }
+NAMES: tuple[str, ...] = tuple(CATALOGUE)
+
+
+def _entry(name: str) -> Entry:
+    if name not in CATALOGUE:
+        raise unknown("data set", name, CATALOGUE)
+    return CATALOGUE[name]
 
 
 def load(
@@ -56,27 +97,23 @@ def load(
         UsageError: an unknown name, split or option.
         DataError: an archive that is missing or damaged; the message says how to mend it.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
+    entry = _entry(name)
     check_split(split)
-    if archives is not None and list(archives) != (there := _checksums(find(name, ARCHIVES[name], root))):
+    if archives is not None and list(archives) != (there := [archive.checksum for archive in find(name, root)]):
         raise DataError(
             f"{name}: expected the archives {', '.join(archives)}, found {', '.join(there)} in {data_folder(root)}, "
             "another form of the same data set; numbers of the two must not be mixed"
         )
-    function: Callable[..., ImageSet | ImageFiles] = _DRAWN.get(name) or _FROM_FILES[name]
-    known = [option for option in signature(function).parameters if option not in ("split", "root")]
     for option in options:
-        if option not in known:
-            raise unknown(f"option of {name}", option, known) if known else UsageError(f"{name} has no options")
-    check_types(name, function, options)
+        if option not in entry.options:
+            none = UsageError(f"{name} has no options")
+            raise unknown(f"option of {name}", option, entry.options) if entry.options else none
+    check_types(name, entry.function, options)
     if not 0 <= options.get("seed", 0) < 2**32:
         raise UsageError(f"{name}: seed must be 0 to 2^32 - 1, got {options['seed']}")
-    return function(split, **options) if name in _DRAWN else function(split, root, **options)
-
-
-def _checksums(form: Iterable[Archive]) -> list[str]:
-    return [archive.checksum for archive in form]
+    if "root" in signature(entry.function).parameters:
+        options["root"] = root
+    return entry.function(split, **options)
 
 
 def resolved(name: str, **options: Any) -> dict[str, Any]:
@@ -85,18 +122,13 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     They are those of the form of the data set that is there; where none is, of the form that published records were
     made from.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
-    function: Callable[..., ImageSet | ImageFiles] = _DRAWN.get(name) or _FROM_FILES[name]
-    defaults = {
-        key: value.default for key, value in signature(function).parameters.items() if key not in ("split", "root")
-    }
+    defaults = {key: option.default for key, option in _entry(name).options.items()}
     if name in ARCHIVES and "archives" not in options:
         try:
-            form = find(name, ARCHIVES[name])
+            form = find(name)
         except DataError:
             form = ARCHIVES[name][-1]
-        defaults["archives"] = _checksums(form)
+        defaults["archives"] = [archive.checksum for archive in form]
     return {"name": name} | defaults | options
 
 
@@ -109,13 +141,12 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
         UsageError: an unknown name.
         DataError: an archive that is damaged, or an archive or folder that is missing and not to be downloaded.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
+    _entry(name)
     place = data_folder(root)
     if name not in ARCHIVES:  # shapes and glyphs are drawn when asked for; a folder is looked at by loading it
         return place
     try:
-        form = find(name, ARCHIVES[name], root)
+        form = find(name, root)
     except DataError:
         form = next((form for form in ARCHIVES[name] if all(archive.url for archive in form)), ())
         if not form:

@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UsageError
-from .archives import cached, data_folder, find, members, verify
-from .catalogue import ARCHIVES
+from .archives import cached, find, members, verify
 from .decoding import Decoded, decode, square
 from .imageset import SPLITS, ImageSet, check_split
 
@@ -19,11 +18,11 @@ STROKES, POINTS = 3, 9  # strokes of a character, points a stroke is drawn with
 
 
 def glyphs(split: str, classes: int = 60, each: int = 20, seed: int = 0, size: int = 32) -> ImageSet:
-    """Procedural handwriting: `classes` characters, each written `each` times at `size` pixels.
+    """Procedural handwriting, a character a class, 32x32 or other, for few-shot transfer.
 
-    Each class is a character, drawn from one seed; each image writes it anew, with the strokes' points displaced and
-    the whole character turned, scaled and moved a little. Every split and seed has its own characters. Design and
-    numbers are our choice.
+    `classes` characters, each written `each` times at `size` pixels. Each class is a character, drawn from one seed;
+    each image writes it anew, with the strokes' points displaced and the whole character turned, scaled and moved a
+    little. Every split and seed has its own characters. Design and numbers are our choice.
     """
     check_split(split)
     if min(classes, each) < 1 or seed < 0 or size < 8:
@@ -60,14 +59,14 @@ def _draw(points: Tensor, size: int) -> Tensor:
 
 
 def omniglot(split: str, root: str | Path | None = None, size: int = 28) -> ImageSet:
-    """Handwritten characters, 20 drawings each, white on black so that padding with zeros adds background.
+    """Drawings of handwritten characters, 20 each, white on black.
 
-    The two "small background" sets: train and validation are alphabets of the first, test those of the second that
-    the first does not have; every character belongs to one split.
+    Black, so that padding with zeros adds background. The two "small background" sets: train and validation are
+    alphabets of the first, test those of the second that the first does not have; every character belongs to one split.
     """
     if not 1 <= size <= 105:
         raise UsageError(f"omniglot: size must be 1 to 105 pixels, got {size}")
-    form = find("omniglot", ARCHIVES["omniglot"], root)
+    form = find("omniglot", root)
     alphabets = {
         "train": ("Balinese", "Early_Aramaic", "Greek", "Korean"),
         "validation": ("Latin",),
@@ -78,7 +77,7 @@ def omniglot(split: str, root: str | Path | None = None, size: int = 28) -> Imag
     def build() -> Decoded:
         files = (
             ("/".join(PurePosixPath(name).parts[-3:-1]), name, content)
-            for name, content in members(verify(archive, data_folder(root)))
+            for name, content in members(verify(archive, root))
             if name.endswith(".png") and PurePosixPath(name).parts[-3] in alphabets
         )
         return decode(files, lambda image: Image.fromarray(255 - np.asarray(square(size)(image.convert("L")))))

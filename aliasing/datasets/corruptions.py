@@ -14,13 +14,6 @@ from ..errors import UsageError, unknown
 from ..streams import image_seeds, streams
 from . import corruption_transforms as transforms
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
-NAMES = tuple(name for group in GROUPS.values() for name in group)
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # Arguments of the functions in corruption_transforms, by side of the image and severity.
@@ -113,6 +106,7 @@ CONSTANTS: dict[str, dict[int, tuple[tuple[float, ...], ...]]] = {
         224: ((25,), (18,), (15,), (10,), (7,)),
     },
 }  # fmt: skip
+NAMES = tuple(CONSTANTS)
 
 
 def table_side(height: int, width: int) -> int:
@@ -126,7 +120,10 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
     Every image has its own random stream, seeded in image order from ``generator`` (seed 0 without one): corrupting a
     set in parts with one generator gives what corrupting it at once gives.
     """
-    _check(name, severity)
+    if name not in NAMES:
+        raise unknown("corruption", name, NAMES)
+    if severity not in SEVERITIES:
+        raise UsageError(f"severity must be 1 to 5, got {severity!r}")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         span = f" from {images.amin():g} to {images.amax():g}" if images.numel() else ""
         raise UsageError(
@@ -148,10 +145,3 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
             x = images[part].float() / 255
             corrupted[part] = transforms.to_bytes(transform(x, streams(seeds[part]), *constants))
     return corrupted
-
-
-def _check(name: str, severity: int) -> None:
-    if name not in NAMES:
-        raise unknown("corruption", name, NAMES)
-    if severity not in SEVERITIES:
-        raise UsageError(f"severity must be 1 to 5, got {severity!r}")

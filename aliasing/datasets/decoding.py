@@ -23,18 +23,17 @@ def part_of(split: str) -> str:
     return "test" if split == "test" else "train"
 
 
-def files_of(paths: list[Path], part: str) -> Iterator[tuple[str, str, bytes]]:
-    """(class, name, content) of the files in ``.../part/CLASS/FILE``."""
-    for path in paths:
-        for name, content in members(path):
-            parts = PurePosixPath(name).parts
-            if len(parts) >= 3 and parts[-3] == part:
-                yield parts[-2], name, content
+def files_of(path: Path, part: str) -> Iterator[tuple[str, str, bytes]]:
+    """(class, name, content) of the files in ``.../part/CLASS/FILE`` of an archive."""
+    for name, content in members(path):
+        parts = PurePosixPath(name).parts
+        if len(parts) >= 3 and parts[-3] == part:
+            yield parts[-2], name, content
 
 
 def decode(
     files: Iterable[tuple[str, str, bytes]],
-    transform: Callable[[Image.Image], Image.Image],
+    transform: Callable[[Image.Image], Image.Image] = lambda image: image,
     classes: list[str] | None = None,
 ) -> Decoded:
     """Decode files of (class, name, content); classes are sorted where no order is given.
@@ -61,11 +60,6 @@ def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> 
     classes = classes or sorted({of_class for _, of_class in files})
     index = {of_class: i for i, of_class in enumerate(classes)}
     return order, torch.tensor([index[files[i][1]] for i in order]), classes
-
-
-def plain(image: Image.Image) -> Image.Image:
-    """The image as it is."""
-    return image
 
 
 def square(size: int) -> Callable[[Image.Image], Image.Image]:

@@ -14,8 +14,7 @@ import torch
 
 from ..errors import DataError, UsageError, extra, unknown
 from .archives import cached, data_folder, find, members, verify
-from .catalogue import ARCHIVES
-from .decoding import Decoded, cut, decode, files_of, held_out, part_of, plain, square
+from .decoding import Decoded, cut, decode, files_of, held_out, part_of, square
 from .files import ImageFiles, fits
 from .imageset import ImageSet
 
@@ -37,18 +36,17 @@ CLASS_GROUPS = {"base": slice(0, 64), "validation": slice(64, 80), "novel": slic
 
 
 def cifar10(split: str, root: str | Path | None = None) -> ImageSet:
-    """CIFAR-10, 32x32: 45,000 / 5,000 / 10,000 images.
+    """Photographs, 10 classes, 32x32, 45,000 / 5,000 / 10,000.
 
     Reads the official archive, or a copy in JPEG folders, which the name tells: "CIFAR-10 (JPEG copy)".
     The official batches are pickles; only torchvision opens them, after their checksums were found right.
     """
-    (archive,) = find("cifar10", ARCHIVES["cifar10"], root)
-    path = data_folder(root)
+    (archive,) = find("cifar10", root)
     part = part_of(split)
-    if archive is ARCHIVES["cifar10"][0][0]:
-        name, build = "CIFAR-10", lambda: _official_cifar10(verify(archive, path), part)
+    if archive.url:
+        name, build = "CIFAR-10", lambda: _official_cifar10(verify(archive, root), part)
     else:
-        name, build = "CIFAR-10 (JPEG copy)", lambda: decode(files_of([verify(archive, path)], part), plain)
+        name, build = "CIFAR-10 (JPEG copy)", lambda: decode(files_of(verify(archive, root), part))
     return cut(*cached("cifar10", [archive.checksum, part], build), split, name)
 
 
@@ -70,9 +68,9 @@ def _official_cifar10(path: Path, part: str) -> Decoded:
 def imagenette(
     split: str, root: str | Path | None = None, size: int = 128, origin: Literal["any", "train", "val"] = "any"
 ) -> ImageSet:
-    """Imagenette (ten classes of ImageNet): 8,525 / 944 / 3,925 images of ``size`` pixels, at most 160.
+    """Photographs, 10 ImageNet classes, ``size`` pixels of at most 160, 8,525 / 944 / 3,925.
 
-    The short side is resized to ``size``, the middle square kept. Test is the official validation folder.
+    Imagenette: the short side is resized to ``size``, the middle square kept. Test is the official validation folder.
 
     Imagenette deals ImageNet's pictures anew: 500 of the two folders come from ImageNet's own validation set, which
     networks trained on ImageNet have not seen. With ``origin="val"`` they are the test split, with ``origin="train"``
@@ -82,16 +80,16 @@ def imagenette(
         raise UsageError(f"imagenette: size must be 1 to 160 pixels, got {size}")
     if origin != "any" and split != (only := {"train": "train", "val": "test"}[origin]):
         raise UsageError(f"imagenette: origin={origin!r} has only the split {only!r}, got {split!r}")
-    form = find("imagenette", ARCHIVES["imagenette"], root)
-    official = form is ARCHIVES["imagenette"][0]
+    form = find("imagenette", root)
+    official = form[0].url is not None
     part = part_of(split)
     both = origin != "any"
     used = form if official or both else form[:1] if part == "train" else form[1:]
 
     def build() -> Decoded:
-        paths = [verify(archive, data_folder(root)) for archive in used]
+        paths = [verify(archive, root) for archive in used]
         parts = ("train", "val") if both else ("train" if part == "train" else "val",)
-        files = (file for path in paths for own in parts for file in files_of([path], own))
+        files = (file for path in paths for own in parts for file in files_of(path, own))
         kept = (f for f in files if not both or ("ILSVRC2012_val" in f[1]) == (origin == "val"))
         tensors, wnids = decode(kept, square(size))
         return tensors, [_IMAGENETTE_WORDS.get(wnid, wnid) for wnid in wnids]
@@ -112,15 +110,16 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def imagenet_val_500(split: str, root: str | Path | None = None, size: int = 224) -> ImageSet:
-    """500 pictures of ImageNet's validation set, ten classes, labels 0 to 999; a test split and nothing else.
+    """Photographs of ImageNet's validation set, 50 of each of Imagenette's ten classes, short side 224.
 
-    The short side, 224 pixels in the archive, is resized to ``size``, the middle square kept.
+    Labels are those of the 1,000 classes; there is a test split and nothing else.
+    The short side is resized to ``size``, the middle square kept.
     """
     return _imagenet("imagenet-val-500", split, "test", root, size, IMAGENETTE_RANKS)
 
 
 def imagenet_sample_1000(split: str, root: str | Path | None = None, size: int = 256) -> ImageSet:
-    """One picture of each of ImageNet's 1,000 classes, 256x256; very probably training pictures: no test split."""
+    """Photographs, one of each of ImageNet's 1,000 classes, 256x256, very probably training pictures: no test split."""
     return _imagenet("imagenet-sample-1000", split, "train", root, size, range(1000))
 
 
@@ -130,10 +129,10 @@ def _imagenet(name: str, split: str, only: str, root: str | Path | None, size: i
         raise UsageError(f"{name} has only the split {only!r}, got {split!r}")
     if size < 1:
         raise UsageError(f"{name}: size must be 1 or more, got {size}")
-    (archive,) = find(name, ARCHIVES[name], root)
+    (archive,) = find(name, root)
 
     def build() -> Decoded:
-        tensors, folders = decode(files_of([verify(archive, data_folder(root))], name), square(size))
+        tensors, folders = decode(files_of(verify(archive, root), name), square(size))
         return {"images": tensors["images"], "labels": torch.tensor(ranks)[tensors["labels"]]}, folders
 
     tensors, _ = cached(name, [archive.checksum, size], build)
@@ -142,21 +141,21 @@ def _imagenet(name: str, split: str, only: str, root: str | Path | None, size: i
 
 
 def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str = "all") -> ImageSet:
-    """The first hundred classes of Tiny-ImageNet, 64x64: 360 / 40 / 50 images per class.
+    """Photographs, first 100 classes of Tiny-ImageNet, 64x64, 360 / 40 / 50 a class, grouped for few-shot work.
 
     For few-shot work ``classes`` picks the 64 "base", 16 "validation" or 20 "novel" ones; labels then count from 0.
     """
     if classes not in CLASS_GROUPS:
         raise unknown("group of classes", classes, CLASS_GROUPS)
-    (archive,) = find("tiny-imagenet-100", ARCHIVES["tiny-imagenet-100"], root)
+    (archive,) = find("tiny-imagenet-100", root)
     part = part_of(split)
 
     def build() -> Decoded:
-        path = verify(archive, data_folder(root))
+        path = verify(archive, root)
         words = next(content.decode() for name, content in members(path) if name.endswith("words.txt"))
         order = [line.split("\t") for line in words.splitlines()]  # the order that the groups of classes refer to
-        files = files_of([path], "train" if part == "train" else "val")
-        tensors, _ = decode(files, plain, [wnid for wnid, _ in order])
+        files = files_of(path, "train" if part == "train" else "val")
+        tensors, _ = decode(files, classes=[wnid for wnid, _ in order])
         return tensors, [word.split(",")[0] for _, word in order]
 
     whole = cut(*cached("tiny-imagenet-100", [archive.checksum, part], build), split, "Tiny-ImageNet-100")
@@ -172,12 +171,13 @@ def folder(
     per_class: int | None = None,
     crop: Literal["middle", "random-resized"] = "middle",
 ) -> ImageSet | ImageFiles:
-    """Anybody's images as ``root/train/CLASS/*`` and ``root/val/CLASS/*`` (ImageNet's layout), or ``root/CLASS/*``.
+    """Your own images or ImageNet: a folder per class.
 
-    The short side is resized to ``size``, the middle square kept. Validation is cut from ``train``; test is the folder
-    ``test``, else ``val``; without any of them every image is for testing. ``per_class`` keeps the first few of each
-    class. A split is held in memory, and nothing is cached; one of more than 16 GiB (``ALIASING_MEMORY`` says another
-    number) stays on the disk and is decoded whenever it is used.
+    Either ``root/train/CLASS/*`` and ``root/val/CLASS/*`` (ImageNet's layout), or ``root/CLASS/*``. The short side is
+    resized to ``size``, the middle square kept. Validation is cut from ``train``; test is the folder ``test``, else
+    ``val``; without any of them every image is for testing. ``per_class`` keeps the first few of each class. A split is
+    held in memory, and nothing is cached; one of more than 16 GiB (``ALIASING_MEMORY`` says another number) stays on
+    the disk and is decoded whenever it is used.
 
     With ``crop="random-resized"`` the training split always stays there, and each time that training looks at an image
     it sees a part of it, drawn and resized as usual for ImageNet (see ``ImageFiles.batches``). Who measures gets the

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 STRENGTH = 0.3
 GREY = 128
 
-# An operation takes floats (n, 3, H, W) in 0..255, strengths (n,) with random signs, and two uniform numbers (n, 2).
+# An operation takes floats (n, 3, H, W) in 0..255, strengths (n, 1, 1, 1) with random signs, and two uniform numbers
+# (n, 2).
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -38,27 +39,14 @@ def _equalize(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
     return (darker.gather(2, flat) * 255 / brightest.clamp_min(1)).view_as(x).where(brightest[..., None] > 0, x)
 
 
-def _invert(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
-    return 255 - x
-
-
 def _posterize(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
-    step = 2 ** (4 * strength.abs()).round()[:, None, None, None]
+    step = 2 ** (4 * strength.abs()).round()
     return (x / step).floor() * step
-
-
-def _solarize(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
-    return torch.where(x >= 256 * (1 - strength.abs())[:, None, None, None], 255 - x, x)
-
-
-def _solarize_add(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
-    added = (x + 110 * strength.abs()[:, None, None, None]).clamp_max(255)
-    return torch.where(x < GREY, added, x)
 
 
 def _cutout(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
     height, width = x.shape[2:]
-    half = (strength.abs() * 40 / 224)[:, None] * torch.tensor([height, width], device=x.device)
+    half = (strength[:, 0, 0].abs() * 40 / 224) * torch.tensor([height, width], device=x.device)
     centre = place * torch.tensor([height, width], device=x.device)
     down = (torch.arange(height, device=x.device) + 0.5 - centre[:, :1]).abs() < half[:, :1]
     right = (torch.arange(width, device=x.device) + 0.5 - centre[:, 1:]).abs() < half[:, 1:]
@@ -70,7 +58,7 @@ def _moved(entries: Callable[[Tensor], dict[tuple[int, int], Tensor]]) -> Operat
 
     def operation(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
         matrix = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
-        for (row, column), value in entries(strength).items():
+        for (row, column), value in entries(strength.flatten()).items():
             matrix[:, row, column] = value
         grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
         return F.grid_sample(x - GREY, grid, align_corners=False) + GREY
@@ -86,10 +74,10 @@ def _turn(strength: Tensor) -> dict[tuple[int, int], Tensor]:
 OPERATIONS: dict[str, Operation] = {
     "autocontrast": _autocontrast,
     "equalize": _equalize,
-    "invert": _invert,
+    "invert": lambda x, strength, place: 255 - x,
     "posterize": _posterize,
-    "solarize": _solarize,
-    "solarize-add": _solarize_add,
+    "solarize": lambda x, strength, place: torch.where(x >= 256 * (1 - strength.abs()), 255 - x, x),
+    "solarize-add": lambda x, strength, place: torch.where(x < GREY, (x + 110 * strength.abs()).clamp_max(255), x),
     "cutout": _cutout,
     "rotate": _moved(_turn),
     "shear-x": _moved(lambda strength: {(0, 1): 0.3 * strength}),
@@ -115,6 +103,6 @@ def randaugment(images: Tensor, operations: int, generator: Generator, strength:
             concerned = (which == index).nonzero()[:, 0]
             if len(concerned):
                 there = concerned.to(x.device)
-                arguments = (strength * sign[concerned]).to(x), place[concerned].to(x)
+                arguments = (strength * sign[concerned, None, None, None]).to(x), place[concerned].to(x)
                 x[there] = operation(x[there], *arguments).round().clamp(0, 255)
     return x.to(torch.uint8)

@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError
-from .archives import cached, data_folder, find, members, verify
-from .catalogue import ARCHIVES
+from .archives import cached, find, members, verify
 from .decoding import Decoded, pixels
 from .imageset import ImageSet
 
@@ -22,18 +21,18 @@ CLASSES = (
 
 
 def camvid(split: str, root: str | Path | None = None) -> ImageSet:
-    """CamVid road scenes, 240 wide and 180 high: 367 / 101 / 233 frames with its own validation split.
+    """Road scenes with a class for every pixel, 240x180, 367 / 101 / 233.
 
     ``masks`` hold indices into ``classes``, and 11 where the pixel is unlabelled and to be ignored. A frame as a whole
     has no class: its label is 0.
     """
-    (archive,) = find("camvid", ARCHIVES["camvid"], root)
+    (archive,) = find("camvid", root)
     part = {"train": "train", "validation": "val", "test": "test"}[split]
 
     def build() -> Decoded:
         frames: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
-        for name, content in members(verify(archive, data_folder(root))):
+        for name, content in members(verify(archive, root)):
             place = PurePosixPath(name)
             if place.parent.name == part:
                 frames[place.stem] = pixels(Image.open(io.BytesIO(content)))

@@ -9,17 +9,152 @@ Design and numbers are our choice; no paper uses this set.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .imageset import ImageSet, check_split
-from .scenes import CLASSES, STROKES, Scenes, sample
+from .imageset import SPLITS, ImageSet, check_split
 
+
+def _triangle(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
+    v = v - 0.2 * r  # the middle of the image of a triangle is above its centroid
+    return torch.maximum(v, math.sqrt(3) / 2 * u.abs() - 0.5 * v) - 0.6 * r
+
+
+# Signed distance in pixels to the outline of each shape, negative inside, at (v, u) down and right of its centre.
+OUTLINES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "disc": lambda v, u, r: torch.hypot(v, u) - 0.95 * r,
+    "square": lambda v, u, r: torch.maximum(v.abs(), u.abs()) - 0.85 * r,
+    "triangle": _triangle,
+    "plus": lambda v, u, r: torch.maximum(
+        torch.maximum(v.abs(), u.abs()) - r, torch.minimum(v.abs(), u.abs()) - 0.36 * r
+    ),
+    "ring": lambda v, u, r: (torch.hypot(v, u) - 0.74 * r).abs() - 0.27 * r,
+}
+SHAPES = tuple(OUTLINES)
+TEXTURES = ("upright", "level")  # the axis that the stripes are nearer to
+CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
+
+WAVES, STROKES = 8, 5
+DRAWS = 128  # uniform numbers reserved for every image
 COUNTS = {"train": 8000, "validation": 1000, "test": 2000}
 NOISE = 0.06  # standard deviation of the pixel noise, in units of the full range
 CHUNK = 250  # images rendered at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Everything N images are rendered from; positions are (y, x) in pixels, angles in radians, colours in [0, 1]."""
+
+    size: int
+    labels: Tensor  # (N,) shape * 2 + texture
+    centre: Tensor  # (N, 2)
+    radius: Tensor  # (N,)
+    rotation: Tensor  # (N,)
+    stretch: Tensor  # (N,) log of the ratio between width and radius
+    colour: Tensor  # (N, 3) of the object
+    grating: Tensor  # (N, 2) angular frequency of the texture, radians per pixel
+    phase: Tensor  # (N,) of the texture at the object's centre
+    contrast: Tensor  # (N,) amplitude of the texture
+    ground: Tensor  # (N, 3) mean colour of the background
+    waves: Tensor  # (N, WAVES, 2) angular frequencies of the background
+    wave_phase: Tensor  # (N, WAVES)
+    wave_colour: Tensor  # (N, WAVES, 3) amplitudes
+    stroke_ends: Tensor  # (N, STROKES, 2, 2) both ends of each stroke
+    stroke_width: Tensor  # (N, STROKES) half widths
+    stroke_colour: Tensor  # (N, STROKES, 3)
+    stroke_front: Tensor  # (N, STROKES) 1 before the object, 0 behind it
+    noise_seed: Tensor  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor) -> Scenes:
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "size"}
+        return replace(self, **chosen)
+
+
+def sample(
+    count: int, seed: int = 0, split: str = "train", position_sigma: float | str = 3.0, size: int = 32
+) -> Scenes:
+    """Draw `count` scenes; scene i depends on (seed, split, i) and has class i modulo 10.
+
+    `position_sigma` is the photographer's bias: the standard deviation of the object's centre around the middle of the
+    image, per axis, in pixels (0: always in the middle; "uniform": anywhere). It moves the object, nothing else.
+    Objects and strokes grow with `size`; the texture and the noise keep their scale in pixels.
+    """
+    check_split(split)
+    if count < 0 or seed < 0 or size < 16:
+        raise UsageError(f"count and seed must be >= 0 and size >= 16, got {count}, {seed} and {size}")
+    sigma = math.inf if position_sigma == "uniform" else position_sigma
+    if isinstance(sigma, str) or not (0 <= sigma < math.inf or position_sigma == "uniform"):
+        raise UsageError(f"position_sigma must be a number of pixels >= 0 or 'uniform', got {position_sigma!r}")
+    generator = torch.Generator().manual_seed(len(SPLITS) * seed + SPLITS.index(split))
+    # One row of uniform numbers per image, so that no image depends on how many are drawn.
+    table = torch.rand(count, DRAWS, generator=generator, dtype=torch.float64)
+    taken = 0
+
+    def unit(*shape: int) -> Tensor:
+        nonlocal taken
+        start, taken = taken, taken + math.prod(shape)
+        return table[:, start:taken].reshape(count, *shape)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return (low + (high - low) * unit(*shape)).float()
+
+    scale = size / 32
+    labels = torch.arange(count) % len(CLASSES)
+    noise_seed = (unit() * 2**53).long()
+    centre = _centre(unit(2), sigma, size).float()
+    # Stripes run nearer to one axis or to the other: folding one component of the frequency can swap the two.
+    angle = math.pi / 8 + labels % 2 * (math.pi / 4) + uniform(-0.3, 0.3)
+    grating = torch.stack((angle.sin(), angle.cos()), -1) * (2 * math.pi / uniform(2.3, 3.8))[:, None]
+
+    ground = uniform(0.35, 0.65)[:, None] + uniform(-0.1, 0.1, 3)
+    side = torch.where(unit() < 0.5, -1.0, 1.0).float()
+    chroma = uniform(-1, 1, 3)
+    chroma = chroma / chroma.norm(dim=-1, keepdim=True).clamp_min(1e-3)
+    colour = ground + (side * uniform(0.3, 0.6))[:, None] * (0.75 + 0.25 * chroma)
+
+    period = 3 * (30 / 3) ** unit(WAVES).float()
+    direction = uniform(0, 2 * math.pi, WAVES)
+    amplitude = 0.14 * period / period.norm(dim=-1, keepdim=True)  # low frequencies dominate, as in photographs
+    middle = uniform(-0.1, 1.1, STROKES, 2) * size
+    bearing = uniform(0, math.pi, STROKES)
+    half = (torch.stack((bearing.sin(), bearing.cos()), -1) * uniform(2, 8, STROKES)[..., None]) * scale
+
+    return Scenes(
+        size=size,
+        labels=labels,
+        centre=centre,
+        radius=uniform(6.5, 10.5) * scale,
+        rotation=uniform(-0.5, 0.5),
+        stretch=uniform(-0.05, 0.05),
+        colour=colour,
+        grating=grating,
+        phase=uniform(0, 2 * math.pi),
+        contrast=uniform(0.1, 0.3),
+        ground=ground,
+        waves=torch.stack((direction.sin(), direction.cos()), -1) * (2 * math.pi / period)[..., None],
+        wave_phase=uniform(0, 2 * math.pi, WAVES),
+        wave_colour=amplitude[..., None] * uniform(0.6, 1.0, WAVES, 3),
+        stroke_ends=torch.stack((middle - half, middle + half), -2),
+        stroke_width=uniform(0.6, 1.4, STROKES) * scale,
+        stroke_colour=uniform(0.1, 0.9, STROKES)[..., None] + uniform(-0.1, 0.1, STROKES, 3),
+        stroke_front=(unit(STROKES) < 0.5).float(),
+        noise_seed=noise_seed,
+    )
+
+
+def _centre(u: Tensor, sigma: float, size: int) -> Tensor:
+    """Positions (N, 2) from uniform numbers: normal around the middle, kept 3/16 of the size away from the border."""
+    low, high = size * 3 / 16, size * 13 / 16
+    if math.isinf(sigma):
+        return low + (high - low) * u
+    return (size / 2 + sigma * torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12))).clamp(low, high)
 
 
 def render(
@@ -96,32 +231,10 @@ def _object(s: Scenes, y: Tensor, x: Tensor) -> Tensor:
     v, u = (cos * dy - sin * dx) * stretch, (sin * dy + cos * dx) / stretch
     radius = s.radius[:, None, None]
     distance = torch.empty_like(u)
-    for k, signed_distance in enumerate((_disc, _square, _triangle, _plus, _ring)):
+    for k, signed_distance in enumerate(OUTLINES.values()):
         chosen = s.labels // 2 == k
         distance[chosen] = signed_distance(v[chosen], u[chosen], radius[chosen])
     return (0.5 - distance).clamp_(0, 1)
-
-
-def _disc(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
-    return torch.hypot(v, u) - 0.95 * r
-
-
-def _square(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
-    return torch.maximum(v.abs(), u.abs()) - 0.85 * r
-
-
-def _triangle(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
-    v = v - 0.2 * r  # the middle of the image of a triangle is above its centroid
-    return torch.maximum(v, math.sqrt(3) / 2 * u.abs() - 0.5 * v) - 0.6 * r
-
-
-def _plus(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
-    v, u = v.abs(), u.abs()
-    return torch.maximum(torch.maximum(v, u) - r, torch.minimum(v, u) - 0.36 * r)
-
-
-def _ring(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
-    return (torch.hypot(v, u) - 0.74 * r).abs() - 0.27 * r
 
 
 def _noise(s: Scenes) -> Tensor:
@@ -141,9 +254,10 @@ def load(
     size: int = 32,
     noise: float = NOISE,
 ) -> ImageSet:
-    """Render one split, by default 8,000 / 1,000 / 2,000 images; splits and seeds never share a stream of numbers.
+    """Procedural textured shapes, 10 classes, 32x32 or larger, exact sub-pixel positions, masks.
 
-    `masks` are 0 for the background and 1 to 5 for the visible part of a disc, square, triangle, plus or ring.
+    By default 8,000 / 1,000 / 2,000 images; splits and seeds never share a stream of numbers. `masks` are 0 for the
+    background and 1 to 5 for the visible part of a disc, square, triangle, plus or ring.
     """
     check_split(split)
     if not 0 <= noise <= 1:

@@ -1,14 +1,14 @@
 """What the network answers: to clean, attacked, corrupted and filtered images, and to classes it never saw."""
 
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..adversary import Attack, survivors
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy, predict
-from ..metrics.robustness import Source, corrupted
+from ..metrics.robustness import corrupted
 from .subject import Subject, loaded, packed
 
 KEPT = 2**28  # bytes of corrupted images that are kept for the next network; making them takes longest
@@ -45,6 +45,9 @@ def attacks(subject: Subject, count: int, steps: int, attack: str = "pgd", per_i
     return values | {f"{name}_radii_by_image": packed(survived)} if per_image else values
 
 
+_made: dict[str, Any] = {}  # of the data set used last: the source that makes each cell once for all networks
+
+
 def corruptions(
     subject: Subject, count: int, severities: tuple[int, ...] = SEVERITIES, per_image: bool = False
 ) -> dict[str, Any]:
@@ -53,7 +56,12 @@ def corruptions(
     By image: the number of wrong answers to its corrupted versions, one of each kind and severity.
     """
     test = subject.split("test", count)
-    source = _source(subject, count, test.images)
+    source = None  # where all the cells would not fit
+    if test.images.nbytes * len(NAMES) * len(SEVERITIES) <= KEPT:
+        key = {"dataset": subject.run.dataset, "count": count}
+        if _made.get("key") != key:
+            _made.update(key=key, source=cache(corrupted(test.images, batch_size=len(test.images))))
+        source = _made["source"]
     errors = corruption_error(subject.network, test.images, test.labels, NAMES, severities, source=source)
     values: dict[str, Any] = {
         "corruption_error": errors.mean,
@@ -61,26 +69,6 @@ def corruptions(
         "corruption_error_by_severity": errors.table.mean(0),
     }
     return values | {"corruption_errors_by_image": packed(errors.wrong.sum((1, 2)))} if per_image else values
-
-
-_MADE: dict[str, Any] = {}  # of the data set used last: its options, the number of images, and the cells made so far
-
-
-def _source(subject: Subject, count: int, images: Tensor) -> Source | None:
-    """The source that makes each cell once for all networks; ``None`` where all the cells would not fit."""
-    if images.nbytes * len(NAMES) * len(SEVERITIES) > KEPT:
-        return None
-    if (_MADE.get("dataset"), _MADE.get("count")) != (subject.run.dataset, count):
-        _MADE.update(dataset=subject.run.dataset, count=count, cells={})
-    cells: dict[tuple[str, int], Tensor] = _MADE["cells"]
-    fresh = corrupted(images)
-
-    def source(name: str, severity: int, part: slice) -> Tensor:
-        if (name, severity) not in cells:
-            cells[name, severity] = fresh(name, severity, slice(0, None))
-        return cells[name, severity][part]
-
-    return source
 
 
 def band_removal(subject: Subject, count: int, bands: int = 16) -> dict[str, Any]:

@@ -11,26 +11,9 @@ from .. import metrics
 from ..adversary import Attack, attack_images, perturb
 from ..datasets.corruptions import corrupt
 from ..inference import as_float, evaluating, predict
-from ..metrics import (
-    Estimate,
-    count_flops,
-    count_parameters,
-    embedding,
-    equivariance_maps,
-    fit_readouts,
-    max_sampling_bias,
-    milliseconds,
-    non_shiftability,
-    outputs,
-    radial_spectrum,
-    realigned_errors,
-    sampled,
-    sites,
-    stop_bands,
-    total_variation,
-)
+from ..metrics import Estimate, count_flops, embedding, outputs, radial_spectrum, sampled, sites
 from ..metrics.spectra import distance_from_ideal
-from .subject import Subject, as_png
+from .subject import Subject, as_png, pictured
 
 
 def _stages(network: nn.Module) -> list[str]:
@@ -54,7 +37,7 @@ def shiftability(subject: Subject, count: int) -> dict[str, Any]:
     maps = next(outputs(network, images[:1], names))
     values: dict[str, Any] = {"stage_factors": [round(images.shape[2] / maps[name].shape[2]) for name in names]}
     for border in ("inpainting", "circular"):
-        found = non_shiftability(network, images, names, border=border)
+        found = metrics.non_shiftability(network, images, names, border=border)
         values[f"non_shiftability_{border}"] = [found[name].value for name in names]
     return values
 
@@ -63,7 +46,7 @@ def stage_readouts(subject: Subject, count: int, training: int) -> dict[str, Any
     """Accuracy and change by one pixel of a linear readout of every stage, trained on ``training`` images."""
     network, train, test = subject.network, subject.split("train", training), subject.split("test", count)
     values: dict[str, list[float]] = {}
-    for readout in fit_readouts(network, train.images, train.labels, _stages(network)).values():
+    for readout in metrics.fit_readouts(network, train.images, train.labels, _stages(network)).values():
         correct = predict(readout, test.images).argmax(1).cpu() == test.labels
         values.setdefault("readout_accuracy", []).append(correct.double().mean().item())
         for protocol in ("circular", "crop", "black"):
@@ -80,14 +63,8 @@ def feature_maps(subject: Subject, index: int = 0, shifts: tuple[int, ...] = (0,
     """
     image = subject.split("test").images[index]
     found = _maps(subject.network, torch.stack([image.roll(shift, 1) for shift in shifts]))
-    kept: dict[str, Any] = {}
-    sums = {}
-    for factor, maps in found.items():
-        if factor > 1:
-            own = maps[:, maps[0].mean((1, 2)).argmax()]
-            kept[str(factor)] = (255 * own / own.max().clamp(min=1e-9)).round().clamp(0, 255).int().tolist()
-            sums[str(factor)] = own.double().sum((1, 2)).tolist()
-    return {"feature_maps": kept, "feature_sums": sums, "feature_shifts": shifts, "feature_picture": as_png(image)}
+    values = pictured({factor: maps for factor, maps in found.items() if factor > 1})
+    return values | {"feature_shifts": shifts, "feature_picture": as_png(image)}
 
 
 def exact_shifts(subject: Subject, count: int, window: int = 32) -> dict[str, Any]:
@@ -115,19 +92,19 @@ def exact_shifts(subject: Subject, count: int, window: int = 32) -> dict[str, An
 def equivariance(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
     """Distance of each halving from moving with the picture, for shifts of up to ``max_shift`` pixels per axis."""
     halvings = list(sites(subject.network))
-    maps = equivariance_maps(subject.network, subject.split("test", count).images, halvings, max_shift)
+    maps = metrics.equivariance_maps(subject.network, subject.split("test", count).images, halvings, max_shift)
     return {"equivariance": {f"halving {level}": maps[name] for level, name in enumerate(halvings, start=1)}}
 
 
 def depth_error(subject: Subject, count: int) -> dict[str, Any]:
     """Error of each downsampling under one-pixel rolls after realignment, and change of the pooled features."""
-    errors = realigned_errors(subject.network, subject.split("test", count).images)
+    errors = metrics.realigned_errors(subject.network, subject.split("test", count).images)
     return {"depth_error": errors.maps, "pooled_change": errors.pooled}
 
 
 def sampling_bias(subject: Subject, count: int) -> dict[str, Any]:
     """Maximum-sampling bias by its three definitions, per site and averaged over sites, on ``count`` test images."""
-    biases = max_sampling_bias(subject.network, subject.split("test", count).images)
+    biases = metrics.max_sampling_bias(subject.network, subject.split("test", count).images)
     values: dict[str, Any] = {}
     for definition in ("exact", "nearest", "weight", "constant"):
         found = [getattr(bias, definition) for bias in biases.values()]
@@ -216,20 +193,20 @@ def _alias_errors(network: nn.Module, images: Tensor) -> Tensor:
 
 def kernels(subject: Subject) -> dict[str, Any]:
     """Share of each convolution's and trainable blur's power that would alias, by name."""
-    return {"stop_band": stop_bands(subject.network)}
+    return {"stop_band": metrics.stop_bands(subject.network)}
 
 
 def filter_variation(subject: Subject) -> dict[str, Any]:
     """Normalised total variation of the filters of each convolution, input side first (Zhang 2019, supplement)."""
-    return {"filter_variation": list(total_variation(subject.network).values())}
+    return {"filter_variation": list(metrics.total_variation(subject.network).values())}
 
 
 def cost(subject: Subject, size: int = 32) -> dict[str, Any]:
     """Multiply-accumulates and parameters per image of ``size`` pixels, and milliseconds in batches of 64."""
-    timing = milliseconds(subject.network, (size, size))
+    timing = metrics.milliseconds(subject.network, (size, size))
     return {
         "macs": count_flops(subject.network, (size, size)) // 2,
-        "parameters": count_parameters(subject.network),
+        "parameters": metrics.count_parameters(subject.network),
         "milliseconds": timing.median,
         "milliseconds_quartiles": [timing.low, timing.high],
     }

@@ -17,7 +17,7 @@ _averaged: dict[tuple, Tensor] = {}
 
 
 def fine_tuned(
-    subject: Subject, held_out: dict[str, Any], others: dict[str, Any], count: int, size: int, epochs: float
+    subject: Subject, held_out: dict[str, Any], others: dict[str, Any], count: int, size: int, epochs: float, lr: float
 ) -> dict[str, Any]:
     """The run's network with its layer ("none": the control), fine-tuned on ``count`` pictures of its data set or not.
 
@@ -32,7 +32,7 @@ def fine_tuned(
     data = Data(train.images, test.images, labels, size)
     student = deepcopy(original) if layer == "none" else antialias(original, layer)
     if run.network["tuned"]:
-        plan = Plan(run.network["name"], run.network["weights"], layer, len(train), size, epochs, 0.003, 32, run.seed)
+        plan = Plan(run.network["name"], run.network["weights"], layer, len(train), size, epochs, lr, 32, run.seed)
         job = Job(plan, data, original, {layer: student})
         key = (run.network["name"], json.dumps(run.dataset), count, size)  # the same answers for every layer and seed
         job.answers = _averaged.get(key)

@@ -13,7 +13,7 @@ from .. import metrics
 from ..datasets import shapes
 from ..errors import UsageError
 from ..metrics import ONE_PIXEL, Estimate, jaggedness, predict, probability_curves, vertical_sweep
-from ..metrics.pixel_pairs import SIZES, size_pairs
+from ..metrics.pixel_pairs import SIZES, compared, size_pairs
 from .subject import Subject, as_png, packed
 
 EDGES = (0, 2, 4, 6, 8, 10)  # pixels from the middle in 32; at most 10 occur
@@ -42,19 +42,13 @@ def one_pixel(
 def one_pixel_by_size(subject: Subject, count: int) -> dict[str, Any]:
     """P(top-1 change), mean absolute change and accuracy for cropped and embedded pictures of growing ``size_axis``."""
     test = subject.split("test", count)
-    changes, moves, correct = [], [], []
+    rows = []
     for size in SIZES:
         before, after = (predict(subject.network, part).softmax(1).cpu() for part in size_pairs(test.images, size))
-        top = before.argmax(1, keepdim=True)
-        changes.append((after.argmax(1) != top[:, 0]).double().mean())
-        moves.append((before.gather(1, top) - after.gather(1, top)).abs().double().mean())
-        correct.append((top[:, 0] == test.labels).double().mean())
-    return {
-        "size_axis": list(SIZES),
-        "size_change": torch.stack(changes),
-        "size_absolute_change": torch.stack(moves),
-        "size_accuracy": torch.stack(correct),
-    }
+        facts = (*compared(before, after), before.argmax(1) == test.labels)
+        rows.append(torch.stack([fact.double().mean() for fact in facts]))
+    change, move, accuracy = torch.stack(rows, 1)
+    return {"size_axis": list(SIZES), "size_change": change, "size_absolute_change": move, "size_accuracy": accuracy}
 
 
 def jagged(subject: Subject, count: int) -> dict[str, Any]:
@@ -127,31 +121,25 @@ def photographers_bias(subject: Subject, count: int) -> dict[str, Any]:
         for image in (_seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred))
     )
     offset = (scenes.centre - size / 2) * 32 / size
+    distance = offset.abs().amax(1)
+    ring = torch.bucketize(distance, torch.tensor(EDGES[1:-1], dtype=distance.dtype), right=True)
     facts = {"accuracy": own == scenes.labels, "change": own != moved, "agreement": own == middle}
-    return _by_distance(facts, offset.abs().amax(1)) | {"bias_accuracy_map": _by_place(facts["accuracy"], offset)}
+    values: dict[str, Any] = {"bias_edges": EDGES}
+    for name, hits in facts.items():
+        values[f"bias_{name}_near"] = Estimate.share(hits[distance < EDGES[2]])
+        values[f"bias_{name}_far"] = Estimate.share(hits[distance >= EDGES[3]])
+        values[f"bias_{name}"] = _means(hits, ring, len(EDGES) - 1)
+    side = 5  # of the map of places, row by row from the top
+    place = ((offset + EDGES[-1]) / (2 * EDGES[-1]) * side).long().clamp(0, side - 1)
+    rows = [_means(facts["accuracy"][place[:, 0] == row], place[place[:, 0] == row, 1], side) for row in range(side)]
+    return values | {"bias_accuracy_map": rows}
 
 
 def _seen(scenes: shapes.Scenes, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
     return shapes.render(scenes, shift)[0].mul_(255).round_().to(torch.uint8)
 
 
-def _by_distance(facts: dict[str, Tensor], distance: Tensor) -> dict[str, Any]:
-    values: dict[str, Any] = {"bias_edges": EDGES}
-    near, far = distance < EDGES[2], distance >= EDGES[3]
-    group = torch.bucketize(distance, torch.tensor(EDGES[1:-1], dtype=distance.dtype), right=True)
-    for name, hits in facts.items():
-        for place, inside in (("near", near), ("far", far)):
-            values[f"bias_{name}_{place}"] = Estimate.proportion(hits[inside].sum().item(), int(inside.sum()))
-        parts = [hits[group == index].double() for index in range(len(EDGES) - 1)]
-        values[f"bias_{name}"] = [part.mean().item() if len(part) else None for part in parts]
-    return values
-
-
-def _by_place(hits: Tensor, offset: Tensor, cells: int = 5) -> list[list[float | None]]:
-    """Share of the hits in each of ``cells`` x ``cells`` places of the object, row by row from the top."""
-    cell = ((offset + EDGES[-1]) / (2 * EDGES[-1]) * cells).long().clamp(0, cells - 1)
-    shares: list[list[float | None]] = []
-    for row in range(cells):
-        parts = [hits[(cell[:, 0] == row) & (cell[:, 1] == column)].double() for column in range(cells)]
-        shares.append([part.mean().item() if len(part) else None for part in parts])
-    return shares
+def _means(hits: Tensor, group: Tensor, groups: int) -> list[float | None]:
+    """Share of the hits in each of the groups; ``None`` in an empty one."""
+    parts = [hits[group == index].double() for index in range(groups)]
+    return [part.mean().item() if len(part) else None for part in parts]

@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import metrics
 from ..datasets import ImageSet
 from ..datasets.photographs import IMAGENETTE_RANKS
-from ..inference import as_float
-from ..metrics import Estimate, embedding, one_pixel, outputs, predict, shift_images, vertical_sweep
+from ..inference import as_float, predict
+from ..metrics import Estimate
 from ..metrics.canvases import PAPER_SIDE, embed
-from ..metrics.sweeps import crossings
-from .subject import Subject, as_png, loaded
+from ..metrics.pixel_pairs import compared
+from ..metrics.sweeps import crossings, deviation, of_labels, swept
+from .subject import Subject, as_png, loaded, pictured
 
 DIAGONALS = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 _BATCH = 16  # of pictures of 224 pixels; memory, not a protocol
@@ -40,15 +42,13 @@ def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, An
     data, network = _pictures(subject, count), subject.network
 
     def answers(shift: Tensor) -> Tensor:
-        windows = shift_images(data.images, shift.expand(len(data), 2), "crop", margin)
+        windows = metrics.shift_images(data.images, shift.expand(len(data), 2), "crop", margin)
         return predict(network, windows, _BATCH).softmax(1).cpu()
 
     middle = answers(torch.zeros(2, dtype=torch.long))
-    top = middle.argmax(1, keepdim=True)
-    neighbours = [answers(shift) for shift in DIAGONALS]
-    changed = torch.stack([other.argmax(1) != top[:, 0] for other in neighbours], 1)
-    moved = torch.stack([(other - middle).gather(1, top)[:, 0].abs() for other in neighbours], 1)
-    correct = top[:, 0] == data.labels
+    pairs = [compared(middle, answers(shift)) for shift in DIAGONALS]
+    changed, moved = (torch.stack(parts, 1) for parts in zip(*pairs, strict=True))
+    correct = middle.argmax(1) == data.labels
     return {
         "top1_change": Estimate.mean(changed.double().mean(1)),
         "top1_change_if_correct": Estimate.mean(changed[correct].double().mean(1)) if correct.sum() > 1 else None,
@@ -64,7 +64,7 @@ def one_pixel_protocols(subject: Subject, count: int, protocols: Iterable[str], 
     data = _pictures(subject, count)
     values: dict[str, Any] = {}
     for protocol in protocols:
-        rates = one_pixel(subject.network, data.images, protocol, data.labels, pairs, batch_size=_BATCH)
+        rates = metrics.one_pixel(subject.network, data.images, protocol, data.labels, pairs, batch_size=_BATCH)
         values[f"top1_change_{protocol}"] = rates.top1_change
         values[f"mean_absolute_change_{protocol}"] = rates.mean_absolute_change
         values[f"accuracy_{protocol}"] = rates.accuracy
@@ -79,31 +79,27 @@ def embedded_sizes(subject: Subject, count: int, sizes: Iterable[int]) -> dict[s
     half of the frame's width over that at the largest size.
     """
     data = _pictures(subject, count)
-    side = data.images.shape[-1]
-    inside: dict[int, Tensor] = {}
-    values: dict[str, Any] = {
-        "size_axis": list(sizes),
-        "size_pictures": len(data),
-        "size_top5": [],
-        "size_top1": [],
-        "size_change": [],
-    }
-    for size in values["size_axis"]:
-        first: list[Tensor] = []
-        second: list[Tensor] = []
+    side, inside = data.images.shape[-1], {}
+    lists: dict[str, list[float]] = {"size_top5": [], "size_top1": [], "size_change": []}
+
+    def answers(size: int, corner: int) -> Tensor:
+        pixels = max(2, round(size * side / PAPER_SIDE))
+        found = []
         for part in data.images.split(_BATCH):
-            pixels = max(2, round(size * side / PAPER_SIDE))
             small = F.interpolate(as_float(part), (pixels, pixels), mode="bilinear", antialias=True)
-            for corner, into in ((0, first), (1, second)):
-                corners = torch.full((len(part), 2), corner)
-                into.append(predict(subject.network, embed(small, corners, (side, side), "inpainting"), _BATCH).cpu())
-        logits, moved = torch.cat(first), torch.cat(second)
-        inside[size] = (logits.topk(min(5, logits.shape[1])).indices == data.labels[:, None]).any(1)
-        values["size_top5"].append(inside[size].double().mean().item())
-        values["size_top1"].append((logits.argmax(1) == data.labels).double().mean().item())
-        values["size_change"].append((logits.argmax(1) != moved.argmax(1)).double().mean().item())
+            corners = torch.full((len(part), 2), corner)
+            found.append(predict(subject.network, embed(small, corners, (side, side), "inpainting"), _BATCH).cpu())
+        return torch.cat(found)
+
+    for size in sizes:
+        logits, moved = answers(size, 0), answers(size, 1)
+        inside[size] = (logits.topk(min(5, logits.shape[1])).indices == data.labels[:, None]).any(1).double()
+        lists["size_top5"].append(inside[size].mean().item())
+        lists["size_top1"].append((logits.argmax(1) == data.labels).double().mean().item())
+        lists["size_change"].append((logits.argmax(1) != moved.argmax(1)).double().mean().item())
     half = min(inside, key=lambda size: abs(size - PAPER_SIDE / 2))
-    return values | {"half_over_whole": Estimate.ratio(inside[half].double(), inside[max(inside)].double())}
+    ratio = Estimate.ratio(inside[half], inside[max(inside)])
+    return {"size_axis": list(inside), "size_pictures": len(data), **lists, "half_over_whole": ratio}
 
 
 def inpainted_sweep(subject: Subject, count: int, positions: int, kept: int = 48) -> dict[str, Any]:
@@ -117,19 +113,14 @@ def inpainted_sweep(subject: Subject, count: int, positions: int, kept: int = 48
     data, network = _pictures(subject, count), subject.network
     names = _activations(network, data.images[:1])
     draws = torch.rand(len(data), len(names), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    logits, sums = [], []
-    for images, drawn in zip(data.images.split(8), draws.split(8), strict=True):  # eight sweeps at a time fit in memory
-        frames = vertical_sweep(images, positions, "inpainting")
-        watched = [_watched(network, frame, list(names.values()), drawn) for frame in frames]
-        logits.append(torch.stack([answers for answers, _ in watched], 1))
-        sums.append(torch.stack([totals for _, totals in watched], 1))
-    answers, curves = torch.cat(logits), torch.cat(sums)  # (N, P, classes), (N, P, factors)
-    own = data.labels[:, None, None].expand(-1, answers.shape[1], 1)
-    rank = (answers > answers.gather(2, own)).sum(2)
-    top5, top1 = crossings(rank < 5), answers.argmax(2)
+    found = [
+        swept(network, metrics.vertical_sweep(part, positions, "inpainting"), list(names.values()), drawn)
+        for part, drawn in zip(data.images.split(8), draws.split(8), strict=True)  # eight sweeps fit in memory
+    ]
+    logits, curves = (torch.cat(parts) for parts in zip(*found, strict=True))  # (N, P, classes), (N, P, factors)
+    probability, rank = of_labels(logits, data.labels)
+    top5, top1, off = crossings(rank < 5), logits.argmax(2), deviation(curves)
     changed = top1[:, 1:] != top1[:, :-1]
-    mean = curves.mean(1, keepdim=True)
-    off = (((curves - mean).abs() >= 0.2 * mean.abs()) & (curves != mean)).double().mean(1)
     return {
         "steps": positions - 1,
         "crossings": top5.crossings,
@@ -140,47 +131,17 @@ def inpainted_sweep(subject: Subject, count: int, positions: int, kept: int = 48
         "factors": list(names),
         "non_shiftability": off.mean(0),
         "non_shiftability_by_picture": off,
-        "probability": answers.softmax(2).gather(2, own)[:kept, :, 0].mul(1000).round().div(1000),
+        "probability": probability[:kept].mul(1000).round().div(1000),
         "probability_labels": [data.classes[label] for label in data.labels[:kept].tolist()],
     }
 
 
 def _activations(network: nn.Module, image: Tensor) -> dict[int, str]:
-    """The last module with a non-negative map, by accumulated subsampling factor."""
-    found: dict[int, str] = {}
-
-    def hook(name: str, maps: Any) -> None:
-        if isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[2] > 1 and maps.min() >= 0:
-            found[round(image.shape[2] / maps.shape[2])] = name
-
-    inner = {name: part for name, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)}
-    handles = [part.register_forward_hook(lambda _, __, y, name=name: hook(name, y)) for name, part in inner.items()]
-    try:
-        predict(network, image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def _watched(network: nn.Module, frame: Tensor, names: list[str], draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) of a frame (N, 3, H, W), and the sum (N, layers) of one drawn map of each layer."""
-    seen: dict[str, Tensor] = {}
-    handles = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, y, name=name: seen.update({name: y}))
-        for name in names
-    ]
-    try:
-        logits = predict(network, frame, len(frame))
-    finally:
-        for handle in handles:
-            handle.remove()
-    rows = torch.arange(len(frame))
-    sums = [
-        seen[name][rows, (draws[:, layer] * seen[name].shape[1]).long()].double().sum((1, 2))
-        for layer, name in enumerate(names)
-    ]
-    return logits.cpu(), torch.stack(sums, 1).cpu()
+    """The last module with a non-negative map, by accumulated subsampling factor; activations are in the norms."""
+    norms = [name for name, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    (seen,) = metrics.outputs(network, image, norms)
+    shown = {name: maps for name, maps in seen.items() if maps.shape[2] > 1 and maps.min() >= 0}
+    return {round(image.shape[2] / maps.shape[2]): name for name, maps in shown.items()}
 
 
 def moving_maps(subject: Subject, index: int = 0, positions: int = 3) -> dict[str, Any]:
@@ -189,16 +150,11 @@ def moving_maps(subject: Subject, index: int = 0, positions: int = 3) -> dict[st
     The channel with the largest mean at the first position is taken; bytes are relative to its largest value.
     """
     data, network = _pictures(subject, index + 1), subject.network
-    names = _activations(network, data.images[:1])
-    frames = vertical_sweep(data.images[index:], positions, "inpainting")[:, 0]
-    maps, sums = {}, {}
-    for factor, name in names.items():
-        if factor >= 4:
-            found = next(outputs(network, frames, [name], positions))[name]
-            own = found[:, found[0].mean((1, 2)).argmax()].cpu()
-            maps[str(factor)] = (255 * own / own.max().clamp(min=1e-9)).round().int().tolist()
-            sums[str(factor)] = own.double().sum((1, 2)).tolist()
-    return {"feature_maps": maps, "feature_sums": sums, "feature_picture": as_png(data.images[index])}
+    names = {factor: name for factor, name in _activations(network, data.images[:1]).items() if factor >= 4}
+    frames = metrics.vertical_sweep(data.images[index:], positions, "inpainting")[:, 0]
+    (seen,) = metrics.outputs(network, frames, list(names.values()), positions)
+    maps = pictured({factor: seen[name] for factor, name in names.items()})
+    return maps | {"feature_picture": as_png(data.images[index])}
 
 
 def distance_to_training(
@@ -211,11 +167,9 @@ def distance_to_training(
     """
     known = loaded(against, "train")
     own = torch.randperm(len(known), generator=torch.Generator().manual_seed(1))[:training]
-
-    def features(images: Tensor) -> Tensor:
-        window = slice(margin, images.shape[-1] - margin)
-        return embedding(subject.network, images[:, :, window, window], batch_size=_BATCH)
-
-    queries, trained = features(_pictures(subject, count).images), features(known[own].images)
-    distance = torch.cdist(queries, trained, compute_mode="donot_use_mm_for_euclid_dist")
-    return {"distance": distance.topk(neighbours, largest=False).values.mean(1), "training": len(trained)}
+    queries, trained = (
+        images[:, :, margin : images.shape[2] - margin, margin : images.shape[3] - margin]
+        for images in (_pictures(subject, count).images, known[own].images)
+    )
+    distance = metrics.typicality(subject.network, queries, trained, neighbours, batch_size=_BATCH)
+    return {"distance": distance, "training": len(trained)}

@@ -4,27 +4,11 @@ from typing import Any
 
 import torch
 
-from ..metrics import (
-    Estimate,
-    exact_consistency,
-    fidelity,
-    mask_consistency,
-    mask_equivariance_error,
-    mean_iou,
-    predict,
-    roll_predictions,
-    shift_images,
-)
+from .. import metrics
+from ..inference import predict
+from ..metrics import Estimate, roll_predictions
 from ..metrics.agreement import agreements
-from ..metrics.rolls import (
-    accuracy_against_shift,
-    accuracy_by_roll,
-    adversary_accuracy,
-    agreement_per_image,
-    correct_unrolled,
-    probability_variation,
-    variation_per_image,
-)
+from ..metrics.rolls import accuracy_by_distance, agreement_per_image, variation_per_image
 from .subject import Subject, packed
 
 
@@ -35,23 +19,21 @@ def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dic
     """
     test = subject.split("test", count)
     predictions = roll_predictions(subject.network, test.images, test.labels)
-    curve = accuracy_against_shift(predictions)
-    accuracy = curve[0]
+    curve, adversary = accuracy_by_distance(predictions)
+    variation = variation_per_image(predictions)
     values: dict[str, Any] = {
-        "accuracy": accuracy,
-        "circular_accuracy": accuracy_by_roll(predictions).mean(),
-        "circular_consistency": exact_consistency(predictions),
-        "circular_consistency_if_correct": exact_consistency(predictions, correct_only=True)
-        if accuracy.value
-        else None,
-        "probability_variation": probability_variation(predictions),
-        "probability_variation_quantiles": variation_per_image(predictions).quantile(torch.linspace(0, 1, 21).double()),
+        "accuracy": curve[0],
+        "circular_accuracy": predictions.correct.double().mean(0).mean(),
+        "circular_consistency": metrics.exact_consistency(predictions),
+        "circular_consistency_if_correct": metrics.exact_consistency(predictions, True) if curve[0].value else None,
+        "probability_variation": Estimate.mean(variation),
+        "probability_variation_quantiles": variation.quantile(torch.linspace(0, 1, 21).double()),
         "accuracy_by_shift": [estimate.value for estimate in curve],
-        "adversary": [estimate.value for estimate in adversary_accuracy(predictions)],
+        "adversary": [estimate.value for estimate in adversary],
         "rolls_method": predictions.method,
     }
     if per_image:
-        values["accuracy_by_image"] = packed(correct_unrolled(predictions))
+        values["accuracy_by_image"] = packed(predictions.correct_unrolled)
         values["circular_consistency_by_image"] = packed(agreement_per_image(predictions))
     return values
 
@@ -70,7 +52,7 @@ def shift_consistency(subject: Subject, count: int, max_shift: int, per_image: b
     By image: whether its two shifted copies agree.
     """
     test = subject.split("test", count)
-    standard = fidelity(subject.network, test.images, test.labels, "standard", max_shift)
+    standard = metrics.fidelity(subject.network, test.images, test.labels, "standard", max_shift)
     sub_pixel = agreements(subject.network, test.images, "sub-pixel", max_shift)
     values: dict[str, Any] = {
         "standard_consistency": standard.consistency,
@@ -88,7 +70,7 @@ def shift_consistency(subject: Subject, count: int, max_shift: int, per_image: b
 def circular_fidelity(subject: Subject, count: int) -> dict[str, Any]:
     """Accuracy, consistency of two drawn circular shifts and the three fidelities, also where no stitching works."""
     test = subject.split("test", count)
-    drawn = fidelity(subject.network, test.images, test.labels, "circular")
+    drawn = metrics.fidelity(subject.network, test.images, test.labels, "circular")
     return {
         "accuracy": drawn.accuracy,
         "circular_consistency_drawn": drawn.consistency,
@@ -108,7 +90,7 @@ def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[st
     reach = range(-max_shift, max_shift + 1)
     for i, down in enumerate(reach):
         for j, right in enumerate(reach):
-            moved = shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
+            moved = metrics.shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
             standard[i, j] = (predict(subject.network, moved).argmax(1).cpu() == plain).double().mean()
     return {"surface_circular": circular, "surface_standard": standard}
 
@@ -117,12 +99,14 @@ def masks(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
     """Mean IoU of the test masks, and consistency and equivariance of masks under circular and standard shifts."""
     test = subject.split("test", count)
     assert test.masks is not None
-    images = test.images
+    network, images = subject.network, test.images
     return {
-        "mean_iou": mean_iou(subject.network, images, test.masks, subject.run.recipe.ignore),
-        "mask_consistency_circular": mask_consistency(subject.network, images, "circular", max_shift),
-        "mask_consistency_standard": mask_consistency(subject.network, images, "standard", max_shift, max_shift),
-        "mask_equivariance_error": mask_equivariance_error(subject.network, images, "circular", max_shift),
+        "mean_iou": metrics.mean_iou(network, images, test.masks, subject.run.recipe.ignore),
+        "mask_consistency_circular": metrics.mask_consistency(network, images, max_shift=max_shift),
+        "mask_consistency_standard": metrics.mask_consistency(
+            network, images, shift="standard", max_shift=max_shift, border=max_shift
+        ),
+        "mask_equivariance_error": metrics.mask_equivariance_error(network, images, max_shift=max_shift),
     }
 
 

@@ -55,6 +55,16 @@ def as_png(image: Tensor) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
+def pictured(maps: Mapping[int, Tensor]) -> dict[str, Any]:
+    """One channel of the maps (P, C, h, w) of each factor, that of the largest mean in the first, in bytes; its sums.
+
+    Bytes are relative to the largest value of all P.
+    """
+    own = {str(factor): part[:, part[0].mean((1, 2)).argmax()].cpu() for factor, part in maps.items()}
+    as_bytes = {f: (255 * m / m.max().clamp(min=1e-9)).round().clamp(0, 255).int().tolist() for f, m in own.items()}
+    return {"feature_maps": as_bytes, "feature_sums": {f: m.double().sum((1, 2)).tolist() for f, m in own.items()}}
+
+
 def packed(values: Tensor) -> str:
     """One number per image (N,) as a short text, so that records can hold it; ``unpacked`` reads it back.
 

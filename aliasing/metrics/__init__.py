@@ -1,4 +1,9 @@
-"""Measuring: shifts, sampling, attacks, corruptions, few-shot, segmentation, cost; every number with an interval."""
+"""Measuring: shifts, sampling, attacks, corruptions, few-shot, segmentation, cost; every number with an interval.
+
+Unless a metric says otherwise, its ``model`` takes images and returns logits (N, classes); ``images`` are (N, 3, H, W),
+uint8 or float in [0, 1], and ``labels`` (N,); ``generator`` draws on the CPU, and without one a private generator with
+seed 0 does; ``batch_size`` is the number of images per forward pass and does not change the value.
+"""
 
 from ..adversary import ATTACKS, Attack, attack_images, perturb
 from ..inference import predict

@@ -50,15 +50,12 @@ def consistency(
     expectation.
 
     Args:
-        model: images in, logits (N, classes) out.
-        images: (N, 3, H, W), uint8 or float in [0, 1]. For crop shifts larger than the network's input.
+        images: for crop shifts larger than the network's input.
         shift: "circular", "standard" (zero-fill), "crop" or "sub-pixel" (band-limited).
         max_shift: shifts are uniform on -M..M per axis, ends included. Default: all rolls for circular shifts, an
             eighth of the side for standard and sub-pixel ones, none for crop shifts, whose window is H - 2M pixels.
         exhaustive: circular shifts only: the expectation over all pairs of shifts, instead of one pair per image.
         labels: if given, only images classified correctly when unshifted count.
-        generator: on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
     """
     reach(shift, images, max_shift)
     if exhaustive:
@@ -68,7 +65,7 @@ def consistency(
         return Estimate.mean(agreement_per_image(predictions, correct_only=labels is not None))
     agree = agreements(model, images, shift, max_shift, generator, batch_size)
     if labels is not None:
-        agree = agree[_unshifted(model, images, shift, max_shift, batch_size) == labels.cpu()]
+        agree = agree[_classes(model, images, None, shift, max_shift, batch_size) == labels.cpu()]
     return Estimate.share(agree)
 
 
@@ -102,11 +99,9 @@ def fidelity(
     The interval of the product is the linearised one, images being independent.
     """
     check_labels(labels, check_images(images))
-    first, second = (
-        _classes(model, images, shifts, shift, max_shift, batch_size)
-        for shifts in draw_shifts(shift, images, 2, max_shift, generator)
-    )
-    plain, truth = _unshifted(model, images, shift, max_shift, batch_size), labels.cpu()
+    shifts = (*draw_shifts(shift, images, 2, max_shift, generator), None)
+    first, second, plain = (_classes(model, images, own, shift, max_shift, batch_size) for own in shifts)
+    truth = labels.cpu()
     correct, agree = plain == truth, first == second
     share_correct, share_agree = correct.double().mean(), agree.double().mean()
     # d(ac) = c da + a dc, image by image, around the product of the means.
@@ -125,14 +120,11 @@ def fidelity(
     )
 
 
-def _unshifted(model: nn.Module, images: Tensor, shift: str, max_shift: int | None, batch_size: int) -> Tensor:
-    """Classes (N,) at shift zero of the same protocol: the central window for crop shifts."""
-    return _classes(model, images, torch.zeros(len(images), 2, dtype=torch.long), shift, max_shift, batch_size)
-
-
 def _classes(
-    model: nn.Module, images: Tensor, shifts: Tensor, shift: str, max_shift: int | None, batch_size: int
+    model: nn.Module, images: Tensor, shifts: Tensor | None, shift: str, max_shift: int | None, batch_size: int
 ) -> Tensor:
+    """Classes (N,) of shifted images; without ``shifts`` at shift zero: the central window of crops."""
+    shifts = torch.zeros(len(images), 2, dtype=torch.long) if shifts is None else shifts
     parts = zip(check_images(images).split(batch_size), shifts.split(batch_size), strict=True)
     moved = (shift_images(part, own, shift, max_shift) for part, own in parts)
     return torch.cat([predict(model, part, batch_size).argmax(1).cpu() for part in moved])

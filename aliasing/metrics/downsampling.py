@@ -81,38 +81,47 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
         yield samples
 
 
+def per_site(
+    model: nn.Module, images: Tensor, measure: Callable[[Sample], Tensor], batch_size: int = 256
+) -> dict[str, Tensor]:
+    """``measure(sample)`` (N, ...) for all images, by site; the mean over its uses where a site is used repeatedly."""
+    values: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
+    for batch in sampled(model, images, batch_size):
+        for site, parts in values.items():
+            own = [measure(sample).double().cpu() for sample in batch if sample.site == site]
+            if own:
+                parts.append(torch.stack(own).mean(0))
+    return {site: torch.cat(parts) for site, parts in values.items() if parts}
+
+
 def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
     stride = _stride(module)
 
-    def subsample(z: Tensor) -> Tensor:
-        return z[:, :, ::stride, ::stride]
-
     # Maps are copied: activations that work in place would change them before they are looked at.
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
-        if isinstance(module, nn.Conv2d):
-            samples.append(Sample(name, stride, _dense(module, inputs[0]), y.clone(), subsample))
+        if isinstance(module, nn.Conv2d):  # what it would return at stride 1, of which it keeps every stride-th pixel
+            steps = module.stride
+            try:
+                module.stride = (1, 1)
+                x = module.forward(inputs[0])
+            finally:
+                module.stride = steps
+            rows, columns = (ceil(side / step) * step for side, step in zip(x.shape[-2:], steps, strict=True))
+            x, operator = x[:, :, :rows, :columns], lambda z: z[:, :, ::stride, ::stride]
         else:
-            samples.append(Sample(name, stride, inputs[0].clone(), y.clone(), module.forward))
+            x, operator = inputs[0].clone(), module.forward
+        samples.append(Sample(name, stride, x, y.clone(), operator))
 
     return hook
-
-
-def _dense(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """What ``conv`` would return at stride 1; the strided output is every stride-th pixel of it."""
-    stride = conv.stride
-    try:
-        conv.stride = (1, 1)
-        dense = conv.forward(x)
-    finally:
-        conv.stride = stride
-    rows, columns = (ceil(side / step) * step for side, step in zip(dense.shape[-2:], stride, strict=True))
-    return dense[:, :, :rows, :columns]
 
 
 def outputs(
     model: nn.Module, images: Tensor, layers: tuple[str, ...] | list[str], batch_size: int = 256
 ) -> Iterator[dict[str, Tensor]]:
-    """For each batch of images the outputs (n, C, H, W) of the named modules; the last one where used repeatedly."""
+    """For each batch of images the outputs (n, C, H, W) of the named modules; the last one where used repeatedly.
+
+    The name of the network itself is "".
+    """
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if missing := [name for name in layers if name not in modules]:
         raise UsageError(f"no module named {missing[0]!r}; this network has {', '.join(filter(None, modules))}")
@@ -127,7 +136,7 @@ def outputs(
         seen |= {call.name: call.y for call in calls}
         if silent := [name for name in layers if name not in seen]:
             raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
-        yield {name: finite(seen[name], f"outputs of {name}") for name in layers}
+        yield {name: finite(seen[name], f"outputs of {name or 'the network'}") for name in layers}
 
 
 def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:

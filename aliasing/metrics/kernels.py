@@ -36,7 +36,7 @@ def band_accuracy(
     found = []
     for band in range(bands):
         answers = predict(model, remove_band(pixels, band, bands), batch_size).argmax(1)
-        found.append(Estimate.proportion(int((answers.cpu() == labels.cpu()).sum()), len(labels)))
+        found.append(Estimate.share(answers.cpu() == labels.cpu()))
     return found
 
 
@@ -54,11 +54,7 @@ def stop_band(weight: Tensor) -> float:
 
 def stop_bands(model: nn.Module) -> dict[str, float]:
     """``stop_band`` of every convolution and trainable blur, by name."""
-    kernels = {
-        name: part.weight
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Conv2d) or (isinstance(part, Blur) and part.weight is not None)
-    }
+    kernels = {name: part.weight for name, part in model.named_modules() if isinstance(part, (nn.Conv2d, Blur))}
     return {name: stop_band(weight) for name, weight in kernels.items() if isinstance(weight, Tensor)}
 
 
@@ -80,14 +76,11 @@ def total_variation(model: nn.Module) -> dict[str, float]:
 
     How smooth the learned filters are (Ruderman et al. 2018, used by Zhang 2019).
     """
-    convolutions = {
-        name: part.weight
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Conv2d) and part.weight.shape[2] * part.weight.shape[3] > 1
-    }
-    if not convolutions:
+    kernels = {name: part.weight for name, part in model.named_modules() if isinstance(part, nn.Conv2d)}
+    found = {name: normalised_variation(weight) for name, weight in kernels.items() if weight[0, 0].numel() > 1}
+    if not found:
         raise UsageError(f"{type(model).__name__} has no convolution with more than one tap")
-    return {name: normalised_variation(weight) for name, weight in convolutions.items()}
+    return found
 
 
 def normalised_variation(weight: Tensor) -> float:

@@ -5,7 +5,8 @@ comparable; after a standard (zero-fill) shift those that show the same scene. `
 is compared are left out as well: there the answer may rightly depend on what lies beyond the edge.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -34,14 +35,16 @@ def mean_iou(
             logits = answers(model, x)
             parts.append(overlaps(logits.argmax(1), truth.to(x.device), logits.shape[1], ignore_index).cpu())
     counts = torch.cat(parts).double()
-    total = counts.sum(0)
-    value = class_iou(total).nanmean().item()
-    n = len(counts)
+    n, total = len(counts), counts.sum(0)
+
+    def mean(counts: Tensor) -> Tensor:  # over classes; one that nobody names is 0 / 0
+        return (counts[..., 0, :] / counts[..., 1, :]).nanmean(-1)
+
+    value = mean(total).item()
     if n == 1:
         return Estimate(value, float("-inf"), float("inf"), 1)
-    without = class_iou(total - counts).nanmean(1)
-    error = ((n - 1) / n * (without - without.mean()).square().sum()).sqrt().item()
-    half = student(n - 1) * error
+    without = mean(total - counts)
+    half = student(n - 1) * ((n - 1) / n * (without - without.mean()).square().sum()).sqrt().item()
     return Estimate(value, value - half, value + half, n)
 
 
@@ -65,63 +68,39 @@ def overlaps(predicted: Tensor, masks: Tensor, classes: int, ignore_index: int =
     return torch.stack([both, count(truth, valid) + count(answer, valid) - both], 1)
 
 
-def class_iou(counts: Tensor) -> Tensor:
-    """Intersection over union (..., classes) from counts (..., 2, classes); nan for a class that nobody names."""
-    return counts[..., 0, :] / counts[..., 1, :]
-
-
-def mask_consistency(
-    model: nn.Module,
-    images: Tensor,
-    shift: str = "circular",
-    max_shift: int = 8,
-    border: int = 0,
-    generator: Generator | None = None,
-    batch_size: int = 64,
-) -> Estimate:
+def mask_consistency(model: nn.Module, images: Tensor, **protocol: Any) -> Estimate:
     """Share of comparable pixels that keep their class when the image is shifted; mean over images.
 
-    One shift per image, uniform over -max_shift..max_shift on each axis but for no shift at all.
+    One shift per image, uniform over -max_shift..max_shift on each axis but for no shift at all; the protocol is that
+    of ``comparable``.
     """
-
-    def same_class(a: Tensor, b: Tensor) -> Tensor:
-        return (a.argmax(1) == b.argmax(1)).float()
-
-    return _compare(model, images, same_class, shift, max_shift, border, generator, batch_size)
+    same = [(a.argmax(1) == b.argmax(1)).float().mean().cpu() for a, b in comparable(model, images, **protocol)]
+    return Estimate.mean(torch.stack(same))
 
 
-def mask_equivariance_error(
-    model: nn.Module,
-    images: Tensor,
-    shift: str = "circular",
-    max_shift: int = 8,
-    border: int = 0,
-    generator: Generator | None = None,
-    batch_size: int = 64,
-) -> Estimate:
+def mask_equivariance_error(model: nn.Module, images: Tensor, **protocol: Any) -> Estimate:
     """How far shifting and segmenting are from commuting: total variation between the class probabilities of a pixel.
 
     Mean over comparable pixels, then over images; 0 for an equivariant network, at most 1. Shifts as in
     ``mask_consistency``.
     """
-
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        return (a.softmax(1) - b.softmax(1)).abs().sum(1) / 2
-
-    return _compare(model, images, distance, shift, max_shift, border, generator, batch_size)
+    pairs = comparable(model, images, **protocol)
+    return Estimate.mean(torch.stack([(a.softmax(1) - b.softmax(1)).abs().sum(1).mean().cpu() for a, b in pairs]) / 2)
 
 
-def _compare(
+def comparable(
     model: nn.Module,
     images: Tensor,
-    score: Callable[[Tensor, Tensor], Tensor],
-    shift: str,
-    max_shift: int,
-    border: int,
-    generator: Generator | None,
-    batch_size: int,
-) -> Estimate:
-    """``score`` of an image's answers before and after a shift, mean over comparable pixels, mean over images."""
+    shift: str = "circular",
+    max_shift: int = 8,
+    border: int = 0,
+    generator: Generator | None = None,
+    batch_size: int = 64,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each image the logits (1, classes, h, w) before and after one shift, where they show the same scene.
+
+    ``shift`` is one of ``MASK_SHIFTS``, of at most ``max_shift`` pixels per axis.
+    """
     if shift not in MASK_SHIFTS:
         raise unknown("shift", shift, MASK_SHIFTS)
     smallest = min(check_images(images).shape[2:]) - (max_shift if shift == "standard" else 0)
@@ -131,20 +110,18 @@ def _compare(
             f"on images of {images.shape[2]} x {images.shape[3]}"
         )
     shifts = _draw_shifts(len(images), max_shift, generator)
-    values = []
-    with evaluating(model), torch.no_grad():
-        for x, moves in zip(batches(model, images, batch_size), shifts.split(batch_size), strict=True):
+    for x, moves in zip(batches(model, images, batch_size), shifts.split(batch_size), strict=True):
+        with evaluating(model), torch.no_grad():
             x = x.contiguous()
-            moved = shift_images(x, moves, shift).contiguous()
-            for a, b, (dy, dx) in zip(answers(model, x), answers(model, moved), moves.tolist(), strict=True):
-                if shift == "circular":
-                    b = b.roll((-dy, -dx), (1, 2))
-                else:
-                    (ya, yb), (xa, xb) = _shared(a.shape[1], dy), _shared(a.shape[2], dx)
-                    a, b = a[:, ya, xa], b[:, yb, xb]
-                inside = slice(border, a.shape[1] - border), slice(border, a.shape[2] - border)
-                values.append(score(a[None, :, *inside], b[None, :, *inside]).mean().cpu())
-    return Estimate.mean(torch.stack(values))
+            before, after = (answers(model, each.contiguous()) for each in (x, shift_images(x, moves, shift)))
+        for a, b, (dy, dx) in zip(before, after, moves.tolist(), strict=True):
+            if shift == "circular":
+                b = b.roll((-dy, -dx), (1, 2))
+            else:
+                (ya, yb), (xa, xb) = _shared(a.shape[1], dy), _shared(a.shape[2], dx)
+                a, b = a[:, ya, xa], b[:, yb, xb]
+            inside = slice(border, a.shape[1] - border), slice(border, a.shape[2] - border)
+            yield a[None, :, *inside], b[None, :, *inside]
 
 
 def _draw_shifts(n: int, max_shift: int, generator: Generator | None) -> Tensor:

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ..errors import UsageError
 from ..inference import check_images
 from .downsampling import outputs, sites
+from .rolls import rolls_of
 
 ONE_PIXEL_ROLLS = ((1, 0), (0, 1), (1, 1))
 
@@ -28,14 +30,11 @@ def equivariance_maps(
 
     Costs one forward pass per roll, so give it few images.
     """
-    height, width = check_images(images).shape[-2:]
+    rows, columns = (rolls.tolist() for rolls in rolls_of(images, max_shift))
     still = _enlarged(model, images, layers, batch_size)
-    rolls = [
-        list(range(side)) if max_shift is None else list(range(-max_shift, max_shift + 1)) for side in (height, width)
-    ]
-    maps = {name: torch.zeros(len(rolls[0]), len(rolls[1]), dtype=torch.float64) for name in layers}
-    for i, down in enumerate(rolls[0]):
-        for j, right in enumerate(rolls[1]):
+    maps = {name: torch.zeros(len(rows), len(columns), dtype=torch.float64) for name in layers}
+    for i, down in enumerate(rows):
+        for j, right in enumerate(columns):
             moved = _enlarged(model, images.roll((down, right), (2, 3)), layers, batch_size)
             for name in layers:
                 pair = still[name].roll((down, right), (2, 3)).flatten(1), moved[name].flatten(1)
@@ -55,8 +54,7 @@ def _enlarged(
                     f"{name!r} gives {tuple(features.shape[1:])}, which does not fit an image of {height} x {width} "
                     "pixels a whole number of times"
                 )
-            tall = features.repeat_interleave(height // features.shape[2], 2)
-            parts[name].append(tall.repeat_interleave(width // features.shape[3], 3))
+            parts[name].append(interpolate(features, (height, width)))
     return {name: torch.cat(part) for name, part in parts.items()}
 
 

@@ -6,6 +6,7 @@ pixel of the network's input.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, predict
 from ..shifts import circular, standard
-from .canvases import PAPER_SIDE, embed, resize, shrink, small_side
+from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink, small_side
 from .estimate import Estimate
 
 #: the sizes of the released script; its switch from cropping to embedding lies between 1 and 1.3
@@ -52,20 +53,17 @@ def one_pixel(
     image, or of 0 or 1, where a bootstrap has no width, get Wilson's.
 
     Args:
-        model: images in, logits (N, classes) out.
-        images: (N, 3, H, W), uint8 or float in [0, 1]; H and W are also the size of the network's input.
+        images: of the size of the network's input.
         protocol: one of ``ONE_PIXEL``. "crop": a random crop (8 to 100 % of the area, aspect 3/4 to 4/3) is resized
             to 234/224 of the input, and the window moves over it. "black", "grey", "inpainting": the image, shrunk,
             is moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular",
             "standard": the image is rolled, or shifted with zero-fill (ours, controls).
-        labels: (N,), for the accuracy.
+        labels: for the accuracy.
         pairs: pairs per image. In the crop protocol they lie along one diagonal, as in the released script, which
             has 8; in the others each pair has a position of its own.
-        generator: on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
     """
-    changed, moved, correct = [], [], []
-    for first, second, owners in one_pixel_pairs(images, protocol, pairs, generator, batch_size):
+    befores, afters = [], []
+    for first, second in one_pixel_pairs(images, protocol, pairs, generator, batch_size):
         if protocol == "crop":  # neighbouring pairs share a window, which is looked at once
             grouped, last = first.unflatten(0, (-1, pairs)), second.unflatten(0, (-1, pairs))[:, -1:]
             windows = torch.cat([grouped, last], 1)
@@ -73,20 +71,23 @@ def one_pixel(
             before, after = found[:, :-1].flatten(0, 1), found[:, 1:].flatten(0, 1)
         else:
             before, after = (predict(model, part, batch_size).softmax(1).cpu() for part in (first, second))
-        top = before.argmax(1)
-        rows = torch.arange(len(top))
-        changed.append((after.argmax(1) != top).double())
-        moved.append((before[rows, top] - after[rows, top]).abs().double())
-        if labels is not None:
-            correct.append(top == labels.cpu()[owners])
-    change, move = torch.cat(changed), torch.cat(moved)
-    groups = torch.arange(len(images)).repeat_interleave(pairs)
+        befores.append(before)
+        afters.append(after)
+    before = torch.cat(befores)
+    change, move = compared(before, torch.cat(afters))
+    owners = torch.arange(len(images)).repeat_interleave(pairs)
     return OnePixel(
-        _rate(change, groups),
-        Estimate.bootstrap(move, groups),
-        _rate(torch.cat(correct), groups) if correct else None,
-        change.reshape(-1, pairs).mean(1),
+        _rate(change, owners),
+        Estimate.bootstrap(move, owners),
+        None if labels is None else _rate(before.argmax(1) == labels.cpu()[owners], owners),
+        change.double().reshape(-1, pairs).mean(1),
     )
+
+
+def compared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Of probabilities (m, classes): whether the first's class c changes (m,), and |p_c(x) - p_c(x')| (m,)."""
+    top = before.argmax(1, keepdim=True)
+    return after.argmax(1) != top[:, 0], (before.gather(1, top) - after.gather(1, top)).abs()[:, 0]
 
 
 def _rate(hits: Tensor, groups: Tensor) -> Estimate:
@@ -109,8 +110,8 @@ def mean_absolute_change(model: nn.Module, images: Tensor, protocol: str = "crop
 
 def one_pixel_pairs(
     images: Tensor, protocol: str, pairs: int = 1, generator: torch.Generator | None = None, batch_size: int = 256
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of first images, second images, both float (n * pairs, 3, H, W), and the index of their image."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of first and second images, both float (n * pairs, 3, H, W), in the order of the images."""
     if protocol not in ONE_PIXEL:
         raise unknown("one-pixel protocol", protocol, ONE_PIXEL)
     if pairs < 1:
@@ -119,11 +120,9 @@ def one_pixel_pairs(
         raise UsageError(f"one-pixel protocols need images of at least 8 x 8 pixels, got {tuple(images.shape[-2:])}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), pairs, 4, generator=generator, dtype=torch.float64)
-    start = 0
-    for part in images.split(max(1, batch_size // pairs)):
-        first, second = ONE_PIXEL[protocol](as_float(part), draws[start : start + len(part)])
-        yield first, second, torch.arange(start, start + len(part)).repeat_interleave(pairs)
-        start += len(part)
+    together = max(1, batch_size // pairs)
+    for part, own in zip(images.split(together), draws.split(together), strict=True):
+        yield ONE_PIXEL[protocol](as_float(part), own)
 
 
 def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -133,11 +132,6 @@ def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = 
     which the window moves. Above 1 the image, 1 / ``size`` as wide and high, moves near the middle of a black canvas.
 
     Departs from the script: crops keep the aspect of the image, black is truly black, one pair per image, not eight.
-
-    Args:
-        images: (N, 3, H, W), uint8 or float in [0, 1].
-        size: greater than 0, and leaving at least one pixel.
-        generator: draws the positions, on the CPU; without one a private generator with seed 0.
     """
     images = as_float(check_images(images))
     height, width = images.shape[-2:]
@@ -194,25 +188,14 @@ def _position(draw: Tensor, last: Tensor | int) -> Tensor:
     return (draw * (last + 1)).floor()
 
 
-def _embedding(border: str) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    def pair(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        size = images.shape[-2], images.shape[-1]
-        small = shrink(images, small_side(images))
-        corners = _corners(small, size, draws)
-        small = small.repeat_interleave(draws.shape[1], 0)
-        return embed(small, corners, size, border), embed(small, corners + 1, size, border)
-
-    return pair
-
-
-def _scale(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sizes are resized from the original by the same filter."""
+def _embedded(images: Tensor, draws: Tensor, border: str = "black", grows: bool = False) -> tuple[Tensor, Tensor]:
+    """The shrunk picture moves on a canvas, or ``grows`` by a pixel; both sizes are resized from the original."""
     size = images.shape[-2], images.shape[-1]
     small = shrink(images, small_side(images))
-    larger = resize(images, (small.shape[-2] + 1, small.shape[-1] + 1))
+    other = resize(images, (small.shape[-2] + 1, small.shape[-1] + 1)) if grows else small
     corners = _corners(small, size, draws)
-    first, second = (picture.repeat_interleave(draws.shape[1], 0) for picture in (small, larger))
-    return embed(first, corners, size), embed(second, corners, size)
+    first, second = (picture.repeat_interleave(draws.shape[1], 0) for picture in (small, other))
+    return embed(first, corners, size, border), embed(second, corners if grows else corners + 1, size, border)
 
 
 def _corners(small: Tensor, size: tuple[int, int], draws: Tensor) -> Tensor:
@@ -222,23 +205,18 @@ def _corners(small: Tensor, size: tuple[int, int], draws: Tensor) -> Tensor:
     return torch.stack([_position(flat[:, axis], last[axis]) for axis in (0, 1)], 1).long()
 
 
-def _moved(move: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    def pair(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        # One direction of the four diagonals per pair.
-        directions = (2 * (draws[..., :2] < 0.5).long() - 1).flatten(0, 1)
-        first = images.repeat_interleave(draws.shape[1], 0)
-        return first, move(first, directions)
-
-    return pair
+def _moved(images: Tensor, draws: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """One direction of the four diagonals per pair."""
+    directions = (2 * (draws[..., :2] < 0.5).long() - 1).flatten(0, 1)
+    first = images.repeat_interleave(draws.shape[1], 0)
+    return first, move(first, directions)
 
 
 #: name of the protocol -> function of images (n, 3, H, W) and draws (n, pairs, 4) in [0, 1) that makes the pairs.
 ONE_PIXEL: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "crop": _crop,
-    "black": _embedding("black"),
-    "grey": _embedding("grey"),
-    "inpainting": _embedding("inpainting"),
-    "scale": _scale,
-    "circular": _moved(circular),
-    "standard": _moved(standard),
+    **{border: partial(_embedded, border=border) for border in BORDERS},
+    "scale": partial(_embedded, grows=True),
+    "circular": partial(_moved, move=circular),
+    "standard": partial(_moved, move=standard),
 }

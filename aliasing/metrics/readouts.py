@@ -1,7 +1,5 @@
 """Reading a network's layers: linear readouts, and how typical an image is of the training set."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,26 +51,27 @@ def fit_readouts(
     for layer, features in _features(model, images, layers, batch_size).items():
         mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
         inputs = (features - mean) / scale
-        classifier = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=inputs.device, dtype=inputs.dtype)
-        for parameter in classifier.parameters():
-            nn.init.zeros_(parameter)
-        optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
-        optimiser.step(_objective(classifier, optimiser, inputs, labels.to(inputs.device), penalty))
-        readouts[layer] = Readout(model, layer, mean, scale, classifier.requires_grad_(False))
+        classifier = _fitted(inputs, labels.to(inputs.device), classes, penalty, steps)
+        readouts[layer] = Readout(model, layer, mean, scale, classifier)
     return readouts
 
 
-def _objective(
-    classifier: nn.Linear, optimiser: torch.optim.Optimizer, inputs: Tensor, labels: Tensor, penalty: float
-) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
+def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps: int) -> nn.Linear:
+    device, dtype = inputs.device, inputs.dtype
+    classifier = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=device, dtype=dtype)
+    for parameter in classifier.parameters():
+        nn.init.zeros_(parameter)
+    optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+
+    @torch.enable_grad()
+    def objective() -> Tensor:
         optimiser.zero_grad()
-        with torch.enable_grad():
-            loss = F.cross_entropy(classifier(inputs), labels) + penalty / 2 * classifier.weight.square().sum()
-            loss.backward()
+        loss = F.cross_entropy(classifier(inputs), labels) + penalty / 2 * classifier.weight.square().sum()
+        loss.backward()
         return loss
 
-    return closure
+    optimiser.step(objective)
+    return classifier.requires_grad_(False)
 
 
 def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_size: int = 256) -> Tensor:

@@ -16,33 +16,19 @@ from torch import Generator, Tensor, nn
 from ..adversary import Attack, survivors
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
 from ..errors import UsageError
-from ..inference import answers, batches, check_images, check_labels, evaluating
+from ..inference import check_images, check_labels, predict
 from .estimate import Estimate
 
 
 def attack_accuracy(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    attack: str = "pgd",
-    eps: float = 8 / 255,
-    generator: Generator | None = None,
-    batch_size: int = 256,
-    **settings: Any,
+    model: nn.Module, images: Tensor, labels: Tensor, attack: str = "pgd", eps: float = 8 / 255, **options: Any
 ) -> Estimate:
     """Share of ``images`` (N, 3, H, W) that are classified correctly and stay so everywhere the attack looks.
 
-    Args:
-        model: images in [0, 1] in, logits (N, classes) out.
-        images: uint8, or float in [0, 1].
-        labels: (N,).
-        attack: one of ``aliasing.adversary.ATTACKS``.
-        eps: radius of the l-infinity ball, in units of the image range [0, 1].
-        generator: draws the random starts, on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
-        settings: of ``aliasing.adversary.Attack``: ``steps``, ``step_size``, ``restarts``.
+    ``eps`` is the radius of the l-infinity ball, in units of the image range [0, 1]; the other ``options`` are those of
+    ``attack_curve``.
     """
-    return attack_curve(model, images, labels, (eps,), attack, generator, batch_size, **settings)[eps]
+    return attack_curve(model, images, labels, (eps,), attack, **options)[eps]
 
 
 def attack_curve(
@@ -55,9 +41,10 @@ def attack_curve(
     batch_size: int = 256,
     **settings: Any,
 ) -> dict[float, Estimate]:
-    """Accuracy under attack for each radius of ``eps``, in increasing order; arguments as in ``attack_accuracy``.
+    """Accuracy under ``attack``, one of ``ATTACKS``, for each radius of ``eps``, in increasing order.
 
     The curve never rises, and a point of it can lie below ``attack_accuracy`` at that radius alone: see ``survivors``.
+    The generator draws random starts; ``settings`` are ``steps``, ``step_size`` and ``restarts`` of ``Attack``.
     """
     alive = survivors(model, images, labels, eps, Attack(attack, **settings), generator, batch_size)
     return {radius: Estimate.share(hits) for radius, hits in alive.items()}
@@ -87,19 +74,16 @@ class CorruptionErrors:
         return {name: Estimate.mean(self.wrong[:, i].double().mean(1)) for i, name in enumerate(self.names)}
 
 
-Source = Callable[[str, int, slice], Tensor]  # of a corruption, a severity and a part of the set: corrupted bytes
-
-
-def corrupted(images: Tensor, generator: Generator | None = None) -> Source:
-    """The source that corrupts ``images`` (N, 3, H, W) uint8 as it is asked, slice after slice of each cell."""
+def corrupted(
+    images: Tensor, generator: Generator | None = None, batch_size: int = 256
+) -> Callable[[str, int], Tensor]:
+    """The function that corrupts ``images`` (N, 3, H, W) uint8 by a name and a severity, ``batch_size`` at a time."""
     seed = int(torch.randint(2**31, (), generator=generator or torch.Generator().manual_seed(0)))
-    streams: dict[tuple[str, int], Generator] = {}
 
-    def source(name: str, severity: int, part: slice) -> Tensor:
-        if not part.start:  # the first slice of a cell
-            cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
-            streams[name, severity] = torch.Generator().manual_seed(seed + cell)
-        return corrupt(images[part], name, severity, streams[name, severity])
+    def source(name: str, severity: int) -> Tensor:
+        cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
+        stream = torch.Generator().manual_seed(seed + cell)
+        return torch.cat([corrupt(part, name, severity, stream) for part in images.split(batch_size)])
 
     return source
 
@@ -112,22 +96,19 @@ def corruption_error(
     severities: Sequence[int] = SEVERITIES,
     generator: Generator | None = None,
     batch_size: int = 256,
-    source: Source | None = None,
+    source: Callable[[str, int], Tensor] | None = None,
 ) -> CorruptionErrors:
     """Errors of ``model`` on corrupted ``images`` (N, 3, H, W) uint8.
 
-    ``source(name, severity, part)`` returns corrupted images for the slice ``part`` of the set, uint8, for instance
-    from a cache; without it they are generated.
+    ``source(name, severity)`` returns the corrupted images, uint8, for instance from a cache; without it they are
+    generated.
     """
     check_labels(labels, check_images(images, unit=True))
     if not names or not severities:
         raise UsageError("corruption_error needs at least one corruption and one severity")
-    source = source or corrupted(images, generator)
+    source = source or corrupted(images, generator, batch_size)
     wrong = torch.zeros(len(images), len(names), len(severities), dtype=torch.bool)
     for i, name in enumerate(names):
         for j, severity in enumerate(severities):
-            for part in (slice(start, start + batch_size) for start in range(0, len(images), batch_size)):
-                (x,) = batches(model, source(name, severity, part), batch_size)
-                with evaluating(model), torch.no_grad():
-                    wrong[part, i, j] = (answers(model, x).argmax(1) != labels[part].to(x.device)).cpu()
+            wrong[:, i, j] = predict(model, source(name, severity), batch_size).argmax(1).cpu() != labels.cpu()
     return CorruptionErrors(wrong, tuple(names), tuple(severities))

@@ -32,14 +32,12 @@ class RollLogits(NamedTuple):
 
 
 class RollPredictions(NamedTuple):
-    """What the metrics need of the logits of all images, on the CPU.
+    """What the metrics need of the logits of all images, on the CPU; ``rolls`` and ``method`` as in ``RollLogits``.
 
     Attributes:
         classes: most probable class (N, A, B), int16.
         probability: probability of the labelled class (N, A, B), float32; ``None`` without labels.
         labels: (N,), or ``None``.
-        rolls: pixels by which rows (A,) and columns (B,) are rolled.
-        method: "stitched" or "brute force".
     """
 
     classes: Tensor
@@ -48,6 +46,29 @@ class RollPredictions(NamedTuple):
     rolls: tuple[Tensor, Tensor]
     method: str
 
+    @property
+    def correct(self) -> Tensor:
+        """Whether the most probable class is the labelled one, (N, A, B)."""
+        if self.labels is None:
+            raise UsageError("accuracy needs labels: roll_predictions(..., labels=...)")
+        return self.classes == self.labels[:, None, None]
+
+    @property
+    def correct_unrolled(self) -> Tensor:
+        """Whether each image (N,) is classified correctly without a roll."""
+        rows, columns = self.rolls
+        return self.correct[:, rows == 0][:, :, columns == 0].flatten()
+
+
+def rolls_of(images: Tensor, max_shift: int | None) -> tuple[Tensor, Tensor]:
+    """Pixels by which rows and columns are rolled: 0 to H-1 and 0 to W-1, or -M to M with ``max_shift`` M."""
+    if max_shift is not None and max_shift < 0:
+        raise UsageError(f"max_shift must be at least 0, got {max_shift}")
+    height, width = check_images(images).shape[-2:]
+    if max_shift is None:
+        return torch.arange(height), torch.arange(width)
+    return (torch.arange(-max_shift, max_shift + 1),) * 2
+
 
 def roll_logits(
     model: nn.Module, images: Tensor, max_shift: int | None = None, batch_size: int = 64, method: str | None = None
@@ -55,16 +76,14 @@ def roll_logits(
     """Logits of (N, C, H, W) images under circular shifts, ``batch_size`` images at a time.
 
     Args:
-        model: images in, logits (N, classes) out.
-        images: uint8, or float in [0, 1].
-        max_shift: ``None`` gives all H x W rolls, 0 to H-1 and 0 to W-1; M gives those from -M to M per axis.
+        max_shift: decides the rolls, see ``rolls_of``.
         batch_size: images per batch when stitching, rolled images per forward pass otherwise.
         method: ``None`` stitches where the network's structure allows it (every stride in a periodic
             ``Downsample``, circular padding, sizes that divide) and a few random rolls of two images agree with
             ordinary forward passes; otherwise, or with "brute force", every rolled image is evaluated.
     """
-    height, width = check_images(images).shape[-2:]
-    rolls = _rolls(height, max_shift), _rolls(width, max_shift)
+    rolls = rolls_of(images, max_shift)
+    height, width = images.shape[-2:]
     with evaluating(model), torch.no_grad():
         if method is None:
             method = STITCHED if stitches(model, images) else BRUTE_FORCE
@@ -79,6 +98,15 @@ def roll_logits(
             else:
                 logits = _brute_force(model, part, rolls, batch_size)
         yield RollLogits(finite(logits), rolls, method)
+
+
+def _brute_force(model: nn.Module, x: Tensor, rolls: tuple[Tensor, Tensor], batch_size: int) -> Tensor:
+    """Logits (N, A, B, classes) of the batch ``x``, one row of rolls at a time."""
+    rows = []
+    for down in rolls[0].tolist():
+        rolled = torch.stack([x.roll((down, right), (2, 3)) for right in rolls[1].tolist()], 1)
+        rows.append(torch.cat([scores(model(part)) for part in rolled.flatten(0, 1).split(batch_size)]))
+    return torch.stack([row.unflatten(0, (len(x), -1)) for row in rows], 1)
 
 
 def roll_predictions(
@@ -100,7 +128,7 @@ def roll_predictions(
             chosen = part.logits.gather(-1, own[:, None, None, None].expand(*part.logits.shape[:3], 1)).squeeze(-1)
             probabilities.append((chosen - part.logits.logsumexp(-1)).exp().float().cpu())
         done += len(part.logits)
-    probability = None if labels is None else torch.cat(probabilities)
+    probability = torch.cat(probabilities) if probabilities else None
     own_labels = None if labels is None else labels.cpu().long()
     return RollPredictions(torch.cat(classes), probability, own_labels, part.rolls, part.method)
 
@@ -119,34 +147,28 @@ def agreement_per_image(predictions: RollPredictions, correct_only: bool = False
     counts = torch.zeros(len(classes), int(classes.max()) + 1, dtype=torch.float64)
     counts.scatter_add_(1, classes, torch.ones(1, dtype=torch.float64).expand(classes.shape))
     values = (counts / classes.shape[1]).square().sum(1)
-    return values[correct_unrolled(predictions)] if correct_only else values
+    return values[predictions.correct_unrolled] if correct_only else values
 
 
-def correct_unrolled(predictions: RollPredictions) -> Tensor:
-    """Whether each image (N,) is classified correctly without a roll."""
-    rows, columns = predictions.rolls
-    return _correct(predictions)[:, rows == 0][:, :, columns == 0].flatten()
+def accuracy_by_distance(predictions: RollPredictions) -> tuple[list[Estimate], list[Estimate]]:
+    """For n = 0, 1, ...: accuracy over all shifts with max(|down|, |right|) = n, and against the worst of at most n.
 
-
-def accuracy_by_roll(predictions: RollPredictions) -> Tensor:
-    """Accuracy (A, B) for each roll, in the order of ``predictions.rolls``."""
-    return _correct(predictions).double().mean(0)
-
-
-def accuracy_against_shift(predictions: RollPredictions) -> list[Estimate]:
-    """For n = 0, 1, ... the accuracy over all shifts with max(|down|, |right|) = n, wrapped distances."""
-    correct, distance = _correct(predictions), _distance(predictions)
-    return [_share(correct[:, distance == n]) for n in range(int(distance.max()) + 1)]
-
-
-def adversary_accuracy(predictions: RollPredictions) -> list[Estimate]:
-    """For n = 0, 1, ... the share of images correct under every shift of at most n pixels per axis.
-
-    Our working definition of the shift-based adversary of Zhang (2019), whose own was not found [unverified]; at half
-    the side it covers every roll.
+    Distances are wrapped where all rolls are there. The second, the share of images correct under every shift of at
+    most n pixels per axis, is our working definition of the shift-based adversary of Zhang (2019), whose own was not
+    found [unverified]; at half the side it covers every roll.
     """
-    correct, distance = _correct(predictions), _distance(predictions)
-    return [Estimate.share(correct[:, distance <= n].all(1)) for n in range(int(distance.max()) + 1)]
+    correct = predictions.correct
+    down, right = (
+        torch.minimum(rolls, len(rolls) - rolls) if int(rolls.min()) == 0 else rolls.abs()
+        for rolls in predictions.rolls
+    )
+    distance = torch.maximum(down[:, None], right[None, :])
+    curve, adversary = [], []
+    for n in range(int(distance.max()) + 1):
+        ring = correct[:, distance == n]  # with one shift per image the accuracy is a proportion
+        curve.append(Estimate.share(ring) if ring.shape[1] == 1 else Estimate.mean(ring.double().mean(1)))
+        adversary.append(Estimate.share(correct[:, distance <= n].all(1)))
+    return curve, adversary
 
 
 def variation_per_image(predictions: RollPredictions) -> Tensor:
@@ -154,45 +176,3 @@ def variation_per_image(predictions: RollPredictions) -> Tensor:
     if predictions.probability is None:
         raise UsageError("the variation of the class probability needs labels: roll_predictions(..., labels=...)")
     return predictions.probability.double().flatten(1).std(1, correction=0)
-
-
-def probability_variation(predictions: RollPredictions) -> Estimate:
-    """Mean of ``variation_per_image``, as a fraction of 1."""
-    return Estimate.mean(variation_per_image(predictions))
-
-
-def _rolls(size: int, max_shift: int | None) -> Tensor:
-    if max_shift is None:
-        return torch.arange(size)
-    if max_shift < 0:
-        raise UsageError(f"max_shift must be at least 0, got {max_shift}")
-    return torch.arange(-max_shift, max_shift + 1)
-
-
-def _brute_force(model: nn.Module, x: Tensor, rolls: tuple[Tensor, Tensor], batch_size: int) -> Tensor:
-    """Logits (N, A, B, classes) of the batch ``x``, one row of rolls at a time."""
-    rows = []
-    for down in rolls[0].tolist():
-        rolled = torch.stack([x.roll((down, right), (2, 3)) for right in rolls[1].tolist()], 1)
-        rows.append(torch.cat([scores(model(part)) for part in rolled.flatten(0, 1).split(batch_size)]))
-    return torch.stack([row.unflatten(0, (len(x), -1)) for row in rows], 1)
-
-
-def _share(hits: Tensor) -> Estimate:
-    """Mean of booleans (N, K) over images; with one shift per image it is a proportion."""
-    return Estimate.share(hits) if hits.shape[1] == 1 else Estimate.mean(hits.double().mean(1))
-
-
-def _correct(predictions: RollPredictions) -> Tensor:
-    if predictions.labels is None:
-        raise UsageError("accuracy needs labels: roll_predictions(..., labels=...)")
-    return predictions.classes == predictions.labels[:, None, None]
-
-
-def _distance(predictions: RollPredictions) -> Tensor:
-    """``max(|down|, |right|)`` (A, B) of every roll, the shorter way round where all of them are there."""
-    down, right = (
-        torch.minimum(rolls, len(rolls) - rolls) if int(rolls.min()) == 0 else rolls.abs()
-        for rolls in predictions.rolls
-    )
-    return torch.maximum(down[:, None], right[None, :])

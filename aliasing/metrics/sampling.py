@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import TIPS
-from .downsampling import Sample, sampled, sites
+from .downsampling import Sample, per_site
 from .estimate import Estimate
 
 
@@ -39,15 +39,17 @@ def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -
     The window is that of the map the site samples: behind the dense max of a VGG, behind the convolution of a strided
     convolution. Bottom and right windows that the map does not fill are skipped.
     """
-    counts: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
-    for batch in sampled(model, images, batch_size):
-        seen: dict[str, Tensor] = {}
-        for sample in batch:  # a site that is used twice in one pass adds up, image by image
-            own = _counts(model, sample)
-            seen[sample.site] = seen[sample.site] + own if sample.site in seen else own
-        for site, own in seen.items():
-            counts[site].append(own)
-    return {site: _bias(torch.cat(parts)) for site, parts in counts.items() if parts}
+    found = {}
+    for site, counts in per_site(model, images, lambda sample: _counts(model, sample), batch_size).items():
+        total, constant, exact, nearest, weight = counts.unbind(1)
+        uneven = total - constant
+        found[site] = MaxSamplingBias(
+            Estimate.ratio(exact, uneven),
+            Estimate.ratio(nearest, uneven),
+            None if weight.isnan().any() else Estimate.ratio(weight, uneven),
+            Estimate.ratio(constant, total),
+        )
+    return found
 
 
 def windows(x: Tensor, stride: int) -> Tensor:
@@ -106,19 +108,7 @@ def _counts(model: nn.Module, sample: Sample) -> Tensor:
         leading = weights >= best - 1e-6
         hits.append((leading.sum(-1) == 1) & (leading & is_top).any(-1))
     columns = [torch.ones_like(uneven), ~uneven, *(hit & uneven for hit in hits)]
-    sums = [column.sum((1, 2, 3)).double().cpu() for column in columns]
+    sums = [column.sum((1, 2, 3)).double() for column in columns]
     if weights is None:
         sums.append(torch.full_like(sums[0], torch.nan))
     return torch.stack(sums, 1)
-
-
-def _bias(counts: Tensor) -> MaxSamplingBias:
-    """The shares of one site from the counts (N, 5) of all images."""
-    total, constant, exact, nearest, weight = counts.unbind(1)
-    uneven = total - constant
-    return MaxSamplingBias(
-        Estimate.ratio(exact, uneven),
-        Estimate.ratio(nearest, uneven),
-        None if weight.isnan().any() else Estimate.ratio(weight, uneven),
-        Estimate.ratio(constant, total),
-    )

@@ -1,13 +1,12 @@
 """How much of a map cannot survive its downsampling: alias-able energy, alias error, radial spectra."""
 
-from collections.abc import Callable
 from math import ceil
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .downsampling import Sample, sampled, sites
+from .downsampling import Sample, per_site
 from .estimate import Estimate
 
 
@@ -16,7 +15,8 @@ def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dic
 
     The share of the energy, without the mean, at frequencies that the sampling grid cannot hold; mean over images.
     """
-    return _per_site(model, images, lambda sample: aliasable(sample.x, sample.stride), batch_size)
+    shares = per_site(model, images, lambda sample: aliasable(sample.x, sample.stride), batch_size)
+    return {site: Estimate.mean(values) for site, values in shares.items()}
 
 
 def alias_error(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
@@ -25,7 +25,8 @@ def alias_error(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict
     ``||D(X) - P(X)||_1 / ||P(X)||_1`` (our choice for Grabinski et al.'s measure). Filters of even length sample half
     a pixel further than the ideal, which counts as error too.
     """
-    return _per_site(model, images, distance_from_ideal, batch_size)
+    errors = per_site(model, images, distance_from_ideal, batch_size)
+    return {site: Estimate.mean(values) for site, values in errors.items()}
 
 
 def distance_from_ideal(sample: Sample) -> Tensor:
@@ -94,16 +95,3 @@ def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]
     sums = torch.zeros(bins, dtype=torch.float64, device=x.device).index_add_(0, index, power[inside])
     centres = (torch.arange(bins, dtype=torch.float64, device=x.device) + 0.5) / (2 * bins)
     return centres, sums / torch.bincount(index, minlength=bins)
-
-
-def _per_site(
-    model: nn.Module, images: Tensor, measure: Callable[[Sample], Tensor], batch_size: int
-) -> dict[str, Estimate]:
-    """Mean over images of ``measure(sample)``, by site; a site that is used twice in one pass counts with its mean."""
-    values: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
-    for batch in sampled(model, images, batch_size):
-        for site, parts in values.items():
-            own = [measure(sample).double().cpu() for sample in batch if sample.site == site]
-            if own:
-                parts.append(torch.stack(own).mean(0))
-    return {site: Estimate.mean(torch.cat(parts)) for site, parts in values.items() if parts}

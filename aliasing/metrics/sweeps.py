@@ -1,12 +1,13 @@
 """Moving a picture pixel by pixel: probability curves, jaggedness and non-shiftability (Azulay and Weiss 2018, v1)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ..inference import as_float, check_images, predict
+from ..inference import as_float, check_images, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink, small_side
 from .downsampling import outputs, sites
 from .estimate import Estimate
@@ -55,10 +56,37 @@ def probability_curves(
     model: nn.Module, frames: Tensor, labels: Tensor, batch_size: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Probability of the label, and its rank from 0, along frames (P, N, 3, H, W): two tensors (N, P)."""
-    logits = torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1)
-    own = labels.cpu().long()[:, None, None].expand(-1, len(frames), 1)
-    chosen = logits.gather(2, own)
-    return logits.softmax(2).gather(2, own)[..., 0], (logits > chosen).sum(2)
+    return of_labels(torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1), labels)
+
+
+def of_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability of the label, and its rank from 0, from logits (N, P, classes): two tensors (N, P)."""
+    own = labels.cpu().long()[:, None, None].expand(-1, logits.shape[1], 1)
+    return logits.softmax(2).gather(2, own)[..., 0], (logits > logits.gather(2, own)).sum(2)
+
+
+def swept(
+    model: nn.Module, frames: Tensor, layers: Sequence[str], draws: Tensor, batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, P, classes) along frames (P, N, 3, H, W), and the sum (N, P, L) over one map of each of L layers.
+
+    ``draws`` (N, L), from 0 up to 1, decide which map of a layer it is for each image.
+    """
+    logits, sums = [], []
+    for frame in frames:
+        batches = outputs(model, frame, ["", *layers], batch_size)
+        for seen, own in zip(batches, draws.split(batch_size), strict=True):
+            rows = torch.arange(len(own))
+            maps = [seen[name][rows, (d * seen[name].shape[1]).long()] for name, d in zip(layers, own.T, strict=True)]
+            logits.append(scores(seen[""]).cpu())
+            sums.append(torch.stack([one.double().sum((1, 2)).cpu() for one in maps], 1))
+    return tuple(torch.cat(p).unflatten(0, (len(frames), len(draws))).transpose(0, 1) for p in (logits, sums))
+
+
+def deviation(curves: Tensor, tolerance: float = 0.2) -> Tensor:
+    """Share (N, L) of the positions at which curves (N, P, L) are off their mean by ``tolerance`` of it or more."""
+    mean = curves.mean(1, keepdim=True)
+    return (((curves - mean).abs() >= tolerance * mean.abs()) & (curves != mean)).double().mean(1)
 
 
 def crossings(inside: Tensor) -> Jaggedness:
@@ -105,32 +133,13 @@ def non_shiftability(
     count positions; 0 is perfectly shiftable. A map that is zero throughout the sweep counts as shiftable.
 
     Args:
-        model: any network.
-        images: (N, 3, H, W), uint8 or float in [0, 1]; the paper takes 10.
+        images: the paper takes 10.
         layers: names of modules; by default the downsampling sites.
-        positions: frames of the sweep.
-        border: see ``vertical_sweep``.
+        positions: frames of the sweep; ``border`` as in ``vertical_sweep``.
         tolerance: relative deviation that counts.
-        generator: draws the feature maps, on the CPU; without one a private generator with seed 0.
-        batch_size: images per forward pass; does not change the value.
     """
     names = list(sites(model)) if layers is None else list(layers)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), len(names), generator=generator, dtype=torch.float64)
-    sums: dict[str, list[Tensor]] = {name: [] for name in names}
-    for frame in vertical_sweep(images, positions, border):
-        totals: dict[str, list[Tensor]] = {name: [] for name in names}
-        for batch in outputs(model, frame, names, batch_size):
-            for name, features in batch.items():
-                totals[name].append(features.double().sum((2, 3)).cpu())
-        for name, parts in totals.items():
-            sums[name].append(torch.cat(parts))
-    result = {}
-    for index, name in enumerate(names):
-        curves = torch.stack(sums[name], 1)  # (N, P, C)
-        channel = (draws[:, index] * curves.shape[2]).long()
-        curve = curves[torch.arange(len(curves)), :, channel]
-        mean = curve.mean(1, keepdim=True)
-        off = ((curve - mean).abs() >= tolerance * mean.abs()) & (curve != mean)
-        result[name] = Estimate.mean(off.double().mean(1))
-    return result
+    curves = swept(model, vertical_sweep(images, positions, border), names, draws, batch_size)[1]
+    return {name: Estimate.mean(off) for name, off in zip(names, deviation(curves, tolerance).T, strict=True)}

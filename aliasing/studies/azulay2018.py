@@ -16,8 +16,8 @@ from ..metrics import predict
 from ..records import Run
 from ..runner import Job
 from .bases import BASES, PROTOCOLS, Base, trained
-from .evidence import Derived, Drawn, Fact, entry, level, minus
-from .rules import Finding, Regime, Test
+from .evidence import Column, Derived, Drawn, Fact, entry, level, minus
+from .rules import Regime, Test, claim
 from .study import Study
 
 __all__ = ["STUDY"]
@@ -109,7 +109,6 @@ AUGMENTED, LONGEST = VGG | PLAIN | {"augmented": True}, VGG | {"longest": True}
 PLAIN_ONES = ((PLAIN_VGG, "plain VGG"), (PLAIN_RESNET, "plain residual network"))
 LEARNED = (trained("the plain VGG", **PLAIN_VGG),)
 BOTH_LEARNED = (*LEARNED, trained("the plain residual network", **PLAIN_RESNET))
-SUMMARY = "a machine-written summary of the journal version"
 FINE, COARSE = 0.005, 0.01
 
 _FOUR = Derived(tuple(f"one_pixel.top1_change_{name}" for name in PROTOCOLS), lambda *changes: sum(changes) / 4)
@@ -129,216 +128,150 @@ def _exact_shifts(size: int = 32) -> float:
     return same / size**2 * 16**2  # four pools
 
 
-def _bias(label: str, column: str | Derived, side: Any, margin: float) -> Test:
+def _each(label: str, column: Column, threshold: float = 0, margin: float = FINE, ones: Any = PLAIN_ONES) -> list[Test]:
+    """One test per plain network."""
+    return [Test(f"{label}, {name}", level(column, **one), "above", threshold, margin) for one, name in ones]
+
+
+def _bias(label: str, column: Column, side: Any, margin: float = FINE) -> Test:
     """Trained on centred objects minus trained on objects anywhere, plain VGG."""
     plain = {"layer": "subsample", "backbone": "vgg", "augmented": False, "main": False}
     return Test(label, minus(column, {"bias": "0"}, {"bias": "uniform"}, **plain), side, margin=margin)
 
 
+_CIRCULAR = "one_pixel.top1_change_circular"
+_HALF = Derived(("one_pixel_by_size.size_accuracy",), lambda curve: curve[-1] / curve[3])
+_NEAR_MINUS_FAR = Derived(
+    ("photographers_bias.bias_accuracy_near", "photographers_bias.bias_accuracy_far"), lambda near, far: near - far
+)
+
 FINDINGS = (
-    Finding(
+    claim(
         "azulay-1",
-        "A shift by one pixel changes the top-1 decision of a trained network with a probability of several per cent.",
-        f"Table 1, verified; {SUMMARY}. Pictures embedded in a frame are not asked: in 32 pixels too little is left",
-        "crop 0.05 to 0.14, black 0.11 to 0.29; up to about 0.30 is said of all protocols",
-        tuple(
-            Test(f"P(top-1 change), crop, {name}", level("one_pixel.top1_change_crop", **one), "above", 0.02, COARSE)
-            for one, name in PLAIN_ONES
-        ),
         BOTH_LEARNED,
+        *_each("P(top-1 change), crop", "one_pixel.top1_change_crop", 0.02, COARSE),
     ),
-    Finding(
+    claim(
         "azulay-2",
-        "Neither convolution nor augmentation guarantees invariance.",
-        f"abstract, verified; {SUMMARY}",
-        "no number found",
-        (
-            Test(
-                "P(top-1 change), circular, plain VGG",
-                level("one_pixel.top1_change_circular", **PLAIN_VGG),
-                threshold=0.01,
-                margin=FINE,
-            ),
-            Test(
-                "the same, trained with every circular shift",
-                level("one_pixel.top1_change_circular", **AUGMENTED),
-                threshold=0.01,
-                margin=FINE,
-            ),
-        ),
         LEARNED,
+        Test("P(top-1 change), circular, plain VGG", level(_CIRCULAR, **PLAIN_VGG), "above", 0.01, FINE),
+        Test("the same, trained with every circular shift", level(_CIRCULAR, **AUGMENTED), "above", 0.01, FINE),
     ),
-    Finding(
+    claim(
         "azulay-3",
-        "The global sum of a feature map stops being invariant as the accumulated subsampling factor grows.",
-        "v1, Figure 8, digitised",
-        "VGG16: 0.2 positions at factor 1, 25.3 at factor 16; ResNet50: 0.8 at 4, 27.4 at 32",
-        tuple(
-            Test(
-                f"non-shiftability (share of positions), {border}, last stage minus first activation, {name}",
-                level(entry(f"shiftability.non_shiftability_{border}", -1, 0), **one),
+        BOTH_LEARNED,
+        *(
+            test
+            for border, ones in (("inpainting", PLAIN_ONES), ("circular", PLAIN_ONES[:1]))
+            for test in _each(
+                f"non-shiftability (share of positions), {border}, last stage minus first activation",
+                entry(f"shiftability.non_shiftability_{border}", -1, 0),
                 margin=0.02,
-            )
-            for border, (one, name) in (
-                *(("inpainting", one) for one in PLAIN_ONES),
-                ("circular", PLAIN_ONES[0]),
+                ones=ones,
             )
         ),
-        BOTH_LEARNED,
     ),
-    Finding(
+    claim(
         "azulay-4",
-        "The less typical of the training set a picture is, the more sensitive is the prediction.",
-        f"{SUMMARY}; the measure of typicality is ours",
-        "no number found",
-        tuple(
-            Test(
-                f"P(top-1 change), circular, least minus most typical fifth, {name}",
-                level("typicality.typicality_gap", **one),
-                margin=FINE,
-            )
-            for one, name in PLAIN_ONES
-        ),
         BOTH_LEARNED,
+        *_each("P(top-1 change), circular, least minus most typical fifth", "typicality.typicality_gap"),
     ),
-    Finding(
+    claim(
         "azulay-5",
-        "Blur before subsampling helps only partly.",
-        f"abstract, verified: a partial solution at best; {SUMMARY}",
-        "an anti-aliased network still changed 15 per cent of its decisions (weak secondary source)",
-        (
-            Test(
-                "it helps: P(top-1 change), mean of the four protocols, longest blur minus none",
-                minus(_FOUR, {"longest": True}, PLAIN, **VGG),
-                "below",
-                margin=FINE,
-            ),
-            Test(
-                "only partly: P(top-1 change), mean of the four protocols, longest blur",
-                level(_FOUR, **LONGEST),
-                threshold=0.02,
-                margin=COARSE,
-            ),
-        ),
         LEARNED,
+        Test(
+            "it helps: P(top-1 change), mean of the four protocols, longest blur minus none",
+            minus(_FOUR, {"longest": True}, PLAIN, **VGG),
+            "below",
+            margin=FINE,
+        ),
+        Test(
+            "only partly: P(top-1 change), mean of the four protocols, longest blur",
+            level(_FOUR, **LONGEST),
+            threshold=0.02,
+            margin=COARSE,
+        ),
     ),
-    Finding(
+    claim(
         "azulay-6",
-        "Stronger augmentation helps to a degree but is no full solution.",
-        f"abstract, verified; {SUMMARY}",
-        "no number found",
-        (
-            Test(
-                "it helps on its own shifts: P(top-1 change), circular, with minus without",
-                minus("one_pixel.top1_change_circular", AUGMENTED, PLAIN_VGG),
-                "below",
-                margin=FINE,
-            ),
-            Test(
-                "it helps elsewhere: P(top-1 change), mean of the four protocols, with minus without",
-                minus(_FOUR, AUGMENTED, PLAIN_VGG),
-                "below",
-                margin=FINE,
-            ),
-            Test(
-                "no full solution: P(top-1 change), mean of the four protocols, with augmentation",
-                level(_FOUR, **AUGMENTED),
-                threshold=0.02,
-                margin=COARSE,
-            ),
-        ),
         LEARNED,
+        Test(
+            "it helps on its own shifts: P(top-1 change), circular, with minus without",
+            minus(_CIRCULAR, AUGMENTED, PLAIN_VGG),
+            "below",
+            margin=FINE,
+        ),
+        Test(
+            "it helps elsewhere: P(top-1 change), mean of the four protocols, with minus without",
+            minus(_FOUR, AUGMENTED, PLAIN_VGG),
+            "below",
+            margin=FINE,
+        ),
+        Test(
+            "no full solution: P(top-1 change), mean of the four protocols, with augmentation",
+            level(_FOUR, **AUGMENTED),
+            threshold=0.02,
+            margin=COARSE,
+        ),
     ),
-    Finding(
+    claim(
         "azulay-7",
-        "The deeper network is the less stable one.",
-        "v1, Figure 4, digitised; Table 1, verified",
-        "jaggedness 346 for VGG16, 834 for ResNet50; P(top-1 change), black 0.18 and 0.20",
-        (
-            Test(
-                "P(top-1 change), mean of the four protocols, residual network minus VGG",
-                minus(_FOUR, PLAIN_RESNET, PLAIN_VGG),
-                margin=FINE,
-            ),
-            Test(
-                "share of neighbouring positions with a crossing, inpainted sweep, likewise",
-                minus("jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG),
-                margin=FINE,
-            ),
-        ),
         BOTH_LEARNED,
+        Test(
+            "P(top-1 change), mean of the four protocols, residual network minus VGG",
+            minus(_FOUR, PLAIN_RESNET, PLAIN_VGG),
+            margin=FINE,
+        ),
+        Test(
+            "share of neighbouring positions with a crossing, inpainted sweep, likewise",
+            minus("jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG),
+            margin=FINE,
+        ),
     ),
-    Finding(
+    claim(
         "azulay-8",
-        "With an accumulated subsampling factor s only one in s squared shifts is harmless by construction.",
-        "notes on v1, secondary; an identity, decided on an untrained network: no weights change it",
-        "factor 45: 1 in 2025",
-        (
-            Test("circular shifts with unchanged logits, times s squared", Fact(_exact_shifts), "above", 0.999),
-            Test("the same, from the other side", Fact(_exact_shifts), "below", 1.001),
-        ),
+        (),
+        Test("circular shifts with unchanged logits, times s squared", Fact(_exact_shifts), "above", 0.999),
+        Test("the same, from the other side", Fact(_exact_shifts), "below", 1.001),
     ),
-    Finding(
+    claim(
         "azulay-9",
-        "The photographer's bias of the training set decides which invariance is learned.",
-        f"abstract, verified; {SUMMARY}; trained at a bias that is set, which the paper could not do",
-        "no number found",
-        (
-            _bias(
-                "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere",
-                Derived(
-                    ("photographers_bias.bias_accuracy_near", "photographers_bias.bias_accuracy_far"),
-                    lambda near, far: near - far,
-                ),
-                "above",
-                COARSE,
-            ),
-            _bias(
-                "P(top-1 change) by one pixel far from the middle, likewise",
-                "photographers_bias.bias_change_far",
-                "above",
-                FINE,
-            ),
-            _bias(
-                "agreement with the centred scene far from the middle, likewise",
-                "photographers_bias.bias_agreement_far",
-                "below",
-                COARSE,
-            ),
-        ),
         (Regime("share of networks trained on drawn pictures, whose bias can be chosen,", Drawn(), 1), *LEARNED),
+        _bias(
+            "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere",
+            _NEAR_MINUS_FAR,
+            "above",
+            COARSE,
+        ),
+        _bias(
+            "P(top-1 change) by one pixel far from the middle, likewise", "photographers_bias.bias_change_far", "above"
+        ),
+        _bias(
+            "agreement with the centred scene far from the middle, likewise",
+            "photographers_bias.bias_agreement_far",
+            "below",
+            COARSE,
+        ),
     ),
-    Finding(
+    claim(
         "azulay-10",
-        "A picture at half its size within the frame costs about half of the accuracy.",
-        "v1, Figure 10, digitised; top-5 accuracy there",
-        "VGG16: .38 at 100 px, .81 at 210 px",
-        (
-            Test(
-                "accuracy at size 1.9 (half the width, on black) over accuracy of the whole picture, plain VGG",
-                level(Derived(("one_pixel_by_size.size_accuracy",), lambda curve: curve[-1] / curve[3]), **PLAIN_VGG),
-                "below",
-                threshold=0.7,
-                margin=0.1,
-            ),
-        ),
         LEARNED,
-    ),
-    Finding(
-        "azulay-11",
-        "Stability falls with depth, read out layer by layer.",
-        f"{SUMMARY}; how they read out was not found, the readout is ours. Before the first subsampling nothing can "
-        "change: the comparison begins behind it",
-        "no number found",
-        tuple(
-            Test(
-                f"P(top-1 change) of the readout, circular, last stage minus first, {name}",
-                level(entry("stage_readouts.readout_change_circular", -1, 1), **one),
-                margin=FINE,
-            )
-            for one, name in PLAIN_ONES
+        Test(
+            "accuracy at size 1.9 (half the width, on black) over accuracy of the whole picture, plain VGG",
+            level(_HALF, **PLAIN_VGG),
+            "below",
+            0.7,
+            0.1,
         ),
+    ),
+    claim(
+        "azulay-11",
         BOTH_LEARNED,
+        *_each(
+            "P(top-1 change) of the readout, circular, last stage minus first",
+            # Before the first subsampling nothing can change: the comparison begins behind it.
+            entry("stage_readouts.readout_change_circular", -1, 1),
+        ),
     ),
 )
 

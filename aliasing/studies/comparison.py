@@ -14,7 +14,7 @@ from ..records import Run
 from ..runner import Job
 from .bases import ALPHA, BASES, PROTOCOLS, Base, between, finished, trained
 from .evidence import Best, Column, Concordance, OverKinds, level, minus, survived
-from .rules import Finding, Test
+from .rules import Test, claim
 from .study import Study
 
 __all__ = ["LEARNED", "METRICS", "STUDY", "Metric", "network", "prepared"]
@@ -152,6 +152,7 @@ ACCURACY, CIRCULAR, STANDARD, CROP = (
     "shift_consistency.standard_consistency",
     "one_pixel.top1_change_crop",
 )
+IF_CORRECT = "circular_rolls.circular_consistency_if_correct"
 ERROR, BIAS, ALIAS = "corruptions.corruption_error", "sampling_bias.msb_nearest", "aliasing.mean_alias_error"
 # Accuracy under attacks of eps = 1/4, 1/2 and 1 of 255, their mean.
 SMALL_ATTACK = survived(slice(3))
@@ -192,12 +193,16 @@ VGG_LEARNED, VGG_FINISHED, RESNET_FINISHED = LEARNED_BOTH[:1], FINISHED_BOTH[:1]
 ATTACKED = between("its accuracy under small attacks", SMALL_ATTACK, layer="subsample", backbone="vgg")
 CORRUPTED = between("its error under corruption", ERROR, layer="subsample", backbone="vgg")
 
+# What would matter in practice: half a point of accuracy or consistency, a point where fewer images are measured; a
+# correlation of three tenths.
+FINE, COARSE, RHO = 0.005, 0.01, 0.3
+
 
 def _tests(
-    label: str, column: Column, first: str, second: str, side: Any, margin: float, networks: Any = NETWORKS
-) -> tuple[Test, ...]:
+    label: str, column: Column, first: str, second: str, side: Any, networks: Any = NETWORKS, margin: float = FINE
+) -> list[Test]:
     """``first - second``, one test per network."""
-    return tuple(
+    return [
         Test(
             f"{label}, {first} minus {second}, {name}",
             minus(column, {"layer": first}, {"layer": second}, **where),
@@ -205,7 +210,7 @@ def _tests(
             margin=margin,
         )
         for where, name in networks
-    )
+    ]
 
 
 def _best(label: str, column: str, higher: bool) -> Test:
@@ -214,133 +219,69 @@ def _best(label: str, column: str, higher: bool) -> Test:
     return Test(f"{label}, best learned minus tri-3, VGG", statistic, "below" if higher else "above", margin=FINE)
 
 
-# What would matter in practice: half a point of accuracy or consistency, a point where fewer images are measured; a
-# correlation of three tenths.
-FINE, COARSE, RHO = 0.005, 0.01, 0.3
-OURS = "hypothesis of this chapter"
-NONE = "no paper compares these layers under one recipe"
 THREE = ((ACCURACY, "accuracy"), (STANDARD, "standard consistency"), (CROP, "P(top-1 change), crop"))
+ONLY_VGG, ONLY_RESNET = NETWORKS[:1], NETWORKS[1:]
 
 FINDINGS = (
-    Finding(
+    claim(
         "comparison-1",
-        "Three taps help everywhere: tri-3 beats no filter in accuracy, under standard shifts and one-pixel crops, "
-        "in both networks.",
-        "Zhang 2019 claims both, accuracy and consistency, for several architectures",
-        "ImageNet, ResNet50: accuracy 76.2 to 76.8, crop consistency 89.2 to 90.9 (Zhang's code repository)",
-        (
-            *_tests("accuracy", ACCURACY, "tri-3", "subsample", "above", FINE),
-            *_tests("standard consistency", STANDARD, "tri-3", "subsample", "above", FINE),
-            *_tests("P(top-1 change), crop", CROP, "tri-3", "subsample", "below", FINE),
-        ),
         FINISHED_BOTH,
-        "another",
+        *_tests("accuracy", ACCURACY, "tri-3", "subsample", "above"),
+        *_tests("standard consistency", STANDARD, "tri-3", "subsample", "above"),
+        *_tests("P(top-1 change), crop", CROP, "tri-3", "subsample", "below"),
     ),
-    Finding(
+    claim(
         "comparison-2",
-        "Past three taps a blur trades accuracy for circular consistency.",
-        OURS,
-        "ImageNet, ResNet18: accuracy 71.7 (tri-3) to 71.4 (bin-5), crop consistency 87.5 to 88.3 (Zhang's repository)",
-        (
-            *_tests("accuracy", ACCURACY, "bin-5", "tri-3", "below", FINE),
-            *_tests("circular consistency", CIRCULAR, "bin-5", "tri-3", "above", FINE),
-        ),
         FINISHED_BOTH,
-        "ours",
+        *_tests("accuracy", ACCURACY, "bin-5", "tri-3", "below"),
+        *_tests("circular consistency", CIRCULAR, "bin-5", "tri-3", "above"),
     ),
-    Finding(
+    claim(
         "comparison-3",
-        "Exact invariance to circular shifts costs accuracy: aps is exact, and less accurate than tri-3.",
-        OURS,
-        "CIFAR-10, ResNet-18: blur 93.3, APS 94.1 (as printed by Saha and Gokhale): the opposite order",
-        (
-            *(
-                Test(f"circular consistency of aps, {name}", level(CIRCULAR, layer="aps", **where), "above", 0.999)
-                for where, name in NETWORKS
-            ),
-            *_tests("accuracy", ACCURACY, "aps", "tri-3", "below", FINE),
-        ),
         FINISHED_BOTH,
-        "ours",
+        *(
+            Test(f"circular consistency of aps, {name}", level(CIRCULAR, layer="aps", **where), "above", 0.999)
+            for where, name in NETWORKS
+        ),
+        *_tests("accuracy", ACCURACY, "aps", "tri-3", "below"),
     ),
-    Finding(
+    claim(
         "comparison-4",
-        "Exactness under circular shifts does not carry over: under standard shifts and one-pixel crops aps is less "
-        "stable than tri-3.",
-        OURS,
-        "CIFAR-10, ResNet-18: standard consistency blur 90.5, APS 92.7 (Saha and Gokhale): the opposite order",
-        (
-            *_tests("standard consistency", STANDARD, "aps", "tri-3", "below", FINE),
-            *_tests("P(top-1 change), crop", CROP, "aps", "tri-3", "above", FINE),
-        ),
         LEARNED_BOTH,
-        "ours",
+        *_tests("standard consistency", STANDARD, "aps", "tri-3", "below"),
+        *_tests("P(top-1 change), crop", CROP, "aps", "tri-3", "above"),
     ),
-    Finding(
+    claim(
         "comparison-5",
-        "The ideal low-pass is no better than three taps: flc is less accurate and changes its mind more often.",
-        f"{OURS}, in the network for which its paper made it",
-        NONE,
-        (
-            *_tests("accuracy", ACCURACY, "flc", "tri-3", "below", FINE, NETWORKS[1:]),
-            *_tests("P(top-1 change), crop", CROP, "flc", "tri-3", "above", FINE, NETWORKS[1:]),
-        ),
         RESNET_FINISHED,
-        "ours",
+        *_tests("accuracy", ACCURACY, "flc", "tri-3", "below", ONLY_RESNET),
+        *_tests("P(top-1 change), crop", CROP, "flc", "tri-3", "above", ONLY_RESNET),
     ),
-    Finding(
-        "comparison-6",
-        "Learning how to sample does not beat a fixed filter: even the best of the layers that learn, chosen per seed "
-        "and metric, stays behind tri-3.",
-        OURS,
-        "CIFAR-10, ResNet-18: blur 93.3, LPS 94.5, TIPS 98.1 (Saha and Gokhale): the opposite order",
-        tuple(_best(label, column, column != CROP) for column, label in THREE),
-        VGG_FINISHED,
-        "ours",
-    ),
-    Finding(
+    claim("comparison-6", VGG_FINISHED, *(_best(label, column, column != CROP) for column, label in THREE)),
+    claim(
         "comparison-7",
-        "The dense max is not the culprit: the same two-tap filter is more accurate and more stable with it (rect-2) "
-        "than without (average pooling).",
-        OURS,
-        NONE,
-        (
-            *_tests("accuracy", ACCURACY, "rect-2", "average", "above", FINE, NETWORKS[:1]),
-            *_tests("P(top-1 change), crop", CROP, "rect-2", "average", "below", FINE, NETWORKS[:1]),
-        ),
         VGG_FINISHED,
-        "ours",
+        *_tests("accuracy", ACCURACY, "rect-2", "average", "above", ONLY_VGG),
+        *_tests("P(top-1 change), crop", CROP, "rect-2", "average", "below", ONLY_VGG),
     ),
-    Finding(
+    claim(
         "comparison-8",
-        "Native robustness comes with three taps already: tri-3 beats no filter under small attacks and corruptions.",
-        OURS,
-        NONE,
-        (
-            *_tests("accuracy under small attacks", SMALL_ATTACK, "tri-3", "subsample", "above", COARSE, NETWORKS[:1]),
-            *_tests("corruption error", ERROR, "tri-3", "subsample", "below", FINE, NETWORKS[:1]),
-        ),
         (*VGG_FINISHED, ATTACKED, CORRUPTED),
-        "ours",
+        *_tests("accuracy under small attacks", SMALL_ATTACK, "tri-3", "subsample", "above", ONLY_VGG, COARSE),
+        *_tests("corruption error", ERROR, "tri-3", "subsample", "below", ONLY_VGG),
     ),
-    Finding(
+    claim(
         "comparison-9",
-        "The order of the layers is a property of the layers, not of the seed: Kendall's W is above 0.7.",
-        OURS,
-        NONE,
-        tuple(
+        VGG_LEARNED,
+        *(
             Test(f"Kendall's W over seeds, {label}, VGG", Concordance(column, VGG, "layer"), "above", 0.7)
             for column, label in THREE
         ),
-        VGG_LEARNED,
-        "ours",
     ),
-    Finding(
+    claim(
         "comparison-10",
-        "Layers that do well in a VGG do well in a residual network.",
-        OURS,
-        NONE,
-        tuple(
+        LEARNED_BOTH,
+        *(
             Test(
                 f"Spearman over layers, {label} in the VGG and in the residual network",
                 OverKinds(column, column, VGG, "layer", other=RESNET),
@@ -348,63 +289,38 @@ FINDINGS = (
             )
             for column, label in THREE
         ),
-        LEARNED_BOTH,
-        "ours",
     ),
-    Finding(
+    claim(
         "comparison-11",
-        "What happens at the sampler explains what the network does: layers with a larger alias error change their "
-        "mind more often, and layers with more maximum-sampling bias are less consistent.",
-        "the mechanism behind all five papers; the second half is a claim of Saha and Gokhale (abstract)",
-        "no coefficient found",
-        (
-            Test(
-                "Spearman over layers, alias error with P(top-1 change), crop, VGG",
-                OverKinds(ALIAS, CROP, VGG, "layer"),
-                margin=RHO,
-            ),
-            Test(
-                "Spearman over layers, maximum-sampling bias with standard consistency, VGG",
-                OverKinds(BIAS, STANDARD, VGG, "layer"),
-                "below",
-                margin=RHO,
-            ),
-        ),
         VGG_LEARNED,
-        "another",
-    ),
-    Finding(
-        "comparison-12",
-        "Blur makes a network more robust to common corruptions.",
-        "Zhang 2019, ImageNet-C and -P; numbers from a secondary source",
-        "ImageNet, ResNet50: unnormalised corruption error 60.6 to 58.1 with bin-5",
-        tuple(
-            test
-            for layer in ("tri-3", "bin-5")
-            for test in _tests("corruption error", ERROR, layer, "subsample", "below", FINE, NETWORKS[:1])
+        Test(
+            "Spearman over layers, alias error with P(top-1 change), crop, VGG",
+            OverKinds(ALIAS, CROP, VGG, "layer"),
+            margin=RHO,
         ),
-        (*VGG_FINISHED, CORRUPTED),
-        "another",
+        Test(
+            "Spearman over layers, maximum-sampling bias with standard consistency, VGG",
+            OverKinds(BIAS, STANDARD, VGG, "layer"),
+            "below",
+            margin=RHO,
+        ),
     ),
-    Finding(
+    claim(
+        "comparison-12",
+        (*VGG_FINISHED, CORRUPTED),
+        *_tests("corruption error", ERROR, "tri-3", "subsample", "below", ONLY_VGG),
+        *_tests("corruption error", ERROR, "bin-5", "subsample", "below", ONLY_VGG),
+    ),
+    claim(
         "control-1",
-        "Blur's gain in consistency remains among correctly classified pictures: it is no by-product of accuracy.",
-        "of this project; no paper states consistency among correctly classified pictures",
-        "none",
-        tuple(
+        LEARNED_BOTH,
+        *(
             test
             for layer in ("tri-3", "bin-5")
             for test in _tests(
-                "circular consistency of correctly classified pictures",
-                "circular_rolls.circular_consistency_if_correct",
-                layer,
-                "subsample",
-                "above",
-                FINE,
+                "circular consistency of correctly classified pictures", IF_CORRECT, layer, "subsample", "above"
             )
         ),
-        LEARNED_BOTH,
-        "ours",
     ),
 )
 

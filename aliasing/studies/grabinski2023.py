@@ -16,7 +16,7 @@ from ..runner import Job
 from ..training import Recipe
 from .bases import BASES, EASY, Base, between, finished, trained
 from .evidence import Column, Derived, Fact, entry, level, minus, survived
-from .rules import Finding, Regime, Test
+from .rules import Regime, Test, claim
 from .study import Study
 
 __all__ = ["POOLS", "STUDY"]
@@ -186,81 +186,64 @@ def _ringing(name: str) -> float:
 
 
 def _test(
-    label: str, column: Column, layer: str, side: Any = "above", margin: float = FINE, group: str = NATIVE, **rule: Any
+    label: str,
+    column: Column,
+    layer: str,
+    side: Any = "above",
+    margin: float = FINE,
+    threshold: float = 0,
+    group: str = NATIVE,
+    other: str = "subsample",
 ) -> Test:
-    """``layer`` minus stride."""
-    return Test(
-        f"{label}, {layer} minus stride",
-        minus(column, {"layer": layer}, {"layer": "subsample"}, group=group),
-        side,
-        margin=margin,
-        **rule,
-    )
+    """``layer`` minus another, by default stride, of which the label then speaks."""
+    said = f"{label}, {layer} minus stride" if other == "subsample" else label
+    return Test(said, minus(column, {"layer": layer}, {"layer": other}, group=group), side, threshold, margin)
 
-
-def _against_blur(label: str, column: Column, layer: str, side: Any, **rule: Any) -> Test:
-    return Test(label, minus(column, {"layer": layer}, {"layer": "tri-3"}, group=NATIVE), side, **rule)
-
-
-ABSTRACT, SECOND = "abstract of arXiv:2307.09804v1", "abstract of arXiv:2307.09804v2"
-NO_NUMBER = "no number could be read; the papers' tables are not public where we looked"
-OURS = "of this project; the paper compares with strides only, as far as we could read it"
 
 FINDINGS = (
-    Finding(
+    claim(
         "grabinski-1",
-        "The aliasing of strided downsampling is tied to the lack of robustness.",
-        f"{ABSTRACT}, citing earlier work; the two statistics are ours",
-        NO_NUMBER,
-        (
-            Test(
-                "strided network, mean alias error of pictures that PGD at 1/255 breaks minus those it does not",
-                level("aliasing_and_attack.alias_error_of_broken_minus_kept", layer="subsample", group=NATIVE),
-                margin=FINE,
-            ),
-            Test(
-                "strided network, mean alias error after a gradient step of 1/255 minus before",
-                level("aliasing_and_attack.alias_error_rise", layer="subsample", group=NATIVE),
-                margin=FINE,
-            ),
-        ),
         ATTACKED,
+        *(
+            Test(
+                f"strided network, mean alias error {label}",
+                level(f"aliasing_and_attack.{column}", layer="subsample", group=NATIVE),
+                margin=FINE,
+            )
+            for label, column in (
+                (
+                    "of pictures that PGD at 1/255 breaks minus those it does not",
+                    "alias_error_of_broken_minus_kept",
+                ),
+                ("after a gradient step of 1/255 minus before", "alias_error_rise"),
+            )
+        ),
     ),
-    Finding(
+    claim(
         "grabinski-2",
-        "FLC pooling is free of aliasing in theory.",
-        f"{ABSTRACT}; a fact about the layer, decided exactly",
-        NO_NUMBER,
-        (
-            Test(
-                "energy that FLC passes of stopped waves on the bins, mean",
-                Fact(lambda: _stopped("flc", False)),
-                "below",
-                FLOOR,
-            ),
+        (),
+        Test(
+            "energy that FLC passes of stopped waves on the bins, mean",
+            Fact(lambda: _stopped("flc", False)),
+            "below",
+            FLOOR,
         ),
     ),
-    Finding(
+    claim(
         "grabinski-3",
-        "Pooling that cuts the spectrum still leaks: waves between the bins come through, and edges ring.",
-        f"{ABSTRACT} (leakage) and v2 (sinc artefacts); facts about the layer, decided exactly",
-        NO_NUMBER,
-        (
-            Test(
-                "energy that FLC passes of stopped waves between the bins, mean",
-                Fact(lambda: _stopped("flc", True)),
-                "above",
-                FLOOR,
-            ),
-            Test("overshoot at a step, FLC, share of the step", Fact(lambda: _ringing("flc")), "above", 0.01),
+        (),
+        Test(
+            "energy that FLC passes of stopped waves between the bins, mean",
+            Fact(lambda: _stopped("flc", True)),
+            "above",
+            FLOOR,
         ),
+        Test("overshoot at a step, FLC, share of the step", Fact(lambda: _ringing("flc")), "above", 0.01),
     ),
-    Finding(
+    claim(
         "grabinski-4",
-        "ASAP fixes leakage and ringing with a few changes; we call them fixed if at least half is gone.",
-        f"{ABSTRACT}; facts about the published layers, decided exactly",
-        NO_NUMBER,
-        tuple(
+        (),
+        *(
             Test(f"{label}, ASAP relative to FLC", Fact(ratio), "below", bound, ours=bound < 1)
             for label, ratio in (
                 ("energy passed between the bins", lambda: _stopped("asap", True) / _stopped("flc", True)),
@@ -269,60 +252,29 @@ FINDINGS = (
             for bound in (1.0, 0.5)
         ),
     ),
-    Finding(
-        "grabinski-5",
-        "Naturally trained networks with ASAP withstand common corruptions better.",
-        ABSTRACT,
-        NO_NUMBER,
-        (_test("mean error under corruption", ERROR, "asap", "below"),),
-        CORRUPTED,
-    ),
-    Finding(
+    claim("grabinski-5", CORRUPTED, _test("mean error under corruption", ERROR, "asap", "below")),
+    claim(
         "grabinski-6",
-        "Naturally trained networks with ASAP withstand adversarial attacks better.",
-        f"{ABSTRACT}; the radius is ours, for at 8/255 no natural network is left",
-        NO_NUMBER,
-        (
-            _test("accuracy under PGD of 1/255", PGD, "asap", margin=POINT),
-            _test("accuracy under FGSM of 1/255", FGSM, "asap", margin=POINT),
-        ),
         (FINISHED, ATTACK),
+        _test("accuracy under PGD of 1/255", PGD, "asap", margin=POINT),
+        _test("accuracy under FGSM of 1/255", FGSM, "asap", margin=POINT),
     ),
-    Finding(
+    claim(
         "grabinski-7",
-        "Clean accuracy with ASAP is similar to the baseline's or better.",
-        f"{ABSTRACT} and v2",
-        NO_NUMBER,
-        (_test("accuracy; similar if not lower by a point", ACCURACY, "asap", margin=0, threshold=-POINT),),
         (FINISHED,),
+        _test("accuracy; similar if not lower by a point", ACCURACY, "asap", "above", 0, -POINT),
     ),
-    Finding(
+    claim(
         "grabinski-8",
-        "Features are more stable under attack and corruption with FLC and with ASAP.",
-        f"{SECOND}; the cosine of pooled features is our measure",
-        NO_NUMBER,
-        tuple(
+        ATTACKED,
+        *(
             _test(f"cosine of features before and after {cause}", f"stability.stability_{column}", layer, margin=0.002)
             for layer in ("flc", "asap")
             for column, cause in (("attack", "a gradient step of 1/255"), ("noise", "Gaussian noise"))
         ),
-        ATTACKED,
     ),
-    Finding(
+    claim(
         "grabinski-9",
-        "With FLC, single-step adversarial training does not overfit catastrophically; with strides it does.",
-        "abstract of arXiv:2204.00491",
-        NO_NUMBER,
-        (
-            _test(
-                "fall of PGD accuracy on training pictures from the best epoch to the last",
-                COLLAPSE,
-                "flc",
-                "below",
-                0.02,
-                ADVERSARIAL,
-            ),
-        ),
         (
             LEARNED,
             Regime(
@@ -331,109 +283,80 @@ FINDINGS = (
                 0.1,
             ),
         ),
-        "another",
+        _test(
+            "fall of PGD accuracy on training pictures from the best epoch to the last",
+            COLLAPSE,
+            "flc",
+            "below",
+            0.02,
+            group=ADVERSARIAL,
+        ),
     ),
-    Finding(
+    claim(
         "grabinski-10",
-        "Robust networks alias less.",
-        "abstract of Grabinski et al., Machine Learning 2022",
-        NO_NUMBER,
-        (
-            Test(
-                "mean alias error of the strided network, adversarially trained minus naturally trained",
-                minus(
-                    "aliasing.mean_alias_error",
-                    {"group": ADVERSARIAL, "layer": "subsample"},
-                    {"twin": True, "layer": "subsample"},
-                ),
-                "below",
-                margin=FINE,
-            ),
-        ),
         (LEARNED,),
-        "another",
+        Test(
+            "mean alias error of the strided network, adversarially trained minus naturally trained",
+            minus(
+                "aliasing.mean_alias_error",
+                {"group": ADVERSARIAL, "layer": "subsample"},
+                {"twin": True, "layer": "subsample"},
+            ),
+            "below",
+            margin=FINE,
+        ),
     ),
-    Finding(
+    claim(
         "grabinski-11",
-        "Naturally trained networks with FLC do not withstand common corruptions better.",
-        f"{ABSTRACT}, on earlier work",
-        NO_NUMBER,
-        (
-            _test(
-                "mean error under corruption; no gain if not lower by half a point",
-                ERROR,
-                "flc",
-                margin=0,
-                threshold=-FINE,
-            ),
-        ),
         CORRUPTED,
+        _test("mean error under corruption; no gain if not lower by half a point", ERROR, "flc", "above", 0, -FINE),
     ),
-    Finding(
+    claim(
         "grabinski-12",
-        "FLC pooling makes adversarial training simpler: a single step leaves a more robust network.",
-        f"{ABSTRACT}, on earlier work",
-        NO_NUMBER,
-        (
-            _test(
-                "after single-step adversarial training: PGD accuracy, 8/255",
-                ROBUST,
-                "flc",
-                "above",
-                POINT,
-                ADVERSARIAL,
-            ),
-        ),
         HARDENED,
-        "another",
+        _test(
+            "after single-step adversarial training: PGD accuracy, 8/255",
+            ROBUST,
+            "flc",
+            margin=POINT,
+            group=ADVERSARIAL,
+        ),
     ),
-    Finding(
+    claim(
         "grabinski-13",
-        "A plain low-pass of three taps is not behind ASAP in native robustness.",
-        OURS,
-        "none",
-        (
-            _against_blur(
-                "accuracy under PGD of 1/255, ASAP minus tri-3; not behind if less than a point",
-                PGD,
-                "asap",
-                "below",
-                threshold=POINT,
-            ),
-            _against_blur(
-                "corruption error, ASAP minus tri-3; not behind if less than a point",
-                ERROR,
-                "asap",
-                "above",
-                threshold=-POINT,
-            ),
-        ),
         (FINISHED, ATTACK, CORRUPTION),
-        "ours",
+        _test(
+            "accuracy under PGD of 1/255, ASAP minus tri-3; not behind if less than a point",
+            PGD,
+            "asap",
+            "below",
+            0,
+            POINT,
+            other="tri-3",
+        ),
+        _test(
+            "corruption error, ASAP minus tri-3; not behind if less than a point",
+            ERROR,
+            "asap",
+            "above",
+            0,
+            -POINT,
+            other="tri-3",
+        ),
     ),
-    Finding(
+    claim(
         "control-2",
-        "FLC gains more native robustness than a plain low-pass of three taps.",
-        OURS,
-        "none",
-        (
-            _against_blur("accuracy under PGD of 1/255, FLC minus tri-3", PGD, "flc", "above", margin=POINT),
-            _against_blur("corruption error, FLC minus tri-3", ERROR, "flc", "below", margin=FINE),
-        ),
         (FINISHED, ATTACK, CORRUPTION),
-        "ours",
+        _test("accuracy under PGD of 1/255, FLC minus tri-3", PGD, "flc", margin=POINT, other="tri-3"),
+        _test("corruption error, FLC minus tri-3", ERROR, "flc", "below", other="tri-3"),
     ),
-    Finding(
+    claim(
         "control-3",
-        "Halving the picture by a low-pass, with strides everywhere inside the network, already gains robustness.",
-        "of this project: in the paper's ImageNet networks the picture is pooled before anything is learned",
-        "none",
-        (_test("accuracy under PGD of 1/255, halving the picture", PGD, "flc", margin=POINT, group=INPUT),),
         (
             finished("the network that halves by stride", ACCURACY, layer="subsample", group=INPUT),
             between("its accuracy under PGD of 1/255", PGD, layer="subsample", group=INPUT),
         ),
-        "ours",
+        _test("accuracy under PGD of 1/255, halving the picture", PGD, "flc", margin=POINT, group=INPUT),
     ),
 )
 

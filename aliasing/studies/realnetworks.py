@@ -18,7 +18,7 @@ from ..runner import Job
 from ..training import Recipe
 from .bases import PROTOCOLS
 from .evidence import Result
-from .rules import Finding, Test
+from .rules import Test, claim
 from .study import Study
 
 __all__ = ["NETWORKS", "STUDY"]
@@ -214,97 +214,75 @@ def _on(*kinds: str) -> tuple[tuple[str, str], ...]:
 
 CHANGES, SWEEP = (("one_pixel_protocols", "validation"),), (("inpainted_sweep", "validation"),)
 TYPICAL = (*_on("unseen"), ("distance_to_training", "unseen"))
-_SUMMARY = "a machine-written summary of the journal version"
 FINDINGS = (
-    Finding(
+    claim(
         "real-1",
-        "A shift or rescaling by one pixel changes the top-1 decision of an ImageNet network with a probability of up "
-        "to about 30 per cent.",
-        f"Table 1, verified; {_SUMMARY}",
-        "crop 0.05 to 0.14, black 0.11 to 0.29",
-        (
-            Test(
-                "P(top-1 change), crop, mean of three networks, validation pictures",
-                _Over(lambda t: _mean_of_networks(t, lambda n: _changes(t, n, ["crop"])), CHANGES),
-                threshold=0.02,
-                margin=0.01,
-            ),
-            Test("the same, worst of the four protocols", _Over(_worst, CHANGES), threshold=0.1, margin=0.02),
-            Test(
-                "the same without resizing or frame: the middle window against its diagonal neighbours",
-                _Over(lambda t: _mean_of_networks(t, lambda n: _windows(t, n, "validation")), _on("validation")),
-                threshold=0.02,
-                margin=0.01,
-            ),
+        (),
+        Test(
+            "P(top-1 change), crop, mean of three networks, validation pictures",
+            _Over(lambda t: _mean_of_networks(t, lambda n: _changes(t, n, ["crop"])), CHANGES),
+            threshold=0.02,
+            margin=0.01,
+        ),
+        Test("the same, worst of the four protocols", _Over(_worst, CHANGES), threshold=0.1, margin=0.02),
+        Test(
+            "the same without resizing or frame: the middle window against its diagonal neighbours",
+            _Over(lambda t: _mean_of_networks(t, lambda n: _windows(t, n, "validation")), _on("validation")),
+            threshold=0.02,
+            margin=0.01,
         ),
     ),
-    Finding(
+    claim(
         "real-2",
-        "The global sum of a feature map stops being invariant as the accumulated subsampling factor grows.",
-        "v1, Figure 8, digitised",
-        "ResNet50: 0.8 of 100 positions at factor 4, 27.4 at 32",
-        (
-            Test(
-                "non-shiftability (share of positions), largest minus smallest factor, mean of three networks",
-                _Over(_shiftable, SWEEP),
-                margin=0.02,
-            ),
+        (),
+        Test(
+            "non-shiftability (share of positions), largest minus smallest factor, mean of three networks",
+            _Over(_shiftable, SWEEP),
+            margin=0.02,
         ),
     ),
-    Finding(
+    claim(
         "real-3",
-        "The less a picture resembles the training pictures, the more sensitive is the prediction.",
-        f"{_SUMMARY}; the measure of typicality is ours",
-        "no number found",
-        (
-            Test(
-                "P(top-1 change), windows, least minus most typical fifth of unseen pictures",
-                _Over(_typical, TYPICAL),
-                margin=0.02,
-            ),
-            Test(
-                "the same among the pictures that are classified correctly",
-                _Over(lambda t: _typical(t, correct_only=True), TYPICAL),
-                margin=0.02,
-            ),
-            Test(
-                "P(top-1 change), windows, unseen minus seen pictures of one kind",
-                _Over(_unseen_minus_seen, _on("unseen", "seen")),
-                margin=0.02,
-            ),
+        (),
+        Test(
+            "P(top-1 change), windows, least minus most typical fifth of unseen pictures",
+            _Over(_typical, TYPICAL),
+            margin=0.02,
+        ),
+        Test(
+            "the same among the pictures that are classified correctly",
+            _Over(lambda t: _typical(t, correct_only=True), TYPICAL),
+            margin=0.02,
+        ),
+        Test(
+            "P(top-1 change), windows, unseen minus seen pictures of one kind",
+            _Over(_unseen_minus_seen, _on("unseen", "seen")),
+            margin=0.02,
         ),
     ),
-    Finding(
+    claim(
         "real-4",
-        "The deeper and more accurate network is the less stable one.",
-        "v1, Figure 4, digitised; Table 1, verified",
-        "jaggedness 346 for VGG16, 834 for ResNet50, 846 for InceptionResNetV2",
-        (
-            Test(
-                "P(top-1 change), mean of the four protocols, Lite2 minus Lite0, paired by picture",
-                _Over(_deepest_minus_shallowest, CHANGES),
-                margin=0.01,
-            ),
-            Test(
-                "share of neighbouring positions at which the right class enters or leaves the top five, likewise",
-                _Over(_crossings, SWEEP),
-                margin=0.01,
-            ),
+        (),
+        Test(
+            "P(top-1 change), mean of the four protocols, Lite2 minus Lite0, paired by picture",
+            _Over(_deepest_minus_shallowest, CHANGES),
+            margin=0.01,
+        ),
+        Test(
+            "share of neighbouring positions at which the right class enters or leaves the top five, likewise",
+            _Over(_crossings, SWEEP),
+            margin=0.01,
         ),
     ),
-    Finding(
+    claim(
         "real-5",
-        "A picture at half its size within the frame costs about half of the accuracy.",
-        "v1, Figure 10, digitised",
-        "top-5 accuracy at 110 over that at 210 pixels: VGG16 .57, ResNet50 .60, InceptionResNetV2 .63",
-        (
-            Test(
-                "top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1",
-                _Over(_half, (("embedded_sizes", "validation"),)),
-                "below",
-                threshold=0.7,
-                margin=0.1,
-            ),
+        (),
+        Test(
+            "top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1",
+            _Over(_half, (("embedded_sizes", "validation"),)),
+            "below",
+            threshold=0.7,
+            margin=0.1,
         ),
     ),
 )

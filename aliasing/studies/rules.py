@@ -11,17 +11,21 @@ of a threshold on which the claim puts it. The first line that is true is its ou
 A regime is a property of the control, such as its accuracy, without which the claim is about something else.
 """
 
+import csv
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from ..errors import unknown
 from .evidence import Result, Statistic, select
 
-__all__ = ["FIXED", "VERDICTS", "Finding", "Regime", "Test", "Verdict", "decide", "digest", "judged"]
+__all__ = ["FIXED", "VERDICTS", "Finding", "Regime", "Test", "Verdict", "claim", "decide", "digest", "judged"]
 
 Outcome = Literal["holds", "opposite", "null", "open", "not run"]
 Verdict = Literal[
@@ -144,6 +148,23 @@ class Finding:
     def needs(self, labels: Mapping[str, Any]) -> bool:
         """Whether a run with these labels is one of its networks."""
         return any(labels.items() >= setting.items() for setting in self.settings)
+
+
+@cache
+def _claims() -> dict[str, dict[str, Any]]:
+    with Path(__file__).with_name("claims.csv").open(newline="", encoding="utf-8") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def claim(name: str, regime: Iterable[Regime], *tests: Test, fixed: str = next(iter(FIXED))) -> Finding:
+    """The finding ``name``: what ``claims.csv`` says of it, what must hold, how it is tested and since which commit.
+
+    Raises:
+        UsageError: the table has no such line; the message lists those that it has.
+    """
+    if name not in _claims():
+        raise unknown("claim", name, _claims())
+    return Finding(**_claims()[name], tests=tests, regime=tuple(regime), fixed=fixed)
 
 
 def decide(outcomes: Iterable[str]) -> Verdict:

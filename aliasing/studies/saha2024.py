@@ -21,7 +21,7 @@ from ..runner import Job
 from ..training import Recipe
 from .bases import ALPHA, BASES, EASY, Base, between, finished, trained
 from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus, survived
-from .rules import Finding, Regime, Test
+from .rules import Regime, Test, claim
 from .study import Study
 
 __all__ = ["ALPHA", "LEAN_VARIANTS", "METHODS", "STUDY", "VARIANTS"]
@@ -255,32 +255,26 @@ def _test(
     return Test(f"{label}, {method} minus {other}", statistic, side, margin=margin)
 
 
-ABSTRACT = "abstracts of arXiv:2404.07410v1 and of WACV 2025"
-TABLE = "cls_results.png in the authors' repository"
-TEASER = "tips_teaser.png in the authors' repository"
+def _circular(label: str, method: str, side: Any = "above", threshold: float = 0.999) -> Test:
+    """Circular consistency of one method."""
+    return Test(label, level(DRAWN, method=method, **CLASSES), side, threshold)
+
 
 FINDINGS = (
-    Finding(
+    claim(
         "saha-1",
-        "Downsampling breaks the shift invariance of networks, and hurts their features even for small shifts.",
-        ABSTRACT,
-        "max pooling, CIFAR-10, ResNet-18: circular consistency 89.9 per cent",
-        (
-            Test("circular consistency of max pooling", level(DRAWN, method="subsample", **CLASSES), "below", 0.99),
-            Test(
-                "relative change of the pooled features, one-pixel rolls, max pooling",
-                level("depth_error.pooled_change", method="subsample", **CLASSES),
-                threshold=0.01,
-            ),
-        ),
         (LEARNED,),
+        _circular("circular consistency of max pooling", "subsample", "below", 0.99),
+        Test(
+            "relative change of the pooled features, one-pixel rolls, max pooling",
+            level("depth_error.pooled_change", method="subsample", **CLASSES),
+            threshold=0.01,
+        ),
     ),
-    Finding(
+    claim(
         "saha-2",
-        "Maximum-sampling bias is negatively correlated with shift consistency over networks.",
-        f"{ABSTRACT}; the interval is over methods",
-        "no coefficient found",
-        tuple(
+        (LEARNED,),
+        *(
             Test(
                 f"Spearman over methods, bias ({definition}) and standard consistency, with{'' if maximum else 'out'} "
                 f"max pooling{', given accuracy' if given else ''}",
@@ -303,14 +297,11 @@ FINDINGS = (
                 ("nearest", True, ACCURACY),
             )
         ),
-        (LEARNED,),
     ),
-    Finding(
+    claim(
         "saha-3",
-        "TIPS has the lowest maximum-sampling bias of all layers.",
-        ABSTRACT,
-        "no value found",
-        tuple(
+        TESTABLE,
+        *(
             Test(
                 f"bias ({definition}), {TIPS} minus the lowest of the other layers",
                 Best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
@@ -319,130 +310,60 @@ FINDINGS = (
             )
             for definition in ("exact", "nearest")
         ),
-        TESTABLE,
     ),
-    Finding(
-        "saha-4",
-        "TIPS is more accurate than max pooling, blur, APS and LPS.",
-        TABLE,
-        "CIFAR-10: 98.1 against 91.6, 93.3, 94.1 and 94.5 per cent",
-        tuple(_test("accuracy", ACCURACY, other) for other in OTHERS),
-        COMPARABLE,
-    ),
-    Finding(
-        "saha-5",
-        "TIPS is more consistent under standard shifts than max pooling, blur, APS and LPS.",
-        TABLE,
-        "CIFAR-10: 98.7 against 87.4, 90.5, 92.7 and 93.6 per cent",
-        tuple(_test("standard consistency", STANDARD, other) for other in OTHERS),
-        TESTABLE,
-    ),
-    Finding(
+    claim("saha-4", COMPARABLE, *(_test("accuracy", ACCURACY, other) for other in OTHERS)),
+    claim("saha-5", TESTABLE, *(_test("standard consistency", STANDARD, other) for other in OTHERS)),
+    claim(
         "saha-6",
-        "TIPS improves shift fidelity over max pooling.",
-        TEASER,
-        "mean gains: 15.5 points (standard), 17.6 points (circular)",
-        (
-            _test("standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample"),
-            _test("circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
-        ),
         TESTABLE,
+        _test("standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample"),
+        _test("circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
     ),
-    Finding(
+    claim(
         "saha-7",
-        "TIPS improves semantic segmentation and its consistency over max pooling.",
-        ABSTRACT,
-        "no number found",
-        tuple(
+        COMPARABLE,
+        *(
             _test(metric.replace("_", " "), f"masks.{metric}", "subsample", method="tips", task="masks")
             for metric in ("mean_iou", "mask_consistency_standard", "mask_consistency_circular")
         ),
-        COMPARABLE,
     ),
-    Finding(
+    claim(
         "saha-8",
-        "TIPS is more robust to adversarial attacks.",
-        ABSTRACT,
-        "no number found",
-        tuple(_test("accuracy under PGD, mean of six radii", PGD, other) for other in ("subsample", "bin-5")),
         (*COMPARABLE, between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **CLASSES)),
+        *(_test("accuracy under PGD, mean of six radii", PGD, other) for other in OTHERS[:2]),
     ),
-    Finding(
+    claim(
         "saha-9",
-        "TIPS is more robust to changes of the distribution.",
-        ABSTRACT,
-        "no number found",
-        tuple(
-            _test("corruption error", "corruptions.corruption_error", other, "below")
-            for other in ("subsample", "bin-5")
-        ),
         COMPARABLE,
+        *(_test("corruption error", "corruptions.corruption_error", other, "below") for other in OTHERS[:2]),
     ),
-    Finding(
-        "saha-10",
-        "The circular consistency of TIPS is 100 per cent.",
-        TABLE,
-        "100 ± 0.0 on all six benchmarks",
-        (Test(f"circular consistency, {TIPS}", level(DRAWN, method=TIPS, **CLASSES), threshold=0.999),),
-        (LEARNED,),
-    ),
-    Finding(
-        "saha-11",
-        "The circular consistency of APS and of LPS is 100 per cent.",
-        TABLE + "; abstracts of both layers' papers",
-        "100 ± 0.0 (LPS on Food-101: 99.5)",
-        tuple(
-            Test(f"circular consistency, {method}", level(DRAWN, method=method, **CLASSES), threshold=0.999)
-            for method in ("aps", "lps")
-        ),
-        (LEARNED,),
-        "another",
-    ),
-    Finding(
+    claim("saha-10", (LEARNED,), _circular(f"circular consistency, {TIPS}", TIPS)),
+    claim("saha-11", (LEARNED,), *(_circular(f"circular consistency, {method}", method) for method in ("aps", "lps"))),
+    claim(
         "saha-12",
-        "Over shifts of up to 8 pixels consistency is highest for TIPS, then LPS, then max pooling; the gap grows.",
-        TEASER,
-        "a surface from 40 to 100 per cent, no numbers",
-        (
-            _test("standard shifts, mean of the surface", SURFACE, "lps"),
-            _test("standard shifts, mean of the surface", SURFACE, "subsample", method="lps"),
-            _test("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
-        ),
         TESTABLE,
+        _test("standard shifts, mean of the surface", SURFACE, "lps"),
+        _test("standard shifts, mean of the surface", SURFACE, "subsample", method="lps"),
+        _test("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
     ),
-    Finding(
+    claim(
         "saha-13",
-        "TIPS costs little: few parameters, little arithmetic.",
-        f"{ABSTRACT}; facts about the paper's ResNet-18 on 32 x 32 pixels, decided exactly",
-        "no number found; from the code: 0.12 per cent more parameters (ResNet-50)",
-        (
-            Test("parameters relative to strides, minus 1", Fact(lambda: _overhead(count_parameters)), "below", 0.05),
-            Test("multiply-accumulates, likewise", Fact(lambda: _overhead(_work)), "below", 0.05),
-        ),
+        (),
+        Test("parameters relative to strides, minus 1", Fact(lambda: _overhead(count_parameters)), "below", 0.05),
+        Test("multiply-accumulates, likewise", Fact(lambda: _overhead(_work)), "below", 0.05),
     ),
-    Finding(
+    claim(
         "saha-14",
-        "The two losses do their work: weights away from uniform, shifts undone, consistency up.",
-        "abstract; diagrams and code in the authors' repository",
-        "no number found",
-        (
-            _test("mean l2 norm of the weights", NORM, "tips", margin=COARSE),
-            _test("undo loss relative to the map's energy", UNDO, "tips", "below", COARSE),
-            _test("standard consistency", STANDARD, "tips"),
-        ),
         (LEARNED,),
+        _test("mean l2 norm of the weights", NORM, "tips", margin=COARSE),
+        _test("undo loss relative to the map's energy", UNDO, "tips", "below", COARSE),
+        _test("standard consistency", STANDARD, "tips"),
     ),
-    Finding(
+    claim(
         "control-4",
-        "TIPS misses 100 per cent because the published layer pads with zeros: circular padding cures it.",
-        "of this project: the published layer pads its inner convolution with zeros (authors' code)",
-        "none",
-        (
-            _test("circular consistency", DRAWN, "tips as published"),
-            Test("circular consistency with circular padding", level(DRAWN, method=TIPS, **CLASSES), threshold=0.999),
-        ),
         (LEARNED,),
-        "ours",
+        _test("circular consistency", DRAWN, "tips as published"),
+        _circular("circular consistency with circular padding", TIPS),
     ),
 )
 

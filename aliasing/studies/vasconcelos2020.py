@@ -18,7 +18,7 @@ from ..records import Run
 from ..runner import Job
 from .bases import BASES, EASY, Base, between, finished, trained
 from .evidence import Contrast, Derived, Result, level, minus
-from .rules import Finding, Regime, Test
+from .rules import Regime, Test, claim
 from .study import Study
 
 __all__ = ["CASES", "FILTER", "PLACES", "START", "STEMS", "STUDY", "role"]
@@ -249,11 +249,13 @@ def role(name: str) -> str:
     return "strided conv" if re.search(r"layer[2-9]\.0\.conv1$", name) else "other"
 
 
-def _stop_band(*roles: str) -> Derived:
-    """Stop-band share averaged over the kernels of some roles."""
-    return Derived(
-        ("kernels.stop_band",), lambda shares: np.mean([share for name, share in shares.items() if role(name) in roles])
-    )
+def _stop_band(kind: str, minus: str | None = None) -> Derived:
+    """Stop-band share, mean over the kernels of one role; or that minus the one of another."""
+
+    def mean(shares: dict[str, float], wanted: str) -> float:
+        return float(np.mean([share for name, share in shares.items() if role(name) == wanted]))
+
+    return Derived(("kernels.stop_band",), lambda shares: mean(shares, kind) - (mean(shares, minus) if minus else 0))
 
 
 # Stop-band share of the untrained filter [1 2 1]/4 on both axes: by hand, 1 - ((3 pi + 8) / (6 pi))^2.
@@ -314,242 +316,128 @@ class _Explained(NamedTuple):
         return Result.of(float(np.mean(shares)), error, len(shares) - 1, len(shares))
 
 
-ABSTRACT = "2020 abstract"
-SEED = "2020, stated in a seed summary only"
-SUMMARY = "2021, stated in third-party summaries only"
+_ADDED = Derived((ERROR, "clean_error.clean_error"), lambda error, clean: error - clean)
 
 FINDINGS = (
-    Finding(
+    claim(
         "vasconcelos-1",
-        "Fixed blur at the strided places, with smooth activations or without, lowers the error under corruptions.",
-        f"{ABSTRACT}; hendrycks/robustness README for the baseline's 76.7; 70.0 in a seed summary only",
-        "ImageNet-C mCE of ResNet-50: 76.7 to 70.0 by architecture alone",
-        (
-            _test("corruption error, blur minus none", ERROR, "all"),
-            _test("corruption error, GELU + blur minus none", ERROR, "GELU + blur"),
-        ),
         CORRUPTED,
+        _test("corruption error, blur minus none", ERROR, "all"),
+        _test("corruption error, GELU + blur minus none", ERROR, "GELU + blur"),
     ),
-    Finding(
+    claim(
         "vasconcelos-2",
-        "Blur with GELU gives features that transfer better to few-shot tasks, also outside the training domain.",
-        SEED,
-        "Meta-Dataset: +3.75 points on average, +2.73 out of domain",
-        (
-            _test("few-shot accuracy, known kind of picture, GELU + blur minus none", KNOWN, "GELU + blur"),
-            _test("few-shot accuracy, handwriting, GELU + blur minus none", GLYPHS, "GELU + blur"),
-        ),
         FINISHED,
+        _test("few-shot accuracy, known kind of picture, GELU + blur minus none", KNOWN, "GELU + blur"),
+        _test("few-shot accuracy, handwriting, GELU + blur minus none", GLYPHS, "GELU + blur"),
     ),
-    Finding(
+    claim(
         "vasconcelos-3",
-        "Blur works best at all three places together: strided convolution, strided shortcut, max-pool.",
-        SEED,
-        "best of the places tried; no number found",
-        tuple(_test(f"corruption error, all three places minus {one} alone", ERROR, "all", one) for one in PLACES),
         CORRUPTED,
+        *(_test(f"corruption error, all three places minus {one} alone", ERROR, "all", one) for one in PLACES),
     ),
-    Finding(
+    claim(
         "vasconcelos-4",
-        "Blur on the strided shortcut alone already raises accuracy; at all three places it does as well.",
-        SUMMARY,
-        "about +0.6 to +0.7 points of ImageNet accuracy; all critical paths about +1",
-        (
-            _test("accuracy, shortcut alone minus none", ACCURACY, "skip"),
-            _test("accuracy, all three places minus none", ACCURACY, "all"),
-        ),
         FINISHED,
-        "another",
+        _test("accuracy, shortcut alone minus none", ACCURACY, "skip"),
+        _test("accuracy, all three places minus none", ACCURACY, "all"),
     ),
-    Finding(
+    claim(
         "vasconcelos-5",
-        "Without the first halving a plain network transfers better than a blurred network with it.",
-        SEED,
-        "Meta-Dataset 77.86, above blurring alone",
-        (
-            _test("few-shot accuracy, known kind, stem of stride 1 minus 2 blurred", KNOWN, WHOLE, HALVED_BLURRED),
-            _test("few-shot accuracy, handwriting, the same", GLYPHS, WHOLE, HALVED_BLURRED),
-        ),
         FINISHED,
+        _test("few-shot accuracy, known kind, stem of stride 1 minus 2 blurred", KNOWN, WHOLE, HALVED_BLURRED),
+        _test("few-shot accuracy, handwriting, the same", GLYPHS, WHOLE, HALVED_BLURRED),
     ),
-    Finding(
+    claim(
         "vasconcelos-6",
-        "Blur helps wherever it was tried and never costs clean accuracy.",
-        f"{SEED}; 21.2 against 23.85 per cent in the hendrycks/robustness README, with augmentation",
-        "clean ImageNet error 23.85 to 21.2 per cent (RandAugment included)",
-        (
-            _test(
-                "accuracy, blur minus none; kept if not lower by a point", ACCURACY, "all", threshold=-0.01, margin=0
-            ),
-            _test(
-                "accuracy, mean of single places minus none; likewise",
-                ACCURACY,
-                [*SINGLES],
-                threshold=-0.01,
-                margin=0,
-            ),
-            _test("corruption error, mean of single places minus none", ERROR, [*SINGLES]),
-        ),
         CORRUPTED,
+        _test("accuracy, blur minus none; kept if not lower by a point", ACCURACY, "all", threshold=-0.01, margin=0),
+        _test("accuracy, mean of single places minus none; likewise", ACCURACY, [*SINGLES], threshold=-0.01, margin=0),
+        _test("corruption error, mean of single places minus none", ERROR, [*SINGLES]),
     ),
-    Finding(
+    claim(
         "vasconcelos-7",
-        "Too much filtering hurts: a long filter after every convolution is worse than at the critical places.",
-        SUMMARY,
-        "about 68 per cent with 7 taps everywhere, about 77 without",
-        (
-            _test(
-                "accuracy, 7 taps everywhere minus at critical places", ACCURACY, "everywhere 7", "critical 7", "below"
-            ),
-        ),
         FINISHED,
-        "another",
+        _test("accuracy, 7 taps everywhere minus at critical places", ACCURACY, "everywhere 7", "critical 7", "below"),
     ),
-    Finding(
+    claim(
         "vasconcelos-8",
-        "The gain comes from what the filter does to values, not to gradients.",
-        f"{SEED}; the paper's control is not known, ours filters in one direction only",
-        "no number found",
-        (
-            _test("corruption error, filter in the forward pass only minus none", ERROR, "forward only"),
-            _test("corruption error, forward only minus backward only", ERROR, "forward only", "backward only"),
-        ),
         GAIN,
+        _test("corruption error, filter in the forward pass only minus none", ERROR, "forward only"),
+        _test("corruption error, forward only minus backward only", ERROR, "forward only", "backward only"),
     ),
-    Finding(
+    claim(
         "vasconcelos-9",
-        "The gain does not come from a wider receptive field.",
-        f"{SEED}; the paper's control is not known; ours filter after the subsampling, or with random signs",
-        "no number found",
-        (
-            _test("corruption error, filter before minus after the subsampling", ERROR, "all", "too late"),
-            _test("corruption error, filter minus the same taps with random signs", ERROR, "all", "random signs"),
-        ),
         GAIN,
+        _test("corruption error, filter before minus after the subsampling", ERROR, "all", "too late"),
+        _test("corruption error, filter minus the same taps with random signs", ERROR, "all", "random signs"),
     ),
-    Finding(
+    claim(
         "vasconcelos-10",
-        "Training gives a blur no reason to stay a low-pass: if it may learn, it lets more of the stop band through.",
-        "2020 research question 4 in a seed summary; drift in a third-party summary of 2021",
-        "no number found",
-        (
-            Test(
-                "stop-band share of the learned filters, that of the start being 0.1455",
-                level(_stop_band("blur"), case="trainable"),
-                threshold=START,
-                margin=0.01,
-            ),
-        ),
         LEARNED,
+        Test(
+            "stop-band share of the learned filters, that of the start being 0.1455",
+            level(_stop_band("blur"), case="trainable"),
+            "above",
+            START,
+            0.01,
+        ),
     ),
-    Finding(
+    claim(
         "vasconcelos-11",
-        "A large stem learns a low-pass by itself; small strided kernels do not.",
-        SUMMARY,
-        "argument by the number of cosines; no number found",
-        (
-            Test(
-                "stop-band share of the strided 7 x 7 stem; white noise has 3/4",
-                level(_stop_band("stem"), **HALVED),
-                "below",
-                0.75,
-                0.01,
-            ),
-            Test(
-                "stop-band share, strided 3 x 3 minus stem",
-                level(
-                    Derived(
-                        ("kernels.stop_band",),
-                        lambda shares: (
-                            _stop_band("strided conv").function(shares) - _stop_band("stem").function(shares)
-                        ),
-                    ),
-                    **HALVED,
-                ),
-                margin=0.01,
-            ),
-        ),
         LEARNED,
-        "another",
+        Test(
+            "stop-band share of the strided 7 x 7 stem; white noise has 3/4",
+            level(_stop_band("stem"), **HALVED),
+            "below",
+            0.75,
+            0.01,
+        ),
+        Test(
+            "stop-band share, strided 3 x 3 minus stem",
+            level(_stop_band("strided conv", "stem"), **HALVED),
+            margin=0.01,
+        ),
     ),
-    Finding(
+    claim(
         "vasconcelos-12",
-        "Blur and RandAugment help each other.",
-        SUMMARY,
-        "top-1: none 77.36, blur 77.76, RandAugment 77.32, both 78.45: interaction +0.73 points",
-        (
-            Test("accuracy, gain by blur with RandAugment minus without", _interaction(ACCURACY), margin=POINT),
-            Test("corruption error, the same difference of differences", _interaction(ERROR), "below", margin=POINT),
-        ),
         CORRUPTED,
-        "another",
+        Test("accuracy, gain by blur with RandAugment minus without", _interaction(ACCURACY), margin=POINT),
+        Test("corruption error, the same difference of differences", _interaction(ERROR), "below", margin=POINT),
     ),
-    Finding(
+    claim(
         "vasconcelos-13",
-        "RandAugment alone makes a network need every band of frequencies more; blur makes it need them less.",
-        SUMMARY,
-        "curves only, no number found",
-        (
-            _test("accuracy lost per missing band, RandAugment minus none", LOST, "RandAugment"),
-            _test("accuracy lost per missing band, blur minus none", LOST, "all", side="below"),
-        ),
         FINISHED,
-        "another",
+        _test("accuracy lost per missing band, RandAugment minus none", LOST, "RandAugment"),
+        _test("accuracy lost per missing band, blur minus none", LOST, "all", side="below"),
     ),
-    Finding(
+    claim(
         "vasconcelos-14",
-        "Right after the convolution is the best place for the filter, better than after the activation (Zhang).",
-        f"{SUMMARY}; Zhang's place is our comparison",
-        "post-filter best of those tried; no number found",
-        (
-            _test("accuracy, after convolution minus after activation", ACCURACY, "all", "after activation"),
-            _test("corruption error, the same", ERROR, "all", "after activation"),
-        ),
         CORRUPTED,
-        "another",
+        _test("accuracy, after convolution minus after activation", ACCURACY, "all", "after activation"),
+        _test("corruption error, the same", ERROR, "all", "after activation"),
     ),
-    Finding(
+    claim(
         "vasconcelos-15",
-        "What the first halving drops cannot be recovered: not even by a wider network of the same compute.",
-        f"{SEED}; the control of equal compute is ours",
-        "Meta-Dataset 77.86 without the halving; nothing found on compute",
-        (
-            _test(
-                "few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2", KNOWN, WHOLE, "wide stem"
-            ),
-            _test("few-shot accuracy, handwriting, the same", GLYPHS, WHOLE, "wide stem"),
-        ),
         FINISHED,
-        "ours",
+        _test("few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2", KNOWN, WHOLE, "wide stem"),
+        _test("few-shot accuracy, handwriting, the same", GLYPHS, WHOLE, "wide stem"),
     ),
-    Finding(
+    claim(
         "vasconcelos-16",
-        "Blur and RandAugment together lower the error, on corrupted pictures and on clean ones.",
-        "hendrycks/robustness README, row of the first author; that RandAugment was used, in a seed summary only",
-        "ImageNet-C mCE 76.7 to 64.9; clean error 23.85 to 21.2 per cent",
-        (
-            _test("corruption error, RandAugment + blur minus none", ERROR, "RandAugment + blur"),
-            _test("accuracy, RandAugment + blur minus none", ACCURACY, "RandAugment + blur"),
-        ),
         CORRUPTED,
+        _test("corruption error, RandAugment + blur minus none", ERROR, "RandAugment + blur"),
+        _test("accuracy, RandAugment + blur minus none", ACCURACY, "RandAugment + blur"),
     ),
-    Finding(
+    claim(
         "control-5",
-        "Corruption error tells how much a network learned, and blur does not bear corruption better.",
-        "of this project: the paper's networks are trained to the end",
-        "none",
-        (
-            Test("share of the corruption error's variance explained by clean error", _Explained(), threshold=0.9),
-            Test(
-                "error added by corruption, blur at all places minus none",
-                minus(
-                    Derived((ERROR, "clean_error.clean_error"), lambda error, clean: error - clean), ALL_PLACES, NONE
-                ),
-                threshold=-POINT,
-            ),
-        ),
         CORRUPTED[1:],
-        "ours",
+        Test("share of the corruption error's variance explained by clean error", _Explained(), threshold=0.9),
+        Test(
+            "error added by corruption, blur at all places minus none",
+            minus(_ADDED, ALL_PLACES, NONE),
+            threshold=-POINT,
+        ),
     ),
 )
 

@@ -19,7 +19,7 @@ import speed
 
 import aliasing
 from aliasing import models, studies
-from aliasing.book import execution, verdict_table
+from aliasing.book import execution, imagenet_table, verdict_table
 from aliasing.chapters import statistic
 from aliasing.metrics import count_flops
 from aliasing.profiles import PROFILES
@@ -120,6 +120,11 @@ def profile_of(book):
 def decided(profile):
     """All findings on all records; those of the smoke profile, which decide nothing, only in a book made with it."""
     return studies.findings(profile="smoke" if profile == "smoke" else None)
+
+
+def imagenet(book):
+    """What one pixel changes for networks that others have trained."""
+    return imagenet_table(studies.open_store())
 
 
 def verdicts(book):
@@ -288,6 +293,7 @@ PARTS = {
         rooms,
         runs,
         time_to_accuracy,
+        imagenet,
         verdicts,
         versions,
     )

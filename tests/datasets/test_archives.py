@@ -30,11 +30,12 @@ def test_a_truncated_archive_is_named(pack, tmp_path, name):
         list(archives.members(path))
 
 
-def test_the_first_complete_form_is_found(tmp_path):
+def test_the_first_complete_form_is_found(tmp_path, monkeypatch):
     forms = [(Archive("best.zip", ""),), (Archive("one.zip", ""), Archive("two.zip", ""))]
+    monkeypatch.setitem(archives.ARCHIVES, "things", forms)
     (tmp_path / "one.zip").touch()
     with pytest.raises(DataError) as error:
-        archives.find("things", forms, tmp_path)
+        archives.find("things", tmp_path)
     for part in (
         "things",
         "best.zip or one.zip with two.zip",
@@ -44,9 +45,9 @@ def test_the_first_complete_form_is_found(tmp_path):
     ):
         assert part in str(error.value)
     (tmp_path / "two.zip").touch()
-    assert archives.find("things", forms, tmp_path) == forms[1]
+    assert archives.find("things", tmp_path) == forms[1]
     (tmp_path / "best.zip").touch()
-    assert archives.find("things", forms, tmp_path) == forms[0]
+    assert archives.find("things", tmp_path) == forms[0]
 
 
 def test_the_decoded_copy_is_made_once_for_each_key(tmp_path, monkeypatch):

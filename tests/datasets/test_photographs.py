@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import torchvision
 from PIL import Image
 
 from aliasing import datasets
-from aliasing.datasets import catalogue, data_folder, fetch, load, photographs
+from aliasing.datasets import archives, data_folder, fetch, load, photographs
 from aliasing.datasets.archives import Archive
-from aliasing.errors import DataError, UsageError
+from aliasing.errors import DataError
 
 
 def png(colour, size=(32, 32), mode="RGB"):
@@ -33,10 +34,10 @@ def downloads(tmp_path, monkeypatch):
     return tmp_path / "downloads"
 
 
-def offer(monkeypatch, name, *archives, place=-1):
-    forms = list(catalogue.ARCHIVES[name])
-    forms[place] = archives
-    monkeypatch.setitem(catalogue.ARCHIVES, name, forms)
+def offer(monkeypatch, name, *form, place=-1):
+    forms = list(archives.ARCHIVES[name])
+    forms[place] = form
+    monkeypatch.setitem(archives.ARCHIVES, name, forms)
 
 
 def cifar_copy(pack, downloads, monkeypatch):
@@ -89,8 +90,6 @@ def test_fetch_downloads_what_is_missing(pack, downloads, served, monkeypatch):
     assert fetch("cifar10") == downloads
     assert (downloads / "official.zip").is_file()
     assert fetch("shapes") == downloads
-    with pytest.raises(UsageError, match="unknown data set"):
-        fetch("cifar")
 
 
 def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch):
@@ -113,8 +112,8 @@ def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch
     monkeypatch.setattr(official, "train_list", [[name, sums[name]] for name in batches[:5]])
     monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(official, "meta", {**official.meta, "md5": sums["batches.meta"]})
-    archive = Archive("cifar-10-python.tar.gz", "md5:" + md5((downloads / "cifar-10-python.tar.gz").read_bytes()))
-    offer(monkeypatch, "cifar10", archive, place=0)
+    checksum = "md5:" + md5((downloads / "cifar-10-python.tar.gz").read_bytes())
+    offer(monkeypatch, "cifar10", replace(archives.ARCHIVES["cifar10"][0][0], checksum=checksum), place=0)
     test = load("cifar10", "test")
     assert test.name == "CIFAR-10"
     assert test.classes == tuple("abcdefghij")
@@ -128,7 +127,7 @@ def md5(data):
 
 
 def test_our_checksums_are_those_of_torchvision():
-    (cifar,), (imagenette,) = catalogue.ARCHIVES["cifar10"][0], catalogue.ARCHIVES["imagenette"][0]
+    (cifar,), (imagenette,) = archives.ARCHIVES["cifar10"][0], archives.ARCHIVES["imagenette"][0]
     official = torchvision.datasets.CIFAR10
     assert (cifar.name, cifar.url, cifar.checksum) == (official.filename, official.url, f"md5:{official.tgz_md5}")
     assert (imagenette.url, imagenette.checksum.removeprefix("md5:")) == torchvision.datasets.Imagenette._ARCHIVES[
@@ -151,8 +150,6 @@ def test_imagenette_is_cropped_to_the_middle_square(pack, downloads, monkeypatch
     assert (images.images[:, 0] == 0).all()
     assert (images.images[:, 2] == 255).all()
     assert len(load("imagenette", "test", size=4)) == 2
-    with pytest.raises(UsageError, match="1 to 160"):
-        load("imagenette", "test", size=161)
 
 
 def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, downloads, monkeypatch):
@@ -168,8 +165,6 @@ def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, down
         assert part.classes[0] == f"word {wnids[first]}"
         found += part.classes
     assert tuple(found) == load("tiny-imagenet-100", "test").classes
-    with pytest.raises(UsageError, match="'novel'"):
-        load("tiny-imagenet-100", "test", classes="novell")
 
 
 def test_drawings_are_white_on_black_and_no_character_is_in_two_splits(pack, downloads, monkeypatch):
@@ -229,7 +224,7 @@ def test_a_folder_of_ones_own(tmp_path):
 def real(name):
     """Skip unless the archives of a data set are there."""
     try:
-        datasets.archives.find(name, catalogue.ARCHIVES[name])
+        archives.find(name)
     except DataError:
         pytest.skip(f"no archive of {name} in {data_folder()} (set ALIASING_DATA)")
 
@@ -250,7 +245,7 @@ def test_real_cifar10():
 def test_the_readme_lists_every_archive_with_its_sum():
     readme = Path(__file__).parents[2] / "data" / "README.md"
     rows = [line for line in readme.read_text().splitlines() if line.startswith("| `")]
-    for forms in catalogue.ARCHIVES.values():
+    for forms in archives.ARCHIVES.values():
         for archive in (archive for form in forms for archive in form):
             assert f"| `{archive.name}` | {archive.checksum.replace(':', ' ')} |" in rows
     for name in datasets.NAMES:
@@ -275,18 +270,14 @@ def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monke
     seen, unseen = (load("imagenette", split, size=4, origin=o) for split, o in (("train", "train"), ("test", "val")))
     assert sorted(seen.images[:, 0, 0, 0].tolist()) == [0, 10]
     assert sorted(unseen.images[:, 0, 0, 0].tolist()) == [1, 11]
-    with pytest.raises(UsageError, match="only the split 'test'"):
-        load("imagenette", "train", origin="val")
     files = {
         f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0))
         for wnid in photographs._IMAGENETTE_WORDS
     }
-    monkeypatch.setitem(catalogue.ARCHIVES, "imagenet-val-500", [(pack(downloads / "imagenet-val-500.tar.xz", files),)])
+    monkeypatch.setitem(archives.ARCHIVES, "imagenet-val-500", [(pack(downloads / "imagenet-val-500.tar.xz", files),)])
     found = load("imagenet-val-500", "test", size=8)
     assert found.images.shape == (10, 3, 8, 8)
     assert found.classes[found.labels[found.images[:, 0, 0, 0] == 200]] == "church"
-    with pytest.raises(UsageError, match="only the split 'test'"):
-        load("imagenet-val-500", "train")
 
 
 @pytest.mark.data

@@ -13,7 +13,7 @@ def pictures(count: int = 4, size: int = 12) -> torch.Tensor:
 
 
 def apply(name: str, images: torch.Tensor, strength: float) -> torch.Tensor:
-    strengths, places = torch.full((len(images),), strength), torch.full((len(images), 2), 0.5)
+    strengths, places = torch.full((len(images), 1, 1, 1), strength), torch.full((len(images), 2), 0.5)
     return OPERATIONS[name](images.float(), strengths, places)
 
 

@@ -1,12 +1,12 @@
-"""The procedural images: drawn from a seed, exact under every shift, honest masks."""
+"""The procedural images: drawn from a seed, exact under every shift, honest masks; glyphs; sets of images."""
 
 import math
 
 import pytest
 import torch
 
-from aliasing.datasets import load, shapes
-from aliasing.errors import UsageError
+from aliasing.datasets import ImageSet, load, shapes
+from aliasing.metrics import few_shot_accuracy
 
 
 def interior(images, margin=3):
@@ -113,15 +113,26 @@ def test_the_position_bias_is_the_deviation_of_the_centres(sigma, deviation):
     assert scenes.centre.max() <= 26
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"position_sigma": -1}, "position_sigma"),
-        ({"position_sigma": "wide"}, "'uniform'"),
-        ({"count": -1}, "count"),
-        ({"size": 8}, "size"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(UsageError, match=message):
-        load("shapes", "train", **options)
+def test_a_set_is_what_was_asked_for():
+    glyphs = load("glyphs", "test", classes=7, each=3, size=28)
+    assert glyphs.images.shape == (21, 3, 28, 28) and len(glyphs.classes) == 7
+    assert glyphs.labels.tolist() == [label for label in range(7) for _ in range(3)]
+    assert torch.equal(glyphs.images, load("glyphs", "test", classes=7, each=3, size=28).images)
+    assert glyphs.images.amax((1, 2, 3)).min() == 255 and glyphs.images.float().mean() < 80
+
+
+def test_drawings_of_a_character_resemble_each_other():
+    glyphs = load("glyphs", "test", classes=20)
+    pixels = torch.nn.functional.avg_pool2d(glyphs.images.float(), 4).flatten(1)
+    accuracy = few_shot_accuracy(pixels, None, glyphs.labels, episodes=50)
+    assert 0.3 < accuracy.value < 0.95  # chance is 0.2; pixels alone do not solve it
+
+
+def test_slices_and_indices_keep_images_labels_and_masks_together():
+    images = torch.arange(6 * 3 * 4 * 5).reshape(6, 3, 4, 5).to(torch.uint8)
+    whole = ImageSet(images, torch.arange(6) % 2, ("even", "odd"), "made", images[:, 0].contiguous())
+    for index, numbers in ((slice(1, 3), [1, 2]), (torch.tensor([4, 1]), [4, 1]), (whole.labels == 1, [1, 3, 5])):
+        chosen = whole[index]
+        assert torch.equal(chosen.images, images[numbers]) and torch.equal(chosen.masks, images[numbers, 0])
+        assert chosen.labels.tolist() == [number % 2 for number in numbers]
+        assert (chosen.classes, chosen.name, len(chosen)) == (whole.classes, "made", len(numbers))

@@ -9,13 +9,10 @@ import torch
 from torch import nn
 
 from aliasing import metrics
-from aliasing.errors import UsageError
 from aliasing.metrics import draw_shifts, shift_images
 from aliasing.metrics.rolls import (
     RollPredictions,
-    accuracy_against_shift,
-    adversary_accuracy,
-    probability_variation,
+    accuracy_by_distance,
     roll_predictions,
     variation_per_image,
 )
@@ -27,13 +24,6 @@ class OnePixelReader(nn.Module):
     def forward(self, x):
         bright = x[:, 0, 0, 0]
         return torch.stack([torch.full_like(bright, 0.5), bright], 1) * 4
-
-
-class Mean(nn.Module):
-    """Perfectly invariant to rolls: the brightest channel."""
-
-    def forward(self, x):
-        return x.mean((2, 3)) * 10
 
 
 def random_network(classes=4):
@@ -53,16 +43,6 @@ def half_bright(n=3, size=8):
     images = torch.zeros(n, 3, size, size)
     images[:, :, : size // 2, : size // 2] = 1
     return images
-
-
-@pytest.mark.parametrize("shift", ["circular", "standard", "crop", "sub-pixel"])
-def test_an_invariant_network_scores_one(shift):
-    images = pictures(40)
-    images[:, 0] += 1.0  # no shift of three pixels can take the lead from the first channel
-    estimate = metrics.consistency(Mean(), images / 2, shift, max_shift=1)
-    assert estimate.value == 1
-    assert estimate.low < 1
-    assert metrics.consistency(Mean(), images / 2, "circular", exhaustive=True).value == 1
 
 
 def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
@@ -135,11 +115,6 @@ def test_fidelity_has_three_meanings():
     assert result.product.value == pytest.approx(accuracy * agreement)
     assert result.joint.value == pytest.approx(((a == labels) & (b == labels)).double().mean().item())
     assert result.agreement3.value == pytest.approx(((a == b) & (a == plain)).double().mean().item())
-    bootstrap = torch.Generator().manual_seed(0)
-    drawn = torch.randint(60, (4000, 60), generator=bootstrap)
-    products = (plain == labels)[drawn].double().mean(1) * (a == b)[drawn].double().mean(1)
-    assert result.product.low == pytest.approx(products.quantile(0.025).item(), abs=0.02)
-    assert result.product.high == pytest.approx(products.quantile(0.975).item(), abs=0.02)
 
 
 def test_the_interval_of_the_product_covers():
@@ -168,7 +143,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
     classes[:, 1] = 1
     predictions = RollPredictions(classes, None, torch.tensor([1]), rolls, "by hand")
     # Nearest first: one pixel, eight around it of which two are right, the two columns of distance 2: 2 of 6.
-    curve = [estimate.value for estimate in accuracy_against_shift(predictions)]
+    curve = [estimate.value for estimate in accuracy_by_distance(predictions)[0]]
     assert curve == pytest.approx([1, 2 / 8, 2 / 6])
     # Only the middle roll is none: the corner of the table says wrong, and must not be asked.
     assert metrics.exact_consistency(predictions, correct_only=True).value == pytest.approx(
@@ -188,28 +163,12 @@ def test_all_rolls_equal_loops():
                 probability[i, a, b] = logits[i].double().softmax(0)[label]
     spread = [pstdev(one.flatten().tolist()) for one in probability]
     assert variation_per_image(predictions).tolist() == pytest.approx(spread, rel=1e-4)
-    assert probability_variation(predictions).value == pytest.approx(sum(spread) / 5, rel=1e-4)
     size = [min(a, 8 - a) for a in range(8)]
     for n in range(5):
         survivors = [
             all(hit[i, a, b] for a in range(8) for b in range(8) if max(size[a], size[b]) <= n) for i in range(5)
         ]
-        assert adversary_accuracy(predictions)[n].value == sum(survivors) / 5
+        curve, adversary = accuracy_by_distance(predictions)
+        assert adversary[n].value == sum(survivors) / 5
         ring = [hit[:, a, b].mean().item() for a in range(8) for b in range(8) if max(size[a], size[b]) == n]
-        assert accuracy_against_shift(predictions)[n].value == pytest.approx(sum(ring) / len(ring))
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda m, x: metrics.consistency(m, x, "standard", exhaustive=True),
-        lambda m, x: metrics.consistency(m, x, "roll"),
-        lambda m, x: metrics.consistency(m, x, "crop"),
-        lambda m, x: metrics.consistency(m, x[0]),
-        lambda m, x: adversary_accuracy(roll_predictions(m, x)),
-        lambda m, x: probability_variation(roll_predictions(m, x)),
-    ],
-)
-def test_refuses(call):
-    with pytest.raises(UsageError):
-        call(Mean(), pictures(2))
+        assert curve[n].value == pytest.approx(sum(ring) / len(ring))

@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from aliasing.errors import UsageError
 from aliasing.metrics.few_shot import (
-    Episodes,
     episode_accuracies,
     few_shot_accuracy,
     sample_episodes,
@@ -20,19 +18,6 @@ def clouds(spread, seed=0, size=6):
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(8, size, generator=generator)
     return centres[LABELS] + spread * torch.randn(240, size, generator=generator)
-
-
-def test_episode_by_hand():
-    # Two ways: supports along x and y; queries at 30 and 60 degrees, long or short: only the angle counts.
-    features = torch.tensor([[9.0, 0], [0, 0.1], [100 * 3**0.5, 100], [1, 3**0.5]])
-    right = Episodes(torch.tensor([[[0], [1]]]), torch.tensor([[[2], [3]]]))
-    half = Episodes(torch.tensor([[[0], [1]]]), torch.tensor([[[2], [2]]]))
-    assert episode_accuracies(features, right).tolist() == [1]
-    assert episode_accuracies(features, half).tolist() == [0.5]
-    # A prototype is the mean of unit vectors: class 0 lies at 45 degrees, although one support is 100 times longer.
-    pulled = torch.tensor([[100.0, 0], [0, 1], [-0.18, 1], [0.6, 1]])  # at 0, 90, 100 and 59 degrees
-    episodes = Episodes(torch.tensor([[[0, 1], [2, 2]]]), torch.tensor([[[3], [2]]]))
-    assert episode_accuracies(pulled, episodes).tolist() == [1]
 
 
 @pytest.mark.parametrize("shots", [1, 5])
@@ -75,8 +60,6 @@ def test_episodes_are_what_they_should_be():
 def test_classes_with_too_few_images_are_left_out():
     labels = torch.cat([LABELS, torch.full((3,), 8)])
     assert 8 not in labels[sample_episodes(labels, 8, 1, 15, 50).query]
-    with pytest.raises(UsageError, match=r"9 classes with at least 16 images .* got 8"):
-        sample_episodes(labels, 9, 1, 15, 1)
 
 
 def test_a_network_is_measured_by_what_enters_its_classifier():
@@ -89,12 +72,3 @@ def test_a_network_is_measured_by_what_enters_its_classifier():
     found = few_shot_accuracy(model, images, labels, 3, 1, 4, 60, batch_size=7)
     assert found.value == pytest.approx(few_shot_accuracy(features, None, labels, 3, 1, 4, 60).value)
     assert model.training
-
-
-def test_bad_input_is_named():
-    with pytest.raises(UsageError, match="at least 1"):
-        sample_episodes(LABELS, shots=0)
-    with pytest.raises(UsageError, match="needs images"):
-        few_shot_accuracy(nn.Linear(2, 2), None, LABELS)
-    with pytest.raises(UsageError, match=r"features must be \(N, D\)"):
-        few_shot_accuracy(torch.rand(240, 2, 2), None, LABELS)

@@ -24,7 +24,13 @@ def parameters(name):
     return inspect.signature(function).parameters if inspect.isfunction(function) else {}
 
 
-NAMES = [name for name in metrics.__all__ if "batch_size" in parameters(name) and name not in APART]
+def takes_batches(name):
+    """By name, or with the other options of a function that it passes them on to."""
+    kinds = {parameter.kind for parameter in parameters(name).values()}
+    return "batch_size" in parameters(name) or inspect.Parameter.VAR_KEYWORD in kinds
+
+
+NAMES = [name for name in metrics.__all__ if takes_batches(name) and name not in APART]
 OF_MASKS = ("mean_iou", "mask_consistency", "mask_equivariance_error")
 # What makes an example small, or is needed besides images and labels.
 OPTIONS = {
@@ -40,7 +46,7 @@ OPTIONS = {
     "mask_consistency": {"max_shift": 2},
     "mask_equivariance_error": {"max_shift": 2},
     "non_shiftability": {"positions": 3},
-    "one_pixel": {"pairs": 2},
+    **{name: {"pairs": 2} for name in ("mean_absolute_change", "one_pixel", "top1_change")},
     "typicality": {"neighbours": 2},
 }
 

@@ -56,35 +56,6 @@ def test_batches_take_the_precision_of_the_network():
     assert next(batches(nn.Identity(), pictures())).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    "images", [torch.zeros(0, 3, 4, 4), torch.zeros(3, 4, 4), torch.zeros(1, 3, 4, 4, dtype=torch.long), None]
-)
-def test_refuses_what_is_no_batch_of_images(images):
-    with pytest.raises(UsageError):
-        predict(network(), pictures() if images is None else images, 0 if images is None else 8)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_device_does_not_change_the_values():
-    images, labels = pictures(20), torch.arange(20) % 4
-
-    def measure(model, images, labels):
-        return [
-            metrics.consistency(model, images, exhaustive=True).value,
-            metrics.consistency(model, images, "sub-pixel").value,
-            metrics.fidelity(model, images, labels, "standard").product.value,
-            metrics.one_pixel(model, images, "inpainting").mean_absolute_change.value,
-            *(estimate.value for estimate in metrics.alias_energy(model, images).values()),
-            *(bias.nearest.value for bias in metrics.max_sampling_bias(model, images).values()),
-        ]
-
-    here = measure(network(), images, labels)
-    there = measure(network().cuda(), images.cuda(), labels.cuda())
-    mixed = measure(network().cuda(), images, labels)
-    assert there == pytest.approx(here, abs=1e-3)
-    assert mixed == pytest.approx(here, abs=1e-3)
-
-
 class Gives(nn.Module):
     """The same answer to every image."""
 

@@ -1,4 +1,4 @@
-"""Equivariance maps, sweeps, readouts and typicality: against loops and for networks known by hand."""
+"""Equivariance maps, realignment, sweeps, readouts and typicality: against loops and for networks known by hand."""
 
 from itertools import pairwise
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics, models
-from aliasing.errors import UsageError
 from aliasing.metrics.canvases import shrink
 from aliasing.metrics.downsampling import outputs
+from aliasing.metrics.motion import ONE_PIXEL_ROLLS, realigned, realigned_errors
 from aliasing.metrics.sweeps import crossings
 
 
@@ -35,10 +35,9 @@ def chain(channels=4):
 # --- equivariance ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [2, 256])
-def test_equivariance_equals_a_loop(batch_size):
+def test_equivariance_equals_a_loop():
     model, images = chain().double(), pictures()
-    maps = metrics.equivariance_maps(model, images, ["3"], max_shift=1, batch_size=batch_size)
+    maps = metrics.equivariance_maps(model, images, ["3"], max_shift=1)
     front = model[:4]
 
     def features(x):
@@ -60,6 +59,44 @@ def test_features_are_those_before_activations_that_work_in_place():
     (seen,) = outputs(model, images, ["0", "1"])
     torch.testing.assert_close(seen["0"], model[0](images).detach())
     torch.testing.assert_close(seen["1"], seen["0"].relu())
+
+
+def noise():
+    return torch.randn(3, 2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_a_moved_map_has_no_error_up_to_the_reach():
+    maps = noise()
+    assert realigned(maps, maps.roll((1, -1), (2, 3))).max() == 0
+    assert realigned(maps, maps.roll(2, 2)).min() > 0.1
+    assert realigned(maps, maps.roll(2, 2), reach=2).max() == 0
+
+
+def test_the_error_is_relative_to_the_first_map():
+    maps = noise()
+    assert realigned(maps, torch.zeros_like(maps)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("layer", "exact"), [("aps", True), ("lps", True), ("bin-5", False), ("tips", False)])
+def test_only_selection_is_exact(layer, exact):
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    errors = realigned_errors(circular_network(layer), images, batch_size=3)
+    assert len(errors.maps) == 4
+    assert (max(errors.maps) < 1e-12) == (errors.pooled < 1e-12) == exact
+
+
+def test_against_a_slow_version():
+    network = circular_network("subsample").eval()
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    worst = torch.zeros(2, dtype=torch.float64)
+    with torch.no_grad():
+        for down, right in ONE_PIXEL_ROLLS:
+            for index, image in enumerate(images):
+                plain, moved = (network.stages[0](x) for x in (image[None], image.roll((down, right), (1, 2))[None]))
+                candidates = [plain.roll((i, j), (2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+                error = min((moved - candidate).norm() for candidate in candidates) / plain.norm()
+                worst[index] = max(worst[index], error)
+    assert realigned_errors(network, images).maps[0] == pytest.approx(worst.mean().item())
 
 
 # --- sweeps ----------------------------------------------------------------------------------------------------------
@@ -187,21 +224,3 @@ def test_typicality_equals_a_loop():
     assert metrics.typicality(model, known[:4], known, neighbours=1).max() < 1e-7
     by_layer = metrics.embedding(model, queries, layer=next(iter(metrics.sites(model))))
     torch.testing.assert_close(by_layer.norm(dim=1), torch.ones(4).double())
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda m, x: metrics.equivariance_maps(m, x, ["nowhere"]),
-        lambda m, x: metrics.equivariance_maps(m, x, ["5"], max_shift=0),
-        lambda m, x: metrics.vertical_sweep(x, 100, "black"),
-        lambda m, x: metrics.vertical_sweep(x, border="white"),
-        lambda m, x: crossings(torch.ones(3, 1).bool()),
-        lambda m, x: metrics.jaggedness(m, x, torch.zeros(3), top=0),
-        lambda m, x: metrics.typicality(m, x, x, neighbours=4),
-        lambda m, x: metrics.embedding(nn.Conv2d(3, 3, 1), x),
-    ],
-)
-def test_refuses(call):
-    with pytest.raises(UsageError):
-        call(chain().double(), pictures())

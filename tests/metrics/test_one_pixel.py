@@ -8,7 +8,6 @@ from scipy import signal
 from torch import nn
 
 from aliasing import metrics
-from aliasing.errors import UsageError
 from aliasing.metrics.canvases import embed, inpaint, shrink
 from aliasing.metrics.pixel_pairs import ONE_PIXEL, SIZES, one_pixel_pairs, size_pairs
 
@@ -34,7 +33,8 @@ def box(image, background):
 @pytest.mark.parametrize(("size", "side"), [(32, 14), (224, 100)])
 def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour, size, side):
     images = pictures(3, size)
-    first, second, owners = pairs_of(protocol, images, pairs=2)
+    first, second = pairs_of(protocol, images, pairs=2)
+    owners = torch.arange(3).repeat_interleave(2)
     background = torch.tensor(colour).view(3, 1, 1)
     small = shrink(images, side)
     corners = set()
@@ -45,7 +45,6 @@ def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour
         assert box(second[index], background) == [top + 1, bottom + 1, left + 1, right + 1]
         torch.testing.assert_close(second[index, :, 1:, 1:], first[index, :, :-1, :-1])
         corners.add((top, left))
-    assert owners.tolist() == [0, 0, 1, 1, 2, 2]
     assert len(corners) > 3
 
 
@@ -57,16 +56,10 @@ def resized(image, size):
     )
 
 
-def test_shrinking_is_pillows():
-    images = pictures(2, 40)[:, :, :30]
-    for image, small in zip(images, shrink(images, 13), strict=True):
-        torch.testing.assert_close(small, resized(image, (13, 17)), atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(("pairs", "margin"), [(1, 1), (3, 3)])  # of the shorter side: 28 * 10 / 224, and room for all
 def test_crop_equals_a_loop_with_pillow(pairs, margin):
     images = pictures(4, 40)[:, :, :28]
-    first, second, _ = pairs_of("crop", images, pairs, seed=4)
+    first, second = pairs_of("crop", images, pairs, seed=4)
     draws = torch.rand(4, pairs, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)[:, 0]
     sizes = set()
     for index, (area, aspect, down, right) in enumerate(draws.tolist()):
@@ -85,7 +78,7 @@ def test_crop_equals_a_loop_with_pillow(pairs, margin):
 
 def test_scale_keeps_the_corner_and_adds_one_pixel():
     images = pictures(3)
-    first, second, _ = pairs_of("scale", images)
+    first, second = pairs_of("scale", images)
     for image, one, other in zip(images, first, second, strict=True):
         top, bottom, left, right = box(one, 0)
         assert box(other, 0) == [top, bottom + 1, left, right + 1]
@@ -146,11 +139,6 @@ class Reader(nn.Module):
         return torch.stack([torch.full_like(value, 0.5), value], 1) * 4
 
 
-class Mean(nn.Module):
-    def forward(self, x):
-        return x.mean((2, 3)) * 5
-
-
 def test_a_network_that_reads_one_pixel_by_hand():
     board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float()
     stripes = (torch.arange(32) % 2).float().expand(32, 32)
@@ -171,41 +159,21 @@ def test_measures_equal_a_loop(protocol):
         model = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 225, 4))
         nn.init.normal_(model[-1].weight)
     images, labels = pictures(20), torch.arange(20) % 4
-    first, second, owners = pairs_of(protocol, images, 2, seed=3)
+    first, second = pairs_of(protocol, images, 2, seed=3)
     changes, moves, right = [], [], []
     with torch.no_grad():
-        for one, other, owner in zip(first, second, owners.tolist(), strict=True):
+        for one, other, owner in zip(first, second, range(40), strict=True):
             before, after = (model(x[None]).softmax(1)[0] for x in (one, other))
             top = int(before.argmax())
             changes.append(float(int(after.argmax()) != top))
             moves.append(abs(before[top] - after[top]).item())
-            right.append(float(top == labels[owner]))
+            right.append(float(top == labels[owner // 2]))
     assert sum(changes) > 0
-    results = [
-        metrics.one_pixel(
-            model, images, protocol, labels, pairs=2, generator=torch.Generator().manual_seed(3), batch_size=size
-        )
-        for size in (3, 256)
-    ]
-    for result in results:
-        assert result.top1_change.value == pytest.approx(np.mean(changes))
-        assert result.mean_absolute_change.value == pytest.approx(np.mean(moves), rel=1e-5)
-        assert result.accuracy.value == pytest.approx(np.mean(right))
-        assert result.top1_change.n == 20
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda x: metrics.one_pixel(Mean(), x, "zoom"),
-        lambda x: metrics.one_pixel(Mean(), x, pairs=0),
-        lambda x: metrics.one_pixel(Mean(), x[:, :, :4]),
-        lambda x: embed(x, torch.zeros(4, 2), (40, 40), "white"),
-    ],
-)
-def test_refuses(call):
-    with pytest.raises(UsageError):
-        call(pictures())
+    result = metrics.one_pixel(model, images, protocol, labels, 2, torch.Generator().manual_seed(3), batch_size=3)
+    assert result.top1_change.value == pytest.approx(np.mean(changes))
+    assert result.mean_absolute_change.value == pytest.approx(np.mean(moves), rel=1e-5)
+    assert result.accuracy.value == pytest.approx(np.mean(right))
+    assert result.top1_change.n == 20
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -233,9 +201,3 @@ def test_the_whole_picture_is_one_pixel_larger_than_the_window():
     first, second = size_pairs(images, 1.0)
     step = (second - first)[:, :, :, 8:24]
     assert torch.allclose(step, torch.full_like(step, 1 / 33), atol=1e-3)  # 32 pixels stretched over 33
-
-
-@pytest.mark.parametrize("size", [0, -1.0, 100.0])
-def test_impossible_sizes_are_refused(size):
-    with pytest.raises(UsageError, match="size must be"):
-        size_pairs(pictures(), size)

@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from aliasing import metrics, models
-from aliasing.errors import UsageError
 from aliasing.layers.base import Downsample
-from aliasing.metrics.rolls import roll_logits, roll_predictions
+from aliasing.metrics.rolls import roll_logits
 
 
 def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, width=4):
@@ -62,12 +61,8 @@ class Cell(Downsample):
         self.stride, self.adaptive = stride, adaptive
 
     def choose(self, x):
-        if not self.adaptive:
-            return None
-        energy = F.avg_pool2d(x.square().mean(1, keepdim=True), self.stride).shape
         parts = [x[:, :, a :: self.stride].square().mean((1, 2, 3)) for a in range(self.stride)]
-        assert len(energy) == 4
-        return torch.stack(parts, 1).argmax(1)
+        return torch.stack(parts, 1).argmax(1) if self.adaptive else None
 
     def sample(self, x, choice=None):
         choice = self.choose(x) if choice is None else choice
@@ -174,28 +169,20 @@ def test_costs_at_most_a_tenth_of_the_forward_passes(name, width):
 
 def test_leaves_no_trace_even_on_error():
     class Fragile(nn.Module):
-        limit = 1e9
-
         def forward(self, x):
-            if len(x) > self.limit:
+            if len(x) > 10:
                 raise MemoryError("too many maps")
             return x
 
-    fragile = Fragile()
-    model = nn.Sequential(network(), fragile).train()
+    model = nn.Sequential(network(), Fragile()).train()
     model[0].eval()
-    images = photographs(1, 16, 16)
     before = torch.get_rng_state()
     modes = [part.training for part in model.modules()]
-    for fragile.limit in (1e9, 10):
-        if fragile.limit == 10:
-            with pytest.raises(MemoryError):
-                list(roll_logits(model, images))
-        else:
-            list(roll_logits(model, images))
-        assert [part.training for part in model.modules()] == modes
-        for layer in model.modules():
-            assert not {"forward", "choose", "sample"} & set(vars(layer))
+    with pytest.raises(MemoryError):
+        list(roll_logits(model, photographs(1, 16, 16)))
+    assert [part.training for part in model.modules()] == modes
+    for layer in model.modules():
+        assert not {"forward", "choose", "sample"} & set(vars(layer))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -208,18 +195,3 @@ def test_window_of_rolls_is_cut_from_all_rolls():
         for i, down in enumerate(window.rolls[0]):
             for j, right in enumerate(window.rolls[1]):
                 torch.testing.assert_close(window.logits[:, i, j], every[:, down, right], atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda m, x: list(roll_logits(m, x[0])),
-        lambda m, x: list(roll_logits(m, x, batch_size=0)),
-        lambda m, x: list(roll_logits(m, x, method="quick")),
-        lambda m, x: list(roll_logits(m, x, max_shift=-1)),
-        lambda m, x: roll_predictions(m, x, labels=torch.zeros(1)),
-    ],
-)
-def test_refuses_what_it_cannot_evaluate(call):
-    with pytest.raises(UsageError):
-        call(strided(), photographs(2, 8, 8))

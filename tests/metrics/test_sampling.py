@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from aliasing import layers, metrics, models
-from aliasing.errors import UsageError
-from aliasing.metrics.downsampling import sampled, sites
+from aliasing import layers, metrics
+from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import windows
 
 
@@ -114,23 +113,6 @@ def test_mixing_weights_of_tips():
     assert bias(layer, images).weight.value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["vgg-small", "resnet-small"])
-@pytest.mark.parametrize("downsample", ["subsample", "aps", "tri-3"])
-def test_every_site_of_a_network_is_seen_and_batches_do_not_matter(name, downsample):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = models.create(name, 4, downsample, width=4).double().train()
-    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    results = [metrics.max_sampling_bias(model, images, batch_size=size) for size in (2, 5)]
-    assert list(results[0]) == list(sites(model))
-    assert model.training
-    assert not any("sample" in vars(part) for part in model.modules())
-    for site, first in results[0].items():
-        second = results[1][site]
-        for one, other in zip(first, second, strict=True):
-            assert one == other if one is None else one == pytest.approx(other, nan_ok=True)
-
-
 def test_strided_layers_of_anybody_are_sites():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -148,8 +130,3 @@ def test_strided_layers_of_anybody_are_sites():
     result = metrics.max_sampling_bias(model, images)
     assert result["2"].exact.value == 1
     assert result["0"].weight is not None
-
-
-def test_a_network_without_sites_is_an_error():
-    with pytest.raises(UsageError, match="no downsampling site"):
-        list(sampled(nn.Conv2d(3, 3, 3), torch.rand(1, 3, 8, 8)))

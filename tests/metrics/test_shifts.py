@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy import ndimage
 
-from aliasing.errors import UsageError
 from aliasing.shifts import SHIFTS, draw_shifts, shift_images
 
 
@@ -77,19 +76,3 @@ def test_draws_cover_the_range_and_depend_on_the_seed_alone(shift):
         counts = torch.bincount(values.long() + 2, minlength=5)
         assert len(counts) == 5
         np.testing.assert_allclose(counts, len(values) / 5, rtol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("shift", "max_shift", "match"),
-    [("roll", None, "circular"), ("crop", None, "max_shift"), ("crop", 4, "fit"), ("standard", -1, "fit")],
-)
-def test_refuses_shifts_that_do_not_exist(shift, max_shift, match):
-    with pytest.raises(UsageError, match=match):
-        shift_images(torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, dtype=torch.long), shift, max_shift)
-
-
-def test_refuses_fractions_of_a_pixel_in_whole_pixel_shifts():
-    with pytest.raises(UsageError, match="sub-pixel"):
-        shift_images(torch.zeros(1, 3, 8, 8), torch.full((1, 2), 0.5), "circular")
-    with pytest.raises(UsageError, match="cannot move"):
-        shift_images(torch.zeros(1, 3, 8, 8), torch.full((1, 2), 3), "crop", 2)

@@ -1,4 +1,6 @@
-"""Alias energy, responses and total variation: waves and kernels whose answer is known."""
+"""Alias energy, bands, responses and total variation: waves and kernels whose answer is known."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics
-from aliasing.errors import UsageError
+from aliasing.layers import Blur
+from aliasing.metrics.kernels import band_accuracy, low_pass, remove_band, stop_band, stop_bands
 from aliasing.metrics.spectra import aliasable, ideal
 
 
@@ -78,24 +81,6 @@ def test_alias_error_of_stripes_by_hand():
         model = nn.Sequential(layers.create(name, 3, padding_mode="circular"))
         assert metrics.alias_error(model, images)["0"].value == pytest.approx(expected, abs=1e-12)
         assert metrics.alias_energy(model, images)["0"].value == pytest.approx(1)
-
-
-def test_alias_measures_per_site():
-    conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular", bias=False).double()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        nn.init.normal_(conv.weight)
-    for name in ("subsample", "flc"):
-        layer = layers.create(name, 4, padding_mode="circular")
-        model, images = nn.Sequential(conv, layer), noise(5)
-        x = conv(images).detach()
-        energy = [metrics.alias_energy(model, images, batch_size=size)["1"] for size in (2, 5)]
-        assert energy[0] == pytest.approx(energy[1])
-        assert energy[0] == pytest.approx(metrics.Estimate.mean(aliasable(x, 2)))
-        target = ideal(x, 2)
-        expected = (layer(x) - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
-        assert metrics.alias_error(model, images, 2)["1"].value == pytest.approx(expected.mean().item(), abs=1e-12)
-        assert (metrics.alias_error(model, images)["1"].value < 1e-12) == (name == "flc")
 
 
 def test_radial_spectrum_equals_a_loop():
@@ -184,12 +169,54 @@ def test_total_variation_lists_convolutions_with_neighbours():
     slow = sum(abs(weight[:, :, i, j] - weight[:, :, i + 1, j]).sum() for i in range(4) for j in range(5))
     slow += sum(abs(weight[:, :, i, j] - weight[:, :, i, j + 1]).sum() for i in range(5) for j in range(4))
     assert metrics.total_variation(model)["2"] == pytest.approx(slow / abs(weight).sum())
-    with pytest.raises(UsageError):
-        metrics.total_variation(nn.Linear(2, 2))
 
 
-def test_refuses_what_has_no_answer():
-    with pytest.raises(UsageError):
-        metrics.radial_spectrum(torch.rand(1, 1, 8, 8), bins=0)
-    with pytest.raises(UsageError):
-        metrics.frequency_response(layers.create("tri-3", 1), size=15)
+def stripes(period, size=32):
+    return 0.5 + 0.4 * torch.cos(2 * math.pi * torch.arange(size) / period).expand(1, 3, size, size)
+
+
+def test_a_wave_is_removed_with_its_own_band_and_no_other():
+    image = stripes(4)  # 0.25 cycles per pixel, band 5 of 16
+    for band in range(16):
+        expected = torch.full_like(image, 0.5) if band == int(0.25 * 16 / math.sqrt(0.5)) else image
+        torch.testing.assert_close(remove_band(image, band, 16), expected)
+
+
+def test_accuracy_falls_where_the_network_looks():
+    class FindsStripes(nn.Module):
+        def forward(self, x):
+            strength = x.std((1, 2, 3))
+            return torch.stack([0.1 - strength, strength - 0.1], 1)
+
+    images, labels = torch.cat([stripes(4)] * 5), torch.ones(5, dtype=torch.long)
+    found = [estimate.value for estimate in band_accuracy(FindsStripes(), images, labels)]
+    assert found == [float(band != 5) for band in range(16)]
+
+
+def test_stop_band_of_a_tap_a_binomial_and_its_complement():
+    tap = torch.zeros(4, 2, 3, 3)
+    tap[:, :, 1, 1] = 1
+    assert stop_band(tap) == pytest.approx(0.75)
+    assert stop_band(torch.ones(3, 5, 1, 1)) == pytest.approx(0.75)
+    line = torch.tensor([1.0, 2, 1])
+    # One axis keeps 1 - 0.0756 of white power below pi/2 (share of alias of [1 2 1] by hand), two axes its square.
+    inside = (3 * math.pi + 8) / (6 * math.pi)  # integral of cos(w/2)^4 over 0..pi/2 over that over 0..pi
+    assert stop_band((line[:, None] * line)[None, None]) == pytest.approx(1 - inside**2, abs=1e-3)
+
+
+def test_stop_bands_see_convolutions_and_trained_blurs_only():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Blur(4, taps=3), Blur(4, taps=3, trainable=True), nn.BatchNorm2d(4))
+    assert list(stop_bands(model)) == ["0", "2"]
+    assert stop_bands(model)["0"] == pytest.approx(0.75)
+
+
+def test_least_squares_low_pass_agrees_with_a_solver():
+    omega = (torch.arange(4000, dtype=torch.float64) + 0.5) * math.pi / 4000
+    ideal = (omega < math.pi / 2).double()
+    for taps in (1, 3, 5, 7):
+        basis = torch.cos(omega[:, None] * torch.arange(taps // 2 + 1))
+        solution = torch.linalg.lstsq(basis, ideal[:, None]).solution[:, 0]
+        kernel, error = low_pass(taps)
+        torch.testing.assert_close(kernel[taps // 2 :][1:], solution[1:] / 2, atol=1e-6, rtol=0)
+        assert kernel[taps // 2] == pytest.approx(solution[0].item(), abs=1e-6)
+        assert error == pytest.approx((basis @ solution - ideal).square().mean().item(), abs=1e-6)
