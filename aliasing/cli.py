@@ -10,7 +10,7 @@ import shutil
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ def _registries() -> dict[str, list[dict[str, str]]]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    """What exists, one line each with its source."""
     tables = _registries()
     chosen = [arguments.what] if arguments.what else [*tables]
     if arguments.json:
@@ -69,6 +70,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Train and measure what a study lacks; stop it at any time and run it again to continue."""
     from . import runner, studies, torchrun
     from .distributed import launched
     from .records import Store
@@ -92,6 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
+    """Hand a study to SLURM as an array job."""
     from . import slurm, studies
 
     study = studies.get(arguments.study)
@@ -111,6 +114,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _campaign(arguments: argparse.Namespace) -> int:
+    """Check a device, time it, and spend seconds on the runs worth most."""
     from . import campaign
 
     done = campaign.run(arguments.device, arguments.profile, arguments.budget, arguments.out)
@@ -118,6 +122,7 @@ def _campaign(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    """Planned, done, running and failed runs."""
     from . import studies
 
     if arguments.runs:
@@ -134,6 +139,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
+    """Merge the working records of a study into data/records."""
     from . import studies
     from .records import Store, home, publish
     from .training import keep_weights
@@ -154,6 +160,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    """Train and measure one published record anew and compare every value."""
     import pandas as pd
 
     from .verify import verify
@@ -164,6 +171,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _findings(arguments: argparse.Namespace) -> int:
+    """Every claim with its verdict; --claim for its statistics, rules and regime."""
     from . import studies
     from .studies.text import one_line_each, whole
 
@@ -185,6 +193,7 @@ def _findings(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> int:
+    """Find, fetch or unpack a data set and print where it is."""
     from . import datasets
 
     print(datasets.fetch(arguments.name, arguments.root))
@@ -192,6 +201,7 @@ def _data(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
+    """How fragile a network is under shifts, where it aliases, what would help."""
     from .diagnosis import diagnose
 
     found = diagnose(
@@ -213,6 +223,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 
 def _finetune(arguments: argparse.Namespace) -> int:
+    """Anti-alias a trained network and fine-tune it on pictures; needs no labels."""
     from .diagnosis.diagnosis import aligned, percent
     from .finetuning import finetune, plain
 
@@ -232,6 +243,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    """Our speed beside the peers', taking turns: medians and ratios."""
     root = Path(__file__).resolve().parents[1]
     if not (root / "benchmarks").is_dir():
         raise DataError("the benchmarks are scripts beside the package, in a clone of the repository; run them there")
@@ -257,40 +269,43 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"aliasing {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, function, summary: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=summary, description=summary)
-        sub.set_defaults(function=function)
-        return sub
-
     profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
     study: dict[str, Any] = {"metavar": "STUDY", "help": "as aliasing list studies names it"}
 
+    def command(function: Callable[[argparse.Namespace], int], device: str = "", table: bool = False) -> Any:
+        """The command of that name; with the options that many share: a default device, JSON in a table's place."""
+        about = function.__doc__
+        sub = commands.add_parser(function.__name__.strip("_"), help=about, description=about)
+        sub.set_defaults(function=function)
+        if device:
+            sub.add_argument("--device", default=device, help="auto, cpu, cuda, cuda:N or mps")
+        if table:
+            sub.add_argument("--json", action="store_true", help="machine-readable")
+        return sub
+
     def chosen(sub: argparse.ArgumentParser) -> None:
-        """Which runs, and where."""
+        """Which runs."""
         sub.add_argument("study", **study)
         sub.add_argument("--profile", default="laptop", **profile)
         sub.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds")
-        sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
         sub.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="only runs with this label")
 
-    sub = command("list", _list, "what exists, one line each with its source")
+    sub = command(_list, table=True)
     sub.add_argument("what", nargs="?", choices=("layers", "models", "datasets", "studies", "metrics", "profiles"))
-    sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("run", _run, "train and measure what a study lacks; stop it at any time and run it again to continue")
+    sub = command(_run, "auto")
     chosen(sub)
     sub.add_argument("--workers", type=int, metavar="W", help="processes (default: one per core, or one per GPU)")
     sub.add_argument("--shard", type=_shard, metavar="I/N", help="only every N-th run, beginning with the I-th")
     sub.add_argument("--limit-minutes", type=float, metavar="M", help="start no run after M minutes")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    sub = command("campaign", _campaign, "check a device, time it, and spend seconds on the runs worth most")
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    sub = command(_campaign, "auto")
     sub.add_argument("--profile", default="gpu", **profile)
     sub.add_argument("--budget", type=float, default=540, metavar="SECONDS", help="in all (default 540)")
     sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for records, checks, times and log")
 
-    sub = command("submit", _submit, "hand a study to SLURM as an array job")
+    sub = command(_submit, "auto")
     chosen(sub)
     sub.add_argument(
         "--tasks", type=int, default=1, metavar="N", help="shards that the runs are dealt into (default 1)"
@@ -301,13 +316,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
 
-    sub = command("status", _status, "planned, done, running and failed runs")
+    sub = command(_status, table=True)
     sub.add_argument("study", nargs="?", **study)
     sub.add_argument("--runs", action="store_true", help="every run of a profile (default desktop) in order of value")
     sub.add_argument("--profile", **profile)
-    sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("publish", _publish, "merge the working records of a study into data/records")
+    sub = command(_publish)
     sub.add_argument("study", **study)
     sub.add_argument("--profile", **profile)
     sub.add_argument("--out", type=Path, metavar="FILE", help="another file to merge into")
@@ -315,12 +329,10 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", type=int, default=0, metavar="N", help="keep the networks of the first N runs in data/weights, too"
     )
 
-    sub = command("verify", _verify, "train and measure one published record anew and compare every value")
+    sub = command(_verify, "cpu", True)
     sub.add_argument("id", metavar="ID", help="of the record, or its beginning")
-    sub.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps")
-    sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("findings", _findings, "every claim with its verdict; --claim for its statistics, rules and regime")
+    sub = command(_findings)
     sub.add_argument("--study", **study)
     sub.add_argument("--profile", **profile)
     sub.add_argument("--claim", metavar="ID", help="all there is about one finding, such as zhang-5")
@@ -328,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
     formats.add_argument("--json", action="store_true", help="machine-readable, a row per test")
     formats.add_argument("--csv", action="store_true", help="the same as comma-separated values")
 
-    sub = command("diagnose", _diagnose, "how fragile a network is under shifts, where it aliases, what would help")
+    sub = command(_diagnose, "auto", True)
     sub.add_argument(
         "model",
         metavar="MODEL",
@@ -345,10 +357,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.safetensors",
         help="a file, 'pretrained' (default) or 'none' for random ones; once for all networks or once for each",
     )
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("finetune", _finetune, "anti-alias a trained network and fine-tune it on pictures; needs no labels")
+    sub = command(_finetune, "auto", True)
     sub.add_argument("network", metavar="NETWORK+LAYER", help="as for diagnose, such as resnet18+tri-3")
     sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="50 pictures or more")
     sub.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors", help="must not exist yet")
@@ -356,18 +366,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--minutes", type=float, metavar="M", help="train no longer, both networks together")
     sub.add_argument("--size", type=int, metavar="N", help="side of the windows in pixels (default: the network's own)")
     sub.add_argument("--weights", default="pretrained", metavar="FILE.safetensors", help="as for diagnose")
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("bench", _bench, "our speed beside the peers', taking turns: medians and ratios")
+    sub = command(_bench, "cpu", True)
     sub.add_argument("what", nargs="?", choices=_BENCHES)
-    sub.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps")
     sub.add_argument("--quick", action="store_true", help="small sizes, to see that it works; the ratios mean nothing")
     sub.add_argument("--repeats", type=int, default=5, metavar="N", help="timed turns per case (default 5)")
     sub.add_argument("--out", type=Path, metavar="FILE", help="write everything as JSON")
-    sub.add_argument("--json", action="store_true", help="machine-readable")
 
-    sub = command("data", _data, "find, fetch or unpack a data set and print where it is")
+    sub = command(_data)
     sub.add_argument("name", help="as aliasing list datasets names it")
     sub.add_argument("--root", type=Path, metavar="DIR", help="where archives are (default: ALIASING_DATA)")
     return parser

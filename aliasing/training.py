@@ -10,10 +10,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from .errors import DamagedError, DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .inference import as_float
 from .optimizers import Optimizers
+from .options import check_types
 from .shifts import taken
 from .streams import image_seeds
 
@@ -98,32 +99,18 @@ class Recipe:
     ignore: int = 255
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_field(field.name, getattr(self, field.name), getattr(Recipe, field.name))
+        check_types("recipe", Recipe, vars(self))
+        for name, value in vars(self).items():
+            low, high = 2 if name == "batch_size" else 0, 1 if name in _SHARES else math.inf
+            if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
+                raise UsageError(f"a recipe needs {name} >= {low}{f' and <= {high}' if high == 1 else ''}, got {value}")
         if (self.rest_lr > 0) != (self.optimizer == "muon"):
             raise UsageError(f"rest_lr belongs to optimizer='muon', got {self.rest_lr} with {self.optimizer!r}")
         if self.randaugment and self.target == "masks":
             raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
 
 
-_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Recipe).items() if get_origin(hint) is Literal}
-_AT_LEAST = {"batch_size": 2}  # 0 for the other numbers
 _SHARES = ("momentum", "warmup", "label_smoothing", "adversary_wake", "auxiliary_wake")
-
-
-def _check_field(name: str, value: object, default: object) -> None:
-    """Refuse what is of another type than the ``default``, no number, or out of range."""
-    if name in _CHOICES:
-        if value not in _CHOICES[name]:
-            raise unknown(name, value, _CHOICES[name])
-        return
-    kinds = (bool,) if isinstance(default, bool) else (int,) if isinstance(default, int) else (int, float)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise UsageError(f"a recipe's {name} must be {kinds[-1].__name__}, got {value!r}")
-    low, high = _AT_LEAST.get(name, 0), 1 if name in _SHARES else math.inf
-    if not (low <= value <= high and math.isfinite(value)):
-        above = f" and <= {high}" if name in _SHARES else ""
-        raise UsageError(f"a recipe needs {name} >= {low}{above}, got {value}")
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -227,7 +214,8 @@ def train(
                 generator.manual_seed(epoch_seed + (world.rank + 1) * 1_000_003)
             network.train()
             for module in network.modules():
-                getattr(module, "on_epoch", _ignore)(epoch / max(recipe.epochs - 1, 1))
+                if hasattr(module, "on_epoch"):
+                    module.on_epoch(epoch / max(recipe.epochs - 1, 1))  # type: ignore[operator]
             total_loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
             # Batch normalisation is undefined on a single image.
             batches = [batch for batch in order.split(recipe.batch_size) if len(batch) >= 2 * world.size]
@@ -271,15 +259,11 @@ def train(
             if world.size > 1:
                 history[-1]["processes"] = world.size
             if checkpoint and world.rank == 0:
-                _save(checkpoint, network, optimizer, history)
+                write_tensors(checkpoint, _state(network, optimizer), history=history)
             if on_epoch:
                 on_epoch(history[-1])
     network.eval()
     return history
-
-
-def _ignore(progress: float) -> None:
-    """What a module does about epochs that has no ``on_epoch``."""
 
 
 @contextmanager
@@ -346,11 +330,6 @@ def _state(network: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"optimizer.{key}": value for key, value in optimizer.state().items()}
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-
-
-def _save(path: Path, network: nn.Module, optimizer: Optimizers, history: list[dict]) -> None:
-    """Write one file: tensors as safetensors, the history as JSON in its header; renamed into place when whole."""
-    write_tensors(path, _state(network, optimizer), history=history)
 
 
 def load_weights(path: Path, network: nn.Module) -> list[dict]:

@@ -14,9 +14,10 @@ except ModuleNotFoundError as error:
     raise missing(error) from None
 from ..profiles import PROFILES
 from ..records import Store
+from ..runner import complete, execute, is_leased
 from .order import STUDIES, campaign, worth
 from .rules import VERDICTS, Finding, Regime, Test, Verdict
-from .study import Study, open_store, results, status
+from .study import Study, open_store, results
 
 __all__ = [
     "STUDIES",
@@ -60,17 +61,31 @@ def run(
         UsageError: an unknown study, profile, label or device, with the valid choices.
         RuntimeError: a run failed; the others are kept.
     """
-    return get(study).run(profile, seeds, only, **options)
+    jobs, store = get(study).jobs(profile, seeds, only), open_store()
+    outcomes = execute(jobs, store, **options)
+    failed = [f"{run} {outcome}" for run, outcome in outcomes.items() if outcome.startswith("failed")]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs of {study} failed; {failed[0]}")
+    return results(jobs, store)
 
 
 def status_of(names: Iterable[str] = (), profile: str | None = None) -> pd.DataFrame:
-    """Planned, done, running and failed runs per study and profile, with the estimated time left."""
-    store = Store()
-    rows = [
-        status(get(name), chosen, store)
-        for name in (names or STUDIES)
-        for chosen in ([profile] if profile else PROFILES)
-    ]
+    """Planned, done, running and failed runs per study and profile.
+
+    Hours left are those of the mean finished run, on one worker.
+    """
+    store, rows = Store(), []
+    for study in map(get, names or STUDIES):
+        for chosen in [profile] if profile else PROFILES:
+            found = [(job, store.load(job.run)) for job in study.jobs(chosen)]
+            left = [job for job, record in found if not complete(job, record)]
+            done = [record for job, record in found if complete(job, record)]
+            seconds = sum(origin["seconds"] for record in done for origin in record.provenance.values())
+            row = {"study": study.name, "profile": chosen, "planned": len(found), "done": len(done)}
+            row["running"] = sum(is_leased(store, job.run) for job in left)
+            row["failed"] = sum((store.folder(job.run) / "failed.txt").exists() for job in left)
+            row["hours left"] = round(len(left) * seconds / len(done) / 3600, 2) if done else None
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

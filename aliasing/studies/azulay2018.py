@@ -16,7 +16,7 @@ from ..metrics import predict
 from ..records import Run
 from ..runner import Job
 from .bases import BASES, PROTOCOLS, Base, trained
-from .evidence import Column, Derived, Drawn, Fact, entry, level, minus
+from .evidence import Column, Derived, Fact, entry, level, minus
 from .rules import Regime, Test, claim
 from .study import Study
 
@@ -139,6 +139,7 @@ def _bias(label: str, column: Column, side: Any, margin: float = FINE) -> Test:
     return Test(label, minus(column, {"bias": "0"}, {"bias": "uniform"}, **plain), side, margin=margin)
 
 
+_DRAWN = Derived(("data",), lambda data: float(data.startswith("shapes")))
 _CIRCULAR = "one_pixel.top1_change_circular"
 _HALF = Derived(("one_pixel_by_size.size_accuracy",), lambda curve: curve[-1] / curve[3])
 _NEAR_MINUS_FAR = Derived(
@@ -236,7 +237,12 @@ FINDINGS = (
     ),
     claim(
         "azulay-9",
-        (Regime("share of networks trained on drawn pictures, whose bias can be chosen,", Drawn(), 1), *LEARNED),
+        (
+            Regime(
+                "share of networks trained on drawn pictures, whose bias can be chosen,", level(_DRAWN, **PLAIN_VGG), 1
+            ),
+            *LEARNED,
+        ),
         _bias(
             "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere",
             _NEAR_MINUS_FAR,

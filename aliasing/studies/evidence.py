@@ -18,7 +18,6 @@ __all__ = [
     "Concordance",
     "Contrast",
     "Derived",
-    "Drawn",
     "Fact",
     "OverKinds",
     "Result",
@@ -126,6 +125,11 @@ class Derived:
 Column = str | Derived
 
 
+def values_of(column: Column, table: pd.DataFrame) -> pd.Series:
+    """The numbers in a column, measured or derived, by row."""
+    return (Derived((column,), float) if isinstance(column, str) else column).of(table)
+
+
 def entry(column: str, index: int, less: int | None = None) -> Derived:
     """One entry of a column of curves, or the difference of two."""
     return Derived((column,), lambda curve: curve[index] - (0 if less is None else curve[less]))
@@ -146,9 +150,7 @@ def survived(radii: int | slice) -> Derived:
 def across_seeds(table: pd.DataFrame, column: Column, **setting: Any) -> pd.Series:
     """The values of ``column`` by seed, for the networks with the labels ``setting``; empty if there are none."""
     rows = select(table, setting)
-    if isinstance(column, str):
-        column = Derived((column,), float)
-    return column.of(rows).set_axis(rows["seed"] if len(rows) else []).dropna().astype(float)
+    return values_of(column, rows).set_axis(rows["seed"] if len(rows) else []).dropna().astype(float)
 
 
 # Columns whose outcomes by image are called otherwise, or stand in a measurement that was made on the same images.
@@ -258,9 +260,7 @@ def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[flo
 
     Settings that lack a seed, and those that do not vary, are left out.
     """
-    if isinstance(column, str):
-        column = Derived((column,), float)
-    layout = table.assign(value=column.of(table)).pivot_table("value", "setting", "seed")
+    layout = table.assign(value=values_of(column, table)).pivot_table("value", "setting", "seed")
     layout = layout.reindex(columns=seeds).dropna()
     values = layout[layout.std(axis=1) > 0].to_numpy()
     if len(values) < 2:
@@ -448,18 +448,4 @@ class Fact:
     def __call__(self, table: pd.DataFrame) -> Result:
         """The same for every table."""
         value = float(self.function())
-        return Result(value, value, value, 0)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Share of the networks that were trained on drawn pictures."""
-
-    settings: tuple[Setting, ...] = ()
-
-    def __call__(self, table: pd.DataFrame) -> Result | None:
-        """``None`` without networks."""
-        if table.empty:
-            return None
-        value = float(table["data"].str.startswith("shapes").mean())
         return Result(value, value, value, 0)

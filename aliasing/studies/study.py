@@ -11,10 +11,10 @@ import pandas as pd
 from ..errors import UsageError
 from ..profiles import check_profile
 from ..records import Store
-from ..runner import Job, complete, execute, is_leased
+from ..runner import Job
 from .rules import Finding, judged
 
-__all__ = ["Study", "open_store", "results", "status"]
+__all__ = ["Study", "open_store", "results"]
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,6 @@ class Study:
                 raise UsageError(f"--only {condition!r} selects nothing in {self.name}; expected {expected}")
             jobs = [job for job in jobs if str(job.labels.get(key)) == value]
         return jobs
-
-    def run(
-        self, profile: str = "laptop", seeds: int | None = None, only: Iterable[str] = (), **options: Any
-    ) -> pd.DataFrame:
-        """Carry out what is missing (``options`` go to ``runner.execute``) and return the results."""
-        jobs, store = self.jobs(profile, seeds, only), open_store()
-        outcomes = execute(jobs, store, **options)
-        failed = {run: outcome for run, outcome in outcomes.items() if outcome.startswith("failed")}
-        if failed:
-            first = next(iter(failed.items()))
-            raise RuntimeError(f"{len(failed)} of {len(jobs)} runs of {self.name} failed; {first[0]} {first[1]}")
-        return results(jobs, store)
 
     def verdicts(self, table: pd.DataFrame, profile: str) -> pd.DataFrame:
         """Every finding decided on results of ``profile``; see ``findings.judged`` for the columns."""
@@ -125,21 +113,3 @@ def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
                     row[column] = value
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def status(study: Study, profile: str, store: Store) -> dict[str, Any]:
-    """How far ``study`` is in ``profile``; hours left are those of the mean finished run, on one worker."""
-    jobs = study.jobs(profile)
-    records = [store.load(job.run) for job in jobs]
-    done = [record for job, record in zip(jobs, records, strict=True) if complete(job, record)]
-    left = [job for job, record in zip(jobs, records, strict=True) if not complete(job, record)]
-    seconds = [sum(origin["seconds"] for origin in record.provenance.values()) for record in done]
-    return {
-        "study": study.name,
-        "profile": profile,
-        "planned": len(jobs),
-        "done": len(done),
-        "running": sum(is_leased(store, job.run) for job in left),
-        "failed": sum((store.folder(job.run) / "failed.txt").exists() for job in left),
-        "hours left": round(len(left) * sum(seconds) / len(seconds) / 3600, 2) if seconds else None,
-    }

@@ -144,6 +144,6 @@ def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIASING_RUNS", str(tmp_path))
     monkeypatch.setenv("ALIASING_FRESH", "1")
     stores = []
-    monkeypatch.setattr("aliasing.studies.study.execute", lambda jobs, store, **options: stores.append(store) or {})
+    monkeypatch.setattr("aliasing.studies.execute", lambda jobs, store, **options: stores.append(store) or {})
     assert len(studies.run("zhang2019", "desktop", progress=False)) == 0
     assert not list(stores[0].published.glob("*"))
