@@ -32,7 +32,6 @@ from .studies.rules import Verdict
 __all__ = [
     "execute",
     "execution",
-    "shared_by_notebooks",
     "stale",
     "stamp",
     "update_readme",
@@ -99,27 +98,14 @@ def update_readme(text: str) -> str:
     return text
 
 
-def stamp(notebook: Path, profile: str, root: Path, shared: bytes | None = None) -> str:
-    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile.
-
-    Args:
-        notebook: its source.
-        profile: it is executed with.
-        root: the project's folder.
-        shared: what ``shared_by_notebooks`` returned; who stamps many notebooks computes it once.
-    """
-    shared = shared_by_notebooks(root) if shared is None else shared
-    return hashlib.sha256(profile.encode() + _fingerprint([notebook]) + shared).hexdigest()[:16]
-
-
-def shared_by_notebooks(root: Path) -> bytes:
-    """The part of the stamp that is the same for all notebooks."""
+def stamp(notebook: Path, profile: str, root: Path) -> str:
+    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile."""
     patterns = ("aliasing/**/*.py", "aliasing/**/*.csv", "data/records/*.jsonl", "data/published/*.csv")
-    return _fingerprint([path for pattern in patterns for path in sorted(root.glob(pattern))])
-
-
-def _fingerprint(files: list[Path]) -> bytes:
-    return b"".join(file.name.encode() + hashlib.sha256(file.read_bytes()).digest() for file in files)
+    files = [notebook, *(path for pattern in patterns for path in sorted(root.glob(pattern)))]
+    digest = hashlib.sha256(profile.encode())
+    for file in files:
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: Path | None = None) -> float:
@@ -170,15 +156,9 @@ def stale(output: Path, root: Path | None = None) -> bool:
     return not (known and notebook.exists()) or known["stamp"] != stamp(notebook, known["profile"], root)
 
 
-def _is_fresh(output: Path, profile: str, current: str) -> bool:
-    """Whether the notebook was executed with this profile, on this kind of store, and its stamp is the current one."""
-    known = execution(output)
-    made = (known.get("profile"), known.get("fresh"), known.get("stamp"))
-    return made == (profile, _without_records(), current)
-
-
-def _without_records() -> bool:
-    return os.environ.get("ALIASING_FRESH") == "1"
+def _about(stamp: str, profile: str) -> dict[str, Any]:
+    """What an execution must have been made of to be kept; "fresh" ones saw no published records."""
+    return {"stamp": stamp, "profile": profile, "fresh": os.environ.get("ALIASING_FRESH") == "1"}
 
 
 def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
@@ -189,10 +169,7 @@ def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: st
     print(f"{notebook.name}: executing", flush=True)
     seconds = execute(notebook, output, parameters, root)
     content = json.loads(output.read_text())
-    content["metadata"]["aliasing"] = {
-        "stamp": current,
-        "profile": profile,
-        "fresh": _without_records(),
+    content["metadata"]["aliasing"] = _about(current, profile) | {
         "seconds": round(seconds, 1),
         "ended": datetime.now(UTC).isoformat(timespec="minutes"),
     }
@@ -209,9 +186,10 @@ def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) 
     Raises:
         papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
     """
-    shared = shared_by_notebooks(root)
-    stamps = {path: stamp(path, profile, root, shared) for path in notebooks}
-    old = [path for path in notebooks if not _is_fresh(output / path.name, profile, stamps[path])]
+    stamps = {path: stamp(path, profile, root) for path in notebooks}
+    old = [
+        path for path in notebooks if not execution(output / path.name).items() >= _about(stamps[path], profile).items()
+    ]
     needed = [path.stem for path in old if path.stem in studies.STUDIES]
     jobs = [job for name in needed for job in chapters.planned(name, profile)]
     if jobs:  # a failed run is reported by its notebook, which tries it again

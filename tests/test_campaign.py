@@ -48,7 +48,9 @@ def test_killed_at_random_it_continues_and_nothing_is_lost_or_doubled(tmp_path, 
     assert campaign.run("cpu", "smoke", 300, tmp_path / "cut")["planned"] == len(JOBS)  # and nothing is done again
 
 
-def test_a_budget_is_kept_and_what_was_cut_is_there_for_the_next_call(tmp_path, small):
+def test_a_budget_is_positive_and_is_kept(tmp_path, small):
+    with pytest.raises(UsageError, match="above 0, got -1"):
+        campaign.run("cpu", "smoke", -1, tmp_path)
     started = time.monotonic()
     campaign.run("cpu", "smoke", 8, tmp_path)
     assert time.monotonic() - started < 60
@@ -74,11 +76,6 @@ def test_layers_and_measurements_are_compared_with_the_cpu():
     rows = campaign.checks(campaign.CPU, JOBS, 1000)
     assert {row["outcome"] for row in rows} == {"passed"}, json.dumps(rows)
     assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= {row["what"] for row in rows}
-
-
-def test_a_budget_is_positive(tmp_path):
-    with pytest.raises(UsageError, match="above 0, got -1"):
-        campaign.run("cpu", "smoke", -1, tmp_path)
 
 
 def test_the_order_of_value_says_what_is_done_and_what_is_open(tmp_path, small):

@@ -17,18 +17,15 @@ def empty_store(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("what", ["layers", "models", "datasets", "studies", "metrics", "profiles"])
-def test_list_names_what_exists(what, capsys):
-    assert main(["list", what]) == 0
-    assert len(capsys.readouterr().out.splitlines()) > 1
-    assert main(["list", what, "--json"]) == 0
-    assert all(all(row.values()) for row in json.loads(capsys.readouterr().out))
-
-
-def test_list_without_argument_shows_everything(capsys):
+def test_list_names_what_exists(capsys):
+    names = ("bin-5", "vgg13-bn", "cifar10", "zhang2019", "circular_rolls", "laptop")
+    for what, name in zip(("layers", "models", "datasets", "studies", "metrics", "profiles"), names, strict=True):
+        assert main(["list", what, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert all(all(row.values()) for row in rows) and name in {next(iter(row.values())) for row in rows}
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("bin-5", "vgg13-bn", "cifar10", "zhang2019", "circular_rolls", "laptop"))
+    assert all(name in out for name in names)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "zhang2019", "--shard", "0"]])
@@ -58,17 +55,13 @@ def test_the_keyboard_ends_the_imports_with_one_line(module):
     assert line.startswith("aliasing") and "stopped" in line
 
 
-@pytest.mark.parametrize("command", [["run", "zhang2019"], ["status"], ["findings"], ["publish", "zhang2019"]])
-def test_a_wrong_profile_ends_with_2_and_the_valid_ones(command, capsys):
-    assert main([*command, "--profile", "lapto"]) == 2
-    error = capsys.readouterr().err
-    assert "Did you mean 'laptop'?" in error
-    assert all(profile in error for profile in PROFILES)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["findings", "--profile", "lapto"],
+            "choose from smoke, laptop, desktop, gpu, cluster. Did you mean 'laptop'?",
+        ),
         (["run", "zang2019"], "Did you mean 'zhang2019'?"),
         (["run", "zhang2019", "--only", "layer=bin-9"], "layer=VALUE with VALUE one of bin-5, bin-7"),
         (["run", "zhang2019", "--only", "filter=bin-5"], "KEY one of ['augmented', 'layer'"),
@@ -82,19 +75,11 @@ def test_bad_usage_ends_with_2_and_says_what_is_valid(arguments, message, capsys
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b"])
-def test_a_wrong_shard_is_refused(shard, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["run", "zhang2019", "--shard", shard])
-    assert stopped.value.code == 2
-    assert "1 <= I <= N" in capsys.readouterr().err
-
-
-def test_every_command_has_help():
-    for command in ("list", "run", "submit", "status", "publish", "findings", "data", "diagnose", "bench"):
-        with pytest.raises(SystemExit) as stopped:
-            main([command, "--help"])
-        assert stopped.value.code == 0
+def test_a_wrong_shard_is_refused(capsys):
+    for shard in ("0/2", "3/2", "1", "a/b"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["run", "zhang2019", "--shard", shard])
+        assert "1 <= I <= N" in capsys.readouterr().err
 
 
 def test_run_status_publish_findings(empty_store, capsys):
@@ -118,8 +103,3 @@ def test_status_lists_every_study_and_profile(capsys):
     assert main(["status", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {(row["study"], row["profile"]) for row in rows} == {(s, p) for s in STUDIES for p in PROFILES}
-
-
-def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "aliasing", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("aliasing ")

@@ -23,46 +23,23 @@ def cells(path, kind="code"):
     return [("".join(cell["source"]), cell["metadata"]) for cell in notebook["cells"] if cell["cell_type"] == kind]
 
 
-def tree(source):
-    """The syntax tree of a cell; lines of IPython magic are no Python and are refused."""
-    return ast.parse(source)
-
-
-def test_there_are_notebooks():
-    assert NOTEBOOKS
+def test_outputs_are_stripped():
+    command = [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", *NOTEBOOKS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert NOTEBOOKS and done.returncode == 0, done.stdout + done.stderr
 
 
 @each_notebook
-def test_outputs_are_stripped(path):
-    done = subprocess.run(
-        [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", path], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@each_notebook
-def test_runs_with_the_projects_kernel(path):
+def test_opens_with_one_title_and_one_cell_of_parameters_that_are_literals(path):
+    """Papermill puts its values into a new cell below: what one computes here from a parameter would be stale."""
+    titles = [line for source, _ in cells(path, "markdown") for line in source.splitlines() if line.startswith("# ")]
+    assert len(titles) == 1 and cells(path, "markdown")[0][0].startswith(titles[0])
+    (source,) = [source for source, metadata in cells(path) if "parameters" in metadata.get("tags", [])]
+    values = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in ast.parse(source).body}
+    assert values["profile"] == "best"
     metadata = json.loads(path.read_text())["metadata"]
     assert metadata["kernelspec"]["name"] == "python3"
     assert metadata["language_info"]["pygments_lexer"]  # otherwise Sphinx warns at every cell
-
-
-@each_notebook
-def test_parameters_are_literals(path):
-    """Papermill puts its values into a new cell below: what one computes here from a parameter would be stale."""
-    (source,) = [source for source, metadata in cells(path) if "parameters" in metadata.get("tags", [])]
-    body = tree(source).body
-    assert body
-    for statement in body:
-        assert isinstance(statement, ast.Assign), ast.unparse(statement)
-        ast.literal_eval(statement.value)
-
-
-@each_notebook
-def test_has_the_profile_parameter_and_its_default(path):
-    (source,) = [source for source, metadata in cells(path) if "parameters" in metadata.get("tags", [])]
-    values = {s.targets[0].id: ast.literal_eval(s.value) for s in tree(source).body if isinstance(s, ast.Assign)}
-    assert values["profile"] == "best"
 
 
 @each_notebook
@@ -73,31 +50,15 @@ def test_code_cells_are_short(path):
 
 
 @each_notebook
-def test_style(path):
-    for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache", path], capture_output=True, text=True, cwd=ROOT
-        )
-        assert done.returncode == 0, done.stdout
-
-
-@each_notebook
 def test_figures_are_described(path):
     """Figures are shown by ``plots.show``, which asks for caption and alternative text; nothing shows them bare."""
     for source, _ in cells(path):
-        for node in ast.walk(tree(source)):
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 assert name not in ("plt.show", "display", "figure.show"), source
     for source, _ in cells(path, "markdown"):
         assert "![](" not in source, "an image without alternative text"
-
-
-@each_notebook
-def test_opens_with_one_title(path):
-    titles = [line for source, _ in cells(path, "markdown") for line in source.splitlines() if line.startswith("# ")]
-    assert len(titles) == 1
-    assert cells(path, "markdown")[0][0].startswith(titles[0])
 
 
 # Numbers of the papers that the text of a notebook quotes: notebook, words around it, file, row, and its value.

@@ -28,21 +28,15 @@ def contrast(first, second):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("name", [*COLOURS, *(f"of my own {number}" for number in range(12))])
-def test_a_method_can_be_seen_in_the_light_and_in_the_dark(name):
-    colour = np.array(to_rgb(COLOURS[name]))
-    assert contrast(colour, (1, 1, 1)) > 2.3
-    assert contrast(np.clip(TURNED @ (1 - colour), 0, 1), DARK) > 2.3
-
-
-def test_no_two_methods_share_a_colour():
-    assert len(set(COLOURS.values())) == len(COLOURS)
-
-
-def test_a_layer_in_no_list_gets_looks_that_stay():
-    first = COLOURS["new"], MARKERS["new"], COLOURS["newer"]
-    assert first == (COLOURS["new"], MARKERS["new"], COLOURS["newer"])
-    assert first[0] not in (first[2], COLOURS["bin-5"])
+def test_every_method_can_be_seen_in_the_light_and_in_the_dark_and_has_looks_of_its_own():
+    names = [*COLOURS, *(f"of my own {number}" for number in range(12))]  # a layer in no list gets looks that stay
+    looks = {name: (COLOURS[name], MARKERS[name]) for name in names}
+    assert looks == {name: (COLOURS[name], MARKERS[name]) for name in names}
+    assert len({colour for colour, _ in looks.values()}) == len(names)
+    for name, (hexadecimal, _) in looks.items():
+        colour = np.array(to_rgb(hexadecimal))
+        assert contrast(colour, (1, 1, 1)) > 2.3, name
+        assert contrast(np.clip(TURNED @ (1 - colour), 0, 1), DARK) > 2.3, name
 
 
 ROWS = pd.DataFrame(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Run, Store, publish
@@ -48,25 +47,19 @@ def undisturbed(tmp_path_factory):
 
 
 def test_a_run_is_trained_and_measured_once(tmp_path, monkeypatch):
+    """Another measurement, asked for later, finds the trained network."""
     where = store(tmp_path)
     assert carry_out(JOB, where, CPU) == "done"
     record = where.load(RUN)
-    assert complete(JOB, record)
+    assert complete(JOB, record) and len(record.measurements["training"]["loss"]) == 2
     assert set(record.measurements) == {"training", "circular_rolls(count=4)"} == set(record.provenance)
-    assert len(record.measurements["training"]["loss"]) == 2
+    assert {path.name for path in where.folder(RUN).iterdir()} == {"lock", "record.json", "checkpoint.safetensors"}
     monkeypatch.setitem(MEASUREMENTS, "circular_rolls", lambda *a, **k: pytest.fail("measured twice"))
-    assert carry_out(JOB, where, CPU) == "done"
-
-
-def test_a_new_measurement_uses_the_trained_network(tmp_path, monkeypatch):
-    where = store(tmp_path)
-    assert carry_out(JOB, where, CPU) == "done"
-    before = where.load(RUN).measurements["training"]
     monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
+    assert carry_out(JOB, where, CPU) == "done"
     assert carry_out(replace(JOB, measurements=(Measurement("shift_curves", {"count": 2}),)), where, CPU) == "done"
     after = where.load(RUN).measurements
-    assert after["training"] == before
-    assert len(after) == 3
+    assert len(after) == 3 and after["training"] == record.measurements["training"]
 
 
 def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
@@ -159,46 +152,29 @@ def test_killed_at_random_and_continued_gives_the_same_numbers():
         assert (line["lost"], line["doubled"], line["damaged"], line["differing"], line["equal"]) == (0, 0, 0, 0, total)
 
 
-def test_a_stopped_worker_leaves_no_process_behind(tmp_path):
+def endless() -> list[Job]:
+    return [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=100_000))) for job in JOBS]
+
+
+def wait_for(where: Store, count: int) -> None:
+    """Until so many runs are leased."""
+    deadline = time.monotonic() + 130
+    while sum(is_leased(where, job.run) for job in endless()) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_stopped_command_leaves_no_process_behind(tmp_path):
     """Workers end when their parent is killed: otherwise every interrupted campaign would leak processes."""
     code = (
-        "from tests.test_runner import JOBS, store\n"
-        "from dataclasses import replace\nfrom pathlib import Path\n"
-        "from aliasing.runner import execute\n"
-        "if __name__ == '__main__':\n"
-        "    jobs = [replace(j, run=replace(j.run, recipe=replace(j.run.recipe, epochs=100000))) for j in JOBS]\n"
-        f"    execute(jobs, store(Path({str(tmp_path)!r})), 'cpu', workers=2, progress=False)\n"
+        "from tests.test_runner import Path, endless, execute, store\n"
+        f"if __name__ == '__main__': execute(endless(), store(Path({str(tmp_path)!r})), 'cpu', 2, progress=False)\n"
     )
-    script = tmp_path / "script.py"
-    script.write_text(code)
-
-    def leased() -> int:
-        return sum(is_leased(store(tmp_path), job.run) for job in _endless())
-
-    def wait_for(count: int) -> bool:
-        deadline = time.monotonic() + 130
-        while time.monotonic() < deadline and leased() != count:
-            time.sleep(0.2)
-        return leased() == count
-
-    with subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": "."}) as process:
+    (tmp_path / "script.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         try:
-            assert wait_for(2)
+            wait_for(store(tmp_path), 2)
         finally:
             process.kill()
-    assert wait_for(0)
-
-
-def _endless() -> list[Job]:
-    return [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=100000))) for job in JOBS]
-
-
-def test_records_of_a_run_hold_no_value_that_json_cannot(undisturbed):
-    assert json.loads(json.dumps(undisturbed, allow_nan=False)) == undisturbed
-
-
-def test_locks_are_advisory_files_beside_the_record(tmp_path):
-    where = store(tmp_path)
-    carry_out(JOB, where, CPU)
-    with FileLock(where.folder(RUN) / "lock", timeout=0):
-        assert {path.name for path in where.folder(RUN).iterdir()} == {"lock", "record.json", "checkpoint.safetensors"}
+    wait_for(store(tmp_path), 0)

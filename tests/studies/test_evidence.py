@@ -10,7 +10,6 @@ from aliasing.studies.evidence import (
     Concordance,
     Contrast,
     Derived,
-    Drawn,
     Fact,
     OverKinds,
     across_seeds,
@@ -158,7 +157,3 @@ def test_concordance_is_kendalls_w():
 def test_facts_have_no_spread():
     found = Fact(lambda: 0.25)(pd.DataFrame())
     assert found[:4] == (0.25, 0.25, 0.25, 0) and found.p(0.2) == 0 and found.p(0.25) == 1
-
-
-def test_drawn_pictures_are_recognised():
-    assert Drawn()(pd.DataFrame({"data": ["shapes", "CIFAR-10"]})).value == 0.5 and Drawn()(pd.DataFrame()) is None

@@ -8,6 +8,8 @@ from aliasing.studies import STUDIES, campaign, worth
 
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
+    with pytest.raises(UsageError, match="smoke, laptop, desktop"):
+        campaign("huge")
     jobs = campaign("laptop")
     asked = [
         (job.run.id, m.key) for study in STUDIES.values() for job in study.jobs("laptop") for m in job.measurements
@@ -23,11 +25,6 @@ def test_a_whole_seed_comes_before_the_next_and_the_decisive_networks_before_the
     for group in (vgg, jobs[len(vgg) :]):
         settings = len(group) // 5
         assert [job.run.seed for job in group] == [seed for seed in range(5) for _ in range(settings)]
-
-
-def test_a_profile_without_a_campaign_is_refused():
-    with pytest.raises(UsageError, match="smoke, laptop, desktop"):
-        campaign("huge")
 
 
 def test_a_run_is_worth_the_findings_that_need_it(tmp_path):

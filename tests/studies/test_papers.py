@@ -14,7 +14,7 @@ from aliasing.runner import build
 from aliasing.studies import get
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring
-from aliasing.studies.vasconcelos2020 import ERROR, LOST, PLACES, START, SUBSETS, _Explained, role
+from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, _Explained, role
 
 
 def jobs(study, profile, **labels):
@@ -46,11 +46,6 @@ def test_trainable_filters_start_where_the_finding_says():
     assert 1 - (power[low][:, low].sum() / power.sum()).item() == pytest.approx(START, abs=2e-3)
 
 
-def test_missing_bands_count_by_what_they_cost():
-    table = pd.DataFrame({LOST.needs[0]: [0.7, 0.7], LOST.needs[1]: [[0.4, 0.6], None]})
-    assert LOST.of(table).tolist() == pytest.approx([0.2, float("nan")], nan_ok=True)
-
-
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
 def test_the_wide_network_computes_as_much_as_the_one_that_keeps_every_pixel(profile):
     def macs(case):
@@ -75,12 +70,6 @@ def test_equal_clean_errors_explain_nothing_and_equal_errors_have_nothing_to_exp
     result = _Explained()(table)
     assert result is not None and result.seeds == 2
     assert result.value == pytest.approx((1 + 0) / 2)
-
-
-def test_the_published_tips_is_trained_with_its_losses():
-    published = jobs("saha2024", "laptop", method="tips as published")
-    assert len(published) == 3
-    assert all(job.run.recipe.auxiliary == ALPHA and job.run.network["downsample"]["faithful"] for job in published)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cluster"])
