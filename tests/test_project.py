@@ -130,33 +130,10 @@ def test_the_lock_pins_what_is_required_and_conda_installs_the_lock():
     assert python in PROJECT["requires-python"]
 
 
-@pytest.mark.slow
-def test_what_conda_hands_to_pip_installs_into_an_empty_environment(tmp_path):
-    """By uv, whose cache has all of it after ``make install``."""
-    uv = Path(sys.executable).with_name("uv")
-    if not uv.exists():
-        pytest.skip("uv is not installed here, and pip would take minutes")
-    for name in ("aliasing", "book", "data", "README.md", "LICENSE", "pyproject.toml", "setup.py", "requirements.lock"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    python = tmp_path / "env/bin/python"
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    options = [word for entry in conda if isinstance(entry, dict) for line in entry["pip"] for word in line.split()]
-    command = [uv, "pip", "install", "--quiet", "--python", python, *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    if "error sending request" in done.stderr or "dns error" in done.stderr:
-        pytest.skip("no package index is reached")
-    assert done.returncode == 0, done.stderr
-    subprocess.run([uv, "pip", "check", "--quiet", "--python", python], check=True)
-    subprocess.run([python, "-m", "aliasing", "--version"], cwd=tmp_path, check=True)
-
-
 def test_one_version_and_one_licence():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert version("aliasing") == aliasing.__version__ == PROJECT["version"]
     assert citation["license"] == PROJECT["license"] == "MIT"
-    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
-    assert citation.keys() >= {"cff-version", "message", "title", "authors"}
     assert not citation.keys() & {"version", "url", "repository-code"}  # one place for each, and not this one
 
 
@@ -170,14 +147,12 @@ GITHUB, GITLAB, CODEBERG = "https://github.com", "https://gitlab.com", "https://
     ("remote", "source", "site", "file"),
     [
         ("git@github.com:Owner/n.git", f"{GITHUB}/Owner/n", "https://owner.github.io/n/", "/blob/main/a.md"),
-        (f"{GITHUB}/o/o.github.io", f"{GITHUB}/o/o.github.io", "https://o.github.io/", "/blob/main/a.md"),
         ("https://me:token@github.com/o/n", f"{GITHUB}/o/n", "https://o.github.io/n/", "/blob/main/a.md"),
         ("ssh://git@gitlab.com:22/o/s/n.git/", f"{GITLAB}/o/s/n", "https://o.gitlab.io/s/n/", "/-/blob/main/a.md"),
         (f"{CODEBERG}/o/n.git", f"{CODEBERG}/o/n", "https://o.codeberg.page/n/", "/src/branch/main/a.md"),
         ("http://gitlab.example.org:81/o/n", "http://gitlab.example.org:81/o/n", None, "/-/blob/main/a.md"),
         ("git@git.example.org:o/n.git", "https://git.example.org/o/n", None, None),
-        *((remote, None, None, None) for remote in ("/srv/o/n.git", "../n", "file:///srv/o/n.git", "work:o/n.git",
-                                                    "ssh://192.168.1.7/o/n.git", None)),
+        *((remote, None, None, None) for remote in ("../n", "work:o/n.git", "ssh://192.168.1.7/o/n.git", None)),
     ],
 )  # fmt: skip
 def test_the_repository_is_found_by_its_remote(remote, source, site, file, tmp_path):
@@ -273,35 +248,23 @@ def commands(page):
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md", "book/rerun.md", "book/diagnose.md"])
-def test_commands_on_pages_exist(page):
-    """Make and the command line are asked: each target by a dry run, each command with its options by its help."""
+def test_commands_on_pages_exist(page, capsys):
+    """Make is asked by a dry run, the command line by its help; what only reads is carried out."""
     from aliasing.cli import main
 
     checked = 0
     for words in commands(page):
         if words[:1] == ["make"] and len(words) > 1:
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
-            checked += 1
         elif words and words[0].endswith("aliasing") and len(words) > 1:
-            with pytest.raises(SystemExit) as stopped:
+            with pytest.raises(SystemExit, match="0"):
                 main([*words[1:], "--help"])
-            assert stopped.value.code == 0, words
-            checked += 1
+            if expected := {"list": "bin-5", "findings": "zhang-1"}.get(words[1]):
+                assert main(words[1:]) == 0 and expected in capsys.readouterr().out
+        else:
+            continue
+        checked += 1
     assert checked
-
-
-def test_readme_commands_run(capsys):
-    """Those of the package that only read; what trains is tested with the command line."""
-    from aliasing.cli import main
-
-    expected = {"list": "bin-5", "findings": "zhang-1"}
-    found = [
-        words[1:] for words in commands("README.md") if words[:1] == [".venv/bin/aliasing"] and words[1] in expected
-    ]
-    assert len(found) == len(expected)
-    for words in found:
-        assert main(words) == 0
-        assert expected[words[0]] in capsys.readouterr().out
 
 
 def test_make_in_the_conda_environment_makes_no_second_one(tmp_path):

@@ -13,16 +13,11 @@ def frame():
     return run(quick=True, repeats=1)
 
 
-def test_ours_and_the_peers_compute_the_same(frame):
-    assert frame["difference"].max() < 1e-5
-
-
-def test_every_case_has_a_row(frame):
+def test_every_case_has_a_row_and_ours_computes_the_same(frame):
     layers = {"tri-3", "bin-5", "bin-7", "flc", "asap", "aps", "lps", "tips", "ddac"}
     published = frame[frame["peer"] == "published"]
-    assert set(published["layer"]) == layers
-    assert len(published) == len(layers) * 2 * 2 * 2
-    assert set(frame["format"]) == {"contiguous", "channels_last"}
+    assert set(published["layer"]) == layers and len(published) == len(layers) * 2 * 2 * 2
+    assert frame["difference"].max() < 1e-5
     assert (frame["ratio_low"] <= frame["ratio"] * 1.0001).all()
 
 
@@ -52,7 +47,3 @@ def test_verdicts_of_known_ratios():
     assert (blur["median"], blur["target"], blur["reached"]) == (2.6, TARGETS["bin-5"], "yes")
     assert (blur["worst"], blur["where"], blur["never slower"]) == (0.9, "timm, a", "no")
     assert ddac["reached"] == ""
-
-
-def test_layers_can_be_chosen():
-    assert set(run(quick=True, repeats=1, layers=("flc",))["layer"]) == {"flc"}

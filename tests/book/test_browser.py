@@ -107,25 +107,6 @@ def test_the_folder_serves_under_any_path(browser, site, pages, tmp_path):
     assert [url for url in bad if "favicon" not in url] == []
 
 
-@pytest.mark.parametrize(
-    ("names", "heading"),
-    [
-        (["Which layer for my network?"], "Which layer for my network?"),
-        (["Blur before you subsample"], "verdicts"),
-        (["Zhang 2019", "Run this page yourself"], "Run this page yourself"),
-    ],
-)
-def test_from_the_landing_page_to(names, heading, open_page):
-    tab = open_page("index")
-    for name in names:  # the last one of a chapter stands in the table of verdicts
-        links = tab.locator("main").get_by_role("link", name=name)
-        (links.last if heading == "verdicts" else links.first).click()
-    if heading == "verdicts":
-        tab.locator("#findings table").first.wait_for()
-    else:
-        tab.get_by_role("heading", name=heading).wait_for()
-
-
 @pytest.mark.parametrize("page", ["notebooks/azulay2018", "notebooks/primer"])
 def test_sliders_change_the_picture_by_keyboard_mouse_and_button(open_page, page):
     tab = open_page(page)
