@@ -10,6 +10,7 @@ import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, cycle
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -60,17 +61,8 @@ class _Looks(dict[str, str]):
         return self[name]
 
 
-def _hues() -> Iterator[str]:
-    """Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one."""
-    for step in range(1_000_000):
-        yield sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0]
-
-
-def _shapes() -> Iterator[str]:
-    for step in range(1_000_000):
-        yield "oDs^vP*X<>h8pdH"[step % 15]
-
-
+# Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
+_HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
 # light that it fades on white, or, turned for the dark page, on black.
@@ -92,9 +84,9 @@ COLOURS = _Looks(
         "ddac": _CYCLE[5],
         "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
     },
-    _hues(),
+    _HUES,
 )
-MARKERS = _Looks(dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True)), _shapes())
+MARKERS = _Looks(dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True)), cycle("oDs^vP*X<>h8pdH"))
 LINES = ("-", "--", "-.", ":")
 
 
@@ -165,13 +157,10 @@ def measured(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and 95 % interval, point by point, of curves that belong to different seeds."""
+    """Mean and 95 % interval, point by point, of curves that belong to different seeds; of one, no interval."""
     stacked = torch.tensor([list(curve) for curve in curves], dtype=torch.float64)
-    estimates = [Estimate.mean(column) for column in stacked.T]
-    mean = np.array([estimate.value for estimate in estimates])
-    if len(stacked) == 1:  # no band rather than an infinite one
-        return mean, mean, mean
-    return mean, np.array([e.low for e in estimates]), np.array([e.high for e in estimates])
+    mean, low, high = np.array([Estimate.mean(column)[:3] for column in stacked.T]).T
+    return (mean, low, high) if len(stacked) > 1 else (mean, mean, mean)
 
 
 def _whiskers(values: Iterable[float]) -> tuple[float, list[list[float]]]:
@@ -394,8 +383,8 @@ def show(
     form = "svg" if (kind == "chart" if vector is None else vector) else "png"
     mpl.rcParams.update(STYLE)
     stream = io.BytesIO()
-    about: Any = {"metadata": {"Date": None}} if form == "svg" else {}
-    figure.savefig(stream, format=form, dpi=110, transparent=kind == "chart", **about)
+    metadata: Any = {"Date": None} if form == "svg" else None
+    figure.savefig(stream, format=form, dpi=110, transparent=kind == "chart", metadata=metadata)
     plt.close(figure)
     mime = {"svg": "image/svg+xml", "png": "image/png"}[form]
     image = f"data:{mime};base64,{base64.b64encode(stream.getvalue()).decode()}"
@@ -431,10 +420,8 @@ def interval(values: pd.Series) -> str:
     values = values.dropna()
     if values.empty:
         return ""
-    estimate = Estimate.mean(torch.tensor(values.to_numpy(dtype=float)))
-    if estimate.n == 1:
-        return f"{100 * estimate.value:.1f}"
-    return f"{100 * estimate.value:.1f} ±\N{NO-BREAK SPACE}{50 * (estimate.high - estimate.low):.1f}"
+    mean, ((below,), _) = _whiskers(values)
+    return f"{100 * mean:.1f}" + (f" ±\N{NO-BREAK SPACE}{100 * below:.1f}" if len(values) > 1 else "")
 
 
 _SCRIPT = """

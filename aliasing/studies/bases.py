@@ -8,7 +8,7 @@ from ..training import Recipe
 from .evidence import Column, level
 from .rules import Regime
 
-__all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "OTHER", "PROTOCOLS", "Base", "between", "finished", "trained"]
+__all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "OTHER", "PROTOCOLS", "SAME", "Base", "between", "finished", "trained"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Base:
         seeds: number of seeds.
         tested: test images of the accuracy.
         count: test images of most measurements.
+        attacked: test images under attack; PGD takes most of the time.
+        steps: of PGD and of APGD.
+        corrupted: test images under the fifteen corruptions.
+        severities: of the corruptions.
+        sampled: test images at the downsampling sites.
         exact: test images under every circular shift. Where the network is not padded circularly, every shift is a
             forward pass of its own.
         asap: the layer of that name. The published operator leaks least, and the paper speaks of it; the circular
@@ -40,6 +45,11 @@ class Base:
     tested: int
     count: int
     exact: int
+    attacked: int
+    steps: int
+    corrupted: int
+    sampled: int
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     asap: str | dict[str, Any] = "asap"
     by_image: bool = False
 
@@ -51,6 +61,14 @@ class Base:
         """Every circular shift, and the accuracy."""
         return [self.ask("circular_rolls", count=self.exact), self.ask("accuracy", count=self.tested)]
 
+    def attacks(self, count: int | None = None) -> Measurement:
+        """PGD on ``count`` images, by default on those of the profile."""
+        return self.ask("attacks", count=count or self.attacked, steps=self.steps)
+
+    def corruptions(self) -> Measurement:
+        """The fifteen corruptions."""
+        return self.ask("corruptions", count=self.corrupted, severities=self.severities)
+
     def ask(self, name: str, **options: Any) -> Measurement:
         """One of the measurements that can keep outcomes by image, which it does where the profile wants them."""
         return Measurement(name, options | ({"per_image": True} if self.by_image else {}))
@@ -59,6 +77,7 @@ class Base:
 PROTOCOLS = ("crop", "black", "inpainting", "scale")  # the four one-pixel protocols of Azulay & Weiss
 ALPHA = 0.35  # weight of TIPS's undo loss in its authors' code
 
+SAME: dict[str, Any] = {}  # for what a study does not change
 # Options of shapes: objects in the middle and no sensor noise, which a small network learns in a few hundred steps.
 EASY: dict[str, Any] = {"position_sigma": 0.0, "noise": 0.0}
 # The generator of shapes was designed on the pictures of seed 0; the studies use others.
@@ -88,7 +107,7 @@ _LONG = replace(DECISIVE, epochs=16, batch_size=500, lr=0.2)  # never run yet: n
 _LARGE = Recipe(epochs=90, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, flip=True)
 _PUBLISHED = {"name": "asap", "faithful": True}
 _PHOTOGRAPHS: dict[str, Any] = {"dataset": {"name": "cifar10"}, "seeds": 5, "tested": 10_000, "exact": 2000}
-_PHOTOGRAPHS |= {"asap": _PUBLISHED, "by_image": True}
+_PHOTOGRAPHS |= {"corrupted": 2000, "asap": _PUBLISHED, "by_image": True}
 
 BASES = {
     "smoke": Base(
@@ -101,6 +120,11 @@ BASES = {
         tested=32,
         count=32,
         exact=32,
+        attacked=8,
+        steps=2,
+        corrupted=8,
+        severities=(3,),
+        sampled=16,
     ),
     "laptop": Base(
         dataset=_SHAPES | {"count": 4000},
@@ -112,6 +136,11 @@ BASES = {
         tested=500,
         count=500,
         exact=250,
+        attacked=48,
+        steps=10,
+        corrupted=48,
+        severities=(1, 3, 5),
+        sampled=256,
     ),
     "desktop": Base(  # a half and a quarter of the published widths
         vgg={"name": "vgg13-bn", "width": 32} | _TEN,
@@ -119,6 +148,10 @@ BASES = {
         recipe=DECISIVE,
         residual=OTHER,
         count=2000,
+        attacked=500,
+        steps=10,
+        severities=(1, 3, 5),
+        sampled=500,
         **_PHOTOGRAPHS,
     ),
     "gpu": Base(
@@ -127,6 +160,9 @@ BASES = {
         recipe=_LONG,
         residual=_LONG,
         count=10_000,
+        attacked=1000,
+        steps=20,
+        sampled=1000,
         **_PHOTOGRAPHS,
     ),
     "cluster": Base(
@@ -139,6 +175,10 @@ BASES = {
         tested=50_000,
         count=50_000,
         exact=50,
+        attacked=1000,
+        steps=40,
+        corrupted=1000,
+        sampled=1000,
         asap=_PUBLISHED,
     ),
 }

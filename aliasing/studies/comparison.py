@@ -5,7 +5,7 @@ suggested by a pilot with other seeds, another code and other networks.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -40,38 +40,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-class Sizes(NamedTuple):
-    """Protocols of the measurements, as in the chapters that share them.
-
-    Attributes:
-        shifted: test images under standard and sub-pixel shifts, and under one-pixel protocols.
-        attacked: test images under attack.
-        corrupted: test images under corruption.
-        rolled: test images under every circular shift, for ASAP: it adds a pixel and samples in steps of (n + 1)/h, so
-            that no two shifts share any work.
-        steps: of PGD.
-        severities: of the corruptions.
-        sampled: test images at the downsampling sites.
-        protocols: of the one-pixel changes; where pictures are photographs, those of the chapter on Azulay & Weiss.
-    """
-
-    shifted: int
-    attacked: int
-    corrupted: int
-    rolled: int
-    steps: int
-    severities: tuple[int, ...]
-    sampled: int
-    protocols: tuple[str, ...] = ("crop", "circular")
-
-
-SIZES = {
-    "smoke": Sizes(32, 8, 8, 8, 2, (3,), 16),
-    "laptop": Sizes(500, 48, 48, 16, 10, (1, 3, 5), 256),
-    "desktop": Sizes(2000, 500, 2000, 64, 10, (1, 3, 5), 500, (*PROTOCOLS, "circular")),
-    "gpu": Sizes(10_000, 1000, 2000, 500, 20, (1, 2, 3, 4, 5), 1000, (*PROTOCOLS, "circular")),
-    "cluster": Sizes(10_000, 1000, 1000, 8, 40, (1, 2, 3, 4, 5), 1000),
-}
+# Test images under every circular shift, for ASAP: it adds a pixel and samples in steps of (n + 1)/h, so that no two
+# shifts share any work.
+ROLLED = {"smoke": 8, "laptop": 16, "desktop": 64, "gpu": 500, "cluster": 8}
 
 
 def network(base: Base, backbone: str, layer: str) -> dict[str, Any]:
@@ -107,19 +78,21 @@ def plan(profile: str) -> list[Job]:
 
 def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[Measurement, ...]:
     """Accuracy and shifts for all; robustness and sampling sites for the VGGs; cost, which no seed changes, once."""
-    base, sizes = BASES[profile], SIZES[profile]
+    base = BASES[profile]
+    shifted = min(base.count, 10_000)
     wanted = [
-        base.ask("circular_rolls", count=sizes.rolled if layer == "asap" else base.exact),
+        base.ask("circular_rolls", count=ROLLED[profile] if layer == "asap" else base.exact),
         base.ask("accuracy", count=base.tested),  # after the rolls, whose accuracy may be of fewer images
-        base.ask("shift_consistency", count=sizes.shifted, max_shift=8),
-        base.ask("one_pixel", count=sizes.shifted, protocols=sizes.protocols),
+        base.ask("shift_consistency", count=shifted, max_shift=8),
+        # Of photographs, the protocols of the chapter on Azulay & Weiss.
+        base.ask("one_pixel", count=shifted, protocols=(*(PROTOCOLS if base.by_image else ("crop",)), "circular")),
     ]
     if backbone == "vgg" or base.by_image:
         wanted += [
-            base.ask("attacks", count=sizes.attacked, steps=sizes.steps),
-            base.ask("corruptions", count=sizes.corrupted, severities=sizes.severities),
-            Measurement("sampling_bias", {"count": sizes.sampled}),
-            Measurement("aliasing", {"count": sizes.sampled}),
+            base.attacks(),
+            base.corruptions(),
+            Measurement("sampling_bias", {"count": base.sampled}),
+            Measurement("aliasing", {"count": base.sampled}),
         ]
     if seed == 0:
         wanted.append(Measurement("cost", {"size": base.dataset.get("size", 32)}))

@@ -14,7 +14,7 @@ from ..metrics import leakage, step_overshoot
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import BASES, EASY, Base, between, finished, trained
+from .bases import BASES, EASY, SAME, Base, between, finished, trained
 from .evidence import Column, Derived, Fact, entry, level, minus, survived
 from .rules import Regime, Test, claim
 from .study import Study
@@ -31,38 +31,32 @@ NATIVE, INPUT, ADVERSARIAL, TWIN = "native", "input", "adversarial", "twin"
 
 
 class Sizes(NamedTuple):
-    """What differs between profiles.
+    """What differs between profiles, of the adversarially trained networks and of the measurements.
 
     Attributes:
-        attacked: test images under attack; PGD takes most of the time.
-        steps: of PGD and of APGD.
-        corrupted: test images under the fifteen corruptions.
-        severities: of the corruptions.
-        width: of the adversarially trained network; ``None`` for the published one.
-        data: of adversarial training, beside the profile's own options.
-        recipe: of adversarial training: epochs, of which the first two fifths are clean, and so on.
+        recipe: epochs, of which the first two fifths are clean, and so on.
+        data: beside the profile's own options.
+        network: likewise.
         groups: beside the naturally trained networks.
-        hardened: layers of the adversarially trained networks.
+        hardened: layers.
+        base: what is measured on more images than by the other studies.
     """
 
-    attacked: int
-    steps: int
-    corrupted: int
-    severities: tuple[int, ...]
-    width: int | None
-    data: dict[str, Any]
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] = SAME
+    data: dict[str, Any] = SAME
+    network: dict[str, Any] = SAME
     groups: tuple[str, ...] = (INPUT, ADVERSARIAL, TWIN)
     hardened: tuple[str, ...] = ("subsample", "flc", "asap")
+    base: dict[str, Any] = SAME
 
 
-ALL = (1, 2, 3, 4, 5)
+FEWER = Sizes(groups=(ADVERSARIAL,), hardened=("subsample", "flc"))
 SIZES = {
-    "smoke": Sizes(16, 2, 16, (3,), 4, {"count": 128}, {"epochs": 2}),
-    "laptop": Sizes(48, 10, 48, (1, 3, 5), 8, EASY | {"count": 2000}, {"epochs": 6, "batch_size": 64}),
-    "desktop": Sizes(500, 10, 2000, (1, 3, 5), None, {}, {}, (ADVERSARIAL,), ("subsample", "flc")),
-    "gpu": Sizes(1000, 20, 2000, ALL, None, {}, {}, (ADVERSARIAL,), ("subsample", "flc")),
-    "cluster": Sizes(5000, 50, 50_000, ALL, None, {}, {"epochs": 30}),
+    "smoke": Sizes({"epochs": 2}, {"count": 128}, {"width": 4}, base={"attacked": 16, "corrupted": 16}),
+    "laptop": Sizes({"epochs": 6, "batch_size": 64}, EASY | {"count": 2000}, {"width": 8}),
+    "desktop": FEWER,
+    "gpu": FEWER,
+    "cluster": Sizes({"epochs": 30}, base={"attacked": 5000, "steps": 50, "corrupted": 50_000}),
 }
 
 
@@ -74,72 +68,68 @@ def network(base: Base, layer: str) -> dict[str, Any]:
 
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``, a whole seed before the next; natural training first."""
-    base, sizes = BASES[profile], SIZES[profile]
+    sizes = SIZES[profile]
+    base = replace(BASES[profile], **sizes.base)
     jobs = []
     for seed in range(base.seeds):
         for layer in POOLS:
             run = Run(base.dataset, network(base, layer), base.residual, seed)
             twin = layer == "subsample" and TWIN not in sizes.groups
             labels = {"layer": layer, "group": NATIVE, "twin": twin}
-            jobs.append(Job(run, _native(layer, base, sizes), labels))
+            jobs.append(Job(run, _native(layer, base), labels))
         if INPUT in sizes.groups:
-            jobs += [_input_control(profile, layer, seed) for layer in ("subsample", "flc")]
-        jobs += [_adversarial(profile, layer, seed) for layer in sizes.hardened]
+            jobs += [_input_control(base, layer, seed) for layer in ("subsample", "flc")]
+        jobs += [_adversarial(base, sizes, layer, seed) for layer in sizes.hardened]
         if TWIN in sizes.groups:
-            jobs.append(_adversarial(profile, "subsample", seed, clean=True))
+            jobs.append(_adversarial(base, sizes, "subsample", seed, clean=True))
     return jobs
 
 
-def _native(layer: str, base: Base, sizes: Sizes) -> tuple[Measurement, ...]:
+def _native(layer: str, base: Base) -> tuple[Measurement, ...]:
     """Accuracy and consistency; attacks; corruptions; what attacks and noise do inside."""
     wanted = [
         Measurement("circular_fidelity", {"count": base.tested}),
-        base.ask("attacks", count=sizes.attacked, steps=sizes.steps),
-        Measurement("attacks", {"count": sizes.attacked, "steps": 1, "attack": "fgsm"}),
-        Measurement("attacks", {"count": sizes.attacked // 2, "steps": sizes.steps, "attack": "apgd-ce"}),
-        base.ask("corruptions", count=sizes.corrupted, severities=sizes.severities),
-        Measurement("aliasing", {"count": sizes.attacked}),
-        Measurement("stability", {"count": 2 * sizes.attacked, "eps": 1}),
-        Measurement("map_spectra", {"count": sizes.attacked}),
+        base.attacks(),
+        Measurement("attacks", {"count": base.attacked, "steps": 1, "attack": "fgsm"}),
+        Measurement("attacks", {"count": base.attacked // 2, "steps": base.steps, "attack": "apgd-ce"}),
+        base.corruptions(),
+        Measurement("aliasing", {"count": base.attacked}),
+        Measurement("stability", {"count": 2 * base.attacked, "eps": 1}),
+        Measurement("map_spectra", {"count": base.attacked}),
     ]
     if base.by_image:
         wanted.append(base.ask("accuracy", count=base.tested))
     if layer == "subsample":
-        wanted.append(Measurement("aliasing_and_attack", {"count": 4 * sizes.attacked, "eps": 1, "steps": sizes.steps}))
+        wanted.append(Measurement("aliasing_and_attack", {"count": 4 * base.attacked, "eps": 1, "steps": base.steps}))
     return tuple(wanted)
 
 
-def _input_control(profile: str, layer: str, seed: int) -> Job:
+def _input_control(base: Base, layer: str, seed: int) -> Job:
     """Halving in the stem: by its convolution's stride, or by FLC of the picture itself; everything else is strided.
 
     In the paper's ImageNet networks the picture is pooled before anything is learned. This is that step alone.
     """
-    base, sizes = BASES[profile], SIZES[profile]
     options: dict[str, Any] = {"downsample": layer, "stem_stride": 2}
     if layer != "subsample":
         options |= {"placement": BEFORE, "positions": ["stem"]}
     wanted = (
         Measurement("circular_fidelity", {"count": base.tested}),
-        Measurement("attacks", {"count": sizes.attacked, "steps": sizes.steps}),
+        Measurement("attacks", {"count": base.attacked, "steps": base.steps}),
     )
-    return Job(
-        Run(base.dataset, base.resnet | options, base.residual, seed),
-        wanted,
-        {"layer": layer, "group": INPUT, "twin": False},
-    )
+    run = Run(base.dataset, base.resnet | options, base.residual, seed)
+    return Job(run, wanted, {"layer": layer, "group": INPUT, "twin": False})
 
 
-def _adversarial(profile: str, layer: str, seed: int, clean: bool = False) -> Job:
+def _adversarial(base: Base, sizes: Sizes, layer: str, seed: int, clean: bool = False) -> Job:
     """Single-step adversarial training (or the same without adversary), probed by PGD after every epoch."""
-    base, sizes = BASES[profile], SIZES[profile]
     recipe: Recipe = replace(base.residual, **sizes.recipe)
     if not clean:
-        recipe = replace(recipe, adversary=RADIUS / 255, adversary_wake=0.4, probe=sizes.attacked)
-    chosen = network(base, layer) | ({} if sizes.width is None else {"width": sizes.width})
+        recipe = replace(recipe, adversary=RADIUS / 255, adversary_wake=0.4, probe=base.attacked)
+    chosen = network(base, layer) | sizes.network
     wanted = (
-        base.ask("attacks", count=2 * sizes.attacked, steps=sizes.steps),
-        Measurement("attacks", {"count": 2 * sizes.attacked, "steps": 1, "attack": "fgsm"}),
-        Measurement("aliasing", {"count": sizes.attacked}),
+        base.attacks(2 * base.attacked),
+        Measurement("attacks", {"count": 2 * base.attacked, "steps": 1, "attack": "fgsm"}),
+        Measurement("aliasing", {"count": base.attacked}),
     )
     labels = {"layer": layer, "group": TWIN if clean else ADVERSARIAL, "twin": clean}
     return Job(Run(base.dataset | sizes.data, chosen, recipe, seed), wanted, labels)

@@ -63,50 +63,16 @@ VARIANTS = (
     (ALPHA, 0.8, "code"),
 )
 
-# Images of each measurement; reach of the surface in pixels and its layers; layers of the U-Nets; steps of the attack;
-# pixels whose cost is measured.
+# Images of the surface, its reach in pixels and its layers; layers of the U-Nets; variants of the losses; pixels whose
+# cost is measured.
+_USUAL: dict[str, Any] = {"surface": 1000, "reach": 8, "surfaces": LEAN_SURFACES, "segmented": ("subsample", "tips")}
+_USUAL |= {"variants": VARIANTS, "pixels": 32}
 SIZES: dict[str, dict[str, Any]] = {
-    "smoke": {"bias": 16, "surface": 8, "reach": 2, "attack": 8, "steps": 2, "severities": (3,), "pixels": 16},
-    "laptop": {
-        "bias": 256,
-        "surface": 24,
-        "surfaces": LEAN_SURFACES,
-        "segmented": LEAN_SEGMENTED,
-        "variants": LEAN_VARIANTS,
-        "attack": 48,
-        "steps": 10,
-        "severities": (1, 3, 5),
-    },
-    "desktop": {
-        "bias": 500,
-        "surface": 500,
-        "surfaces": LEAN_SURFACES,
-        "segmented": ("subsample", "tips"),
-        "variants": (),
-        "attack": 500,
-        "corrupted": 2000,
-        "steps": 10,
-        "severities": (1, 3, 5),
-    },
-    "gpu": {
-        "bias": 1000,
-        "surface": 1000,
-        "surfaces": LEAN_SURFACES,
-        "segmented": ("subsample", "tips"),
-        "variants": ((ALPHA, 0.4, "two_sided"),),
-        "attack": 1000,
-        "corrupted": 2000,
-        "steps": 20,
-    },
-    "cluster": {"bias": 1000, "surface": 1000, "attack": 1000, "steps": 40, "pixels": 224},
-}
-_USUAL: dict[str, Any] = {
-    "reach": 8,
-    "surfaces": SURFACES,
-    "segmented": SEGMENTED,
-    "variants": VARIANTS,
-    "severities": (1, 2, 3, 4, 5),
-    "pixels": 32,
+    "smoke": _USUAL | {"surface": 8, "reach": 2, "surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 16},
+    "laptop": _USUAL | {"surface": 24, "segmented": LEAN_SEGMENTED, "variants": LEAN_VARIANTS},
+    "desktop": _USUAL | {"surface": 500, "variants": ()},
+    "gpu": _USUAL | {"variants": ((ALPHA, 0.4, "two_sided"),)},
+    "cluster": _USUAL | {"surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 224},
 }
 # What differs from the profile's own data, network and recipe.
 VARIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -139,7 +105,7 @@ SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], Recipe, int]] = {
 
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``, a whole seed before the next; classification first, variants of the losses last."""
-    base, sizes = BASES[profile], _USUAL | SIZES[profile]
+    base, sizes = BASES[profile], SIZES[profile]
     jobs = []
     for seed in range(base.seeds):
         jobs += [_classifier(profile, base, method, seed) for method in METHODS_OF.get(profile, _MOST)]
@@ -151,12 +117,12 @@ def plan(profile: str) -> list[Job]:
 def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     options, losses = METHODS[method]
     recipe = replace(base.recipe, auxiliary=ALPHA) if losses else base.recipe
-    size, circular = _USUAL | SIZES[profile], base.vgg.get("padding_mode") == "circular"
+    size, circular = SIZES[profile], base.vgg.get("padding_mode") == "circular"
     wanted = [
         Measurement("circular_fidelity", {"count": base.tested}),
         base.ask("shift_consistency", count=base.count, max_shift=8),
-        Measurement("sampling_bias", {"count": size["bias"]}),
-        Measurement("depth_error", {"count": size["bias"]}),
+        Measurement("sampling_bias", {"count": base.sampled}),
+        Measurement("depth_error", {"count": base.sampled}),
     ]
     if seed == 0 or method in ("subsample", "tips"):  # the others are only drawn, and no seed changes them
         wanted.append(Measurement("cost", {"size": size["pixels"]}))
@@ -167,15 +133,12 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
     if method.startswith("tips"):
         pictured = 3 if seed == 0 else 0
         wanted += [
-            Measurement("tips_weights", {"count": size["bias"]}),
-            Measurement("tips_phases", {"count": size["bias"]}),
+            Measurement("tips_weights", {"count": base.sampled}),
+            Measurement("tips_phases", {"count": base.sampled}),
             Measurement("undo_loss", {"count": size["surface"], "pictured": pictured}),
         ]
     if method in ROBUST:
-        wanted += [
-            base.ask("attacks", count=size["attack"], steps=size["steps"]),
-            base.ask("corruptions", count=size.get("corrupted", size["attack"]), severities=size["severities"]),
-        ]
+        wanted += [base.attacks(), base.corruptions()]
     run = Run(base.dataset, base.vgg | options, recipe, seed)
     return Job(run, tuple(wanted), {"task": "classes", "method": method, "tips": method.startswith("tips")})
 
@@ -196,7 +159,7 @@ def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, see
     wanted = (
         Measurement("circular_fidelity", {"count": base.count // 2}),
         Measurement("shift_consistency", {"count": base.count // 2, "max_shift": 8}),
-        Measurement("tips_weights", {"count": (_USUAL | SIZES[profile])["bias"]}),
+        Measurement("tips_weights", {"count": base.sampled}),
     )
     labels = {"task": "variants", "method": "tips", "alpha": alpha, "wake": wake, "form": form}
     return Job(run, wanted, labels)

@@ -16,7 +16,7 @@ import pandas as pd
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, EASY, Base, between, finished, trained
+from .bases import BASES, EASY, SAME, Base, between, finished, trained
 from .evidence import Contrast, Derived, Result, level, minus
 from .rules import Regime, Test, claim
 from .study import Study
@@ -119,38 +119,33 @@ class Sizes(NamedTuple):
     """What differs between profiles.
 
     Attributes:
+        cases: what is trained.
+        domains: data sets of the few-shot episodes; "known" is of the kind that the network was trained on.
+        episodes: of few-shot classification.
+        matched: width of the network whose stem halves and that computes as much as one of the profile's width whose
+            stem does not, within a twentieth; 0 where no such network is trained.
+        stem: stride of the first convolution.
         data: beside the profile's own options.
         network: likewise.
         recipe: likewise.
-        stem: stride of the first convolution.
-        matched: width of the network whose stem halves and that computes as much as one of the profile's width whose
-            stem does not, within a twentieth; 0 where no such network is trained.
-        cases: what is trained.
-        tested: test pictures for accuracy and missing bands.
-        corrupted: test pictures under the fifteen corruptions.
-        severities: of the corruptions.
-        domains: data sets of the few-shot episodes; "known" is of the kind that the network was trained on.
-        episodes: of few-shot classification.
+        base: what is measured on other numbers of images than by the other studies.
     """
 
-    data: dict[str, Any]
-    network: dict[str, Any]
-    recipe: dict[str, Any]
-    stem: int
-    matched: int
     cases: dict[str, Case]
-    tested: int
-    corrupted: int
-    severities: tuple[int, ...]
     domains: dict[str, dict[str, Any]]
-    episodes: int
+    episodes: int = 600
+    matched: int = 0
+    stem: int = 1
+    data: dict[str, Any] = SAME
+    network: dict[str, Any] = SAME
+    recipe: dict[str, Any] = SAME
+    base: dict[str, Any] = SAME
 
 
 def _named(names: tuple[str, ...]) -> dict[str, Case]:
     return {name: CASES[name] for name in names}
 
 
-ALL = (1, 2, 3, 4, 5)
 OTHER_SHAPES: dict[str, Any] = {"name": "shapes", "seed": 2}
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     "known": {"name": "cifar10"},
@@ -163,44 +158,37 @@ LARGE: dict[str, dict[str, Any]] = {
     "glyphs": {"name": "glyphs", "size": 84},
     "omniglot": {"name": "omniglot", "size": 84},
 }
-STEM = {"stem": "imagenet"}
 SIZES = {
     "smoke": Sizes(
-        {},
-        STEM | {"width": 4},
-        {"epochs": 1},
-        1,
-        14,
         CASES,
-        64,
-        8,
-        (3,),
         {"known": OTHER_SHAPES | {"count": 200}, "glyphs": {"name": "glyphs", "classes": 6}},
-        10,
+        episodes=10,
+        matched=14,
+        network={"width": 4},
+        recipe={"epochs": 1},
+        base={"tested": 64},
     ),
     "laptop": Sizes(
-        EASY | {"count": 1200},
-        STEM | {"width": 8},
-        {"epochs": 5, "batch_size": 64},
-        1,
-        25,
         DECIDING,
-        1000,
-        80,
-        (1, 5),
         {"known": OTHER_SHAPES | EASY | {"count": 1000}, "glyphs": {"name": "glyphs"}},
-        300,
+        episodes=300,
+        matched=25,
+        data=EASY | {"count": 1200},
+        network={"width": 8},
+        recipe={"epochs": 5, "batch_size": 64},
+        base={"tested": 1000, "corrupted": 80, "severities": (1, 5)},
     ),
-    "desktop": Sizes({}, STEM, {}, 1, 0, _named(FEWEST), 10_000, 2000, (1, 3, 5), PHOTOGRAPHS, 600),
-    "gpu": Sizes({}, STEM, {}, 1, 0, _named(PAPERS), 10_000, 2000, ALL, PHOTOGRAPHS, 600),
-    "cluster": Sizes({}, STEM, {}, 2, 128, CASES | MORE, 50_000, 50_000, ALL, LARGE, 600),
+    "desktop": Sizes(_named(FEWEST), PHOTOGRAPHS),
+    "gpu": Sizes(_named(PAPERS), PHOTOGRAPHS),
+    "cluster": Sizes(CASES | MORE, LARGE, matched=128, stem=2, base={"corrupted": 50_000}),
 }
 
 
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``: a whole seed before the next, so that every stop leaves balanced results."""
-    base, sizes = BASES[profile], SIZES[profile]
-    plain = {"downsample": "subsample"} | base.resnet | sizes.network
+    sizes = SIZES[profile]
+    base = replace(BASES[profile], **sizes.base)
+    plain = {"downsample": "subsample"} | base.resnet | {"stem": "imagenet"} | sizes.network
     jobs = []
     for seed in range(base.seeds):
         for name, case in sizes.cases.items():
@@ -216,13 +204,13 @@ def plan(profile: str) -> list[Job]:
 
 def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
     """What a network is asked; compute does not depend on the seed."""
-    corrupted: dict[str, Any] = {"count": sizes.corrupted}
-    if sizes.severities != ALL:
-        corrupted["severities"] = sizes.severities
+    corrupted: dict[str, Any] = {"count": base.corrupted}
+    if len(base.severities) < 5:
+        corrupted["severities"] = base.severities
     wanted = [
-        base.ask("accuracy", count=sizes.tested),
+        base.ask("accuracy", count=base.tested),
         base.ask("corruptions", **corrupted),
-        Measurement("clean_error", {"count": sizes.corrupted}),
+        Measurement("clean_error", {"count": base.corrupted}),
     ]
     if case in FEW_SHOT:
         shots = {"shots": 5, "episodes": sizes.episodes}
@@ -230,7 +218,7 @@ def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measu
             Measurement("few_shot", {"dataset": data, "domain": name} | shots) for name, data in sizes.domains.items()
         ]
     if case in BANDS:
-        wanted.append(Measurement("band_removal", {"count": min(sizes.tested // 8, 500)}))
+        wanted.append(Measurement("band_removal", {"count": min(base.tested // 8, 500)}))
     if case in KERNELS:
         wanted.append(Measurement("kernels"))
     if seed == 0 and case in STEMS:
