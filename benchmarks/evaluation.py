@@ -3,8 +3,9 @@
 Both take turns on the same images, so that a busy machine slows both.
 """
 
-import statistics
-import time
+from functools import partial
+from statistics import median
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 from aliasing import models
 from aliasing.metrics import roll_logits
 
-from .reporting import report, surroundings
-from .training import wait
+from .reporting import ratios, report, surroundings, turns
 
 __all__ = ["one_at_a_time", "report", "run", "table"]
 
@@ -33,6 +33,10 @@ def one_at_a_time(model: nn.Module, images: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+def _stitched(model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([part.logits for part in roll_logits(model, images)])
+
+
 def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFrame:
     """Time both ways on random images and random weights.
 
@@ -45,32 +49,22 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFr
         torch.manual_seed(0)
         model = models.create(name, 10, downsample=layer, padding_mode="circular").to(device).eval()
         images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
-        ours, theirs = [], []
-        for turn in range(repeats + 1):
-            start = time.perf_counter()
-            parts = list(roll_logits(model, images))
-            wait(device)
-            middle = time.perf_counter()
-            plain = one_at_a_time(model, images)
-            wait(device)
-            end = time.perf_counter()
-            if turn > 0:  # the first one warms up
-                ours.append(middle - start)
-                theirs.append(end - middle)
-        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        both: dict[str, Any] = {
+            "ours": partial(_stitched, model, images),
+            "plain": partial(one_at_a_time, model, images),
+        }
+        seconds, logits = turns(both, device, repeats)
         rows.append(
             {
                 "network": name,
                 "layer": layer,
                 "images": count,
                 "size": side,
-                "method": parts[0].method,
-                "ours_images_per_s": count / statistics.median(ours),
-                "plain_images_per_s": count / statistics.median(theirs),
-                "ratio": statistics.median(theirs) / statistics.median(ours),
-                "ratio_low": min(ratios),
-                "ratio_high": max(ratios),
-                "difference": (torch.cat([part.logits for part in parts]) - plain).abs().max().item(),
+                "method": next(roll_logits(model, images)).method,
+                "ours_images_per_s": count / median(seconds["ours"]),
+                "plain_images_per_s": count / median(seconds["plain"]),
+                **ratios(seconds["ours"], seconds["plain"]),
+                "difference": (logits["ours"] - logits["plain"]).abs().max().item(),
             }
         )
     frame = pd.DataFrame(rows)

@@ -117,7 +117,7 @@ def bench(
     """Milliseconds of each function on ``x``, forward (recording gradients) and forward with backward, in turns."""
     times: dict[str, dict[str, list[float]]] = {name: {"forward": [], "forward+backward": []} for name in functions}
     gradient = torch.randn_like(next(iter(functions.values()))(x).detach())
-    wait = torch.cuda.synchronize if x.device.type == "cuda" else lambda: None
+    wait = partial(reporting.wait, x.device.type)
     for turn in range(repeats + 1):
         for name, function in functions.items():
             wait()
@@ -136,16 +136,13 @@ def bench(
     return times
 
 
-def run(
-    device: str = "cpu", repeats: int = 5, quick: bool = False, layers: tuple[str, ...] | None = None
-) -> pd.DataFrame:
+def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFrame:
     """Time every layer beside its peers.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
         repeats: timed turns per case.
         quick: two small sizes, to see that it works; its ratios mean nothing.
-        layers: only these layers.
 
     Returns:
         One row per layer, peer, size, memory format and pass: median milliseconds of both and their spread (largest
@@ -156,10 +153,7 @@ def run(
     found, skipped = peers()
     for size in QUICK if quick else SIZES:
         for format_name, memory_format in FORMATS.items():
-            for layer in dict.fromkeys(peer.layer for peer in found if layers is None or peer.layer in layers):
-                rows += _rows(
-                    [peer for peer in found if peer.layer == layer], size, memory_format, device, repeats, format_name
-                )
+            rows += _rows(found, size, memory_format, device, repeats, format_name)
     frame = pd.DataFrame(rows)
     frame.attrs = reporting.surroundings(device, repeats) | {"skipped": skipped}
     return frame
@@ -188,7 +182,6 @@ def _rows(
         times = bench({"ours": ours, "peer": theirs}, x, repeats)
         for step, mine in times["ours"].items():
             other = times["peer"][step]
-            ratios = [b / a for a, b in zip(mine, other, strict=True)]
             rows.append(
                 {
                     "layer": peer.layer,
@@ -200,9 +193,7 @@ def _rows(
                     "peer_ms": statistics.median(other),
                     "ours_spread_ms": max(mine) - min(mine),
                     "peer_spread_ms": max(other) - min(other),
-                    "ratio": statistics.median(other) / statistics.median(mine),
-                    "ratio_low": min(ratios),
-                    "ratio_high": max(ratios),
+                    **reporting.ratios(mine, other),
                     "difference": difference,
                 }
             )

@@ -1,22 +1,58 @@
-"""What every benchmark reports beside its rows: the machine, versions, date, the number of turns."""
+"""What all benchmarks share: timing in turns, the ratio of two times, and the machine that they were measured on."""
 
 import platform
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 
-from aliasing.records import code_version
+from aliasing.records import code_version, processor
 
-__all__ = ["report", "surroundings"]
+__all__ = ["ratios", "report", "surroundings", "turns", "wait"]
+
+T = TypeVar("T")
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def turns(
+    work: Mapping[str, Callable[[], T]], device: str, repeats: int
+) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """Seconds of everything in ``work``, one after the other in each turn, and what it returned last.
+
+    So a busy machine slows all alike. There is one turn more, which comes first and warms up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    done = {}
+    for turn in range(repeats + 1):
+        for name, function in work.items():
+            wait(device)
+            start = time.perf_counter()
+            done[name] = function()
+            wait(device)
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds, done
+
+
+def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """The ratio of the medians, above 1 where ours is faster; the smallest and the largest of a turn."""
+    each = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {"ratio": median(theirs) / median(ours), "ratio_low": min(each), "ratio_high": max(each)}
 
 
 def surroundings(device: str, repeats: int) -> dict[str, Any]:
     """What a measured time depends on besides the code."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "code": code_version(),
@@ -28,12 +64,3 @@ def surroundings(device: str, repeats: int) -> dict[str, Any]:
 def report(frame: pd.DataFrame) -> dict[str, object]:
     """The whole measurement as plain values for JSON."""
     return {**frame.attrs, "rows": frame.to_dict("records")}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

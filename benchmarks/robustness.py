@@ -7,11 +7,10 @@ leave an image alone once it is misclassified, which is part of the comparison.
 """
 
 import importlib
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,7 @@ from aliasing.datasets.corruptions import NAMES, SEVERITIES, corrupt
 from aliasing.metrics import Attack, attack_images, predict
 from aliasing.training import Recipe, train
 
-from .reporting import report, surroundings
-from .training import wait
+from .reporting import ratios, report, surroundings, turns
 
 __all__ = ["Duel", "report", "run", "table"]
 
@@ -179,40 +177,19 @@ def _columns(part: str, name: str, level: int, peer: str, images: Tensor) -> dic
     return {"part": part, "name": name, "level": level, "peer": peer, "images": count, "size": side}
 
 
-def _timed(work: Images, device: str) -> tuple[float, Tensor]:
-    start = time.perf_counter()
-    done = work()
-    wait(device)
-    return time.perf_counter() - start, done
-
-
 def _row(duel: Duel, device: str, repeats: int) -> dict[str, object]:
-    ours: list[float] = []
-    theirs: list[float] = []
-    made = other = torch.empty(0)
+    both = {"ours": duel.ours} | ({"peer": duel.theirs} if duel.theirs is not None else {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for turn in range(repeats + 1):
-            seconds, made = _timed(duel.ours, device)
-            if turn > 0:  # the first one warms up
-                ours.append(seconds)
-            if duel.theirs is not None:
-                seconds, other = _timed(duel.theirs, device)
-                if turn > 0:
-                    theirs.append(seconds)
-    count = len(made)
-    ratios = [b / a for a, b in zip(ours, theirs, strict=False)]
-    installed = duel.theirs is not None
-    return duel.columns | {
-        "ours_images_per_s": count / statistics.median(ours),
-        "peer_images_per_s": count / statistics.median(theirs) if installed else None,
-        "ratio": statistics.median(theirs) / statistics.median(ours) if installed else None,
-        "ratio_low": min(ratios, default=None),
-        "ratio_high": max(ratios, default=None),
-        "ours_effect": duel.effect(made),
-        "peer_effect": duel.effect(other) if installed else None,
-        "difference": duel.differ(made, other) if installed and duel.differ else None,
-    }
+        seconds, made = turns(both, device, repeats)
+    rows: dict[str, object] = dict.fromkeys(("peer_images_per_s", "ratio", "ratio_low", "ratio_high"))
+    rows |= {"peer_effect": None, "difference": None}
+    for name, images in made.items():
+        rows |= {f"{name}_images_per_s": len(images) / median(seconds[name]), f"{name}_effect": duel.effect(images)}
+    if "peer" in made:
+        rows |= ratios(seconds["ours"], seconds["peer"])
+        rows["difference"] = duel.differ(made["ours"], made["peer"]) if duel.differ else None
+    return duel.columns | rows
 
 
 def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFrame:

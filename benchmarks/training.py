@@ -4,9 +4,9 @@ The plain loop is what tutorials show: a ``DataLoader`` over a data set whose tr
 single precision, channels first. Both take turns, so that a busy machine slows both.
 """
 
-import statistics
-import time
+from collections.abc import Callable
 from copy import deepcopy
+from statistics import median
 from typing import NamedTuple
 
 import pandas as pd
@@ -21,9 +21,9 @@ from aliasing import models
 from aliasing.datasets import ImageSet
 from aliasing.training import Recipe, _learning_rate, train
 
-from .reporting import report, surroundings
+from .reporting import ratios, report, surroundings, turns
 
-__all__ = ["plain_loop", "report", "run", "table", "wait"]
+__all__ = ["plain_loop", "report", "run", "table"]
 
 
 class Case(NamedTuple):
@@ -113,24 +113,13 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
         recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.05, flip=True, shift=side // 8, shift_mode="standard")
         order = torch.randperm(count, generator=generator).tolist()
         network = models.create(name, 10, width=width)
-        ours, theirs, loading = [], [], []
-        for turn in range(repeats + 1):
-            first, second = deepcopy(network), deepcopy(network)
-            middle_of = [time.perf_counter()]
-            train(first, data, recipe, 0, device)
-            wait(device)
-            middle_of.append(time.perf_counter())
-            plain_loop(second, data, recipe, order, device, workers)
-            wait(device)
-            middle_of.append(time.perf_counter())
-            for _ in _loader(data, recipe, order, workers):
-                pass
-            middle_of.append(time.perf_counter())
-            if turn > 0:  # the first one warms up
-                loading.append(middle_of[3] - middle_of[2])
-                ours.append(middle_of[1] - middle_of[0])
-                theirs.append(middle_of[2] - middle_of[1])
-        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        work: dict[str, Callable[[], object]] = {
+            "ours": lambda: train(deepcopy(network), data, recipe, 0, device),  # noqa: B023 - called at once
+            "plain": lambda: plain_loop(deepcopy(network), data, recipe, order, device, workers),  # noqa: B023
+            "loading": lambda: [None for _ in _loader(data, recipe, order, workers)],  # noqa: B023
+        }
+        seconds, _ = turns(work, device, repeats)
+        ours, theirs = median(seconds["ours"]), median(seconds["plain"])
         rows.append(
             {
                 "network": name,
@@ -138,13 +127,11 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
                 "images": count,
                 "size": side,
                 "batch": batch_size,
-                "ours_images_per_s": count / statistics.median(ours),
-                "plain_images_per_s": count / statistics.median(theirs),
-                "ratio": statistics.median(theirs) / statistics.median(ours),
-                "ratio_low": min(ratios),
-                "ratio_high": max(ratios),
-                "loading": statistics.median(loading) / statistics.median(theirs),
-                "mfu": count / statistics.median(ours) * step_flops(network, side, device) / peak,
+                "ours_images_per_s": count / ours,
+                "plain_images_per_s": count / theirs,
+                **ratios(seconds["ours"], seconds["plain"]),
+                "loading": median(seconds["loading"]) / theirs,
+                "mfu": count / ours * step_flops(network, side, device) / peak,
                 "difference": difference(network, data[: 3 * batch_size], batch_size, device),
             }
         )
@@ -180,23 +167,11 @@ def peak_flops(device: str, size: int, repeats: int = 5) -> float:
     """
     half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     matrix = torch.ones(size, size, device=device, dtype=torch.bfloat16 if half else torch.float32)
-    times = []
-    for _ in range(repeats + 1):  # the first one warms up
-        wait(device)
-        start = time.perf_counter()
-        matrix @ matrix
-        wait(device)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times[1:])
+    seconds, _ = turns({"product": lambda: matrix @ matrix}, device, repeats)
+    return 2 * size**3 / min(seconds["product"])
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows by network, numbers rounded for reading."""
     rounded = [column for column in frame.columns if column.startswith(("ratio", "mfu", "loading"))]
     return frame.set_index("network").round(dict.fromkeys(rounded, 2))
-
-
-def wait(device: str) -> None:
-    """Until the device has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
