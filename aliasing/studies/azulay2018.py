@@ -54,7 +54,7 @@ def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augment
     """A network on the profile's own data."""
     recipe = base.recipe if backbone == "vgg" else base.residual
     recipe = replace(recipe, shift=SHIFT) if augmented else recipe
-    run = Run(base.dataset, getattr(base, backbone) | {"downsample": layer}, recipe, seed)
+    run = Run(base.dataset, base.network(backbone, layer), recipe, seed)
     plain, blurred = LAYERS[profile][0][0], LAYERS[profile][0][-1]
     wanted = [
         *base.rolls(),
@@ -95,7 +95,7 @@ def _biased(profile: str, base: Base, seed: int) -> list[Job]:
     chosen: list[tuple[Any, str]] = [(0, "subsample"), ("uniform", "subsample"), (0, LAYERS[profile][0][-1])]
     jobs = []
     for bias, layer in chosen:
-        run = Run(base.dataset | {"position_sigma": bias}, base.vgg | {"downsample": layer}, base.recipe, seed)
+        run = Run(base.dataset | {"position_sigma": bias}, base.network("vgg", layer), base.recipe, seed)
         labels = {"layer": layer, "backbone": "vgg", "augmented": False, "bias": str(bias), "main": False}
         labels["longest"] = layer != "subsample"
         jobs.append(Job(run, (Measurement("photographers_bias", {"count": SCENES[profile]}),), labels))

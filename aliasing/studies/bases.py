@@ -53,9 +53,22 @@ class Base:
     asap: str | dict[str, Any] = "asap"
     by_image: bool = False
 
-    def layer(self, name: str) -> str | dict[str, Any]:
-        """``name`` as ``models.create`` takes it."""
-        return self.asap if name == "asap" else name
+    def network(self, backbone: str, method: str) -> dict[str, Any]:
+        """The ``backbone`` ("vgg" or "resnet") with a layer, for ``models.create``.
+
+        The layer follows the dense max of every pool, or convolution and activation. Exceptions: "average" is the
+        two-tap filter without the max before it; the Fourier layers in residual networks come before the convolution,
+        where their paper puts them. A method is a layer, perhaps "as published", perhaps trained "+ losses".
+        """
+        layer = method.removesuffix(" + losses").removesuffix(" as published")
+        options: dict[str, Any] = {"downsample": self.asap if layer == "asap" else layer}
+        if layer == "average":
+            options = {"downsample": "rect-2", "pool": "none"}
+        elif layer != method.removesuffix(" + losses"):
+            options = {"downsample": {"name": layer, "faithful": True}}
+        elif backbone == "resnet" and layer in ("flc", "asap"):
+            options["placement"] = "pool-then-conv"
+        return (self.vgg if backbone == "vgg" else self.resnet) | options
 
     def rolls(self) -> list[Measurement]:
         """Every circular shift, and the accuracy."""

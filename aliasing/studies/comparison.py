@@ -12,12 +12,12 @@ import pandas as pd
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import ALPHA, BASES, PROTOCOLS, Base, between, finished, trained
+from .bases import ALPHA, BASES, PROTOCOLS, between, finished, trained
 from .evidence import Best, Column, Concordance, OverKinds, level, minus, survived
 from .rules import Test, claim
 from .study import Study
 
-__all__ = ["LEARNED", "METRICS", "STUDY", "Metric", "network", "prepared"]
+__all__ = ["LEARNED", "METRICS", "STUDY", "Metric", "prepared"]
 
 LEARNED = ("lps", "tips", "tips + losses", "ddac")  # layers with something to train
 
@@ -45,21 +45,6 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 ROLLED = {"smoke": 8, "laptop": 16, "desktop": 64, "gpu": 500, "cluster": 8}
 
 
-def network(base: Base, backbone: str, layer: str) -> dict[str, Any]:
-    """The ``backbone`` ("vgg" or "resnet") with ``layer``.
-
-    The layer follows the dense max of every pool, or convolution and activation. Exceptions: "average" is the two-tap
-    filter without the max before it; the Fourier layers in residual networks come before the convolution, where their
-    paper puts them.
-    """
-    if layer == "average":
-        return base.vgg | {"downsample": "rect-2", "pool": "none"}
-    options: dict[str, Any] = {"downsample": base.layer(layer.removesuffix(" + losses"))}
-    if backbone == "resnet" and layer in ("flc", "asap"):
-        options["placement"] = "pool-then-conv"
-    return (base.vgg if backbone == "vgg" else base.resnet) | options
-
-
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``, seed by seed."""
     base = BASES[profile]
@@ -70,7 +55,7 @@ def plan(profile: str) -> list[Job]:
         ):
             for layer in chosen:
                 own = replace(recipe, auxiliary=ALPHA) if layer.endswith("losses") else recipe
-                run = Run(base.dataset, network(base, backbone, layer), own, seed)
+                run = Run(base.dataset, base.network(backbone, layer), own, seed)
                 wanted = _measurements(profile, backbone, layer, seed)
                 jobs.append(Job(run, wanted, {"backbone": backbone, "layer": layer, "learned": layer in LEARNED}))
     return jobs

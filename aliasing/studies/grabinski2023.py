@@ -60,12 +60,6 @@ SIZES = {
 }
 
 
-def network(base: Base, layer: str) -> dict[str, Any]:
-    """The residual network with ``layer``: the paper's pools where the paper puts them, the controls as elsewhere."""
-    options = {"downsample": base.layer(layer)} | ({"placement": BEFORE} if layer in ("flc", "asap") else {})
-    return base.resnet | options
-
-
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``, a whole seed before the next; natural training first."""
     sizes = SIZES[profile]
@@ -73,7 +67,7 @@ def plan(profile: str) -> list[Job]:
     jobs = []
     for seed in range(base.seeds):
         for layer in POOLS:
-            run = Run(base.dataset, network(base, layer), base.residual, seed)
+            run = Run(base.dataset, base.network("resnet", layer), base.residual, seed)
             twin = layer == "subsample" and TWIN not in sizes.groups
             labels = {"layer": layer, "group": NATIVE, "twin": twin}
             jobs.append(Job(run, _native(layer, base), labels))
@@ -125,7 +119,7 @@ def _adversarial(base: Base, sizes: Sizes, layer: str, seed: int, clean: bool = 
     recipe: Recipe = replace(base.residual, **sizes.recipe)
     if not clean:
         recipe = replace(recipe, adversary=RADIUS / 255, adversary_wake=0.4, probe=base.attacked)
-    chosen = network(base, layer) | sizes.network
+    chosen = base.network("resnet", layer) | sizes.network
     wanted = (
         base.attacks(2 * base.attacked),
         Measurement("attacks", {"count": 2 * base.attacked, "steps": 1, "attack": "fgsm"}),

@@ -41,7 +41,7 @@ def plan(profile: str) -> list[Job]:
         for augmented, filters in zip((False, True), LAYERS[profile], strict=True):
             recipe = replace(base.recipe, shift=SHIFT) if augmented else base.recipe
             for layer in filters:
-                run = Run(base.dataset, base.vgg | {"downsample": layer}, recipe, seed)
+                run = Run(base.dataset, base.network("vgg", layer), recipe, seed)
                 wanted = _measurements(base, pictured=seed == 0 and not augmented)
                 longest = layer == max(LAYERS[profile][0], key=FILTERS.index)
                 jobs.append(Job(run, wanted, {"layer": layer, "augmented": augmented, "longest": longest}))
