@@ -23,7 +23,7 @@ from . import datasets, layers, models
 from .errors import UsageError
 from .files import write_atomically
 from .measurements import Measurement, Subject
-from .records import Record, Store, provenance, publish
+from .records import Store, encode, provenance, publish
 from .runner import Job, build, complete, execute, is_leased
 from .studies import STUDIES, campaign, worth
 from .training import Recipe, pick_device, train
@@ -68,10 +68,12 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     known = Store()  # what is published already need not be done again
     todo = [job for job in usable if not complete(job, known.load(job.run))]
     outcomes: dict[str, str] = {}
+    # Small maps do not fill a large GPU: as many networks at once as its memory has room for, four at most.
+    workers = max(1, min(4, torch.cuda.mem_get_info(chosen)[1] // 2**34)) if chosen.type == "cuda" else None
     if "training" not in failed:
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
-            outcomes = execute(todo, store, str(chosen), _workers(chosen), False, limit, cut=True)
+            outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
     done = sum(outcome == "done" for outcome in outcomes.values())
     log(f"{done} of {len(todo)} runs done")
     for name, outcome in outcomes.items():
@@ -143,13 +145,6 @@ def _published_meanwhile(jobs: list[Job], store: Store, path: Path) -> Iterator[
     finally:
         over.set()
         thread.join()
-
-
-def _workers(device: torch.device) -> int | None:
-    """Small maps do not fill a large GPU: as many networks at once as its memory has room for, four at most."""
-    if device.type != "cuda":
-        return None
-    return max(1, min(4, torch.cuda.mem_get_info(device)[1] // 2**34))
 
 
 def _without(job: Job, failed: set[str]) -> Job | None:
@@ -243,12 +238,9 @@ def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> N
     values = []
     for place in (CPU, device):
         network = build(job.run).to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        record = Record(job.run)
-        record.add(wanted.key, wanted.measure(Subject(job.run, network, place)), provenance(place, 0))
-        values.append(record.measurements[wanted.key])
-    here, there = map(_numbers, values)
+        values.append(_numbers(encode(wanted.measure(Subject(job.run, network, place)))))
     if wanted.name != "cost":  # a clock
-        torch.testing.assert_close(there, here, rtol=0.1, atol=0.1)
+        torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.1)
 
 
 def _numbers(value: Any) -> Tensor:
@@ -281,10 +273,9 @@ def speed(device: torch.device, seconds: float) -> list[dict]:
 
 
 def _milliseconds(layer: nn.Module, x: Tensor, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else int
+    wait()
     started = time.perf_counter()
     _value_and_gradient(layer, x)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait()
     return 1000 * (time.perf_counter() - started)

@@ -5,7 +5,7 @@ import html
 import math
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,23 +57,24 @@ def check(**parameters: Any) -> None:
         elif name == "device":
             pick_device(value)
         elif name == "layers":
-            for layer in _several(name, value, str, "names of layers"):
+            for layer in _several(name, value, lambda item: isinstance(item, str), "names of layers"):
                 if layer not in layers.CATALOGUE:
                     raise unknown("downsampling layer", layer, layers.CATALOGUE)
-        elif name in ("radii", "shifts"):
-            kinds, words = ((int, float), "numbers from 0 on") if name == "radii" else (int, "whole numbers from 0 on")
-            if not all(0 <= number < math.inf for number in _several(name, value, kinds, words)):
-                raise UsageError(f"{name} must be a list of {words}, got {value!r}")
-        elif not (isinstance(value, int) and not isinstance(value, bool) and value >= 1) and not (
-            name == "seeds" and value is None
-        ):
+        elif name == "radii":
+            _several(name, value, lambda item: _number(item) and item < math.inf, "numbers from 0 on")
+        elif name == "shifts":
+            _several(name, value, lambda item: _number(item, int), "whole numbers from 0 on")
+        elif not _number(value, int, 1) and not (name == "seeds" and value is None):
             all_of_them = ", or None for all of the profile" if name == "seeds" else ""
             raise UsageError(f"{name} must be a whole number from 1 on{all_of_them}, got {value!r}")
 
 
-def _several(name: str, value: Any, kinds: Any, words: str) -> Sequence[Any]:
-    sound = isinstance(value, list | tuple) and len(value) > 0
-    if not sound or not all(isinstance(item, kinds) and not isinstance(item, bool) for item in value):
+def _number(value: Any, kind: Any = int | float, least: int = 0) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value >= least
+
+
+def _several(name: str, value: Any, sound: Callable[[Any], bool], words: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple) or not value or not all(map(sound, value)):
         raise UsageError(f"{name} must be a list of {words}, got {value!r}")
     return value
 

@@ -338,22 +338,15 @@ def publish(records: Iterable[Record], path: Path) -> int:
         DataError: the file holds damaged lines, which writing would lose.
         StorageError: the file cannot be written.
     """
+    lines: dict[str, Record] = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            return _merge_into(path, records)
+        with FileLock(path.with_name(f".{path.name}.lock")), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _unite(lines, [*(read_lines(path) if path.exists() else []), *records])
+            write_atomically(path, "".join(lines[key].to_line() + "\n" for key in sorted(lines)))
+    except UserWarning as warning:
+        raise DataError(f"{warning}; mend or remove that line before publishing") from None
     except OSError as error:
         raise StorageError.of(path, error) from error
-
-
-def _merge_into(path: Path, records: Iterable[Record]) -> int:
-    lines: dict[str, Record] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            published = read_lines(path) if path.exists() else []
-        except UserWarning as warning:
-            raise DataError(f"{warning}; mend or remove that line before publishing") from None
-    _unite(lines, [*published, *records])
-    write_atomically(path, "".join(lines[key].to_line() + "\n" for key in sorted(lines)))
     return len(lines)

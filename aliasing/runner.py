@@ -141,19 +141,18 @@ def _carry_out_leased(job: Job, store: Store, device: torch.device, notify: Noti
     except StorageError:
         raise
     except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
-        reason = _remedy(job, device) if isinstance(error, torch.OutOfMemoryError) else str(error)
+        reason = str(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            # Smaller batches would change the statistics of batch normalisation: another run under the same name.
+            reason = (
+                f"{device} has too little memory for it (batches of {job.run.recipe.batch_size} images in training); "
+                "use fewer --workers, end what else runs there, or take another --device: the batch size belongs to "
+                "the run"
+            )
         write_atomically(folder / "failed.txt", f"{traceback.format_exc()}\n{reason.replace(os.linesep, ' ')}\n")
         return f"failed: {reason}"
     (folder / "failed.txt").unlink(missing_ok=True)
     return "done"
-
-
-def _remedy(job: Job, device: torch.device) -> str:
-    # Smaller batches would change the statistics of batch normalisation, and so be another run under the same name.
-    return (
-        f"{device} has too little memory for it (batches of {job.run.recipe.batch_size} images in training); "
-        "use fewer --workers, end what else runs there, or take another --device: the batch size belongs to the run"
-    )
 
 
 def _train_and_measure(job: Job, record: Record, store: Store, device: torch.device, notify: Notify) -> None:
