@@ -55,8 +55,7 @@ def test_equal_work_does_not_differ_and_other_work_does(frame):
 
 def test_a_step_by_hand_leaves_the_same_accuracy(frame):
     (row,) = frame[frame["peer"] == "hand"].to_dict("records")
-    assert row["difference"] == 0
-    assert row["ours_effect"] == row["peer_effect"]
+    assert row["difference"] == 0 and row["ours_effect"] == row["peer_effect"]
 
 
 def test_a_missing_peer_leaves_its_columns_empty(frame):
@@ -72,7 +71,7 @@ def test_a_missing_peer_leaves_its_columns_empty(frame):
 def test_the_command_writes_valid_json(tmp_path, monkeypatch, capsys, frame):
     monkeypatch.setattr(robustness, "run", lambda **options: frame)
     out = tmp_path / "bench.json"
-    assert main(["bench", "robustness", "--quick", "--repeats", "1", "--out", str(out)]) == 0
+    assert main(["bench", "robustness", "--quick", "--repeats", "1", "--json", "--out", str(out)]) == 0
     assert "not installed" in capsys.readouterr().out
 
     def refuse(constant):

@@ -5,11 +5,11 @@ import json
 import subprocess
 import sys
 import tomllib
-from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
 
 from aliasing.layers import NAMES
@@ -18,31 +18,19 @@ from aliasing.studies import STUDIES
 from .conftest import HOME, ROOT
 
 
-class Page(HTMLParser):
-    """Collects addresses, anchors, and the text."""
+class Page:
+    """Addresses, anchors and the text of a page, and the addresses in each caption."""
 
     def __init__(self, path):
-        super().__init__()
-        self.links, self.anchors, self.text, self.captions = [], set(), "", []
-        self.feed(path.read_text())
+        soup = BeautifulSoup(path.read_text(), "html.parser")
+        self.links, self.text = addresses(soup), soup.get_text()
+        self.anchors = {tag[key] for key in ("id", "name") for tag in soup.find_all(attrs={key: True})}
+        self.captions = [addresses(caption) for caption in soup.find_all("figcaption")]
 
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
-        if tag == "figcaption":
-            self.captions.append([])
-        if tag in ("a", "link", "img", "script", "source", "iframe"):
-            found = [attributes[name] for name in ("href", "src", "srcset") if attributes.get(name)]
-            self.links += found
-            if self.captions and self.captions[-1] is not None:
-                self.captions[-1] += found
 
-    def handle_endtag(self, tag):
-        if tag == "figcaption":
-            self.captions.append(None)
-
-    def handle_data(self, data):
-        self.text += data
+def addresses(tag):
+    tags = tag.find_all(["a", "link", "img", "script", "source", "iframe"])
+    return [one[name] for one in tags for name in ("href", "src", "srcset") if one.get(name)]
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +74,8 @@ def test_links_to_the_outside_lead_to_listed_hosts_or_home(read):
 
 
 def test_every_figure_leads_to_its_cell(site, read):
-    captions = [
-        (page, caption)
-        for path, page in read.items()
-        if path.parent.name == "notebooks"
-        for caption in page.captions
-        if caption is not None
-    ]
+    chapters = [page for path, page in read.items() if path.parent.name == "notebooks"]
+    captions = [(page, caption) for page in chapters for caption in page.captions]
     assert len(captions) > 50
     for page, caption in captions:
         assert any(link.startswith("#cell-") and link[1:] in page.anchors for link in caption), caption
