@@ -15,7 +15,7 @@ from ..measurements import Measurement
 from ..metrics import predict
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, PROTOCOLS, Base, trained
+from .bases import BASES, FINE, POINT, PROTOCOLS, Base, trained
 from .evidence import Column, Derived, Fact, entry, level, minus
 from .rules import Regime, Test, claim
 from .study import Study
@@ -109,7 +109,6 @@ AUGMENTED, LONGEST = VGG | PLAIN | {"augmented": True}, VGG | {"longest": True}
 PLAIN_ONES = ((PLAIN_VGG, "plain VGG"), (PLAIN_RESNET, "plain residual network"))
 LEARNED = (trained("the plain VGG", **PLAIN_VGG),)
 BOTH_LEARNED = (*LEARNED, trained("the plain residual network", **PLAIN_RESNET))
-FINE, COARSE = 0.005, 0.01
 
 _FOUR = Derived(tuple(f"one_pixel.top1_change_{name}" for name in PROTOCOLS), lambda *changes: sum(changes) / 4)
 
@@ -150,7 +149,7 @@ FINDINGS = (
     claim(
         "azulay-1",
         BOTH_LEARNED,
-        *_each("P(top-1 change), crop", "one_pixel.top1_change_crop", 0.02, COARSE),
+        *_each("P(top-1 change), crop", "one_pixel.top1_change_crop", 0.02, POINT),
     ),
     claim(
         "azulay-2",
@@ -190,7 +189,7 @@ FINDINGS = (
             "only partly: P(top-1 change), mean of the four protocols, longest blur",
             level(_FOUR, **LONGEST),
             threshold=0.02,
-            margin=COARSE,
+            margin=POINT,
         ),
     ),
     claim(
@@ -212,7 +211,7 @@ FINDINGS = (
             "no full solution: P(top-1 change), mean of the four protocols, with augmentation",
             level(_FOUR, **AUGMENTED),
             threshold=0.02,
-            margin=COARSE,
+            margin=POINT,
         ),
     ),
     claim(
@@ -247,7 +246,7 @@ FINDINGS = (
             "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere",
             _NEAR_MINUS_FAR,
             "above",
-            COARSE,
+            POINT,
         ),
         _bias(
             "P(top-1 change) by one pixel far from the middle, likewise", "photographers_bias.bias_change_far", "above"
@@ -256,7 +255,7 @@ FINDINGS = (
             "agreement with the centred scene far from the middle, likewise",
             "photographers_bias.bias_agreement_far",
             "below",
-            COARSE,
+            POINT,
         ),
     ),
     claim(

@@ -12,7 +12,7 @@ import pandas as pd
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import ALPHA, BASES, PROTOCOLS, between, finished, trained
+from .bases import ALPHA, BASES, FINE, POINT, PROTOCOLS, RHO, between, finished, trained
 from .evidence import Best, Column, Concordance, OverKinds, level, minus, survived
 from .rules import Test, claim
 from .study import Study
@@ -151,10 +151,6 @@ VGG_LEARNED, VGG_FINISHED, RESNET_FINISHED = LEARNED_BOTH[:1], FINISHED_BOTH[:1]
 ATTACKED = between("its accuracy under small attacks", SMALL_ATTACK, layer="subsample", backbone="vgg")
 CORRUPTED = between("its error under corruption", ERROR, layer="subsample", backbone="vgg")
 
-# What would matter in practice: half a point of accuracy or consistency, a point where fewer images are measured; a
-# correlation of three tenths.
-FINE, COARSE, RHO = 0.005, 0.01, 0.3
-
 
 def _tests(
     label: str, column: Column, first: str, second: str, side: Any, networks: Any = NETWORKS, margin: float = FINE
@@ -225,7 +221,7 @@ FINDINGS = (
     claim(
         "comparison-8",
         (*VGG_FINISHED, ATTACKED, CORRUPTED),
-        *_tests("accuracy under small attacks", SMALL_ATTACK, "tri-3", "subsample", "above", ONLY_VGG, COARSE),
+        *_tests("accuracy under small attacks", SMALL_ATTACK, "tri-3", "subsample", "above", ONLY_VGG, POINT),
         *_tests("corruption error", ERROR, "tri-3", "subsample", "below", ONLY_VGG),
     ),
     claim(

@@ -14,7 +14,7 @@ from ..metrics import leakage, step_overshoot
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import BASES, EASY, SAME, Base, between, finished, trained
+from .bases import BASES, EASY, FINE, POINT, SAME, Base, between, finished, trained
 from .evidence import Column, Derived, Fact, entry, level, minus, survived
 from .rules import Regime, Test, claim
 from .study import Study
@@ -131,7 +131,6 @@ def _adversarial(base: Base, sizes: Sizes, layer: str, seed: int, clean: bool = 
 
 EPS, TRAINED = 2, 5  # indices of 1/255, and of the radius of training, among those of the measurement "attacks"
 FLOOR = 1e-3  # -30 dB: less than a thousandth of the energy is as good as nothing
-FINE, POINT = 0.005, 0.01
 PGD, FGSM, ROBUST = survived(EPS), entry("attacks.fgsm_accuracy", EPS), survived(TRAINED)
 # PGD accuracy on training pictures in the best epoch minus that in the last.
 COLLAPSE = Derived(("training.pgd",), lambda curve: max(curve) - curve[-1])

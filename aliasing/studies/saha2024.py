@@ -19,7 +19,7 @@ from ..metrics import count_flops, count_parameters
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import ALPHA, BASES, EASY, Base, between, finished, trained
+from .bases import ALPHA, BASES, EASY, FINE, POINT, RHO, Base, between, finished, trained
 from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus, survived
 from .rules import Regime, Test, claim
 from .study import Study
@@ -148,7 +148,6 @@ def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, see
     return Job(run, wanted, labels)
 
 
-FINE, COARSE, RHO = 0.005, 0.01, 0.3  # margins of accuracy or consistency; of bias, weights or loss; of correlations
 TIPS = "tips + losses"  # the method of the paper
 CLASSES = {"task": "classes"}
 ACCURACY, STANDARD, DRAWN = (
@@ -252,7 +251,7 @@ FINDINGS = (
                 f"bias ({definition}), {TIPS} minus the lowest of the other layers",
                 Best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
                 "below",
-                margin=COARSE,
+                margin=POINT,
             )
             for definition in ("exact", "nearest")
         ),
@@ -301,8 +300,8 @@ FINDINGS = (
     claim(
         "saha-14",
         (LEARNED,),
-        _test("mean l2 norm of the weights", NORM, "tips", margin=COARSE),
-        _test("undo loss relative to the map's energy", UNDO, "tips", "below", COARSE),
+        _test("mean l2 norm of the weights", NORM, "tips", margin=POINT),
+        _test("undo loss relative to the map's energy", UNDO, "tips", "below", POINT),
         _test("standard consistency", STANDARD, "tips"),
     ),
     claim(

@@ -16,7 +16,7 @@ import pandas as pd
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, EASY, SAME, Base, between, finished, trained
+from .bases import BASES, EASY, FINE, POINT, SAME, Base, between, finished, trained
 from .evidence import Contrast, Derived, Result, level, minus
 from .rules import Regime, Test, claim
 from .study import Study
@@ -248,7 +248,6 @@ def _stop_band(kind: str, minus: str | None = None) -> Derived:
 
 # Stop-band share of the untrained filter [1 2 1]/4 on both axes: by hand, 1 - ((3 pi + 8) / (6 pi))^2.
 START = 0.1455
-POINT = 0.005  # an effect below half a per cent would not matter in practice
 SINGLES = tuple({"case": place} for place in PLACES)
 ALL_PLACES, NONE = {"case": "all"}, {"case": "none"}
 ERROR, ACCURACY, KNOWN, GLYPHS = (
@@ -268,7 +267,7 @@ WHOLE, HALVED, HALVED_BLURRED = (
 LEARNED, FINISHED = ((regime("the network without blur", case="none"),) for regime in (trained, finished))
 CORRUPTED = (*FINISHED, between("its error under corruption", ERROR, case="none"))
 # There is a gain to be explained.
-GAIN = (*CORRUPTED, Regime("corruption error, all minus none,", minus(ERROR, ALL_PLACES, NONE), most=-POINT))
+GAIN = (*CORRUPTED, Regime("corruption error, all minus none,", minus(ERROR, ALL_PLACES, NONE), most=-FINE))
 
 
 def _test(label: str, column: Any, first: Any, second: Any = NONE, side: Any = "", **rule: Any) -> Test:
@@ -276,7 +275,7 @@ def _test(label: str, column: Any, first: Any, second: Any = NONE, side: Any = "
     fewer = isinstance(column, str) and column.endswith("error")
     first, second = ({"case": one} if isinstance(one, str) else one for one in (first, second))
     statistic = minus(column, first, second)
-    return Test(label, statistic, side or ("below" if fewer else "above"), **({"margin": POINT} | rule))
+    return Test(label, statistic, side or ("below" if fewer else "above"), **({"margin": FINE} | rule))
 
 
 def _interaction(column: str) -> Contrast:
@@ -339,8 +338,8 @@ FINDINGS = (
     claim(
         "vasconcelos-6",
         CORRUPTED,
-        _test("accuracy, blur minus none; kept if not lower by a point", ACCURACY, "all", threshold=-0.01, margin=0),
-        _test("accuracy, mean of single places minus none; likewise", ACCURACY, [*SINGLES], threshold=-0.01, margin=0),
+        _test("accuracy, blur minus none; kept if not lower by a point", ACCURACY, "all", threshold=-POINT, margin=0),
+        _test("accuracy, mean of single places minus none; likewise", ACCURACY, [*SINGLES], threshold=-POINT, margin=0),
         _test("corruption error, mean of single places minus none", ERROR, [*SINGLES]),
     ),
     claim(
@@ -390,8 +389,8 @@ FINDINGS = (
     claim(
         "vasconcelos-12",
         CORRUPTED,
-        Test("accuracy, gain by blur with RandAugment minus without", _interaction(ACCURACY), margin=POINT),
-        Test("corruption error, the same difference of differences", _interaction(ERROR), "below", margin=POINT),
+        Test("accuracy, gain by blur with RandAugment minus without", _interaction(ACCURACY), margin=FINE),
+        Test("corruption error, the same difference of differences", _interaction(ERROR), "below", margin=FINE),
     ),
     claim(
         "vasconcelos-13",
@@ -424,7 +423,7 @@ FINDINGS = (
         Test(
             "error added by corruption, blur at all places minus none",
             minus(_ADDED, ALL_PLACES, NONE),
-            threshold=-POINT,
+            threshold=-FINE,
         ),
     ),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from ..measurements import Measurement
 from ..records import Run
 from ..runner import Job
-from .bases import BASES, Base, finished, trained
+from .bases import BASES, FINE, POINT, Base, finished, trained
 from .evidence import Column, Derived, entry, level, minus
 from .rules import Regime, Test, claim
 from .study import Study
@@ -65,7 +65,6 @@ _PLAIN: dict[str, Any] = {"layer": "subsample", "augmented": False}
 _SHAKY = Regime("its circular consistency", level("circular_rolls.circular_consistency", **_PLAIN), most=0.98)
 TESTABLE = (trained("the network without blur", **_PLAIN), _SHAKY)
 COMPARABLE = (finished("the network without blur", **_PLAIN), _SHAKY)
-FINE, POINT = 0.005, 0.01  # half a point of consistency or accuracy matters in practice; a point is "kept"
 _WORST = entry("circular_rolls.adversary", -1)
 _SHIFT_LOSS = Derived(
     ("circular_rolls.accuracy_by_shift", "circular_rolls.circular_accuracy"), lambda curve, mean: curve[0] - mean
