@@ -1,11 +1,10 @@
 """Kill ``aliasing run`` again and again, and compare what is left with an undisturbed run.
 
 ``python tests/soak.py --kills 100 --processes 2`` runs the smoke study of Zhang 2019 with that many concurrent commands
-on one store. At random moments one of them dies by ``kill -9`` and is started anew. When all kills are spent the study
-is finished, and every record must be there once and equal the undisturbed one, apart from when and how long. Commands
-are forked from a process that has imported the package and computed nothing, so that their time is spent on runs.
-Needs Linux; a short version is among the tests. Exit status 1 if a command failed, or anything was lost, doubled,
-damaged or differs.
+on one store. After a random time of computing a command dies at once, as by ``kill -9``, and another is started. When
+all kills are spent the study is finished, and every record must be there and equal the undisturbed one. Commands are
+forked from a process that has imported the package and computed nothing, so that their time is spent on runs. A short
+version is among the tests. Exit status 1 if a command failed, or anything was lost, damaged or differs.
 """
 
 import argparse
@@ -18,9 +17,9 @@ import random
 import signal
 import sys
 import tempfile
-import time
-import warnings
 from collections import Counter
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a process with threads should not be forked
@@ -29,113 +28,58 @@ import torch
 
 import aliasing.torchrun  # noqa: F401 - imported once here instead of in every command
 from aliasing import cli
-from aliasing.records import Store, read_lines
+from aliasing.records import Store
 from aliasing.studies import get
 
-STUDY = ["zhang2019", "--profile", "smoke"]
-FORK = multiprocessing.get_context("fork")
+STUDY = "zhang2019"
 
 
-class Command:
-    """``aliasing ARGUMENTS`` on the store ``runs``, to be killed after ``life`` seconds of computing, however busy the
-    machine is.
-    """
-
-    def __init__(self, runs: Path, arguments: list[str], life: float = float("inf")) -> None:
-        self.life = life
-        self.process = FORK.Process(target=_work, args=(runs, arguments))
-        self.process.start()
-
-    def seconds(self) -> float:
-        """Computing time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def holds_a_lease(self) -> bool:
-        with contextlib.suppress(OSError):  # a file that was closed, or a process that ended, while we look
-            files = Path(f"/proc/{self.process.pid}/fd").iterdir()
-            return any(os.path.basename(os.readlink(file)) == "lock" for file in files)
-        return False
-
-    def finish(self) -> int:
-        self.process.join()
-        return self.process.exitcode
+def start(runs: Path, seeds: int, life: float = 0) -> BaseProcess:
+    """The command on the store ``runs``, to die after ``life`` seconds of computing, however busy the machine is."""
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(runs, seeds, life))
+    process.start()
+    return process
 
 
-def _work(runs: Path, arguments: list[str]) -> None:
+def _work(runs: Path, seeds: int, life: float) -> None:
     os.environ["ALIASING_RUNS"] = str(runs)
+    signal.setitimer(signal.ITIMER_PROF, life)  # whose signal nobody handles
+    options = ["--profile", "smoke", "--seeds", str(seeds), "--device", "cpu", "--quiet", "--workers", "1"]
     with contextlib.redirect_stdout(io.StringIO()):
-        sys.exit(cli.main(arguments))
+        sys.exit(cli.main(["run", STUDY, *options]))
 
 
-def run(seeds: int) -> list[str]:
-    """Arguments of the command that is killed."""
-    return ["run", *STUDY, "--seeds", str(seeds), "--device", "cpu", "--quiet", "--workers", "1"]
+def disturb(runs: Path, seeds: int, processes: int, kills: int, life: float, draw: random.Random) -> Counter:
+    """Let ``kills`` commands die; returns how many did, finished and failed.
 
-
-def disturb(runs: Path, seeds: int, processes: int, kills: int, life: float, seed: int) -> Counter:
-    """Kill ``kills`` times; where a command came to its end, two runs are forgotten and it begins anew.
-
-    Returns how often what happened.
+    Where one came to its end, two runs are forgotten, so that there is work until all kills are spent.
     """
-    draw, happened = random.Random(seed), Counter()
-
-    def start() -> Command:
-        return Command(runs, run(seeds), draw.uniform(0, life))
-
-    commands = [start() for _ in range(processes)]
-    while happened["killed"] < kills:
-        time.sleep(0.01)
-        for index, command in enumerate(commands):
-            alive = command.process.exitcode is None
-            if alive and command.seconds() <= command.life:
-                continue
-            at_work = alive and command.holds_a_lease()
-            command.process.kill()
-            if (status := command.finish()) == -signal.SIGKILL:
+    happened, commands = Counter(killed=0), []
+    while happened["killed"] < kills or commands:
+        while happened["killed"] + len(commands) < kills and len(commands) < processes:
+            commands.append(start(runs, seeds, draw.uniform(0.01, life)))
+        wait([command.sentinel for command in commands])
+        for command in [command for command in commands if not command.is_alive()]:
+            commands.remove(command)
+            if command.exitcode == -signal.SIGPROF:
                 happened["killed"] += 1
-                happened["killed at work on a run"] += at_work
-            else:
-                happened["failed" if status else "finished"] += 1
-                _forget(runs, draw)
-            commands[index] = start()
-    for command in commands:
-        happened["failed" if command.finish() else "finished"] += 1
+                continue
+            happened["failed" if command.exitcode else "finished"] += 1
+            folders = sorted(path for path in runs.iterdir() if path.is_dir())
+            for folder in draw.sample(folders, min(2, len(folders))):
+                (folder / "record.json").unlink(missing_ok=True)
+                (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return happened
 
 
-def _forget(runs: Path, draw: random.Random) -> None:
-    """Take two runs out of the store, so that there is work again until all kills are spent."""
-    folders = sorted(path for path in runs.iterdir() if path.is_dir())
-    for folder in draw.sample(folders, min(2, len(folders))):
-        for name in ("record.json", "checkpoint.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-
-
 def compare(calm: Path, wild: Path, seeds: int) -> Counter:
-    """Records lost, doubled, damaged, differing and equal; also those of a published file of both stores."""
-    found = Counter(lost=0, doubled=0, damaged=0, differing=0, equal=0)
-    first, second = Store(calm, calm / "none"), Store(wild, wild / "none")
-    found["damaged"] = len(list(wild.rglob("*.damaged*")))
-    jobs = get(STUDY[0]).jobs("smoke", seeds)
-    for job in jobs:
-        expected = first.load(job.run).measurements
-        with warnings.catch_warnings(record=True) as damaged:
-            warnings.simplefilter("always")
-            received = second.load(job.run).measurements
-        found["damaged"] += len(damaged)
-        found["lost"] += len(expected.keys() - received.keys())
-        common = expected.keys() & received.keys()
-        # Wall time is the one measurement that is no function of the run.
-        steady = {key for key in common if not key.startswith("cost(")}
-        same = sum(json.dumps(expected[key]) == json.dumps(received[key]) for key in steady)
-        found["equal"] += same
-        found["differing"] += len(steady) - same
-    out = wild.parent / f"{wild.name}.jsonl"
-    assert Command(wild, ["publish", *STUDY, "--out", str(out)]).finish() == 0
-    ids = Counter(record.run.id for record in read_lines(out))
-    found["doubled"] = sum(count - 1 for count in ids.values())
-    found["lost"] += len(jobs) - len(ids)
+    """Measurements that were lost, differ and are equal; files that were set aside as damaged."""
+    first, second = (Store(runs, runs / "none") for runs in (calm, wild))
+    found = Counter(lost=0, damaged=len(list(wild.rglob("*.damaged*"))), differing=0, equal=0)
+    for job in get(STUDY).jobs("smoke", seeds):
+        received = second.load(job.run).measurements
+        for key, value in first.load(job.run).measurements.items():
+            found["lost" if key not in received else "equal" if value == received[key] else "differing"] += 1
     return found
 
 
@@ -145,21 +89,22 @@ def main() -> int:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="concurrent commands")
     parser.add_argument("--seeds", type=int, default=2, help="only the runs of the first seeds")
     parser.add_argument("--life", type=float, default=1.5, help="longest life of a command in seconds of computing")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.optim.SGD([torch.zeros(1)])  # the first optimiser of a process imports half of PyTorch
     seeds, broken = arguments.seeds, 0
     with tempfile.TemporaryDirectory() as folder:
-        calm = Path(folder) / "calm"
-        assert Command(calm, run(seeds)).finish() == 0
-        for processes in arguments.processes:
-            started, wild = time.monotonic(), Path(folder) / f"wild-{processes}"
-            happened = disturb(wild, seeds, processes, arguments.kills, arguments.life, arguments.seed)
-            assert Command(wild, run(seeds)).finish() == 0
-            found = compare(calm, wild, seeds)
-            broken += happened["failed"] + found["lost"] + found["doubled"] + found["damaged"] + found["differing"]
-            about = {"processes": processes, "minutes": round((time.monotonic() - started) / 60, 1)}
-            print(json.dumps(about | happened | found), flush=True)
+        stores = {count: Path(folder) / f"{count}" for count in (0, *arguments.processes)}
+        happened = {
+            count: disturb(stores[count], seeds, count, arguments.kills, arguments.life, random.Random(0))
+            for count in arguments.processes
+        }
+        for count, runs in stores.items():  # the undisturbed one first
+            last = start(runs, seeds)
+            last.join()
+            if count:
+                found = happened[count] + compare(stores[0], runs, seeds)
+                broken += bool(last.exitcode) + found["failed"] + found["lost"] + found["damaged"] + found["differing"]
+                print(json.dumps({"processes": count} | found), flush=True)
     return int(broken > 0)
 
 
