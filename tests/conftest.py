@@ -12,6 +12,13 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture
+def empty_store(tmp_path, monkeypatch):
+    """The folder of a working store in which nothing is yet; its name has to be quoted."""
+    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "my runs"))
+    return tmp_path / "my runs"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """The tests of the built book are one piece of work, so that one worker builds it and reads it; others are single.

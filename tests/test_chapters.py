@@ -18,9 +18,7 @@ ROOT = Path(__file__).parents[1]
 PARAMETERS = {"profile": "smoke", "device": "cpu", "seeds": 1, "layers": ["bin-5"], "width": 8, "radii": [0.5]}
 
 
-@pytest.fixture(autouse=True)
-def empty_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "runs"))
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +146,7 @@ def test_a_run_of_ones_own_joins_the_sweep_and_is_not_kept(tmp_path):
     mine = replace(first, run=replace(first.run, network=network), labels=first.labels | {"layer": "tri-3"})
     rows = chapters.sweep([first, mine], device="cpu")
     assert [*rows["layer"]] == ["subsample", "tri-3"]
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "my runs").exists()
 
 
 CLAIM = {"claim": "a < b", "published": "12 %", "rule": "above 0", "seeds": 3, "profile": "laptop"}

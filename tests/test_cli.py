@@ -10,11 +10,7 @@ from aliasing.cli import main
 from aliasing.profiles import PROFILES
 from aliasing.studies import STUDIES
 
-
-@pytest.fixture(autouse=True)
-def empty_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "runs"))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 
 def test_list_names_what_exists(capsys):
@@ -82,7 +78,7 @@ def test_a_wrong_shard_is_refused(capsys):
         assert "1 <= I <= N" in capsys.readouterr().err
 
 
-def test_run_status_publish_findings(empty_store, capsys):
+def test_run_status_publish_findings(tmp_path, capsys):
     only = ["--only", "layer=subsample", "--only", "augmented=False"]
     run = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet", *only]
     assert main([*run, "--shard", "1/2"]) == 0
@@ -90,7 +86,7 @@ def test_run_status_publish_findings(empty_store, capsys):
     assert main(["status", "zhang2019", "--profile", "smoke", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["planned"], row["done"], row["failed"]) == (6, 1, 0)
-    out = empty_store / "one.jsonl"
+    out = tmp_path / "one.jsonl"
     for _ in range(2):
         assert main(["publish", "zhang2019", "--profile", "smoke", "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 1

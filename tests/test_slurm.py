@@ -16,12 +16,7 @@ from aliasing.runner import execute
 from aliasing.studies import get
 
 SUBMIT = ["submit", "zhang2019", "--profile", "smoke"]
-
-
-@pytest.fixture(autouse=True)
-def empty_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "my runs"))
-    return tmp_path / "my runs"
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 
 def test_the_script_runs_the_shards(capsys, empty_store):
