@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -196,7 +196,7 @@ def train(
     read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
     optimizer = Optimizers(network, recipe.optimizer, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
-    history: list[dict] = _resume(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
+    history: list[dict] = load_weights(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
     if len(set(epochs := world.all(len(history)))) > 1:
         raise DataError(f"the processes found {epochs} epochs in {checkpoint}; its folder must be one they all share")
     model = distributed.shared(network, device)
@@ -332,29 +332,20 @@ def _state(network: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
-def load_weights(path: Path, network: nn.Module) -> list[dict]:
-    """Load the network's weights from a checkpoint of ``train`` and return the history stored with them.
+def load_weights(path: Path, network: nn.Module, optimizer: Optimizers | None = None) -> list[dict]:
+    """Load a checkpoint of ``train`` into ``network``, and the state of ``optimizer``; returns its history.
 
     Raises:
         DamagedError: the file cannot be read or its content was changed.
-        DataError: it belongs to another network.
+        DataError: it belongs to another network or optimizer.
     """
-    return _load(path, network)[1]
-
-
-def keep_weights(checkpoint: Path, path: Path) -> None:
-    """Write the network and the history of a checkpoint to ``path``, in half precision and without the optimizer."""
-    tensors, history = read_tensors(checkpoint, "history")
-    kept = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    write_tensors(path, {key: value for key, value in kept.items() if key.startswith("network.")}, history=history)
-
-
-def _load(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[dict]]:
-    """Read a checkpoint once: the network gets its weights, the caller all tensors and the history."""
     tensors, history = read_tensors(path, "history")
     if not _is_history(history):
         raise DamagedError(f"{path} is damaged (its history is no list of epochs)")
-    weights = {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+    weights, state = (
+        {key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
+        for part in ("network.", "optimizer.")
+    )
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     odd = sorted(wanted.keys() ^ weights.keys()) or [key for key in wanted if weights[key].shape != wanted[key]]
     if odd:
@@ -363,7 +354,20 @@ def _load(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], list[dict]
             f"{odd[0]}; it was kept, remove it to train that run again"
         )
     network.load_state_dict(weights)
-    return tensors, history
+    if optimizer is not None:
+        try:
+            optimizer.load(state)
+        except ValueError as error:
+            kept = "it was kept, remove it to train that run again"
+            raise DataError(f"the checkpoint {path} is of another optimizer: {error}; {kept}") from None
+    return history
+
+
+def keep_weights(checkpoint: Path, path: Path) -> None:
+    """Write the network and the history of a checkpoint to ``path``, in half precision and without the optimizer."""
+    tensors, history = read_tensors(checkpoint, "history")
+    kept = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    write_tensors(path, {key: value for key, value in kept.items() if key.startswith("network.")}, history=history)
 
 
 def _is_history(value: object) -> TypeGuard[list[dict]]:
@@ -375,23 +379,9 @@ def _is_history(value: object) -> TypeGuard[list[dict]]:
     )
 
 
-def _resume(path: Path, network: nn.Module, optimizer: Optimizers) -> list[dict]:
-    tensors, history = _load(path, network)
-    prefix = "optimizer."
-    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    try:
-        optimizer.load(state)
-    except ValueError as error:
-        raise DataError(
-            f"the checkpoint {path} is of another optimizer: {error}; it was kept, remove it to train that run again"
-        ) from None
-    return history
-
-
 def recipe_from(values: dict) -> Recipe:
     """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
-    valid = asdict(Recipe())
     for key in values:
-        if key not in valid:
-            raise unknown("recipe field", key, valid)
+        if key not in vars(Recipe()):
+            raise unknown("recipe field", key, vars(Recipe()))
     return Recipe(**values)
