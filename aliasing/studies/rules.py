@@ -198,10 +198,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
         dates = [select(table, setting).get("date", pd.Series(dtype=str)).min() for setting in finding.settings]
         shared = {
             "finding": finding.id,
-            "claim": finding.claim,
-            "source": finding.source,
-            "published": finding.published,
-            "by": finding.by,
+            **{name: getattr(finding, name) for name in ("claim", "source", "published", "by")},
             "profile": profile,
             "regime": "; ".join(
                 f"{part.rule(profile)}{'' if result is None else f' (is {result.value:.3g})'}"
@@ -213,14 +210,14 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
         }
         for test in finding.tests:
             result = test.statistic(table) if len(table) else None  # facts too: nothing was run in this profile
-            found = result._asdict() if result else {"value": None, "low": None, "high": None, "seeds": 0}
-            rows.append(
+            found = result[:5] if result else (None, None, None, 0, 0)
+            row = (
                 shared
                 | {"statistic": test.label, "ours": test.ours}
-                | {key: found.get(key, 0) for key in ("value", "low", "high", "seeds", "pictures")}
-                | {"p": result.p(test.threshold) if result else None, "rule": test.rule}
-                | {"outcome": test.outcome(result)}
+                | dict(zip(Result._fields[:5], found, strict=True))
             )
+            row |= {"p": result.p(test.threshold) if result else None, "rule": test.rule}
+            rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
     return frame if frame.empty else _with_verdicts(frame)
 
@@ -231,17 +228,16 @@ def _with_verdicts(frame: pd.DataFrame) -> pd.DataFrame:
         ~(frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)), "open"
     )
     for column, outcomes in (("verdict", frame["outcome"]), ("corrected", strict)):
-        own = outcomes.groupby(frame["finding"]).agg(decide).reindex(frame["finding"]).to_numpy()
+        own = outcomes.groupby(frame["finding"]).transform(decide)
         untestable = [tested is False for tested in frame["tested"]]
         frame[column] = np.where(untestable, "not testable here", np.where(frame["tested"].isna(), "not run", own))
-    order = {"holds": "as claimed", "opposite": "the other way", "null": "no effect", "open": "open"}
+    words = {"holds": "as claimed", "opposite": "the other way", "null": "no effect", "open": "open"}
 
     def counted(outcomes: pd.Series) -> str:
-        return ", ".join(
-            f"{(outcomes == kind).sum()} {word}" for kind, word in order.items() if (outcomes == kind).any()
-        )
+        numbers = {word: (outcomes == kind).sum() for kind, word in words.items()}
+        return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
 
-    frame["outcomes"] = frame["finding"].map(frame["outcome"].groupby(frame["finding"]).agg(counted))
+    frame["outcomes"] = frame["outcome"].groupby(frame["finding"]).transform(counted)
     frame["note"] = [_note(row) for row in frame.itertuples()]
     return frame
 
@@ -249,19 +245,14 @@ def _with_verdicts(frame: pd.DataFrame) -> pd.DataFrame:
 def _note(row: Any) -> str:
     """What a reader should know beside the verdict."""
     decided = row.verdict not in ("not run", "not testable here")
-    words = {"paper": "", "another": "another paper's claim", "ours": "our own claim"}
-    return "; ".join(
-        filter(
-            None,
-            [
-                row.outcomes if decided else "",
-                row.regime if row.verdict == "not testable here" else "",
-                f"{row.corrected} if corrected for many tests" if decided and row.corrected != row.verdict else "",
-                "post hoc" if decided and row.post_hoc else "",
-                words[row.by],
-            ],
-        )
-    )
+    said = [
+        row.outcomes if decided else "",
+        row.regime if row.verdict == "not testable here" else "",
+        f"{row.corrected} if corrected for many tests" if decided and row.corrected != row.verdict else "",
+        "post hoc" if decided and row.post_hoc else "",
+        {"paper": "", "another": "another paper's claim", "ours": "our own claim"}[row.by],
+    ]
+    return "; ".join(filter(None, said))
 
 
 def _benjamini_hochberg(p: pd.Series) -> pd.Series:
