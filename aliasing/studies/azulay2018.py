@@ -4,7 +4,6 @@ They examine published ImageNet networks; we train small ones, so that blur, aug
 are the only things that differ. The runs are those of the other chapters, but for the networks trained at other biases.
 """
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from .. import models
 from ..measurements import Measurement
 from ..metrics import predict
-from ..records import Run
 from ..runner import Job
 from .bases import BASES, FINE, POINT, PROTOCOLS, Base, trained
 from .evidence import Column, Derived, Fact, entry, level, minus
@@ -52,9 +50,7 @@ def plan(profile: str) -> list[Job]:
 
 def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augmented: bool) -> Job:
     """A network on the profile's own data."""
-    recipe = base.recipe if backbone == "vgg" else base.residual
-    recipe = replace(recipe, shift=SHIFT) if augmented else recipe
-    run = Run(base.dataset, base.network(backbone, layer), recipe, seed)
+    run = base.run(backbone, layer, seed, recipe={"shift": SHIFT if augmented else 0})
     plain, blurred = LAYERS[profile][0][0], LAYERS[profile][0][-1]
     wanted = [
         *base.rolls(),
@@ -95,7 +91,7 @@ def _biased(profile: str, base: Base, seed: int) -> list[Job]:
     chosen: list[tuple[Any, str]] = [(0, "subsample"), ("uniform", "subsample"), (0, LAYERS[profile][0][-1])]
     jobs = []
     for bias, layer in chosen:
-        run = Run(base.dataset | {"position_sigma": bias}, base.network("vgg", layer), base.recipe, seed)
+        run = base.run("vgg", layer, seed, {"position_sigma": bias})
         labels = {"layer": layer, "backbone": "vgg", "augmented": False, "bias": str(bias), "main": False}
         labels["longest"] = layer != "subsample"
         jobs.append(Job(run, (Measurement("photographers_bias", {"count": SCENES[profile]}),), labels))

@@ -4,12 +4,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..measurements import Measurement
+from ..records import Run
 from ..training import Recipe
 from .evidence import Column, level
 from .rules import Regime
 
 __all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "FINE", "OTHER", "POINT", "PROTOCOLS", "RHO", "SAME", "Base",
            "between", "finished", "trained"]  # fmt: skip
+
+
+SAME: dict[str, Any] = {}  # for what a study does not change
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,21 @@ class Base:
             options["placement"] = "pool-then-conv"
         return (self.vgg if backbone == "vgg" else self.resnet) | options
 
+    def run(
+        self,
+        backbone: str,
+        method: str,
+        seed: int,
+        data: dict[str, Any] = SAME,
+        network: dict[str, Any] = SAME,
+        recipe: dict[str, Any] = SAME,
+    ) -> Run:
+        """A network on the profile's data by its recipe; the dictionaries say what is changed."""
+        own = self.recipe if backbone == "vgg" else self.residual
+        if method.endswith((" + losses", " as published")):
+            own = replace(own, auxiliary=ALPHA)
+        return Run(self.dataset | data, self.network(backbone, method) | network, replace(own, **recipe), seed)
+
     def rolls(self) -> list[Measurement]:
         """Every circular shift, and the accuracy."""
         return [self.ask("circular_rolls", count=self.exact), self.ask("accuracy", count=self.tested)]
@@ -94,7 +113,6 @@ PROTOCOLS = ("crop", "black", "inpainting", "scale")  # the four one-pixel proto
 FINE, POINT, RHO = 0.005, 0.01, 0.3
 ALPHA = 0.35  # weight of TIPS's undo loss in its authors' code
 
-SAME: dict[str, Any] = {}  # for what a study does not change
 # Options of shapes: objects in the middle and no sensor noise, which a small network learns in a few hundred steps.
 EASY: dict[str, Any] = {"position_sigma": 0.0, "noise": 0.0}
 # The generator of shapes was designed on the pictures of seed 0; the studies use others.

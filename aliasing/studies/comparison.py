@@ -4,15 +4,14 @@ None of the papers has this experiment. Its hypotheses are ours where they are n
 suggested by a pilot with other seeds, another code and other networks.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from ..measurements import Measurement
-from ..records import Run
 from ..runner import Job
-from .bases import ALPHA, BASES, FINE, POINT, PROTOCOLS, RHO, between, finished, trained
+from .bases import BASES, FINE, POINT, PROTOCOLS, RHO, between, finished, trained
 from .evidence import Best, Column, Concordance, OverKinds, level, minus, survived
 from .rules import Test, claim
 from .study import Study
@@ -50,14 +49,11 @@ def plan(profile: str) -> list[Job]:
     base = BASES[profile]
     jobs = []
     for seed in range(base.seeds):
-        for backbone, recipe, chosen in zip(
-            ("vgg", "resnet"), (base.recipe, base.residual), LAYERS[profile], strict=True
-        ):
+        for backbone, chosen in zip(("vgg", "resnet"), LAYERS[profile], strict=True):
             for layer in chosen:
-                own = replace(recipe, auxiliary=ALPHA) if layer.endswith("losses") else recipe
-                run = Run(base.dataset, base.network(backbone, layer), own, seed)
                 wanted = _measurements(profile, backbone, layer, seed)
-                jobs.append(Job(run, wanted, {"backbone": backbone, "layer": layer, "learned": layer in LEARNED}))
+                labels = {"backbone": backbone, "layer": layer, "learned": layer in LEARNED}
+                jobs.append(Job(base.run(backbone, layer, seed), wanted, labels))
     return jobs
 
 

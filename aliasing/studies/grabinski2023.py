@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 from .. import layers
 from ..measurements import Measurement
 from ..metrics import leakage, step_overshoot
-from ..records import Run
 from ..runner import Job
-from ..training import Recipe
 from .bases import BASES, EASY, FINE, POINT, SAME, Base, between, finished, trained
 from .evidence import Column, Derived, Fact, entry, level, minus, survived
 from .rules import Regime, Test, claim
@@ -23,7 +21,6 @@ __all__ = ["POOLS", "STUDY"]
 
 # The paper's layers, and two controls: nothing at all, and a plain low-pass of the same gain for small perturbations.
 POOLS = ("subsample", "flc", "asap", "tri-3")
-BEFORE = "pool-then-conv"  # the paper's placement: the layer comes before the convolution that had the stride
 RADIUS = 8  # of adversarial training, in 1/255
 # Groups of networks: naturally trained; halved in the stem only; adversarially trained; the twin of those, without
 # adversary. Where both recipes are the same in all else, the natural network is the twin.
@@ -67,10 +64,9 @@ def plan(profile: str) -> list[Job]:
     jobs = []
     for seed in range(base.seeds):
         for layer in POOLS:
-            run = Run(base.dataset, base.network("resnet", layer), base.residual, seed)
             twin = layer == "subsample" and TWIN not in sizes.groups
             labels = {"layer": layer, "group": NATIVE, "twin": twin}
-            jobs.append(Job(run, _native(layer, base), labels))
+            jobs.append(Job(base.run("resnet", layer, seed), _native(layer, base), labels))
         if INPUT in sizes.groups:
             jobs += [_input_control(base, layer, seed) for layer in ("subsample", "flc")]
         jobs += [_adversarial(base, sizes, layer, seed) for layer in sizes.hardened]
@@ -103,30 +99,27 @@ def _input_control(base: Base, layer: str, seed: int) -> Job:
 
     In the paper's ImageNet networks the picture is pooled before anything is learned. This is that step alone.
     """
-    options: dict[str, Any] = {"downsample": layer, "stem_stride": 2}
-    if layer != "subsample":
-        options |= {"placement": BEFORE, "positions": ["stem"]}
+    options: dict[str, Any] = {"stem_stride": 2} | ({} if layer == "subsample" else {"positions": ["stem"]})
     wanted = (
         Measurement("circular_fidelity", {"count": base.tested}),
         Measurement("attacks", {"count": base.attacked, "steps": base.steps}),
     )
-    run = Run(base.dataset, base.resnet | options, base.residual, seed)
-    return Job(run, wanted, {"layer": layer, "group": INPUT, "twin": False})
+    return Job(
+        base.run("resnet", layer, seed, network=options), wanted, {"layer": layer, "group": INPUT, "twin": False}
+    )
 
 
 def _adversarial(base: Base, sizes: Sizes, layer: str, seed: int, clean: bool = False) -> Job:
     """Single-step adversarial training (or the same without adversary), probed by PGD after every epoch."""
-    recipe: Recipe = replace(base.residual, **sizes.recipe)
-    if not clean:
-        recipe = replace(recipe, adversary=RADIUS / 255, adversary_wake=0.4, probe=base.attacked)
-    chosen = base.network("resnet", layer) | sizes.network
+    adversary = {} if clean else {"adversary": RADIUS / 255, "adversary_wake": 0.4, "probe": base.attacked}
     wanted = (
         base.attacks(2 * base.attacked),
         Measurement("attacks", {"count": 2 * base.attacked, "steps": 1, "attack": "fgsm"}),
         Measurement("aliasing", {"count": base.attacked}),
     )
     labels = {"layer": layer, "group": TWIN if clean else ADVERSARIAL, "twin": clean}
-    return Job(Run(base.dataset | sizes.data, chosen, recipe, seed), wanted, labels)
+    run = base.run("resnet", layer, seed, sizes.data, sizes.network, sizes.recipe | adversary)
+    return Job(run, wanted, labels)
 
 
 EPS, TRAINED = 2, 5  # indices of 1/255, and of the radius of training, among those of the measurement "attacks"

@@ -19,7 +19,7 @@ from ..metrics import count_flops, count_parameters
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import ALPHA, BASES, EASY, FINE, POINT, RHO, Base, between, finished, trained
+from .bases import ALPHA, BASES, EASY, FINE, POINT, RHO, SAME, Base, between, finished, trained
 from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus, survived
 from .rules import Regime, Test, claim
 from .study import Study
@@ -98,8 +98,6 @@ def plan(profile: str) -> list[Job]:
 
 
 def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
-    losses = method in ("tips + losses", "tips as published")
-    recipe = replace(base.recipe, auxiliary=ALPHA) if losses else base.recipe
     size, circular = SIZES[profile], base.vgg.get("padding_mode") == "circular"
     wanted = [
         Measurement("circular_fidelity", {"count": base.tested}),
@@ -122,8 +120,8 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
         ]
     if method in ROBUST:
         wanted += [base.attacks(), base.corruptions()]
-    run = Run(base.dataset, base.network("vgg", method), recipe, seed)
-    return Job(run, tuple(wanted), {"task": "classes", "method": method, "tips": method.startswith("tips")})
+    labels = {"task": "classes", "method": method, "tips": method.startswith("tips")}
+    return Job(base.run("vgg", method, seed), tuple(wanted), labels)
 
 
 def _segmenter(profile: str, layer: str, seed: int) -> Job:
@@ -136,9 +134,9 @@ def _segmenter(profile: str, layer: str, seed: int) -> Job:
 
 
 def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, seed: int) -> Job:
-    data, network, changes = VARIED.get(profile, ({}, {}, {}))
-    recipe = replace(base.recipe, auxiliary=alpha, auxiliary_wake=wake, auxiliary_form=form, **changes)
-    run = Run(base.dataset | data, base.vgg | {"downsample": "tips"} | network, recipe, seed)
+    data, network, recipe = VARIED.get(profile, (SAME, SAME, SAME))
+    losses = {"auxiliary": alpha, "auxiliary_wake": wake, "auxiliary_form": form}
+    run = base.run("vgg", "tips", seed, data, network, recipe | losses)
     wanted = (
         Measurement("circular_fidelity", {"count": base.count // 2}),
         Measurement("shift_consistency", {"count": base.count // 2, "max_shift": 8}),

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ..measurements import Measurement
-from ..records import Run
 from ..runner import Job
 from .bases import BASES, EASY, FINE, POINT, SAME, Base, between, finished, trained
 from .evidence import Contrast, Derived, Result, level, minus
@@ -188,14 +187,14 @@ def plan(profile: str) -> list[Job]:
     """All runs of ``profile``: a whole seed before the next, so that every stop leaves balanced results."""
     sizes = SIZES[profile]
     base = replace(BASES[profile], **sizes.base)
-    plain = {"downsample": "subsample"} | base.resnet | {"stem": "imagenet"} | sizes.network
     jobs = []
     for seed in range(base.seeds):
         for name, case in sizes.cases.items():
             stem = 2 if case.matched else 3 - sizes.stem if case.other_stem else sizes.stem
-            recipe = replace(base.residual, **sizes.recipe, randaugment=case.randaugment)
-            network = plain | {"stem_stride": stem} | case.network | ({"width": sizes.matched} if case.matched else {})
-            run = Run(base.dataset | sizes.data, network, recipe, seed)
+            network = {"stem": "imagenet", "stem_stride": stem} | sizes.network | case.network
+            network |= {"width": sizes.matched} if case.matched else {}
+            recipe = sizes.recipe | {"randaugment": case.randaugment}
+            run = base.run("resnet", "subsample", seed, sizes.data, network, recipe)
             kind = {"none": "plain", "other stem": "plain", "all": "blurred", "other stem + blur": "blurred"}
             labels = {"case": name, "stem": stem, "kind": kind.get(name, name)}
             jobs.append(Job(run, _measurements(name, base, sizes, seed), labels))

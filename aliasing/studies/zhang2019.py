@@ -4,13 +4,11 @@ The networks are VGGs with circular padding, so that a circular shift is the onl
 optimiser, schedule and augmentation window for CIFAR-10 are not known; the recipes here are our choice.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..measurements import Measurement
-from ..records import Run
 from ..runner import Job
 from .bases import BASES, FINE, POINT, Base, finished, trained
 from .evidence import Column, Derived, entry, level, minus
@@ -39,9 +37,8 @@ def plan(profile: str) -> list[Job]:
     jobs = []
     for seed in range(base.seeds):
         for augmented, filters in zip((False, True), LAYERS[profile], strict=True):
-            recipe = replace(base.recipe, shift=SHIFT) if augmented else base.recipe
             for layer in filters:
-                run = Run(base.dataset, base.network("vgg", layer), recipe, seed)
+                run = base.run("vgg", layer, seed, recipe={"shift": SHIFT if augmented else 0})
                 wanted = _measurements(base, pictured=seed == 0 and not augmented)
                 longest = layer == max(LAYERS[profile][0], key=FILTERS.index)
                 jobs.append(Job(run, wanted, {"layer": layer, "augmented": augmented, "longest": longest}))
