@@ -259,7 +259,7 @@ def test_commands_on_pages_exist(page, capsys):
         elif words and words[0].endswith("aliasing") and len(words) > 1:
             with pytest.raises(SystemExit, match="0"):
                 main([*words[1:], "--help"])
-            if expected := {"list": "bin-5", "findings": "zhang-1"}.get(words[1]):
+            if expected := {"list": "source", "findings": "zhang-1"}.get(words[1]):
                 assert main(words[1:]) == 0 and expected in capsys.readouterr().out
         else:
             continue
