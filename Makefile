@@ -61,12 +61,12 @@ test: lint
 book: export BOOK_SOURCE := $(SOURCE)
 book: export BOOK_SITE := $(SITE)
 book: $(INSTALLED)
-	ALIASING_FRESH=$(FRESH) $(BIN)/python -m aliasing.book --profile $(PROFILE)
+	ALIASING_FRESH=$(FRESH) $(BIN)/python book/_ext/builder.py --profile $(PROFILE)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
 	@echo "The book: $(CURDIR)/$(BOOK)"
 
 readme: $(INSTALLED)
-	$(BIN)/python -m aliasing.book --readme
+	$(BIN)/python book/_ext/builder.py --readme
 
 bench: $(INSTALLED)
 	$(BIN)/aliasing bench

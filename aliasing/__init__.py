@@ -18,7 +18,7 @@ A module imports only from lines above its own (a test holds it to that):
     plots
     studies
     chapters
-    book, campaign, verify
+    campaign, verify
     cli
     __main__
 """

@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import builder
 import pandas as pd
 import pytest
 
-from aliasing import book, chapters, plots, studies
+from aliasing import chapters, plots, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.records import Store
 
@@ -42,7 +43,7 @@ def test_wrong_parameters_stop_before_anything_runs(change, message):
 
 def test_execute_refuses_a_parameter_the_notebook_does_not_have(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'profile'"):
-        book.execute(ROOT / "notebooks/zhang2019.ipynb", tmp_path / "out.ipynb", {"profle": "smoke"})
+        builder.execute(ROOT / "notebooks/zhang2019.ipynb", tmp_path / "out.ipynb", {"profle": "smoke"})
 
 
 @pytest.mark.slow
@@ -57,7 +58,7 @@ def test_plain_papermill_stops_too_and_names_the_choices(parameter, tmp_path):
 
 
 def test_a_wrong_profile_of_the_book_ends_with_2(capsys):
-    assert book.main(["--profile", "lapto"]) == 2
+    assert builder.main(["--profile", "lapto"]) == 2
     assert "Did you mean 'laptop'" in capsys.readouterr().err
 
 
@@ -68,25 +69,25 @@ def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
         (tmp_path / name).write_text("1")
     output = tmp_path / "book/a.ipynb"
     output.parent.mkdir()
-    assert book.stale(output, tmp_path)  # there is none
-    known = {"profile": "laptop", "stamp": book.stamp(tmp_path / "notebooks/a.ipynb", "laptop", tmp_path)}
+    assert builder.stale(output, tmp_path)  # there is none
+    known = {"profile": "laptop", "stamp": builder.stamp(tmp_path / "notebooks/a.ipynb", "laptop", tmp_path)}
     output.write_text(json.dumps({"metadata": {"aliasing": known}}))
-    assert not book.stale(output, tmp_path)
+    assert not builder.stale(output, tmp_path)
     for name in sources:
         (tmp_path / name).write_text("2")
-        assert book.stale(output, tmp_path), name
+        assert builder.stale(output, tmp_path), name
         (tmp_path / name).write_text("1")
-    assert not book.stale(output, tmp_path)
-    assert known["stamp"] != book.stamp(tmp_path / "notebooks/a.ipynb", "smoke", tmp_path)
+    assert not builder.stale(output, tmp_path)
+    assert known["stamp"] != builder.stamp(tmp_path / "notebooks/a.ipynb", "smoke", tmp_path)
     (tmp_path / "notebooks/a.ipynb").unlink()
-    assert book.stale(output, tmp_path)
+    assert builder.stale(output, tmp_path)
 
 
 def test_verdicts_are_counted_once_per_claim_and_profile():
     """By hand: three claims, one with two parts, and a profile in which nothing was decided."""
     rows = [("zhang-1", "laptop", "partly")] * 2 + [("zhang-2", "laptop", "reproduced"), ("saha-1", "laptop", "partly")]
     rows += [("zhang-1", "gpu", "not run"), ("zhang-2", "gpu", "not run")]
-    counts = book.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
+    counts = builder.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
     assert [*counts.index] == [("zhang2019", "laptop"), ("saha2024", "laptop")]
     assert counts.loc[("zhang2019", "laptop")].tolist() == [1, 1, 0, 0, 0, 0, 0]
     assert [*counts.columns[:2]] == ["reproduced", "partly"]
@@ -94,10 +95,10 @@ def test_verdicts_are_counted_once_per_claim_and_profile():
 
 def test_readme_has_the_verdicts_of_the_published_records():
     text = (ROOT / "README.md").read_text()
-    assert book.update_readme(text) == text, "the records have changed: make readme"
+    assert builder.update_readme(text) == text, "the records have changed: make readme"
     old = re.sub(r"(`laptop` \|) [\d·]+", r"\1 99", text)
     assert old != text
-    assert book.update_readme(old) == text
+    assert builder.update_readme(old) == text
 
 
 def test_a_profile_without_records_is_named_with_the_command_that_makes_them():

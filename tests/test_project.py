@@ -12,6 +12,7 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import origin
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -33,7 +34,7 @@ def module(path):
     return loaded
 
 
-origin, links = module("book/_ext/origin.py"), module(".ci/links.py")
+links = module(".ci/links.py")
 
 
 def git(folder, *arguments):

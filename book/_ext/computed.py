@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 import speed
+from builder import execution, imagenet_table, verdict_table
 
 import aliasing
 from aliasing import models, studies
-from aliasing.book import execution, imagenet_table, verdict_table
 from aliasing.chapters import statistic
 from aliasing.metrics import count_flops
 from aliasing.profiles import PROFILES

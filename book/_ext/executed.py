@@ -7,12 +7,12 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from builder import execution, stale, told, verdicts
 from computed import decided, profile_of
 from docutils import nodes
 from sources import found
 from sphinx.errors import ExtensionError
 
-from aliasing.book import execution, stale, told, verdicts
 from aliasing.studies import STUDIES
 
 RUN_AGAIN = """
@@ -43,7 +43,7 @@ def refuse_stale(app):
     if old:
         raise ExtensionError(
             f"executed before their source, the package or the records changed: {', '.join(old)}; "
-            "make book, or python -m aliasing.book, executes them again"
+            "make book, or python book/_ext/builder.py, executes them again"
         )
 
 

@@ -45,7 +45,7 @@ def site(tmp_path_factory):
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
     environment = HOME | {"ALIASING_RUNS": str(folder / "runs")}
     notebooks = str(book / "notebooks")
-    run(sys.executable, "-m", "aliasing.book", "--profile", "smoke", "--output", notebooks, **environment)
+    run(sys.executable, "book/_ext/builder.py", "--profile", "smoke", "--output", notebooks, **environment)
     builder = str(Path(sys.executable).with_name("jupyter-book"))
     run(builder, "build", str(book), "-W", "--keep-going", **environment)
     return book / "_build/html"

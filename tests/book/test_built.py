@@ -8,6 +8,7 @@ import tomllib
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import builder
 import pytest
 from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
@@ -154,15 +155,13 @@ def test_links_follow_the_repository(environment, present, absent, tmp_path, mon
 
 def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
     """The book's own extension, on a notebook that is fresh, then changed, then of unknown origin."""
-    from aliasing import book
-
     monkeypatch.syspath_prepend(ROOT / "book/_ext")
     executed = importlib.import_module("executed")
     app = SimpleNamespace(srcdir=tmp_path)
     output = tmp_path / "notebooks/primer.ipynb"
     output.parent.mkdir()
     notebook = json.loads((ROOT / "notebooks/primer.ipynb").read_text())
-    stamp = book.stamp(ROOT / "notebooks/primer.ipynb", "smoke", ROOT)
+    stamp = builder.stamp(ROOT / "notebooks/primer.ipynb", "smoke", ROOT)
     for known in ({"profile": "smoke", "stamp": stamp}, {"profile": "smoke", "stamp": "0" * 16}, None):
         notebook["metadata"]["aliasing"] = known or {}
         output.write_text(json.dumps(notebook))

@@ -1,7 +1,7 @@
 """What the book is built from: executed notebooks and counts of verdicts.
 
-``python -m aliasing.book`` executes the notebooks whose source, package, records or profile changed since their last
-execution into ``book/notebooks/``. ``--readme`` writes the verdicts into README.md instead.
+``python book/_ext/builder.py`` executes the notebooks whose source, package, records or profile changed since their
+last execution into ``book/notebooks/``. ``--readme`` writes the verdicts into README.md instead.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from . import chapters, studies
-from .errors import UsageError, unknown
-from .files import write_atomically
-from .profiles import PROFILES
-from .records import Store, home
-from .runner import execute as run_jobs
-from .runner import merged
-from .studies.rules import Verdict
+from aliasing import chapters, studies
+from aliasing.errors import UsageError, unknown
+from aliasing.files import write_atomically
+from aliasing.profiles import PROFILES
+from aliasing.records import Store, home
+from aliasing.runner import execute as run_jobs
+from aliasing.runner import merged
+from aliasing.studies.rules import Verdict
 
 __all__ = [
     "execute",
@@ -205,7 +205,7 @@ def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) 
 
 def main(argv: list[str] | None = None) -> int:
     """Execute the notebooks that are not fresh."""
-    parser = argparse.ArgumentParser(prog="python -m aliasing.book", description="Execute the book's notebooks.")
+    parser = argparse.ArgumentParser(description="Execute the book's notebooks.")
     parser.add_argument("--profile", default="best", help=f"one of {', '.join(chapters.PROFILE)}")
     parser.add_argument("--output", type=Path, help="folder of the executed notebooks (default: book/notebooks)")
     parser.add_argument("--readme", action="store_true", help="only write the counts of verdicts into README.md")
