@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError, UsageError, unknown
 from ..options import check_types
-from . import characters, photographs, segmented, shapes
+from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .files import ImageFiles
 from .imageset import SPLITS, ImageSet, check_split
@@ -68,7 +68,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "omniglot": Entry(characters.omniglot, "Lake, Salakhutdinov and Tenenbaum, Science 350, 2015", "MIT"),
     "camvid": Entry(
-        segmented.camvid,
+        photographs.camvid,
         "Brostow, Fauqueur and Cipolla, Pattern Recognition Letters 30, 2009; split of SegNet",
         "research use",
     ),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .archives import cached, find, members, verify
-from .decoding import Decoded, decode, square
+from .decoding import Decoded, decode, square, whole
 from .imageset import SPLITS, ImageSet, check_split
 
 STROKES, POINTS = 3, 9  # strokes of a character, points a stroke is drawn with
@@ -82,5 +82,4 @@ def omniglot(split: str, root: str | Path | None = None, size: int = 28) -> Imag
         )
         return decode(files, lambda image: Image.fromarray(255 - np.asarray(square(size)(image.convert("L")))))
 
-    tensors, classes = cached("omniglot", [archive.checksum, alphabets, size], build)
-    return ImageSet(tensors["images"], tensors["labels"], tuple(classes), "Omniglot")
+    return whole(*cached("omniglot", [archive.checksum, alphabets, size], build), "Omniglot")

@@ -91,13 +91,18 @@ def pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
+def whole(tensors: dict[str, Tensor], classes: list[str], name: str) -> ImageSet:
+    """All that was decoded as one set."""
+    return ImageSet(tensors["images"], tensors["labels"], tuple(classes), name, tensors.get("masks"))
+
+
 def cut(tensors: dict[str, Tensor], classes: list[str], split: str, name: str) -> ImageSet:
     """A split from the part it is cut from: train and validation share one."""
-    whole = ImageSet(tensors["images"], tensors["labels"], tuple(classes), name, tensors.get("masks"))
+    part = whole(tensors, classes, name)
     if split == "test":
-        return whole
-    validation = held_out(whole.labels)
-    return whole[validation if split == "validation" else ~validation]
+        return part
+    validation = held_out(part.labels)
+    return part[validation if split == "validation" else ~validation]
 
 
 def held_out(labels: Tensor, seed: int = 0) -> Tensor:

@@ -91,11 +91,7 @@ class ImageFiles:
         return ImageSet(images, self.labels[chosen], self.classes, self.name)
 
     def batches(
-        self,
-        batches: Sequence[Tensor],
-        workers: int | None = None,
-        pinned: bool = False,
-        seeds: Tensor | None = None,
+        self, batches: Sequence[Tensor], workers: int | None = None, pinned: bool = False, seeds: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Bytes `(n, 3, size, size)` and labels `(n,)` of each batch of numbers, in their order.
 

@@ -1,20 +1,22 @@
-"""Photographs from public archives or from a folder, decoded once to bytes."""
+"""Photographs from public archives or from a folder, decoded once to bytes; road scenes with a class per pixel."""
 
 from __future__ import annotations
 
+import io
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..errors import DataError, UsageError, extra, unknown
 from .archives import cached, data_folder, find, members, verify
-from .decoding import Decoded, cut, decode, files_of, held_out, part_of, square
+from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels, square, whole
 from .files import ImageFiles, fits
 from .imageset import ImageSet
 
@@ -31,6 +33,10 @@ _IMAGENETTE_WORDS = {
     "n03888257": "parachute",
 }
 IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of these classes among ImageNet's thousand
+
+CAMVID_CLASSES = (
+    *("sky", "building", "pole", "road", "pavement", "tree", "sign-symbol", "fence", "car", "pedestrian", "bicyclist"),
+)
 
 CLASS_GROUPS = {"base": slice(0, 64), "validation": slice(64, 80), "novel": slice(80, 100), "all": slice(0, 100)}
 
@@ -68,7 +74,7 @@ def _official_cifar10(path: Path, part: str) -> Decoded:
 def imagenette(
     split: str, root: str | Path | None = None, size: int = 128, origin: Literal["any", "train", "val"] = "any"
 ) -> ImageSet:
-    """Photographs, 10 ImageNet classes, ``size`` pixels of at most 160, 8,525 / 944 / 3,925.
+    """Photographs, 10 ImageNet classes, at most 160 pixels, 8,525 / 944 / 3,925.
 
     Imagenette: the short side is resized to ``size``, the middle square kept. Test is the official validation folder.
 
@@ -98,8 +104,7 @@ def imagenette(
     name = "Imagenette" if official else "Imagenette (resized copy)"
     if not both:
         return cut(*cached("imagenette", key, build), split, name)
-    tensors, classes = cached("imagenette", key, build)
-    return ImageSet(tensors["images"], tensors["labels"], tuple(classes), f"{name}, ImageNet's own {origin} pictures")
+    return whole(*cached("imagenette", key, build), f"{name}, ImageNet's own {origin} pictures")
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -162,6 +167,34 @@ def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str =
     group = range(100)[CLASS_GROUPS[classes]]
     chosen = whole[(whole.labels >= group.start) & (whole.labels < group.stop)]
     return ImageSet(chosen.images, chosen.labels - group.start, whole.classes[group.start : group.stop], whole.name)
+
+
+def camvid(split: str, root: str | Path | None = None) -> ImageSet:
+    """Road scenes with a class for every pixel, 240x180, 367 / 101 / 233.
+
+    ``masks`` hold indices into ``classes``, and 11 where the pixel is unlabelled and to be ignored. A frame as a whole
+    has no class: its label is 0.
+    """
+    (archive,) = find("camvid", root)
+    part = {"train": "train", "validation": "val", "test": "test"}[split]
+
+    def build() -> Decoded:
+        found: dict[str, dict[str, Image.Image]] = {part: {}, f"{part}annot": {}}
+        for name, content in members(verify(archive, root)):
+            place = PurePosixPath(name)
+            if place.parent.name in found:
+                found[place.parent.name][place.stem] = Image.open(io.BytesIO(content))
+        frames, masks = found.values()
+        if frames.keys() != masks.keys() or not frames:
+            raise DataError(f"{archive.name}: frames and annotations of {part} do not correspond")
+        tensors = {
+            "images": torch.stack([pixels(frames[name]) for name in sorted(frames)]),
+            "masks": torch.stack([torch.from_numpy(np.array(masks[name])) for name in sorted(frames)]),
+        }
+        return tensors, [*CAMVID_CLASSES]
+
+    tensors, classes = cached("camvid", [archive.checksum, part], build)
+    return whole(tensors | {"labels": torch.zeros(len(tensors["images"]), dtype=torch.int64)}, classes, "CamVid")
 
 
 def folder(

@@ -13,13 +13,7 @@ import pytest
 from aliasing.datasets.archives import Archive
 
 
-@pytest.fixture
-def pack():
-    """A function that writes {name: bytes} to a tar.xz or zip archive and returns it with its checksum."""
-    return _pack
-
-
-def _pack(path, files):
+def pack(path, files):
     """A tar.xz or zip archive of {name: bytes}; returns it as an Archive with its checksum."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as packed:
@@ -40,14 +34,9 @@ def served(tmp_path):
     """A folder and the address at which this machine serves it."""
     folder = tmp_path / "served"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass

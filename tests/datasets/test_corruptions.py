@@ -14,8 +14,6 @@ from aliasing.datasets import corruption_transforms as transforms
 from aliasing.datasets.corruptions import CONSTANTS, NAMES, SEVERITIES, corrupt, table_side
 from aliasing.streams import image_seeds, streams
 
-torch.set_num_threads(1)
-
 RANDOM = ("gaussian_noise", "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog",
           "elastic_transform")  # fmt: skip
 # Not these: their published steps trade several constants against each other (elastic: less affine, more wobble).

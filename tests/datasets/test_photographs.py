@@ -17,6 +17,7 @@ from aliasing import datasets
 from aliasing.datasets import archives, data_folder, fetch, load, photographs
 from aliasing.datasets.archives import Archive
 from aliasing.errors import DataError
+from tests.datasets.conftest import pack
 
 
 def png(colour, size=(32, 32), mode="RGB"):
@@ -34,21 +35,28 @@ def downloads(tmp_path, monkeypatch):
     return tmp_path / "downloads"
 
 
-def offer(monkeypatch, name, *form, place=-1):
-    forms = list(archives.ARCHIVES[name])
-    forms[place] = form
-    monkeypatch.setitem(archives.ARCHIVES, name, forms)
+@pytest.fixture
+def offer(downloads, monkeypatch):
+    """A function that puts archives, or {name: {member: bytes}}, into the place of a form of a data set."""
+
+    def offered(dataset, form, place=-1):
+        forms = list(archives.ARCHIVES[dataset])
+        made = [pack(downloads / name, files) for name, files in form.items()] if isinstance(form, dict) else form
+        forms[place] = tuple(made)
+        monkeypatch.setitem(archives.ARCHIVES, dataset, forms)
+
+    return offered
 
 
-def cifar_copy(pack, downloads, monkeypatch):
+@pytest.fixture
+def cifar_copy(offer):
     """20 images of each of two classes to train on and 2 to test on; the blue channel numbers them."""
     files = {f"train/{c}/{i:02}.jpg": png((r, 0, i)) for c, r in (("cat", 10), ("ant", 200)) for i in range(20)}
     files |= {f"test/{c}/{i:02}.jpg": png((r, 1, i)) for c, r in (("cat", 10), ("ant", 200)) for i in range(2)}
-    offer(monkeypatch, "cifar10", pack(downloads / "cifar10-jpeg.tar.xz", files))
+    offer("cifar10", {"cifar10-jpeg.tar.xz": files})
 
 
-def test_a_copy_in_folders_is_named_as_one_and_split_without_overlap(pack, downloads, monkeypatch):
-    cifar_copy(pack, downloads, monkeypatch)
+def test_a_copy_in_folders_is_named_as_one_and_split_without_overlap(cifar_copy):
     train, validation, test = (load("cifar10", split) for split in datasets.SPLITS)
     assert train.name == "CIFAR-10 (JPEG copy)"
     assert train.classes == ("ant", "cat")
@@ -68,8 +76,7 @@ def content(part):
     return part.labels.tolist(), part.images[:, 2, 0, 0]
 
 
-def test_a_damaged_archive_is_refused_by_load_and_fetch(pack, downloads, monkeypatch):
-    cifar_copy(pack, downloads, monkeypatch)
+def test_a_damaged_archive_is_refused_by_load_and_fetch(cifar_copy, downloads):
     path = downloads / "cifar10-jpeg.tar.xz"
     path.write_bytes(path.read_bytes()[:-100])
     for call in (lambda: load("cifar10", "test"), lambda: fetch("cifar10")):
@@ -84,15 +91,15 @@ def test_a_missing_archive_names_folder_and_command(downloads):
         fetch("camvid")
 
 
-def test_fetch_downloads_what_is_missing(pack, downloads, served, monkeypatch):
+def test_fetch_downloads_what_is_missing(offer, downloads, served):
     made = pack(served[0] / "a.zip", {"a": b"a"})
-    offer(monkeypatch, "cifar10", Archive("official.zip", made.checksum, f"{served[1]}/a.zip"), place=0)
+    offer("cifar10", [Archive("official.zip", made.checksum, f"{served[1]}/a.zip")], place=0)
     assert fetch("cifar10") == downloads
     assert (downloads / "official.zip").is_file()
     assert fetch("shapes") == downloads
 
 
-def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch):
+def test_the_official_cifar10_is_read_through_torchvision(offer, downloads, monkeypatch):
     """An archive in the official format, with five images in each batch."""
     numbers = np.arange(6 * 5 * 3072).reshape(6, 5, 3072) % 251
     batches = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -113,7 +120,7 @@ def test_the_official_cifar10_is_read_through_torchvision(downloads, monkeypatch
     monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(official, "meta", {**official.meta, "md5": sums["batches.meta"]})
     checksum = "md5:" + md5((downloads / "cifar-10-python.tar.gz").read_bytes())
-    offer(monkeypatch, "cifar10", replace(archives.ARCHIVES["cifar10"][0][0], checksum=checksum), place=0)
+    offer("cifar10", [replace(archives.ARCHIVES["cifar10"][0][0], checksum=checksum)], place=0)
     test = load("cifar10", "test")
     assert test.name == "CIFAR-10"
     assert test.classes == tuple("abcdefghij")
@@ -135,15 +142,15 @@ def test_our_checksums_are_those_of_torchvision():
     ]
 
 
-def test_imagenette_is_cropped_to_the_middle_square(pack, downloads, monkeypatch):
+def test_imagenette_is_cropped_to_the_middle_square(offer):
     wide = Image.new("RGB", (20, 10), (255, 0, 0))
     wide.paste((0, 0, 255), (5, 0, 15, 10))
     buffer = io.BytesIO()
     wide.save(buffer, "png")
     root = "imagenette2-160"
-    train = pack(downloads / "imagenette2-160-train.tar.xz", {f"{root}/train/n03000684/a.JPEG": buffer.getvalue()})
-    val = pack(downloads / "imagenette2-160-val.tar.xz", {f"{root}/val/n03000684/{i}.JPEG": png(40) for i in "ab"})
-    offer(monkeypatch, "imagenette", train, val)
+    train = {f"{root}/train/n03000684/a.JPEG": buffer.getvalue()}
+    val = {f"{root}/val/n03000684/{i}.JPEG": png(40) for i in "ab"}
+    offer("imagenette", {f"{root}-train.tar.xz": train, f"{root}-val.tar.xz": val})
     images = load("imagenette", "train", size=4)
     assert images.classes == ("chain saw",)
     assert images.images.shape == (1, 3, 4, 4)
@@ -152,11 +159,11 @@ def test_imagenette_is_cropped_to_the_middle_square(pack, downloads, monkeypatch
     assert len(load("imagenette", "test", size=4)) == 2
 
 
-def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, downloads, monkeypatch):
+def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(offer):
     wnids = [f"n{99 - i:02}" for i in range(100)]
     files = {f"tiny-imagenet-100/val/{w}/val_0.JPEG": png((i, i, i), (64, 64), "RGB") for i, w in enumerate(wnids)}
     files["tiny-imagenet-100/words.txt"] = "".join(f"{w}\tword {w}, other\n" for w in wnids).encode()
-    offer(monkeypatch, "tiny-imagenet-100", pack(downloads / "tiny-imagenet-100.tar.xz", files))
+    offer("tiny-imagenet-100", {"tiny-imagenet-100.tar.xz": files})
     found = []
     for group, first, count in (("base", 0, 64), ("validation", 64, 16), ("novel", 80, 20)):
         part = load("tiny-imagenet-100", "test", classes=group)
@@ -167,15 +174,15 @@ def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(pack, down
     assert tuple(found) == load("tiny-imagenet-100", "test").classes
 
 
-def test_drawings_are_white_on_black_and_no_character_is_in_two_splits(pack, downloads, monkeypatch):
+def test_drawings_are_white_on_black_and_no_character_is_in_two_splits(offer):
     drawing = png(1, (105, 105), "1")
     alphabets = [("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")]
     alphabets += [("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog")]
-    made = []
-    for i, names in enumerate(alphabets, 1):
-        files = {f"images_background_small{i}/{a}/character0{c}/1.png": drawing for a in names for c in (1, 2)}
-        made.append(pack(downloads / f"omniglot-small{i}.zip", files))
-    offer(monkeypatch, "omniglot", *made)
+    files = [
+        {f"images_background_small{i}/{a}/character0{c}/1.png": drawing for a in names for c in (1, 2)}
+        for i, names in enumerate(alphabets, 1)
+    ]
+    offer("omniglot", {"omniglot-small1.zip": files[0], "omniglot-small2.zip": files[1]})
     parts = [load("omniglot", split, size=14) for split in datasets.SPLITS]
     assert [len(part) for part in parts] == [8, 2, 6]
     assert len({c for part in parts for c in part.classes}) == 16
@@ -183,20 +190,20 @@ def test_drawings_are_white_on_black_and_no_character_is_in_two_splits(pack, dow
     assert parts[0].images.shape == (8, 3, 14, 14)
 
 
-def test_segmentation_frames_go_with_their_annotations(pack, downloads, monkeypatch):
+def test_segmentation_frames_go_with_their_annotations(offer):
     files = {}
     for part, count in (("train", 3), ("val", 1), ("test", 2)):
         for i in range(count):
             files[f"camvid-240/{part}/f{i}.png"] = png((i, 0, 0), (8, 6))
             files[f"camvid-240/{part}annot/f{i}.png"] = png(11 - i, (8, 6), "L")
-    offer(monkeypatch, "camvid", pack(downloads / "camvid-240.tar.xz", files))
+    offer("camvid", {"camvid-240.tar.xz": files})
     train = load("camvid", "train")
     assert train.images.shape == (3, 3, 6, 8)
     assert torch.equal(train.masks, 11 - train.images[:, 0])
     assert len(train.classes) == 11
     assert [len(load("camvid", split)) for split in ("validation", "test")] == [1, 2]
     del files["camvid-240/testannot/f1.png"]
-    offer(monkeypatch, "camvid", pack(downloads / "camvid-240.tar.xz", files))
+    offer("camvid", {"camvid-240.tar.xz": files})
     with pytest.raises(DataError, match="do not correspond"):
         load("camvid", "test")
 
@@ -252,21 +259,15 @@ def test_the_readme_lists_every_archive_with_its_sum():
         assert any(row.startswith(f"| `{name}` |") for row in rows), name
 
 
-def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monkeypatch):
+def test_imagenets_own_validation_pictures_are_kept_apart(offer):
     """Imagenette deals them into both of its folders; the networks have seen all the others."""
     root, church = "imagenette2-160", "n03028079"
     names = {"train": ("n03028079_1", "ILSVRC2012_val_00000001"), "val": ("n03028079_2", "ILSVRC2012_val_00000002")}
-    made = [
-        pack(
-            downloads / f"imagenette2-160-{part}.tar.xz",
-            {
-                f"{root}/{part}/{church}/{name}.JPEG": png((i, 0, 0))
-                for i, name in enumerate(names[part], 10 * (part == "val"))
-            },
-        )
-        for part in names
-    ]
-    offer(monkeypatch, "imagenette", *made)
+    form = {}
+    for first, (part, own) in zip((0, 10), names.items(), strict=True):
+        files = {f"{root}/{part}/{church}/{name}.JPEG": png((i, 0, 0)) for i, name in enumerate(own, first)}
+        form[f"{root}-{part}.tar.xz"] = files
+    offer("imagenette", form)
     seen, unseen = (load("imagenette", split, size=4, origin=o) for split, o in (("train", "train"), ("test", "val")))
     assert sorted(seen.images[:, 0, 0, 0].tolist()) == [0, 10]
     assert sorted(unseen.images[:, 0, 0, 0].tolist()) == [1, 11]
@@ -274,7 +275,7 @@ def test_imagenets_own_validation_pictures_are_kept_apart(pack, downloads, monke
         f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0))
         for wnid in photographs._IMAGENETTE_WORDS
     }
-    monkeypatch.setitem(archives.ARCHIVES, "imagenet-val-500", [(pack(downloads / "imagenet-val-500.tar.xz", files),)])
+    offer("imagenet-val-500", {"imagenet-val-500.tar.xz": files})
     found = load("imagenet-val-500", "test", size=8)
     assert found.images.shape == (10, 3, 8, 8)
     assert found.classes[found.labels[found.images[:, 0, 0, 0] == 200]] == "church"

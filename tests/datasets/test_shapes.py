@@ -49,9 +49,7 @@ def test_fractions_of_a_pixel_add_up_and_differ_from_none():
     fields = {name: getattr(scenes, name) for name in scenes.__dataclass_fields__}
     phase = (scenes.waves * half).sum(-1)
     fields.update(
-        centre=scenes.centre + half,
-        stroke_ends=scenes.stroke_ends + half,
-        wave_phase=scenes.wave_phase - phase,
+        centre=scenes.centre + half, stroke_ends=scenes.stroke_ends + half, wave_phase=scenes.wave_phase - phase
     )
     displaced = shapes.Scenes(**fields)
     torch.testing.assert_close(shapes.render(displaced, noise=0)[0], once, atol=1e-4, rtol=0)
