@@ -213,23 +213,6 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(points))
 
 
-class _State(NamedTuple):
-    """What APGD keeps of each image; ``best_then`` is the best loss at the last checkpoint."""
-
-    active: Tensor
-    x: Tensor
-    previous: Tensor
-    value: Tensor
-    gradient: Tensor
-    best: Tensor
-    best_value: Tensor
-    best_gradient: Tensor
-    best_then: Tensor
-    size: Tensor
-    rises: Tensor
-    halved: Tensor
-
-
 def apgd(problem: Problem, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Auto-PGD (Croce and Hein 2020, Algorithm 1) from ``x``: last points and which are misclassified, as ``pgd``.
 
@@ -238,47 +221,36 @@ def apgd(problem: Problem, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     step size changed.
     """
     found, broken = x.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    active = torch.arange(len(x), device=x.device)
+    active, previous = torch.arange(len(x), device=x.device), x
     value, gradient, wrong = problem.at(x, active)
-    size, none = torch.full_like(value, 2 * problem.eps), torch.zeros_like(value)
-    s = _State(active, x, x, value, gradient, x, value, gradient, value, size, none, torch.zeros_like(wrong))
-    checked = 0
+    best, best_value, best_gradient, best_then = x, value, gradient, value
+    size, rises = torch.full_like(value, 2 * problem.eps), torch.zeros_like(value)
+    halved, checked = torch.zeros_like(wrong), 0
     for step in range(1, steps + 1):
-        found[s.active], broken[s.active] = s.x, wrong
+        found[active], broken[active] = x, wrong
         if wrong.all():
             return found, broken
         if wrong.any():
-            s = _State(*(t[~wrong] for t in s))
-        x = problem.inside(s.x + s.size[:, None, None, None] * s.gradient.sign(), s.active)
+            active, x, previous, value, gradient = (t[~wrong] for t in (active, x, previous, value, gradient))
+            size, rises, halved, best_then = (t[~wrong] for t in (size, rises, halved, best_then))
+            best, best_value, best_gradient = (t[~wrong] for t in (best, best_value, best_gradient))
+        there = problem.inside(x + size[:, None, None, None] * gradient.sign(), active)
         if step > 1:
-            x = problem.inside(s.x + 0.75 * (x - s.x) + 0.25 * (s.x - s.previous), s.active)
-        value, gradient, wrong = problem.at(x, s.active)
-        better = value > s.best_value
-        s = s._replace(
-            x=x,
-            previous=s.x,
-            value=value,
-            gradient=gradient,
-            best=_choose(better, x, s.best),
-            best_value=torch.where(better, value, s.best_value),
-            best_gradient=_choose(better, gradient, s.best_gradient),
-            rises=s.rises + (value > s.value),
-        )
+            there = problem.inside(x + 0.75 * (there - x) + 0.25 * (x - previous), active)
+        x, previous, before = there, x, value
+        value, gradient, wrong = problem.at(x, active)
+        rises = rises + (value > before)
+        better = value > best_value
+        best, best_gradient = _choose(better, x, best), _choose(better, gradient, best_gradient)
+        best_value = torch.where(better, value, best_value)
         if step in checkpoints(steps):
-            slow = s.rises <= 0.75 * (step - checked)
-            halve = slow | (~s.halved & (s.best_value <= s.best_then))
+            slow = rises <= 0.75 * (step - checked)
+            halve = slow | (~halved & (best_value <= best_then))
             back = halve & ~wrong  # a misclassified point is the result
-            s = s._replace(
-                x=_choose(back, s.best, s.x),
-                value=torch.where(back, s.best_value, s.value),
-                gradient=_choose(back, s.best_gradient, s.gradient),
-                best_then=s.best_value,
-                size=torch.where(halve, s.size / 2, s.size),
-                rises=torch.zeros_like(s.rises),
-                halved=halve,
-            )
-            checked = step
-    found[s.active], broken[s.active] = s.x, wrong
+            x, gradient = _choose(back, best, x), _choose(back, best_gradient, gradient)
+            value, size = torch.where(back, best_value, value), torch.where(halve, size / 2, size)
+            rises, halved, best_then, checked = torch.zeros_like(rises), halve, best_value, step
+    found[active], broken[active] = x, wrong
     return found, broken
 
 

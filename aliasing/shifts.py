@@ -3,8 +3,6 @@
 A shift of ``(down, right)`` pixels moves the picture down and to the right.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -12,6 +10,8 @@ from .errors import UsageError, unknown
 from .inference import as_float, check_images
 
 __all__ = ["SHIFTS", "draw_shifts", "reach", "shift_images", "taken"]
+
+SHIFTS = ("circular", "standard", "crop", "sub-pixel")
 
 
 def taken(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -37,13 +37,6 @@ def standard(images: Tensor, shifts: Tensor) -> Tensor:
     return taken(images, rows, columns) * inside
 
 
-def crop(images: Tensor, shifts: Tensor, margin: int) -> Tensor:
-    """Window ``margin`` pixels smaller on each side, moved so that the picture inside moves by ``shifts``."""
-    height, width = images.shape[-2:]
-    (rows, _), (columns, _) = _sources(images, shifts)
-    return taken(images, rows[:, margin : height - margin], columns[:, margin : width - margin])
-
-
 def sub_pixel(images: Tensor, shifts: Tensor) -> Tensor:
     """Band-limited fractional shift of the periodic image, by a phase ramp on its Fourier transform.
 
@@ -58,14 +51,6 @@ def sub_pixel(images: Tensor, shifts: Tensor) -> Tensor:
     columns = _ramp(torch.fft.rfftfreq(width, dtype=torch.float64), right, width).to(spectrum.dtype)
     spectrum = spectrum * rows[:, None, :, None] * columns[:, None, None, :]
     return torch.fft.irfft2(spectrum, s=(height, width))
-
-
-SHIFTS: dict[str, Callable[..., Tensor]] = {
-    "circular": circular,
-    "standard": standard,
-    "crop": crop,
-    "sub-pixel": sub_pixel,
-}
 
 
 def reach(shift: str, images: Tensor, max_shift: int | None) -> int | None:
@@ -111,7 +96,8 @@ def draw_shifts(
 def shift_images(images: Tensor, shifts: Tensor, shift: str, max_shift: int | None = None) -> Tensor:
     """Shift (N, C, H, W) images by ``shifts`` (N, 2) pixels, down and right; each image has its own.
 
-    Bytes stay bytes except under the sub-pixel shift. The crop shift returns (N, C, H - 2M, W - 2M), M = ``max_shift``.
+    Bytes stay bytes except under the sub-pixel shift. The crop shift moves the picture under a window M = ``max_shift``
+    pixels smaller on each side, and returns (N, C, H - 2M, W - 2M).
     """
     limit = reach(shift, images, max_shift)
     if shifts.shape != (len(images), 2):
@@ -120,11 +106,13 @@ def shift_images(images: Tensor, shifts: Tensor, shift: str, max_shift: int | No
         return sub_pixel(images, shifts)
     if shifts.is_floating_point():
         raise UsageError(f"{shift} shifts are whole pixels, got {shifts.dtype}; the sub-pixel shift takes fractions")
-    if shift == "crop":
-        if shifts.abs().max() > (limit or 0):
-            raise UsageError(f"a crop window with max_shift={limit} cannot move by {int(shifts.abs().max())} pixels")
-        return crop(images, shifts, limit or 0)
-    return SHIFTS[shift](images, shifts)
+    if shift != "crop":
+        return circular(images, shifts) if shift == "circular" else standard(images, shifts)
+    margin, (height, width) = limit or 0, images.shape[-2:]
+    if shifts.abs().max() > margin:
+        raise UsageError(f"a crop window with max_shift={margin} cannot move by {int(shifts.abs().max())} pixels")
+    (rows, _), (columns, _) = _sources(images, shifts)
+    return taken(images, rows[:, margin : height - margin], columns[:, margin : width - margin])
 
 
 def _sources(images: Tensor, shifts: Tensor) -> list[tuple[Tensor, Tensor]]:

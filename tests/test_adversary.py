@@ -10,8 +10,6 @@ from aliasing.errors import UsageError
 from aliasing.metrics import attack_accuracy, attack_curve, attack_images, perturb
 from aliasing.streams import image_seeds
 
-torch.set_num_threads(1)
-
 
 class Linear(nn.Module):
     """Logits ``images @ weight``; two classes differ by the direction ``weight[:, 1] - weight[:, 0]``."""

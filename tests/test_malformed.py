@@ -18,7 +18,7 @@ from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
-from aliasing.metrics.few_shot import Episodes, episode_accuracies
+from aliasing.metrics.few_shot import episode_accuracies
 from aliasing.metrics.kernels import remove_band
 from aliasing.metrics.motion import realigned
 from aliasing.metrics.pixel_pairs import size_pairs
@@ -137,7 +137,7 @@ USAGE = {
     "ways, shots, queries and episodes must": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS, shots=0),
     "5 classes with at least 16 images (1 shots, 15": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS),
     "few_shot_accuracy of a network needs images, got None": lambda: metrics.few_shot_accuracy(MEAN, None, LABELS),
-    "features must be (N, D), got (2, 3, 8, 8)": lambda: episode_accuracies(IMAGES, Episodes(LABELS, LABELS)),
+    "features must be (N, D), got (2, 3, 8, 8)": lambda: episode_accuracies(IMAGES, LABELS, LABELS),
     "an estimate needs at least one value, got none": lambda: metrics.Estimate.mean(torch.zeros(0)),
     "an estimate needs at least one unit, got n=0": lambda: metrics.Estimate.proportion(0, 0),
     "paired values are needed, got 2 and 3": lambda: metrics.Estimate.difference(torch.ones(2), torch.ones(3)),

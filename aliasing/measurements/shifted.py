@@ -7,7 +7,7 @@ import torch
 from .. import metrics
 from ..inference import predict
 from ..metrics import Estimate, roll_predictions
-from ..metrics.agreement import agreements
+from ..metrics.agreement import Fidelity, agreements
 from ..metrics.rolls import accuracy_by_distance, agreement_per_image, variation_per_image
 from .subject import Subject, packed
 
@@ -53,14 +53,9 @@ def shift_consistency(subject: Subject, count: int, max_shift: int, per_image: b
     """
     test = subject.split("test", count)
     standard = metrics.fidelity(subject.network, test.images, test.labels, "standard", max_shift)
-    sub_pixel = agreements(subject.network, test.images, "sub-pixel", max_shift)
-    values: dict[str, Any] = {
-        "standard_consistency": standard.consistency,
-        "sub_pixel_consistency": Estimate.share(sub_pixel),
-        "standard_fidelity_product": standard.product,
-        "standard_fidelity_joint": standard.joint,
-        "standard_fidelity_agreement3": standard.agreement3,
-    }
+    sub_pixel = agreements(subject.network, test.images, "sub-pixel", max_shift, None, 256)
+    values: dict[str, Any] = {"standard_consistency": standard.consistency}
+    values |= {"sub_pixel_consistency": Estimate.share(sub_pixel)} | _fidelities("standard", standard)
     if per_image:
         values["standard_consistency_by_image"] = packed(standard.agree)
         values["sub_pixel_consistency_by_image"] = packed(sub_pixel)
@@ -71,13 +66,12 @@ def circular_fidelity(subject: Subject, count: int) -> dict[str, Any]:
     """Accuracy, consistency of two drawn circular shifts and the three fidelities, also where no stitching works."""
     test = subject.split("test", count)
     drawn = metrics.fidelity(subject.network, test.images, test.labels, "circular")
-    return {
-        "accuracy": drawn.accuracy,
-        "circular_consistency_drawn": drawn.consistency,
-        "circular_fidelity_product": drawn.product,
-        "circular_fidelity_joint": drawn.joint,
-        "circular_fidelity_agreement3": drawn.agreement3,
-    }
+    values = {"accuracy": drawn.accuracy, "circular_consistency_drawn": drawn.consistency}
+    return values | _fidelities("circular", drawn)
+
+
+def _fidelities(shift: str, found: Fidelity) -> dict[str, Estimate]:
+    return {f"{shift}_fidelity_{name}": getattr(found, name) for name in ("product", "joint", "agreement3")}
 
 
 def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:

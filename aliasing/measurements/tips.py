@@ -14,10 +14,7 @@ def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
     """Mixing weights of each TIPS layer on ``count`` test images: mean largest weight and mean l2 norm."""
     with torch.no_grad():
         taus = [layer.tau(x) for layer, x in _inputs(subject, count)]
-    return {
-        "tau_largest": [tau.amax(2).mean() for tau in taus],
-        "tau_norm": [tau.norm(dim=2).mean() for tau in taus],
-    }
+    return {"tau_largest": [tau.amax(2).mean() for tau in taus], "tau_norm": [tau.norm(dim=2).mean() for tau in taus]}
 
 
 def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]
     """
     values: dict[str, Any] = {"undo_floor": [], "undo_excess": [], "undo_pictures": []}
     for level, (layer, x) in enumerate(_inputs(subject, count)):
-        mean, psi = _mean_over_shifts(x), _psi(layer, x)
+        mean, psi = _mean_over_shifts(x), layer.tau.psi(x, layer.tau.filter.weight).detach()
         energy = x.square().mean()
         values["undo_floor"].append((energy - mean.square().mean()) / energy)
         values["undo_excess"].append((psi - mean).square().mean() / energy)
@@ -63,11 +60,6 @@ def _inputs(subject: Subject, count: int) -> list[tuple[TIPS, Tensor]]:
     with evaluating(subject.network), torch.no_grad(), recorded(subject.network) as calls:
         subject.network(batch)
     return [(call.layer, call.layer.complete(call.x)) for call in calls if isinstance(call.layer, TIPS)]
-
-
-@torch.no_grad()
-def _psi(layer: TIPS, x: Tensor) -> Tensor:
-    return layer.tau.psi(x, layer.tau.filter.weight)
 
 
 def _mean_over_shifts(x: Tensor) -> Tensor:

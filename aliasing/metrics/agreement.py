@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
 from ..inference import check_images, check_labels, predict
@@ -41,7 +41,7 @@ def consistency(
     max_shift: int | None = None,
     exhaustive: bool = False,
     labels: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     batch_size: int = 256,
 ) -> Estimate:
     """Probability that two independent random shifts of an image get the same class (Zhang 2019).
@@ -70,12 +70,7 @@ def consistency(
 
 
 def agreements(
-    model: nn.Module,
-    images: Tensor,
-    shift: str,
-    max_shift: int | None = None,
-    generator: torch.Generator | None = None,
-    batch_size: int = 256,
+    model: nn.Module, images: Tensor, shift: str, max_shift: int | None, generator: Generator | None, batch_size: int
 ) -> Tensor:
     """Whether two shifted copies of each image (N,) get the same class; arguments as in ``consistency``."""
     first, second = (
@@ -91,7 +86,7 @@ def fidelity(
     labels: Tensor,
     shift: str = "circular",
     max_shift: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
     batch_size: int = 256,
 ) -> Fidelity:
     """The three readings of "shift fidelity" or "stability"; arguments as in ``consistency``.

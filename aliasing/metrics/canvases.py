@@ -18,16 +18,12 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def shrink(images: Tensor, side: int) -> Tensor:
-    """Resize so that the shorter side has ``side`` pixels, aspect kept."""
+def shrink(images: Tensor, side: int | None = None) -> Tensor:
+    """Resize so that the shorter side has ``side`` pixels, by default 100 of 224 as embedded pictures; aspect kept."""
     height, width = images.shape[-2:]
+    side = max(2, round(min(height, width) * 100 / PAPER_SIDE)) if side is None else side
     scale = side / min(height, width)
     return resize(images, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
-def small_side(images: Tensor) -> int:
-    """The shorter side of an embedded picture, 100 of 224 pixels."""
-    return max(2, round(min(images.shape[-2:]) * 100 / PAPER_SIDE))
 
 
 def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str = "black") -> Tensor:

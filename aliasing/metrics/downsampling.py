@@ -1,6 +1,6 @@
 """Where a network drops samples, and what goes in and comes out there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
@@ -116,7 +116,7 @@ def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., 
 
 
 def outputs(
-    model: nn.Module, images: Tensor, layers: tuple[str, ...] | list[str], batch_size: int = 256
+    model: nn.Module, images: Tensor, layers: Sequence[str], batch_size: int = 256
 ) -> Iterator[dict[str, Tensor]]:
     """For each batch of images the outputs (n, C, H, W) of the named modules; the last one where used repeatedly.
 
@@ -141,3 +141,18 @@ def outputs(
 
 def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
     return lambda _, __, y: seen.update({name: y.clone()})
+
+
+def collected(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[str],
+    batch_size: int = 256,
+    reduce: Callable[[Tensor], Tensor] = lambda maps: maps,
+) -> dict[str, Tensor]:
+    """``outputs`` for all images (N, ...) at once; ``reduce`` says what is kept of those of a batch."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in layers}
+    for batch in outputs(model, images, layers, batch_size):
+        for name, maps in batch.items():
+            parts[name].append(reduce(maps))
+    return {name: torch.cat(part) for name, part in parts.items()}

@@ -6,8 +6,6 @@ labels and the generator only, so networks measured with equally seeded generato
 compared in pairs. Intervals are over episodes.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Generator, Tensor, nn
 
@@ -15,13 +13,6 @@ from ..errors import UsageError
 from ..inference import finite
 from .estimate import Estimate
 from .readouts import embedding
-
-
-class Episodes(NamedTuple):
-    """Image indices of E episodes: ``support`` (E, ways, shots) and ``query`` (E, ways, queries), never shared."""
-
-    support: Tensor
-    query: Tensor
 
 
 def few_shot_accuracy(
@@ -44,9 +35,8 @@ def few_shot_accuracy(
         if images is None:
             raise UsageError("few_shot_accuracy of a network needs images, got None")
         features = embedding(features, images, batch_size=batch_size)
-    return Estimate.mean(
-        episode_accuracies(features, sample_episodes(labels, ways, shots, queries, episodes, generator))
-    )
+    drawn = sample_episodes(labels, ways, shots, queries, episodes, generator)
+    return Estimate.mean(episode_accuracies(features, *drawn))
 
 
 def sample_episodes(
@@ -56,16 +46,17 @@ def sample_episodes(
     queries: int = 15,
     episodes: int = 600,
     generator: Generator | None = None,
-) -> Episodes:
-    """Draw classes without replacement, and images of each without replacement, from ``labels`` (N,).
+) -> tuple[Tensor, Tensor]:
+    """Indices of images, support (episodes, ways, shots) and query (episodes, ways, queries), from ``labels`` (N,).
 
+    Classes, and images of each, are drawn without replacement, so that support and query share none.
     Raises ``UsageError`` where fewer than ``ways`` classes have ``shots + queries`` images.
     """
     if min(ways, shots, queries, episodes) < 1:
         raise UsageError(
             f"ways, shots, queries and episodes must be at least 1, got {(ways, shots, queries, episodes)}"
         )
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
     labels, each = labels.cpu(), shots + queries
     members = [(labels == c).nonzero().flatten() for c in labels.unique()]
     members = [indices for indices in members if len(indices) >= each]
@@ -83,19 +74,19 @@ def sample_episodes(
         order[torch.arange(table.shape[1]) >= sizes[classes][:, None]] = 2  # padding comes last
         drawn.append(table[classes].gather(1, order.argsort(1)[:, :each]))
     support, query = torch.stack(drawn).split((shots, queries), 2)
-    return Episodes(support, query)
+    return support, query
 
 
-def episode_accuracies(features: Tensor, episodes: Episodes, chunk: int = 50) -> Tensor:
-    """Accuracy of each episode (E,), float64, with ``features`` (N, D) of any device; ``chunk`` episodes at a time."""
+def episode_accuracies(features: Tensor, support: Tensor, query: Tensor, chunk: int = 50) -> Tensor:
+    """Accuracy (E,), float64, of episodes with ``features`` (N, D) of any device; ``chunk`` episodes at a time."""
     if features.ndim != 2:
         raise UsageError(f"features must be (N, D), got {tuple(features.shape)}")
     features = nn.functional.normalize(finite(features, "features").float(), dim=1)
     found = []
-    for support, query in zip(episodes.support.split(chunk), episodes.query.split(chunk), strict=True):
-        prototypes = nn.functional.normalize(features[support.to(features.device)].mean(2), dim=2)
-        queries = features[query.to(features.device)].flatten(1, 2)
-        answers = (queries @ prototypes.mT).argmax(2).view(query.shape)
-        truth = torch.arange(query.shape[1], device=answers.device)[:, None]
+    for known, asked in zip(support.split(chunk), query.split(chunk), strict=True):
+        prototypes = nn.functional.normalize(features[known.to(features.device)].mean(2), dim=2)
+        queries = features[asked.to(features.device)].flatten(1, 2)
+        answers = (queries @ prototypes.mT).argmax(2).view(asked.shape)
+        truth = torch.arange(asked.shape[1], device=answers.device)[:, None]
         found.append((answers == truth).double().mean((1, 2)).cpu())
     return torch.cat(found)

@@ -1,5 +1,6 @@
 """Whether feature maps move with the picture: over circular shifts (Zhang 2019), and by one pixel after realignment."""
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -8,19 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..errors import UsageError
-from ..inference import check_images
-from .downsampling import outputs, sites
+from .downsampling import collected, sites
 from .rolls import rolls_of
 
 ONE_PIXEL_ROLLS = ((1, 0), (0, 1), (1, 1))
 
 
 def equivariance_maps(
-    model: nn.Module,
-    images: Tensor,
-    layers: tuple[str, ...] | list[str],
-    max_shift: int | None = None,
-    batch_size: int = 256,
+    model: nn.Module, images: Tensor, layers: Sequence[str], max_shift: int | None = None, batch_size: int = 256
 ) -> dict[str, Tensor]:
     """For every named layer F the map (A, B) of ``1 - cos(roll(F(x)), F(roll(x)))`` over circular shifts.
 
@@ -42,20 +38,16 @@ def equivariance_maps(
     return maps
 
 
-def _enlarged(
-    model: nn.Module, images: Tensor, layers: tuple[str, ...] | list[str], batch_size: int
-) -> dict[str, Tensor]:
+def _enlarged(model: nn.Module, images: Tensor, layers: Sequence[str], batch_size: int) -> dict[str, Tensor]:
     height, width = images.shape[-2:]
-    parts: dict[str, list[Tensor]] = {name: [] for name in layers}
-    for batch in outputs(model, images, layers, batch_size):
-        for name, features in batch.items():
-            if features.ndim != 4 or height % features.shape[2] or width % features.shape[3]:
-                raise UsageError(
-                    f"{name!r} gives {tuple(features.shape[1:])}, which does not fit an image of {height} x {width} "
-                    "pixels a whole number of times"
-                )
-            parts[name].append(interpolate(features, (height, width)))
-    return {name: torch.cat(part) for name, part in parts.items()}
+    found = collected(model, images, layers, batch_size)
+    for name, maps in found.items():
+        if maps.ndim != 4 or height % maps.shape[2] or width % maps.shape[3]:
+            raise UsageError(
+                f"{name!r} gives {tuple(maps.shape[1:])}, which does not fit an image of {height} x {width} pixels a "
+                "whole number of times"
+            )
+    return {name: interpolate(maps, (height, width)) for name, maps in found.items()}
 
 
 class Realigned(NamedTuple):
@@ -89,18 +81,12 @@ def realigned_errors(model: nn.Module, images: Tensor, batch_size: int = 256) ->
     spatial mean of a single layer is a false friend: it does not move under any circular blur. Hence the maps.
     """
     names = list(sites(model))
-    still = list(outputs(model, check_images(images), names, batch_size))
-    maps = torch.zeros(len(names), len(images), dtype=torch.float64)
-    pooled = torch.zeros(len(images), dtype=torch.float64)
+    still = collected(model, images, names, batch_size)
+    maps, pooled = torch.zeros(len(names), len(images)).double(), torch.zeros(len(images)).double()
     for roll in ONE_PIXEL_ROLLS:
-        done = 0
-        moved = outputs(model, images.roll(roll, (2, 3)), names, batch_size)
-        for before, after in zip(still, moved, strict=True):
-            part = slice(done, done := done + len(before[names[0]]))
-            for row, name in enumerate(names):
-                own = realigned(before[name], after[name]).double().cpu()
-                maps[row, part] = torch.maximum(maps[row, part], own)
-            first, second = (seen[names[-1]].mean((2, 3)) for seen in (before, after))
-            change = (first - second).norm(dim=1) / first.norm(dim=1).clamp_min(torch.finfo(first.dtype).tiny)
-            pooled[part] = torch.maximum(pooled[part], change.double().cpu())
+        moved = collected(model, images.roll(roll, (2, 3)), names, batch_size)
+        errors = torch.stack([realigned(still[name], moved[name]).double().cpu() for name in names])
+        first, second = (seen[names[-1]].mean((2, 3)) for seen in (still, moved))
+        change = (first - second).norm(dim=1) / first.norm(dim=1).clamp_min(torch.finfo(first.dtype).tiny)
+        maps, pooled = torch.maximum(maps, errors), torch.maximum(pooled, change.double().cpu())
     return Realigned(maps.mean(1).tolist(), pooled.mean().item())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, predict
 from ..shifts import circular, standard
-from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink, small_side
+from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink
 from .estimate import Estimate
 
 #: the sizes of the released script; its switch from cropping to embedding lies between 1 and 1.3
@@ -191,7 +191,7 @@ def _position(draw: Tensor, last: Tensor | int) -> Tensor:
 def _embedded(images: Tensor, draws: Tensor, border: str = "black", grows: bool = False) -> tuple[Tensor, Tensor]:
     """The shrunk picture moves on a canvas, or ``grows`` by a pixel; both sizes are resized from the original."""
     size = images.shape[-2], images.shape[-1]
-    small = shrink(images, small_side(images))
+    small = shrink(images)
     other = resize(images, (small.shape[-2] + 1, small.shape[-1] + 1)) if grows else small
     corners = _corners(small, size, draws)
     first, second = (picture.repeat_interleave(draws.shape[1], 0) for picture in (small, other))

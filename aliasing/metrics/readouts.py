@@ -1,12 +1,14 @@
 """Reading a network's layers: linear readouts, and how typical an image is of the training set."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import check_images, finite
-from .downsampling import outputs
+from .downsampling import collected, outputs
 
 
 class Readout(nn.Module):
@@ -34,7 +36,7 @@ def fit_readouts(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    layers: list[str] | tuple[str, ...],
+    layers: Sequence[str],
     penalty: float = 1e-3,
     steps: int = 100,
     batch_size: int = 256,
@@ -48,7 +50,7 @@ def fit_readouts(
     labels = labels.cpu().long()
     classes = int(labels.max()) + 1
     readouts = {}
-    for layer, features in _features(model, images, layers, batch_size).items():
+    for layer, features in collected(model, images, layers, batch_size, _pooled).items():
         mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
         inputs = (features - mean) / scale
         classifier = _fitted(inputs, labels.to(inputs.device), classes, penalty, steps)
@@ -77,17 +79,14 @@ def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps:
 def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_size: int = 256) -> Tensor:
     """Features (N, D) of unit length on the CPU: the global average of ``layer``, or the last linear layer's input."""
     if layer is not None:
-        return F.normalize(_features(model, images, [layer], batch_size)[layer].cpu(), dim=1)
+        return F.normalize(collected(model, images, [layer], batch_size, _pooled)[layer].cpu(), dim=1)
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise UsageError(f"{type(model).__name__} has no linear layer; name the layer to take features from")
     seen: list[Tensor] = []
-    handle = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
-    try:
-        for _ in outputs(model, images, [linear[-1]], batch_size):
-            pass
-    finally:
-        handle.remove()
+    hook = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
+    with hook:
+        collected(model, images, [linear[-1]], batch_size)
     return F.normalize(finite(torch.cat(seen), "features").flatten(1), dim=1)
 
 
@@ -115,16 +114,6 @@ def typicality(
             for part in queries.split(batch_size)
         ]
     )
-
-
-def _features(
-    model: nn.Module, images: Tensor, layers: list[str] | tuple[str, ...], batch_size: int
-) -> dict[str, Tensor]:
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    for batch in outputs(model, images, layers, batch_size):
-        for layer, features in batch.items():
-            parts[layer].append(_pooled(features))
-    return {layer: torch.cat(part) for layer, part in parts.items()}
 
 
 def _pooled(features: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, predict, scores
-from .canvases import BORDERS, PAPER_SIDE, embed, shrink, small_side
+from .canvases import BORDERS, PAPER_SIDE, embed, shrink
 from .downsampling import outputs, sites
 from .estimate import Estimate
 
@@ -42,7 +42,7 @@ def vertical_sweep(images: Tensor, positions: int | None = None, border: str = "
         return torch.stack([images.roll(down, 2) for down in range(height if positions is None else positions)])
     if border not in BORDERS:
         raise unknown("border", border, (*BORDERS, "circular"))
-    small = shrink(images, small_side(images))
+    small = shrink(images)
     room = height - small.shape[2] + 1
     count = min(room, round(101 * height / PAPER_SIDE)) if positions is None else positions
     if not 2 <= count <= room:
@@ -120,7 +120,7 @@ def jaggedness(
 def non_shiftability(
     model: nn.Module,
     images: Tensor,
-    layers: list[str] | tuple[str, ...] | None = None,
+    layers: Sequence[str] | None = None,
     positions: int | None = None,
     border: str = "inpainting",
     tolerance: float = 0.2,

@@ -78,9 +78,6 @@ def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
 
 
 def test_a_constant_answer_agrees_everywhere():
-    values = MEASUREMENTS["photographers_bias"](subject(Halving("flc").eval()), count=200)
-    assert values["bias_agreement_near"].n + values["bias_agreement_far"].n <= 200
-
     class Constant(nn.Module):
         def forward(self, x):
             return torch.eye(10)[:1].repeat(len(x), 1)

@@ -4,15 +4,12 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
-import torch
 import torchvision
 from torch import nn
 
 from aliasing import models
 from aliasing.metrics.costs import count_flops, count_parameters, milliseconds
 from aliasing.models.blocks import Style, Unit
-
-torch.set_num_threads(1)
 
 
 def network():

@@ -4,14 +4,14 @@ The list is read off the package; a new metric is tested as soon as it is export
 """
 
 import inspect
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
 from aliasing import metrics, models
-
-torch.set_num_threads(1)
+from aliasing.errors import UsageError
 
 APART = {
     "milliseconds": "measures the machine",
@@ -127,6 +127,16 @@ def test_neither_batch_size_nor_company_changes_the_value(name, data, network, p
     assert torch.get_rng_state().equal(before)
     same(call(name, data, network, painter, batch_size=1), whole)
     assert network.training and painter.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_that_are_not_finite_are_no_classes(name, data, network, painter):
+    """The argmax of NaN is a class: without a check such a network is perfectly consistent."""
+    broken = [deepcopy(model) for model in (network, painter)]
+    for model in broken:
+        next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(UsageError, match=r"are NaN or infinite for \d+ of \d+ images"):
+        call(name, data, *broken)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")

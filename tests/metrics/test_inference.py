@@ -57,40 +57,17 @@ def test_batches_take_the_precision_of_the_network():
 
 
 class Gives(nn.Module):
-    """The same answer to every image."""
+    """The answer of a function of the images."""
 
     def __init__(self, answer):
         super().__init__()
-        self.answer = answer
-
-    def forward(self, x):
-        return self.answer(x) if callable(self.answer) else torch.tensor(self.answer).expand(len(x), -1)
+        self.forward = answer
 
 
-def test_answers_that_are_not_finite_are_no_classes():
-    """The argmax of NaN is a class: without a check such a network is perfectly consistent."""
-    images, labels = pictures(6), torch.zeros(6, dtype=torch.long)
-    for value in (float("nan"), float("inf")):
-        for measure in (
-            lambda model: metrics.consistency(model, images),
-            lambda model: metrics.consistency(model, images, exhaustive=True),
-            lambda model: metrics.fidelity(model, images, labels),
-            lambda model: metrics.top1_change(model, images),
-            lambda model: metrics.mean_absolute_change(model, images, "black"),
-            lambda model: metrics.attack_accuracy(model, images, labels),
-            lambda model: metrics.corruption_error(model, images, labels, ("fog",), (1,)),
-        ):
-            with pytest.raises(UsageError, match=r"are NaN or infinite for \d+ of \d+ images"):
-                measure(Gives([value, 0.0]))
-    for measure in (metrics.alias_energy, metrics.alias_error, metrics.max_sampling_bias):
-        with pytest.raises(UsageError, match="maps in front of 1 are NaN or infinite for 6 of 6 images"):
-            measure(nn.Sequential(Gives(lambda x: x / 0), nn.AvgPool2d(2)), images)
-    features = torch.ones(60, 4).index_fill_(0, torch.tensor([3]), torch.nan)
-    with pytest.raises(UsageError, match="features are NaN or infinite for 1 of 60 images"):
-        metrics.few_shot_accuracy(features, None, torch.arange(60) % 3, ways=3, queries=2)
+def test_answers_that_are_not_finite_are_counted():
     some = torch.where(torch.arange(6)[:, None] < 2, torch.nan, 0.0).expand(6, 3)
-    with pytest.raises(UsageError, match="for 2 of 6 images"):
-        predict(Gives(lambda x: some), images)
+    with pytest.raises(UsageError, match="are NaN or infinite for 2 of 6 images"):
+        predict(Gives(lambda x: some), pictures(6))
 
 
 def test_one_logit_means_two_classes():
@@ -98,12 +75,10 @@ def test_one_logit_means_two_classes():
     model = Gives(lambda x: 20 * x.mean((1, 2, 3))[:, None] - 10)
     two = Gives(lambda x: torch.cat([torch.zeros(len(x), 1), model(x)], 1))
     assert predict(model, images).equal(predict(two, images))
-    for shift in ("standard", "sub-pixel"):
-        assert metrics.consistency(model, images, shift) == metrics.consistency(two, images, shift)
+    assert metrics.consistency(model, images, "sub-pixel") == metrics.consistency(two, images, "sub-pixel")
     labels = predict(two, images).argmax(1)
-    assert metrics.attack_accuracy(model, images, labels, "fgsm", 0.01) == metrics.attack_accuracy(
-        two, images, labels, "fgsm", 0.01
-    )
+    attacked = [metrics.attack_accuracy(either, images, labels, "fgsm", 0.01) for either in (model, two)]
+    assert attacked[0] == attacked[1]
 
 
 def test_a_network_that_returns_no_tensor_is_named():

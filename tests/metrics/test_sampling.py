@@ -9,52 +9,30 @@ from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import windows
 
 
-class Site(nn.Module):
-    """One layer on a map, so that a known map reaches it."""
-
-    def __init__(self, layer, channels=3):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(x - 0.5)
-
-
 def gaussian(n=4, size=32, relu=False):
     maps = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (maps.relu() if relu else maps) + 0.5
+    return maps.relu() if relu else maps
 
 
 def bias(layer, images):
-    return metrics.max_sampling_bias(Site(layer), images, batch_size=3)["layer"]
+    return metrics.max_sampling_bias(nn.Sequential(layer), images, batch_size=3)["0"]
 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(
-    ("name", "exact", "nearest", "weight"),
-    # The reference table of random inputs: iid Gaussian and ReLU of it.
-    [
-        ("max", 1, 1, None),
-        ("subsample", 0.25, 0.25, 0.25),
-        ("aps", 0.25, 0.25, 0.25),
-    ],
+    ("name", "maximum", "weight"), [("max", 1, None), ("subsample", 0.25, 0.25), ("aps", 0.25, 0.25)]
 )
-def test_known_values(name, exact, nearest, weight, relu):
+def test_known_values(name, maximum, weight, relu):
+    """The reference table of random inputs: iid Gaussian and ReLU of it, behind which one window in 16 is all zero."""
     result = bias(layers.create(name, 3, padding_mode="circular"), gaussian(relu=relu))
-    assert result.exact.value == pytest.approx(exact, abs=0.02)
-    assert result.nearest.value == pytest.approx(nearest, abs=0.02)
-    if weight is None:
-        assert result.weight is None
-    else:
-        assert result.weight.value == pytest.approx(weight, abs=0.02)
-    # Behind the ReLU one window in sixteen is all zero.
+    assert (result.exact.value, result.nearest.value) == pytest.approx((maximum, maximum), abs=0.02)
+    assert (result.weight and result.weight.value) == (weight and pytest.approx(weight, abs=0.02))
     assert result.constant.value == pytest.approx(1 / 16 if relu else 0, abs=0.01)
 
 
 def test_equals_a_loop_over_windows():
-    layer, images = layers.create("bin-4", 3), gaussian(2, 8, relu=True)
-    images[0, 0, :2, :2] = 3.0  # a constant window
-    x = images - 0.5
+    layer, x = layers.create("bin-4", 3), gaussian(2, 8, relu=True)
+    x[0, 0, :2, :2] = 3.0  # a constant window
     with torch.no_grad():
         y = layer(x)
     counts = {"all": 0, "constant": 0, "exact": 0, "nearest": 0}
@@ -70,7 +48,7 @@ def test_equals_a_loop_over_windows():
         counts["nearest"] += abs(value - top) < min(abs(value - v) for v in rest)
     assert counts["constant"] > 0
     assert counts["nearest"] > 0
-    result = bias(layer, images)
+    result = bias(layer, x)
     uneven = counts["all"] - counts["constant"]
     assert result.constant.value == counts["constant"] / counts["all"]
     assert result.exact.value == counts["exact"] / uneven
@@ -93,7 +71,7 @@ def test_weight_follows_the_sample_that_weighs_most():
         def sample(self, x, choice=None):
             return 0.1 * (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2]) + 0.7 * x[:, :, 1::2, 1::2]
 
-    blocks = windows(images - 0.5, 2)
+    blocks = windows(images, 2)
     expected = (blocks[..., 3] == blocks.amax(-1)).double().mean().item()
     for layer in (Last(), Mixture()):
         assert bias(layer, images).weight.value == pytest.approx(expected)
@@ -106,8 +84,8 @@ def test_mixing_weights_of_tips():
         for parameter in layer.parameters():
             parameter.mul_(100)
     images = gaussian(3, 16)
-    tau = layer.tau(images - 0.5).detach()
-    blocks = windows(images - 0.5, 2)
+    tau = layer.tau(images).detach()
+    blocks = windows(images, 2)
     best = tau.argmax(-1)[:, :, None, None, None].expand(*blocks.shape[:-1], 1)
     expected = (blocks.gather(-1, best)[..., 0] == blocks.amax(-1)).double().mean().item()
     assert bias(layer, images).weight.value == pytest.approx(expected)
