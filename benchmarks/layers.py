@@ -4,7 +4,6 @@ The published formulations are the definitions of ``aliasing.layers``. Ours and 
 input, so that a busy machine slows both; ratios are above 1 where ours is faster.
 """
 
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -77,10 +76,8 @@ def _ddac(ours: layers.DDAC) -> Callable[[Tensor], Tensor]:
     return lambda x: layers.ddac_definition(x, ours.predict.weight, ours.norm, groups=ours.groups, faithful=True)
 
 
-def _package_blur(build: Callable[..., nn.Module], package: str, taps: int) -> Callable[[int, Any], nn.Module]:
-    if package == "kornia":
-        return lambda channels, ours: build(taps, stride=2)
-    return lambda channels, ours: build(channels, filt_size=taps, stride=2)
+def _package_blur(build: Callable[[int, int, int], nn.Module], taps: int, channels: int, ours: Any) -> nn.Module:
+    return build(channels, taps, 2)
 
 
 def peers() -> tuple[list[Peer], dict[str, str]]:
@@ -94,20 +91,16 @@ def peers() -> tuple[list[Peer], dict[str, str]]:
         Peer("ddac", "published", lambda c, ours: _ddac(ours), {"faithful": True}),
     ]
     skipped = {}
-    for name, taps in {"tri-3": 3, "bin-5": 5, "bin-7": 7}.items():
-        found.append(Peer(name, "published", _blur(taps), {}))
-    for package, module, layer, options in [
-        ("antialiased-cnns", "antialiased_cnns", "BlurPool", {}),
-        ("timm", "timm.layers", "BlurPool2d", {}),
-        ("kornia", "kornia.filters", "BlurPool2D", ZEROS),
-    ]:
-        try:
-            build = getattr(importlib.import_module(module), layer)
-        except ImportError as error:
-            skipped[package] = str(error)
+    taps = {"tri-3": 3, "bin-5": 5, "bin-7": 7}
+    found += [Peer(name, "published", _blur(count), {}) for name, count in taps.items()]
+    for package, *place in reporting.BLURS:
+        build = reporting.blur_of(*place)
+        if build is None:
+            skipped[package] = "not installed"
             continue
-        for name, taps in {"tri-3": 3, "bin-5": 5, "bin-7": 7}.items():
-            found.append(Peer(name, package, _package_blur(build, package, taps), options))
+        for name, count in taps.items():
+            make = partial(_package_blur, build, count)
+            found.append(Peer(name, package, make, ZEROS if package == "kornia" else {}))
     return found, skipped
 
 

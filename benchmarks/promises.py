@@ -1,7 +1,6 @@
 """What every downsampling layer promises, found out by calling it; ours and those of other packages."""
 
 import copy
-import importlib
 import json
 import sys
 import warnings
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from aliasing.errors import UsageError
 from aliasing.layers import CATALOGUE, create
+
+from .reporting import BLURS, blur_of
 
 __all__ = ["CHECKS", "examine", "ours", "peers", "peers_table", "table", "write_peers"]
 
@@ -127,13 +128,6 @@ def examine(make: Make) -> dict[str, str]:
     return found
 
 
-_PACKAGES = (
-    ("timm", "timm.layers", "BlurPool2d"),
-    ("antialiased-cnns", "antialiased_cnns", "BlurPool"),
-    ("kornia", "kornia.filters", "BlurPool2D"),
-)
-
-
 def ours() -> dict[str, Make]:
     """Our layers by name."""
     return {name: lambda channels, stride, name=name: create(name, channels, stride) for name in CATALOGUE}  # type: ignore[misc]
@@ -145,20 +139,12 @@ def peers() -> dict[str, Make | None]:
         "torch.nn.MaxPool2d(2)": lambda channels, stride: nn.MaxPool2d(stride, stride),
         "torch.nn.AvgPool2d(2)": lambda channels, stride: nn.AvgPool2d(stride, stride),
     }
-    for _, module, layer in _PACKAGES:
+    for _, module, layer in BLURS:
+        build = blur_of(module, layer)
         for taps in (3, 5):
-            found[f"{module}.{layer}, {taps} taps"] = _peer(module, layer, taps)
+            make = None if build is None else lambda c, stride, build=build, taps=taps: build(c, taps, stride)
+            found[f"{module}.{layer}, {taps} taps"] = make
     return found
-
-
-def _peer(module: str, layer: str, taps: int) -> Make | None:
-    try:
-        build = getattr(importlib.import_module(module), layer)
-    except ImportError:
-        return None
-    if module.startswith("kornia"):
-        return lambda channels, stride: build(taps, stride=stride)
-    return lambda channels, stride: build(channels, filt_size=taps, stride=stride)
 
 
 def table(makes: dict[str, Make] | dict[str, Make | None]) -> pd.DataFrame:
@@ -177,7 +163,7 @@ def write_peers(path: Path) -> None:
         "measured": datetime.now(UTC).date().isoformat(),
         "versions": {
             package: version(package)
-            for package, module, _ in _PACKAGES
+            for package, module, _ in BLURS
             if any(name.startswith(module) for name in rows.index)
         },
         "rows": rows.to_dict("index"),
@@ -194,7 +180,7 @@ def peers_table(path: Path) -> pd.DataFrame:
     makes = peers()
     frame = table(makes)
     names = {}
-    for package, module, _ in _PACKAGES:
+    for package, module, _ in BLURS:
         for name in (name for name in makes if name.startswith(module)):
             if makes[name] is not None:
                 names[name] = f"{name} ({package} {version(package)})"

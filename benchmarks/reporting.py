@@ -1,5 +1,6 @@
 """What all benchmarks share: timing in turns, the ratio of two times, and the machine that they were measured on."""
 
+import importlib
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -9,10 +10,11 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import torch
+from torch import nn
 
 from aliasing.records import code_version, processor
 
-__all__ = ["ratios", "report", "surroundings", "turns", "wait"]
+__all__ = ["BLURS", "blur_of", "ratios", "report", "surroundings", "turns", "wait"]
 
 T = TypeVar("T")
 
@@ -47,6 +49,25 @@ def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
     """The ratio of the medians, above 1 where ours is faster; the smallest and the largest of a turn."""
     each = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {"ratio": median(theirs) / median(ours), "ratio_low": min(each), "ratio_high": max(each)}
+
+
+# Packages that offer the blur: name of the package, module, class.
+BLURS = (
+    ("timm", "timm.layers", "BlurPool2d"),
+    ("antialiased-cnns", "antialiased_cnns", "BlurPool"),
+    ("kornia", "kornia.filters", "BlurPool2D"),
+)
+
+
+def blur_of(module: str, name: str) -> Callable[[int, int, int], nn.Module] | None:
+    """The blur of a package, from channels, taps and stride; ``None`` where it is not installed."""
+    try:
+        build = getattr(importlib.import_module(module), name)
+    except ImportError:
+        return None
+    if module.startswith("kornia"):
+        return lambda channels, taps, stride: build(taps, stride=stride)
+    return lambda channels, taps, stride: build(channels, filt_size=taps, stride=stride)
 
 
 def surroundings(device: str, repeats: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_answers_of_peers_are_kept_for_machines_without_them(tmp_path, monkeypat
     write_peers(tmp_path / "peers.json")
     kept = json.loads((tmp_path / "peers.json").read_text())
     assert kept["rows"]["timm.layers.BlurPool2d, 3 taps"]["gradient"] == "yes"
-    monkeypatch.setattr(promises, "_peer", lambda *names: None)
+    monkeypatch.setattr(promises, "blur_of", lambda *names: None)
     rows = peers_table(tmp_path / "peers.json")
     (name,) = [name for name in rows.index if name.startswith("timm.layers.BlurPool2d, 3 taps")]
     assert name.endswith(f"(timm {kept['versions']['timm']}, measured {kept['measured']})")
