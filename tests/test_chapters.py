@@ -47,14 +47,13 @@ def test_execute_refuses_a_parameter_the_notebook_does_not_have(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parameter", [("profile", "lapto"), ("profle", "smoke")])
-def test_plain_papermill_stops_too_and_names_the_choices(parameter, tmp_path):
+def test_plain_papermill_stops_too_and_names_the_choices(tmp_path):
     """Papermill itself only warns of a parameter it does not know and injects it."""
     command = [sys.executable, "-m", "papermill", "notebooks/zhang2019.ipynb", str(tmp_path / "out.ipynb")]
-    options = ["-k", "python3", "-p", *parameter, "--no-progress-bar"]
+    options = ["-k", "python3", "-p", "profle", "smoke", "--no-progress-bar"]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert f"'{parameter[1] if parameter[0] == 'profile' else parameter[0]}'; choose from" in done.stderr
+    assert "'profle'; choose from" in done.stderr
 
 
 def test_a_wrong_profile_of_the_book_ends_with_2(capsys):
