@@ -141,6 +141,7 @@ def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the soak forks")
+@pytest.mark.timeout(600)
 def test_killed_at_random_and_continued_gives_the_same_numbers():
     """Two and four commands on one store, killed several times; no record suffers."""
     command = [sys.executable, "tests/soak.py", "--processes", "2", "4", "--kills", "6", "--seeds", "1", "--life", "2"]
