@@ -1,5 +1,7 @@
 """The downsampling layers of the five papers, by name: ``create("bin-5", channels=64)``.
 
+What ``channels``, ``stride``, ``padding_mode`` and ``dims`` mean for all of them stands at ``Downsample``.
+
 Every file begins with the published definition of its layers in plain tensor operations, ``blur_definition`` and so on:
 what tests compare with, what benchmarks time, and what a layer computes where its fast form cannot serve, such as under
 a compiler, an exporter or ``vmap``, for second derivatives, and on devices nobody has measured.

@@ -97,8 +97,6 @@ class TIPS(Downsample):
     padding of the convolution, odd maps completed at the bottom and right; in both forms: strides 1, 3 and 4.
 
     Args:
-        channels: C.
-        stride: 1 to 4, or one per axis.
         padding_mode: of the convolution, and completes maps that the stride does not divide. Not read if ``faithful``.
         faithful: zero padding of the convolution, cells read row by row but phases column by column, maps completed
             at the top and left by reflection (one row or column is repeated, where the published layer fails).
@@ -328,8 +326,6 @@ class DDAC(Downsample):
     as in their networks (the layer's own default is 2), fewer if ``channels`` asks for it.
 
     Args:
-        channels: C.
-        stride: 1 to 4, or one per axis.
         padding_mode: beyond the border, for the filter and for the convolution that predicts it.
         size: side of the filter, odd, in pixels.
         groups: number of groups of consecutive channels with the same filter, a divisor of ``channels``; by default the

@@ -238,7 +238,6 @@ class ASAP(FLC):
     must use the same variant: they sample at different positions.
 
     Args:
-        channels: not read.
         stride: 2 to 4; the paper defines 2, the others keep the same window and crop more (our extension).
         padding_mode: the value of the pixels that ``"pad-one"`` and ``"pad-large"`` add.
         variant: ``"none"`` adds nothing. ``"pad-one"`` (what the authors' networks use) adds one pixel after an axis

@@ -67,12 +67,9 @@ class Polyphase(Downsample):
     """What ``APS`` and ``LPS`` share: odd maps, the optional blur, and the use of a choice; they add ``pick``.
 
     Args:
-        channels: C.
-        stride: 1 to 4, or one per axis.
         padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         blur: name of a filter applied at stride 1 before sampling, for example ``"tri-3"``.
         choose_from: ``"blurred"``, the map that is sampled, or ``"input"``, the map before the blur.
-        dims: number of spatial axes, 1 to 3.
 
     Raises:
         UsageError: unknown blur, padding mode or ``choose_from``, or a stride outside 1 to 4.
@@ -138,14 +135,11 @@ class APS(Polyphase):
     APS-n of their ImageNet code. Departures: strides 1, 3 and 4; phases counted row by row.
 
     Args:
-        channels: C; not used, any number of channels works.
-        stride: 1 to 4, or one per axis.
         padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         norm: order p > 0 of the norm, ``inf`` for the largest magnitude, or ``"max"`` for the largest signed value.
         smallest: take the phase of smallest norm, an ablation of the paper.
         blur: as in ``Polyphase``.
         choose_from: as in ``Polyphase``; the authors' CIFAR code uses ``"input"``, their ImageNet code ``"blurred"``.
-        dims: as in ``Polyphase``.
     """
 
     def __init__(
@@ -207,14 +201,10 @@ class LPS(Polyphase):
     completed under ``padding_mode``, where the authors use zeros.
 
     Args:
-        channels: C.
-        stride: 1 to 4, or one per axis.
         padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         hidden: channels inside the scoring network; C by default.
         temperature: of the Gumbel-softmax, above 0.
-        blur: as in ``Polyphase``.
-        choose_from: as in ``Polyphase``.
-        dims: as in ``Polyphase``.
+        blur, choose_from: as in ``Polyphase``.
 
     Attributes:
         final_temperature: the temperature of the last epoch of a training.

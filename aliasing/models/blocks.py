@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -145,6 +145,12 @@ class Style:
     def _options(self) -> dict[str, Any]:
         mode = "reflect" if self.padding_mode == "zeros" else self.padding_mode
         return {"padding_mode": mode, **self.layer_options}
+
+    @property
+    def pool(self) -> Literal["max", "none"]:
+        """What comes before the layer of a pool: no maximum where the placement keeps none, or the layer brings it."""
+        alone = self.placement == "pool-then-conv" and self.downsample != "subsample"
+        return "none" if alone or self.downsample == "max" else "max"
 
     def act(self, stage: int) -> nn.Module:
         """The activation of a stage; 0 is the stem."""

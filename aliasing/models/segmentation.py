@@ -25,7 +25,7 @@ class UNet(nn.Module):
     Args:
         width: channels of the first level, 16 unless given; they double from level to level.
         levels: number of downsamplings.
-        pool: ``max`` or ``none``, what comes before the layer, as in the VGG networks.
+        pool: what comes before the layer, as in the VGG networks.
     """
 
     def __init__(
@@ -41,8 +41,7 @@ class UNet(nn.Module):
         if levels < 1:
             raise UsageError(f"{name}: levels must be 1 or more, got {levels}")
         width = width or 16
-        alone = style.downsample == "max" or (style.placement == "pool-then-conv" and style.downsample != "subsample")
-        pool = pool or ("none" if alone else "max")
+        pool = pool or style.pool
         self.circular = style.padding_mode == "circular"
         widths = [width * 2**level for level in range(levels + 1)]
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()

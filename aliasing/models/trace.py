@@ -1,8 +1,9 @@
 """What the graph of a network tells: the activation behind a convolution, and branches that meet again."""
 
 import operator
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,20 +58,6 @@ def _pools(node: fx.Node) -> bool:
     return node.op == "call_function" and call_of(node.target, node.args, dict(node.kwargs)) is not None
 
 
-class _Grid:
-    """The pixels a map holds: those of the input, or what strided modules kept of the pixels of ``parent``."""
-
-    def __init__(self, parent: "_Grid | None" = None, modules: tuple[nn.Module, ...] = ()) -> None:
-        self.parent, self.modules = parent, modules
-        self.same: _Grid | None = None
-
-    def find(self) -> "_Grid":
-        return self if self.same is None else self.same.find()
-
-    def depth(self) -> int:
-        return 0 if self.parent is None else 1 + self.parent.find().depth()
-
-
 def joined(
     graph: fx.Graph, network: nn.Module, strided: Collection[nn.Module]
 ) -> tuple[list[list[nn.Module]], set[nn.Module]]:
@@ -84,54 +71,50 @@ def joined(
     modules = dict(network.named_modules())
     calls = Counter(id(modules[node.target]) for node in graph.nodes if node.op == "call_module")
     wanted = {id(module) for module in strided}
-    grids: dict[fx.Node, _Grid] = {}
-    steps: list[_Grid] = []
-    apart: set[nn.Module] = set()
+    steps: list[nn.Module | None] = []  # what dropped pixels, in the order of the graph; None is a function
+    first: list[int] = []  # of the steps that keep the same pixels, as far as is known
+    paths: dict[fx.Node, tuple[int, ...]] = {}  # the steps from the input to a node
+    apart: set[Any] = set()
+
+    def join(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+        """One path for both, where their modules can keep the same pixels; else the longer, noting the modules."""
+        if len(one) != len(other):
+            apart.update(steps[path[-1]] for path in (one, other) if path)
+            return max(one, other, key=len)
+        alike = True
+        for a, b in [(first[a], first[b]) for a, b in zip(one, other, strict=True)]:
+            x, y = steps[a], steps[b]
+            alike = alike and (a == b or (x is not None and y is not None and stride_of(x) == stride_of(y)))
+            if not alike:
+                apart.update((x, y))
+            first[:] = [a if alike and i == b else i for i in first]
+        return one
+
     for node in graph.nodes:
+        ways = list(dict.fromkeys(paths[source] for source in node.all_input_nodes if source in paths))
         if node.op == "placeholder":
-            grids[node] = _Grid()
+            ways = [()]
+        if not ways:
             continue
-        sources = list(dict.fromkeys(grids[source].find() for source in node.all_input_nodes if source in grids))
-        if not sources:
-            continue
-        grid = sources[0]
-        for other in sources[1:] if node.op == "call_module" or node.target in _JOINS else ():
-            grid = _join(grid.find(), other.find(), apart)
-        if node.op == "call_module" and id(modules[node.target]) in wanted:
-            module = modules[node.target]
-            grid = _Grid(grid, (module,))
+        path = ways[0]
+        for other in ways[1:] if node.op == "call_module" or node.target in _JOINS else ():
+            path = join(path, other)
+        module = modules[node.target] if node.op == "call_module" else None
+        if id(module) in wanted or _pools(node):
+            steps.append(module)
+            first.append(len(first))
+            path = (*path, first[-1])
             if calls[id(module)] > 1:
                 apart.add(module)
-            steps.append(grid)
-        elif _pools(node):
-            grid = _Grid(grid)
-        grids[node] = grid
-    groups = [list(grid.modules) for grid in steps if grid.same is None and len(grid.modules) > 1]
+        paths[node] = path
+    apart.discard(None)
+    members: dict[int, list[nn.Module]] = defaultdict(list)
+    for leader, module in zip(first, steps, strict=True):
+        if module is not None:
+            members[leader].append(module)
+    groups = [group for group in members.values() if len(group) > 1]
     together = [group for group in groups if not apart & set(group)]
     return together, apart | {module for group in groups if apart & set(group) for module in group}
-
-
-def _join(one: _Grid, other: _Grid, apart: set[nn.Module]) -> _Grid:
-    """One grid for both, where their modules can keep the same pixels; else the finer in steps, noting the modules."""
-    if one is other:
-        return one
-    if (
-        one.parent is None
-        or other.parent is None
-        or not (one.modules and other.modules)
-        or one.depth() != other.depth()
-    ):
-        apart.update(one.modules, other.modules)
-        return max(one, other, key=_Grid.depth)
-    before = len(apart)
-    _join(one.parent.find(), other.parent.find(), apart)
-    strides = {getattr(module, "stride", None) for module in one.modules + other.modules}
-    if len(apart) > before or len({(s, s) if isinstance(s, int) else s for s in strides}) > 1:
-        apart.update(one.modules, other.modules)
-        return one
-    one.modules += other.modules
-    other.same = one
-    return one
 
 
 def after_activation(

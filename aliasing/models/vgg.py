@@ -45,9 +45,7 @@ class VGG(Classifier):
         super().__init__()
         depths, widths = PLANS[name]
         widths = tuple(channels * (width or widths[0]) // widths[0] for channels in widths)
-        if pool is None:
-            alone = style.placement == "pool-then-conv" and style.downsample != "subsample"
-            pool = "none" if alone or style.downsample == "max" else "max"
+        pool = pool or style.pool
         stages = []
         inputs = 3
         for stage, (depth, channels) in enumerate(zip(depths, widths, strict=True), start=1):
