@@ -214,8 +214,8 @@ class FLC(Downsample):
         """Window and crop the spectrum of ``x``."""
         # CPUs multiply bfloat16 fast and add in float32.
         least = None if plain(x) and x.dtype == torch.bfloat16 else torch.float32
-        crop = (self.strides, self.variant, self.padding_mode, self.faithful)
-        return full_precision(lambda x: _crop(x, *crop), x, least)
+        mode = "circular" if self.variant == "flc" else self.padding_mode
+        return full_precision(lambda x: _crop(x, self.strides, self.variant, mode, self.faithful), x, least)
 
     def filtered(self, x: Tensor) -> Tensor | None:
         """``x`` without the frequencies that are cropped; where a side is no multiple of the stride, ``None``."""
