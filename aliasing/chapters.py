@@ -39,7 +39,7 @@ __all__ = [
 PROFILE = ("best", *PROFILES)
 # Where the accuracy of the plain network is found, in the order of preference.
 ACCURACY = ("circular_rolls.accuracy", "accuracy.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",
-            "photographers_bias.bias_accuracy_near", "one_pixel_windows.accuracy")  # fmt: skip
+            "photographers_bias.bias_accuracy_near", "one_pixel_windows.accuracy", "fine_tuned.accuracy")  # fmt: skip
 
 
 def check(**parameters: Any) -> None:
@@ -184,22 +184,18 @@ def _carry_out(jobs: list[Job], store: Store, device: str, workers: int | None =
 def _described(results: pd.DataFrame, jobs: list[Job], profile: str) -> pd.DataFrame:
     """``results`` with the columns that a badge needs; a plan begins with the plain network of each architecture."""
     results = results.assign(profile=profile, plain="plain network not on record")
-    seen = set()
+    kinds: dict[str, list[Job]] = {}
     for job in jobs:
-        kind = (job.run.network["name"], job.run.dataset["name"])
-        if kind in seen:
-            continue
-        seen.add(kind)
-        first = results[results["id"] == job.run.id]
-        if first.empty:
-            continue
-        labels = {name: first[name].iloc[0] for name in job.labels}
-        rows = results[results["network"].eq(kind[0]) & results["data"].eq(first["data"].iloc[0])]
-        plain = rows[rows[list(labels)].eq(pd.Series(labels)).all(axis=1)]
+        network, data = job.run.network, job.run.dataset
+        # Of networks that others have trained, the data set is what they are measured on.
+        kinds.setdefault(f"{network['name']} {data if 'pretrained' in network else data['name']}", []).append(job)
+    for alike in kinds.values():
+        plain = results[results["id"].isin([job.run.id for job in alike if job.labels == alike[0].labels])]
         for column in ACCURACY:
             if column in plain and plain[column].notna().any():
                 word = "mean IoU" if column.endswith("iou") else "accurate"
-                results.loc[rows.index, "plain"] = f"plain network {100 * plain[column].mean():.1f} % {word}"
+                told = f"plain network {100 * plain[column].mean():.1f} % {word}"
+                results.loc[results["id"].isin([job.run.id for job in alike]), "plain"] = told
                 break
     return results
 
@@ -276,7 +272,6 @@ def statistic(row: Any) -> str:
         return "not run"
     if row.low == row.high and not row.seeds:
         return f"{row.value:.3g}, exact"
-    over = [f"{row.seeds} seeds"] * bool(row.seeds) + [f"{getattr(row, 'pictures', 0)} pictures"] * bool(
-        getattr(row, "pictures", 0)
-    )
+    counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
+    over = [f"{count} {what}" for what, count in counts.items() if count]
     return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join(over)}"

@@ -41,7 +41,7 @@ def plan(profile: str) -> list[Job]:
     jobs = []
     for seed in range(seeds):
         for layer in layers:
-            for tuned in (True, False) if seed == 0 else (True,):
+            for tuned in (False, True) if seed == 0 else (True,):
                 network = {"name": "tf_efficientnet_lite0", "pretrained": True, "layer": layer, "tuned": tuned}
                 run = Run(learn, network, Recipe(epochs=0), seed)
                 jobs.append(Job(run, (Measurement("fine_tuned", options),), {"layer": layer, "tuned": tuned}))
