@@ -273,5 +273,5 @@ def statistic(row: Any) -> str:
     if row.low == row.high and not row.seeds:
         return f"{row.value:.3g}, exact"
     counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
-    over = [f"{count} {what}" for what, count in counts.items() if count]
+    over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]
     return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join(over)}"
