@@ -92,6 +92,8 @@ def add_buttons(app, page, template, context, doctree):
 
 def name_site(app, config):
     config.html_baseurl = found().site or ""
+    if found().site:  # else the extension is not loaded, and knows no such values
+        config.sitemap_url_scheme, config.sitemap_excludes = "{link}", ["search.html", "genindex.html"]
     config.origin = repr(found())
 
 
