@@ -62,7 +62,7 @@ def told(counts: pd.Series) -> str:
 def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
     """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``."""
     return ["| chapter | profile | verdicts on its claims |", "|---|---|---|"] + [
-        f"| [{studies.get(name).title}]({link.format(study=studies.get(name).chapter)}) | `{profile}` | {told(row)} |"
+        f"| [{studies.get(name).title}]({link.format(study=studies.get(name).chapter)}) | {profile} | {told(row)} |"
         for (name, profile), row in verdicts(decided).iterrows()
     ]
 

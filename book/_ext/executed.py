@@ -67,10 +67,15 @@ def markdown(name, text):
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
 
 
-def counted(study, book):
-    """The verdicts of a study, one line per profile."""
-    counts = verdicts(decided(profile_of(book))).query("study == @study")
-    return "\n".join(f"* Profile `{profile}`: {told(row)}." for (_, profile), row in counts.iterrows())
+def counted(shown, book):
+    """The verdicts of the studies that a page shows, one line per profile; guests come first."""
+    counts = verdicts(decided(profile_of(book)))
+    lines = [
+        f"* {STUDIES[name].title}, profile `{profile}`: {told(row)}."
+        for name in sorted(shown, key=list(STUDIES).index, reverse=True)
+        for (_, profile), row in counts.query("study == @name").iterrows()
+    ]
+    return "\n".join(lines)
 
 
 def complete(app, page, source):
@@ -78,8 +83,8 @@ def complete(app, page, source):
         return
     notebook = json.loads(source[0])
     path = Path(app.srcdir) / f"{page}.ipynb"
-    if path.stem in STUDIES:
-        counts = counted(path.stem, Path(app.srcdir)) or "None was decided: no profile has records."
+    if shown := [study.name for study in STUDIES.values() if study.chapter == path.stem]:
+        counts = counted(shown, Path(app.srcdir)) or "None was decided: no profile has records."
         notebook["cells"].insert(1, markdown("verdicts", VERDICTS.format(counts=counts)))
     link_figures(notebook, path.stem)  # after the insertion, which moves the cells
     source_code = found().source
