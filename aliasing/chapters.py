@@ -151,7 +151,8 @@ def on_record(study: str, profile: str = "best", seeds: int | None = None, empty
     jobs = plan.jobs(chosen, seeds)
     results = studies.results(jobs, store)
     if results.empty and empty:
-        return results
+        labels = {label: None for job in plan.jobs("desktop") for label in job.labels}
+        return pd.DataFrame(columns=["id", "seed", "network", "data", "device", "profile", "plain", *labels])
     if results.empty:
         raise DataError(
             f"{study} has no records of profile {chosen}; aliasing run {study} --profile {chosen} makes them"
