@@ -191,12 +191,12 @@ def _described(results: pd.DataFrame, jobs: list[Job], profile: str) -> pd.DataF
         # Of networks that others have trained, the data set is what they are measured on.
         kinds.setdefault(f"{network['name']} {data if 'pretrained' in network else data['name']}", []).append(job)
     for alike in kinds.values():
+        rows = results["id"].isin([job.run.id for job in alike])
         plain = results[results["id"].isin([job.run.id for job in alike if job.labels == alike[0].labels])]
         for column in ACCURACY:
             if column in plain and plain[column].notna().any():
                 word = "mean IoU" if column.endswith("iou") else "accurate"
-                told = f"plain network {100 * plain[column].mean():.1f} % {word}"
-                results.loc[results["id"].isin([job.run.id for job in alike]), "plain"] = told
+                results.loc[rows, "plain"] = f"plain network {100 * plain[column].mean():.1f} % {word}"
                 break
     return results
 

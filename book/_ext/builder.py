@@ -21,8 +21,10 @@ from typing import Any, get_args
 import pandas as pd
 
 from aliasing import chapters, studies
+from aliasing.diagnosis.diagnosis import percent
 from aliasing.errors import UsageError, unknown
 from aliasing.files import write_atomically
+from aliasing.metrics import Estimate
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, home
 from aliasing.runner import execute as run_jobs
@@ -76,10 +78,8 @@ def imagenet_table(store: Store) -> list[str]:
         return []
     lines = [f"| network | accuracy | {' | '.join(moves)} |", "|---" * (len(moves) + 2) + "|"]
     for row in table[table["pictures"] == "validation"].to_dict("records"):
-        values = [
-            f"{100 * row[c]:.1f} % ({100 * row[f'{c}.low']:.1f} to {100 * row[f'{c}.high']:.1f})"
-            for c in ("one_pixel_windows.accuracy", *moves.values())
-        ]
+        columns = ("one_pixel_windows.accuracy", *moves.values())
+        values = [percent(Estimate(row[c], row[f"{c}.low"], row[f"{c}.high"], 0)) for c in columns]
         lines.append(f"| `{row['network']}` | {' | '.join(values)} |")
     return lines
 
