@@ -141,8 +141,8 @@ _TOY, _SMALL = Recipe(epochs=2, batch_size=64), Recipe(epochs=4, batch_size=32)
 _LONG = replace(DECISIVE, epochs=16, batch_size=500, lr=0.2)  # never run yet: no GPU was there
 _LARGE = Recipe(epochs=90, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, flip=True)
 _PUBLISHED = {"name": "asap", "faithful": True}
-_PHOTOGRAPHS: dict[str, Any] = {"dataset": {"name": "cifar10"}, "seeds": 5, "tested": 10_000, "exact": 2000}
-_PHOTOGRAPHS |= {"corrupted": 2000, "asap": _PUBLISHED, "by_image": True}
+_PHOTOGRAPHS: dict[str, Any] = {"dataset": {"name": "cifar10"}, "seeds": 5, "tested": 10_000}
+_PHOTOGRAPHS |= {"asap": _PUBLISHED, "by_image": True}
 
 BASES = {
     "smoke": Base(
@@ -183,8 +183,10 @@ BASES = {
         recipe=DECISIVE,
         residual=OTHER,
         count=2000,
+        exact=1000,
         attacked=500,
         steps=10,
+        corrupted=1000,
         severities=(1, 3, 5),
         sampled=500,
         **_PHOTOGRAPHS,
@@ -195,8 +197,10 @@ BASES = {
         recipe=_LONG,
         residual=_LONG,
         count=10_000,
+        exact=2000,
         attacked=1000,
         steps=20,
+        corrupted=2000,
         sampled=1000,
         **_PHOTOGRAPHS,
     ),

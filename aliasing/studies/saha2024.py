@@ -55,7 +55,7 @@ _USUAL |= {"variants": VARIANTS, "pixels": 32}
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": _USUAL | {"surface": 8, "reach": 2, "surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 16},
     "laptop": _USUAL | {"surface": 24, "segmented": LEAN_SEGMENTED, "variants": LEAN_VARIANTS},
-    "desktop": _USUAL | {"surface": 500, "variants": ()},
+    "desktop": _USUAL | {"surface": 100, "variants": ()},
     "gpu": _USUAL | {"variants": ((ALPHA, 0.4, "two_sided"),)},
     "cluster": _USUAL | {"surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 224},
 }

@@ -5,6 +5,7 @@ import pytest
 from aliasing.errors import UsageError
 from aliasing.records import Store
 from aliasing.studies import STUDIES, campaign, worth
+from aliasing.studies.order import VALUE
 
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
@@ -18,13 +19,16 @@ def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_
     assert {(job.run.id, m.key) for job in jobs for m in job.measurements} == set(asked)
 
 
-def test_a_whole_seed_comes_before_the_next_and_the_decisive_networks_before_the_others():
-    jobs = campaign("desktop")
-    vgg = [job for job in jobs if job.run.network["name"] == "vgg13-bn"]
-    assert jobs[: len(vgg)] == vgg
-    for group in (vgg, jobs[len(vgg) :]):
-        settings = len(group) // 5
-        assert [job.run.seed for job in group] == [seed for seed in range(5) for _ in range(settings)]
+def test_a_chapter_comes_before_the_next_and_in_it_a_whole_seed_before_the_next():
+    ordered = [job.run for job in campaign("desktop")]
+    done = set()
+    for study in VALUE:
+        own = {job.run.id for job in study.jobs("desktop")} - done
+        runs = ordered[len(done) : len(done) + len(own)]
+        assert {run.id for run in runs} == own
+        assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+        done |= own
+    assert len(done) == len(ordered)
 
 
 def test_a_run_is_worth_the_findings_that_need_it(tmp_path):
