@@ -11,7 +11,7 @@ import builder
 import pandas as pd
 import pytest
 
-from aliasing import chapters, plots, studies
+from aliasing import chapters, plots, records, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.records import Store
 
@@ -171,3 +171,25 @@ def test_the_ledger_has_a_row_per_claim_a_line_per_statistic_and_no_number_for_w
     assert "gain: <strong>not run</strong> <small>" in second and "gpu" not in second
     assert "nan" not in second.lower() and "None" not in second
     assert repr(chapters.Ledger(DECIDED)) == "x-1: partly\nx-2: not run"
+
+
+def test_a_book_trained_anew_says_how_many_verdicts_are_as_published(tmp_path):
+    """A plain network that answers at random makes its chapter's claims untestable."""
+    file = "zhang2019.laptop.jsonl"
+    made = records.read_lines(ROOT / "data/records" / file)
+    for record in made:
+        for key, measured in record.measurements.items():
+            if key.startswith("accuracy"):
+                measured["accuracy"]["value"] = 0.1
+    records.publish(made, tmp_path / file)
+    published, fresh = Store(tmp_path / "none"), Store(tmp_path / "none", tmp_path)
+    assert builder.agreement(published, published)[1:] == []
+    first, *table = builder.agreement(fresh, published)
+    was = (
+        studies.findings(["zhang2019"], "laptop", published).drop_duplicates("finding").set_index("finding")["verdict"]
+    )
+    changed = was[~was.isin(["not testable here", "not run"])]
+    own = [f"| {one} | `laptop` | {verdict} | not testable here |" for one, verdict in changed.items()]
+    assert own and [line for line in table if line.startswith("| zhang-")] == own  # other chapters share its networks
+    total, same = map(int, re.findall(r"\d+", first))
+    assert total - same == len(table) - 3

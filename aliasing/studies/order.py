@@ -29,8 +29,8 @@ VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI
 def campaign(profile: str, seeds: int | None = None) -> list[Job]:
     """Every run of ``profile`` with all that the studies measure on it, in the order in which time is best spent.
 
-    A whole seed comes before the next, so that every stop leaves balanced results. On ``desktop``, where a network takes
-    half an hour, so does a whole chapter, with the networks that earlier ones lack.
+    A whole seed comes before the next, so that every stop leaves balanced results. On ``desktop``, where a network
+    takes half an hour, so does a whole chapter, with the networks that earlier ones lack.
     """
     if profile not in BASES:
         raise UsageError(f"a campaign needs a profile of {', '.join(BASES)}, got {profile!r}")

@@ -84,6 +84,20 @@ def imagenet_table(store: Store) -> list[str]:
     return lines
 
 
+def agreement(fresh: Store, published: Store) -> list[str]:
+    """How far verdicts on networks that were trained here agree with the published ones, as lines of Markdown."""
+    both = [studies.findings(store=store).drop_duplicates(["finding", "profile"]) for store in (fresh, published)]
+    here, there = (one.set_index(["finding", "profile"])["verdict"] for one in both)
+    known = (here != "not run") & (there != "not run")
+    other = here[known & (here != there)]
+    same = (known & (here == there)).sum()
+    lines = [f"Of {known.sum()} verdicts that follow from networks trained here, {same} are as published."]
+    if len(other):
+        lines += ["", "| finding | profile | published | trained here |", "|---|---|---|---|"]
+        lines += [f"| {name} | `{size}` | {there[name, size]} | {verdict} |" for (name, size), verdict in other.items()]
+    return lines
+
+
 def update_readme(text: str) -> str:
     """The text of README.md with its two tables as the published records have them now."""
     store = Store(working=Path(os.devnull))
@@ -227,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
     except PapermillExecutionError as error:
         print(error, file=sys.stderr)
         return 1
+    if os.environ.get("ALIASING_FRESH") == "1":
+        print(*agreement(studies.open_store(), Store(working=Path(os.devnull))), sep="\n")
     return 0
 
 

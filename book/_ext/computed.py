@@ -5,6 +5,7 @@ A page asks for a part with a comment line, ``% computed: layers``; the text is 
 
 import contextlib
 import inspect
+import os
 import platform
 import re
 import runpy
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import speed
-from builder import execution, imagenet_table, verdict_table
+from builder import agreement, execution, imagenet_table, verdict_table
 
 import aliasing
 from aliasing import models, studies
@@ -179,6 +180,15 @@ def runs(book):
         known = execution(path)
         lines.append(f"| [{path.stem}](notebooks/{path.name}) | `{known['profile']}` | `{known['stamp']}` |")
     return lines
+
+
+def anew(book):
+    """In a book whose networks were all trained for it: how far its verdicts are the published ones."""
+    made = [execution(path) for path in sorted((book / "notebooks").glob("*.ipynb"))]
+    if not any(known.get("fresh") for known in made):
+        return []
+    nothing = Path(os.devnull)
+    return ["## Trained anew", "", *agreement(Store(published=nothing), Store(working=nothing)), ""]
 
 
 def records(book):
