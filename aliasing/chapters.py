@@ -38,7 +38,7 @@ __all__ = [
 
 PROFILE = ("best", *PROFILES)
 # Where the accuracy of the plain network is found, in the order of preference.
-ACCURACY = ("circular_rolls.accuracy", "accuracy.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",
+ACCURACY = ("accuracy.accuracy", "circular_rolls.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",
             "photographers_bias.bias_accuracy_near", "one_pixel_windows.accuracy", "fine_tuned.accuracy")  # fmt: skip
 
 

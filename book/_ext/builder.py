@@ -42,7 +42,9 @@ __all__ = [
 
 
 def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
-    """How many findings got which verdict: one row per study and profile in which at least one was decided.
+    """How many findings got which verdict: one row per study and profile in which at least half were decided.
+
+    Where few are, those are mostly facts about layers, which need no network.
 
     Args:
         decided: the findings, as ``studies.findings`` returns them.
@@ -52,7 +54,7 @@ def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
     counts = pd.crosstab([each["study"], each["profile"]], each["verdict"]).reindex(columns=[*get_args(Verdict)])
     order = sorted(counts.index, key=lambda row: ([*studies.STUDIES].index(row[0]), [*PROFILES].index(row[1])))
     counts = counts.loc[order].fillna(0).astype(int)
-    return counts[counts.drop(columns="not run").sum(axis=1) > 0].rename_axis(columns=None)
+    return counts[2 * counts["not run"] <= counts.sum(axis=1)].rename_axis(columns=None)
 
 
 def told(counts: pd.Series) -> str:
@@ -62,11 +64,18 @@ def told(counts: pd.Series) -> str:
 
 
 def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
-    """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``."""
-    return ["| chapter | profile | verdicts on its claims |", "|---|---|---|"] + [
-        f"| [{studies.get(name).title}]({link.format(study=studies.get(name).chapter)}) | {profile} | {told(row)} |"
-        for (name, profile), row in verdicts(decided).iterrows()
-    ]
+    """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``.
+
+    Seeds are the most that stand behind a test; none where trained networks of others are measured.
+    """
+    lines = ["| chapter | profile | seeds | verdicts on its claims |", "|---|---|---|---|"]
+    for (name, profile), row in verdicts(decided).iterrows():
+        study = studies.get(name)
+        own = decided["finding"].isin([finding.id for finding in study.findings]) & (decided["profile"] == profile)
+        seeds = decided["seeds"][own].max() or "none"
+        chapter = f"[{study.title}]({link.format(study=study.chapter)})"
+        lines.append(f"| {chapter} | {profile} | {seeds} | {told(row)} |")
+    return lines
 
 
 def imagenet_table(store: Store) -> list[str]:
