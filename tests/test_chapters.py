@@ -127,7 +127,7 @@ def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
 def test_results_say_on_which_evidence_they_stand():
     results = chapters.on_record("zhang2019", "laptop", seeds=2)
     plain = results[(results["layer"] == "subsample") & ~results["augmented"]]
-    accuracy = plain["circular_rolls.accuracy"].mean()
+    accuracy = plain["accuracy.accuracy"].mean()
     assert set(results["plain"]) == {f"plain network {100 * accuracy:.1f} % accurate"}
     said = plots.badge(results)
     assert said.startswith("vgg-small on shapes (plain network") and "2 seeds" in said
