@@ -293,6 +293,7 @@ def full_scale(book):
 PARTS = {
     part.__name__: part
     for part in (
+        anew,
         diagnosis,
         figures,
         findings,
