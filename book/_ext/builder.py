@@ -98,6 +98,8 @@ def agreement(fresh: Store, published: Store) -> list[str]:
     both = [studies.findings(store=store).drop_duplicates(["finding", "profile"]) for store in (fresh, published)]
     here, there = (one.set_index(["finding", "profile"])["verdict"] for one in both)
     known = (here != "not run") & (there != "not run")
+    if not known.any():
+        return ["The networks trained here decide no claim that published ones decide."]
     other = here[known & (here != there)]
     same = (known & (here == there)).sum()
     lines = [f"Of {known.sum()} verdicts that follow from networks trained here, {same} are as published."]
