@@ -30,6 +30,7 @@ __all__ = [
     "check",
     "columns",
     "findings",
+    "mostly_decided",
     "on_record",
     "papers",
     "planned",
@@ -102,11 +103,18 @@ def best(study: str, store: Store | None = None) -> str:
     store, plan = store or studies.open_store(), studies.get(study)
     for profile in ("cluster", "gpu", "desktop"):
         results = studies.results(plan.jobs(profile), store)
-        if len(results):
-            decided = plan.verdicts(results, profile).drop_duplicates("finding")["verdict"] != "not run"
-            if decided.mean() >= 0.5:
-                return profile
+        decided = plan.verdicts(results, profile).drop_duplicates("finding")["verdict"]
+        if len(results) and mostly_decided(decided):
+            return profile
     return "laptop"
+
+
+def mostly_decided(verdicts: pd.Series) -> bool:
+    """Whether a profile counts as evidence for a study: at least half of its claims, one verdict each, are decided.
+
+    Where fewer are, those are mostly facts about layers, which need no network.
+    """
+    return bool((verdicts != "not run").mean() >= 0.5)
 
 
 def planned(study: str, profile: str = "best", seeds: int | None = None) -> list[Job]:

@@ -34,12 +34,13 @@ def campaign(profile: str, seeds: int | None = None) -> list[Job]:
     """
     if profile not in BASES:
         raise UsageError(f"a campaign needs a profile of {', '.join(BASES)}, got {profile!r}")
-    chapters = [study.jobs(profile, seeds) for study in VALUE]
-    first = {job.run.id: place for place, jobs in reversed([*enumerate(chapters)]) for job in jobs}
-    return sorted(
-        merged(job for jobs in chapters for job in jobs),
-        key=lambda job: (first[job.run.id] if profile == "desktop" else 0, job.run.seed),
-    )
+    chapters = [sorted(study.jobs(profile, seeds), key=_seed) for study in VALUE]
+    jobs = merged(job for chapter in chapters for job in chapter)
+    return jobs if profile == "desktop" else sorted(jobs, key=_seed)
+
+
+def _seed(job: Job) -> int:
+    return job.run.seed
 
 
 def worth(profile: str, store: Store) -> Counter[str]:

@@ -42,19 +42,22 @@ __all__ = [
 
 
 def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
-    """How many findings got which verdict: one row per study and profile in which at least half were decided.
-
-    Where few are, those are mostly facts about layers, which need no network.
+    """How many findings got which verdict: one row per study and profile that counts as evidence for it.
 
     Args:
         decided: the findings, as ``studies.findings`` returns them.
     """
-    owner = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
-    each = decided.drop_duplicates(["finding", "profile"]).assign(study=lambda table: table["finding"].map(owner))
+    each = _with_studies(decided.drop_duplicates(["finding", "profile"]))
+    each = each.groupby(["study", "profile"]).filter(lambda rows: chapters.mostly_decided(rows["verdict"]))
     counts = pd.crosstab([each["study"], each["profile"]], each["verdict"]).reindex(columns=[*get_args(Verdict)])
     order = sorted(counts.index, key=lambda row: ([*studies.STUDIES].index(row[0]), [*PROFILES].index(row[1])))
-    counts = counts.loc[order].fillna(0).astype(int)
-    return counts[2 * counts["not run"] <= counts.sum(axis=1)].rename_axis(columns=None)
+    return counts.loc[order].fillna(0).astype(int).rename_axis(columns=None)
+
+
+def _with_studies(decided: pd.DataFrame) -> pd.DataFrame:
+    """The findings with a column more: whose they are."""
+    owner = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
+    return decided.assign(study=decided["finding"].map(owner))
 
 
 def told(counts: pd.Series) -> str:
@@ -68,13 +71,12 @@ def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
 
     Seeds are the most that stand behind a test; none where trained networks of others are measured.
     """
+    seeds = _with_studies(decided).groupby(["study", "profile"])["seeds"].max()
     lines = ["| chapter | profile | seeds | verdicts on its claims |", "|---|---|---|---|"]
     for (name, profile), row in verdicts(decided).iterrows():
         study = studies.get(name)
-        own = decided["finding"].isin([finding.id for finding in study.findings]) & (decided["profile"] == profile)
-        seeds = decided["seeds"][own].max() or "none"
         chapter = f"[{study.title}]({link.format(study=study.chapter)})"
-        lines.append(f"| {chapter} | {profile} | {seeds} | {told(row)} |")
+        lines.append(f"| {chapter} | {profile} | {seeds[name, profile] or 'none'} | {told(row)} |")
     return lines
 
 
@@ -91,6 +93,11 @@ def imagenet_table(store: Store) -> list[str]:
         values = [percent(Estimate(row[c], row[f"{c}.low"], row[f"{c}.high"], 0)) for c in columns]
         lines.append(f"| `{row['network']}` | {' | '.join(values)} |")
     return lines
+
+
+def only_published() -> Store:
+    """The published records without this machine's own."""
+    return Store(working=Path(os.devnull))
 
 
 def agreement(fresh: Store, published: Store) -> list[str]:
@@ -111,7 +118,7 @@ def agreement(fresh: Store, published: Store) -> list[str]:
 
 def update_readme(text: str) -> str:
     """The text of README.md with its two tables as the published records have them now."""
-    store = Store(working=Path(os.devnull))
+    store = only_published()
     tables = {
         "verdicts": verdict_table(studies.findings(store=store), "notebooks/{study}.ipynb"),
         "imagenet": imagenet_table(store),
@@ -253,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if os.environ.get("ALIASING_FRESH") == "1":
-        print(*agreement(studies.open_store(), Store(working=Path(os.devnull))), sep="\n")
+        print(*agreement(studies.open_store(), only_published()), sep="\n")
     return 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import speed
-from builder import agreement, execution, imagenet_table, verdict_table
+from builder import agreement, execution, imagenet_table, only_published, verdict_table
 
 import aliasing
 from aliasing import models, studies
@@ -187,8 +187,7 @@ def anew(book):
     made = [execution(path) for path in sorted((book / "notebooks").glob("*.ipynb"))]
     if not any(known.get("fresh") for known in made):
         return []
-    nothing = Path(os.devnull)
-    return ["## Trained anew", "", *agreement(Store(published=nothing), Store(working=nothing)), ""]
+    return ["## Trained anew", "", *agreement(Store(published=Path(os.devnull)), only_published()), ""]
 
 
 def records(book):
