@@ -217,7 +217,7 @@ def columns(results: pd.DataFrame) -> pd.DataFrame:
         if source == "training":
             said = "The course of the training: loss and accuracy by epoch, images, parameters, seconds."
         else:
-            said = (MEASUREMENTS[source].__doc__ or "").partition("\n")[0]
+            said = (MEASUREMENTS[source].__doc__ or "").partition("\n")[0].replace("`", "")
         own = [name.partition(".")[2] for name in names if name.startswith(f"{source}.")]
         rows[source] = {"columns": ", ".join(own), "what was measured": said}
     return pd.DataFrame.from_dict(rows, orient="index")
