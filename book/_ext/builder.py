@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
@@ -25,10 +25,12 @@ from aliasing.diagnosis.diagnosis import percent
 from aliasing.errors import UsageError, unknown
 from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
+from aliasing.models.imagenet import PRETRAINED
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, home
 from aliasing.runner import execute as run_jobs
 from aliasing.runner import merged
+from aliasing.studies.evidence import level, select
 from aliasing.studies.rules import Verdict
 
 __all__ = [
@@ -80,19 +82,75 @@ def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
     return lines
 
 
-def imagenet_table(store: Store) -> list[str]:
-    """What one pixel changes for ImageNet networks that others trained, as a Markdown table; empty if not on record."""
-    table = studies.results(studies.get("realnetworks").jobs("desktop"), store)
-    moves = {"window, next to it": "one_pixel_windows.top1_change"}
-    moves |= {move: f"one_pixel_protocols.top1_change_{move}" for move in ("crop", "black", "inpainting", "scale")}
-    if not set(moves.values()) <= set(table):
-        return []
-    lines = [f"| network | accuracy | {' | '.join(moves)} |", "|---" * (len(moves) + 2) + "|"]
-    for row in table[table["pictures"] == "validation"].to_dict("records"):
-        columns = ("one_pixel_windows.accuracy", *moves.values())
-        values = [percent(Estimate(row[c], row[f"{c}.low"], row[f"{c}.high"], 0)) for c in columns]
-        lines.append(f"| `{row['network']}` | {' | '.join(values)} |")
-    return lines
+class Front(NamedTuple):
+    """A table of the front pages: rows of one study's networks.
+
+    Attributes:
+        study: a name in ``studies.STUDIES``.
+        rows: by what is said of the networks in a row, the labels that select them.
+        columns: by what is said of them, columns of the results table.
+    """
+
+    study: str
+    rows: Mapping[str, Mapping[str, Any]]
+    columns: Mapping[str, str]
+
+
+# What the illness is, what the layers do for a network that is trained with them, and for one that is trained already.
+FRONT = {
+    "imagenet": Front(
+        "realnetworks",
+        {f"`{name}`": {"network": name, "pictures": "validation"} for name in PRETRAINED},
+        {"accuracy": "one_pixel_windows.accuracy", "window, next to it": "one_pixel_windows.top1_change"}
+        | {move: f"one_pixel_protocols.top1_change_{move}" for move in ("crop", "black", "inpainting", "scale")},
+    ),
+    "trained": Front(
+        "zhang2019",
+        {
+            f"{words}{', shifts in training' * shifts}": {"layer": layer, "augmented": shifts}
+            for shifts in (False, True)
+            for layer, words in {"subsample": "max pooling", "tri-3": "with `tri-3`", "bin-7": "with `bin-7`"}.items()
+        },
+        {"accuracy": "accuracy.accuracy", "same answer, two shifts": "circular_rolls.circular_consistency"},
+    ),
+    "tuned": Front(
+        "finetuned",
+        {"the original": {"layer": "none", "tuned": False}, "fine-tuned alone": {"layer": "none", "tuned": True}}
+        | {
+            f"`{layer}`, {words}": {"layer": layer, "tuned": tuned}
+            for layer in ("tri-3", "aps")
+            for tuned, words in ((False, "converted"), (True, "and fine-tuned"))
+        },
+        {
+            "one pixel changes": "fine_tuned.one_pixel_changes_the_answer",
+            "same answer, two shifts": "fine_tuned.consistency_crop_shifts",
+            "accuracy": "fine_tuned.accuracy_on_all_classes",
+        },
+    ),
+}
+
+
+def front_table(name: str, store: Store) -> list[str]:
+    """A table of ``FRONT`` as lines of Markdown: shares with 95 % intervals; only what is on record of ``desktop``."""
+    study, rows, columns = FRONT[name]
+    table = studies.results(studies.get(study).jobs("desktop"), store)
+    lines = [f"| network | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for words, labels in rows.items():
+        shares = [_share(select(table, labels), column) for column in columns.values()]
+        if None not in shares:
+            lines.append(f"| {words} | {' | '.join(percent(share) for share in shares if share)} |")
+    return lines if len(lines) > 2 else []
+
+
+def _share(rows: pd.DataFrame, column: str) -> Estimate | None:
+    """Over seeds and pictures; of a single network over pictures; ``None`` if it was not measured."""
+    result = level(column)(rows)
+    if result is not None:
+        return Estimate(result.value, result.low, result.high, result.pictures)
+    row: Any = rows.iloc[0] if len(rows) else {}
+    if pd.isna(row.get(f"{column}.low")):
+        return None
+    return Estimate(row[column], row[f"{column}.low"], row[f"{column}.high"], 0)
 
 
 def only_published() -> Store:
@@ -117,12 +175,10 @@ def agreement(fresh: Store, published: Store) -> list[str]:
 
 
 def update_readme(text: str) -> str:
-    """The text of README.md with its two tables as the published records have them now."""
+    """The text of README.md with its tables as the published records have them now."""
     store = only_published()
-    tables = {
-        "verdicts": verdict_table(studies.findings(store=store), "notebooks/{study}.ipynb"),
-        "imagenet": imagenet_table(store),
-    }
+    tables = {name: front_table(name, store) for name in FRONT}
+    tables["verdicts"] = verdict_table(studies.findings(store=store), "notebooks/{study}.ipynb")
     for name, lines in tables.items():
         head, _, rest = text.partition(f"<!-- {name} -->\n")
         table, tail = "\n".join(lines), rest.partition("<!-- end -->")[2]

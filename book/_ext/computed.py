@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import speed
-from builder import agreement, execution, imagenet_table, only_published, verdict_table
+from builder import FRONT, agreement, execution, front_table, only_published, verdict_table
 
 import aliasing
 from aliasing import models, studies
@@ -121,11 +121,6 @@ def profile_of(book):
 def decided(profile):
     """All findings on all records; those of the smoke profile, which decide nothing, only in a book made with it."""
     return studies.findings(profile="smoke" if profile == "smoke" else None)
-
-
-def imagenet(book):
-    """What one pixel changes for networks that others have trained."""
-    return imagenet_table(studies.open_store())
 
 
 def verdicts(book):
@@ -297,7 +292,6 @@ PARTS = {
         figures,
         findings,
         full_scale,
-        imagenet,
         layers,
         promises,
         records,
@@ -308,7 +302,7 @@ PARTS = {
         versions,
     )
 }
-PARTS |= speed.PARTS
+PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) for name in FRONT} | speed.PARTS
 
 
 def fill(app, page, source):
