@@ -20,12 +20,11 @@ import speed
 from builder import FRONT, agreement, execution, front_table, only_published, verdict_table
 
 import aliasing
-from aliasing import models, studies
+from aliasing import chapters, models, studies
 from aliasing.chapters import statistic
 from aliasing.metrics import count_flops
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
-from aliasing.runner import complete
 
 PAGES = ["diagnose", "extend", "figures", "findings", "index", "layers", "rerun", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
@@ -219,34 +218,20 @@ def records(book):
 def time_to_accuracy(book):
     """How long the plain networks of the comparison trained, and how accurate they became."""
     lines = [
-        "| profile | network | data | seconds of training | images per second | test accuracy | device |",
-        "|---|---|---|--:|--:|--:|---|",
+        "| profile | network | data | seconds of training | images per second | on test pictures | device |",
+        "|---|---|---|--:|--:|---|---|",
     ]
-    store, comparison = Store(), studies.get("comparison")
     for profile in PROFILES:
-        runs = {}
-        for job in comparison.jobs(profile):
-            record = store.load(job.run)
-            if job.labels["layer"] == "subsample" and complete(job, record):
-                runs.setdefault(job.labels["backbone"], []).append((job.run, record))
-        for (run, first), *others in runs.values():
-            records = [first, *(record for _, record in others)]
-            seconds = [record.provenance["training"]["seconds"] for record in records]
-            correct = [accuracy_of(record) for record in records]
-            seen = run.recipe.epochs * first.measurements["training"].get("images", 0)
-            mean = sum(seconds) / len(seconds)
+        epochs = {job.run.id: job.run.recipe.epochs for job in studies.get("comparison").jobs(profile)}
+        networks = chapters.on_record("comparison", profile, empty=True)
+        for name, plain in networks[networks["layer"] == "subsample"].groupby("network", sort=False):
+            first, seconds = plain.iloc[0], plain["training.seconds"].mean()
+            rate = epochs[first["id"]] * first["training.images"] / seconds
             lines.append(
-                f"| `{profile}` | {run.network['name']} | {first.measurements['training']['data']} | {mean:.0f} "
-                f"| {seen / mean:,.0f} | {100 * sum(correct) / len(correct):.1f} % "
-                f"| {first.provenance['training']['device']} |"
+                f"| `{profile}` | {name} | {first['training.data']} | {seconds:.0f} | {rate:,.0f} | {first['plain']} "
+                f"| {first['device']} |"
             )
     return lines
-
-
-def accuracy_of(record):
-    """On test pictures, as fraction, from the first measurement that has it."""
-    found = [measured["accuracy"] for key, measured in record.measurements.items() if key.startswith("circular_rolls")]
-    return found[0]["value"] if isinstance(found[0], dict) else found[0]
 
 
 def versions(book):
