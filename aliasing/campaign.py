@@ -1,34 +1,39 @@
 """One command for a machine that is there for minutes: check it, time it, then run what is worth most.
 
-Everything it finds lies in one folder: ``checks.json``, ``speed.json``, ``log.txt``, and ``records.jsonl``, which
-``aliasing publish`` merges. Called again with the same folder it continues.
+Everything it finds lies in one folder: ``checks.json``, ``speed.json``, ``parallel.json``, ``log.txt``, and
+``records.jsonl``, which ``aliasing publish`` merges. Called again with the same folder it continues.
 """
 
 import json
+import multiprocessing
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import datasets, layers, models
-from .errors import UsageError
+from .datasets import ImageSet
+from .errors import DataError, UsageError
 from .files import write_atomically
-from .measurements import Measurement, Subject
-from .records import Store, encode, provenance, publish
-from .runner import Job, build, complete, execute, is_leased
+from .measurements import Measurement, Subject, loaded
+from .records import Run, Store, code_version, encode, provenance, publish
+from .runner import Job, build, complete, execute, is_leased, threads
 from .studies import STUDIES, campaign, worth
 from .training import Recipe, pick_device, train
 
-__all__ = ["checks", "order", "run", "speed"]
+__all__ = ["benchmark", "checks", "durations", "order", "parallel", "run", "speed"]
 
 CHECKS, SPEED, RESERVE = 75.0, 60.0, 15.0  # seconds at most, and those kept for writing
 NO_TIME = "no time left"
@@ -40,6 +45,7 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: an unknown profile or device, or a budget that is not positive.
+        DataError: ``out`` cannot be written, or holds damaged records.
     """
     if not budget > 0:
         raise UsageError(f"a budget is a number of seconds above 0, got {budget}")
@@ -56,21 +62,27 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         return budget - (time.monotonic() - started)
 
     log(f"{profile} on {provenance(chosen, 0)['device']}: {len(jobs)} runs planned, {budget:g} s")
-    found = _once(out / "checks.json", lambda: checks(chosen, jobs, min(CHECKS, left() / 4)))
+    found = checks(chosen, jobs, min(CHECKS, left() / 4), out / "checks.json")
     passed = sum(check["outcome"] == "passed" for check in found)
     failed = {check["what"] for check in found if check["outcome"] not in ("passed", NO_TIME)}
     log(f"{passed} of {len(found)} checks passed; failed: {', '.join(sorted(failed)) or 'none'}")
-    timed = _once(out / "speed.json", lambda: speed(chosen, min(SPEED, left() / 4)))
-    log(f"{len(timed)} layers timed; definition over fast form, median {median(row['ratio'] for row in timed):.2f}")
+    timed = _once(out / "speed.json", chosen, lambda: speed(chosen, min(SPEED, left() / 4)))
+    for name, report in timed.items():
+        ratios = [row["ratio"] for row in report.get("rows", [])]
+        told = f"{len(ratios)} cases, peers take {median(ratios):.2f} times as long (median)" if ratios else "nothing"
+        log(f"speed of {name}: {told}; left out: {report.get('skipped') or 'nothing'}{report.get('failed', '')}")
     usable = [job for job in (_without(job, failed) for job in jobs) if job is not None]
     log(f"{len(usable)} runs need nothing that failed")
     store = Store(out / "runs", out)
     known = Store()  # what is published already need not be done again
     todo = [job for job in usable if not complete(job, known.load(job.run))]
     outcomes: dict[str, str] = {}
-    # Small maps do not fill a large GPU: as many networks at once as its memory has room for, four at most.
-    workers = max(1, min(4, torch.cuda.mem_get_info(chosen)[1] // 2**34)) if chosen.type == "cuda" else None
-    if "training" not in failed:
+    if todo and "training" not in failed:
+        rates = _once(out / "parallel.json", chosen, lambda: parallel(todo[0].run, chosen))
+        workers = _fewest({int(count): rate for count, rate in rates.items()})
+        log(f"{workers} trainings at once; steps per second: {rates or 'not measured, one for each core'}")
+        seconds = [taken for taken, _ in durations(todo, store, chosen).values() if taken is not None]
+        log(f"{len(todo)} runs to do, {sum(seconds):.0f} s one after the other by estimate")
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
@@ -83,45 +95,160 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
 
 
 def order(profile: str, store: Store) -> list[dict[str, Any]]:
-    """The runs of ``profile`` in order of value: state, seconds that such runs took so far, open verdicts they share.
+    """The runs of ``profile`` in order of value: their state, the seconds each takes, the open verdicts they share.
 
-    ``verdicts`` counts the claims that are not decided yet and need the run.
+    ``verdicts`` counts the claims that are not decided yet and need the run. Seconds are the median of recorded runs of
+    such a network, or an ``estimate`` for this machine's CPU: see ``durations``.
     """
-    needed = worth(profile, store)
+    needed, jobs = worth(profile, store), campaign(profile)
     owners: dict[str, list[str]] = {}
     for name, study in STUDIES.items():
         for job in study.jobs(profile):
             owners.setdefault(job.run.id, []).append(name)
-    seconds: dict[str, list[float]] = {}
-    rows = []
-    for job in campaign(profile):
-        record = store.load(job.run)
-        network = job.run.network
-        kind = f"{network['name']} {network.get('width') or ''}".strip()
-        done = complete(job, record)
-        if done:
-            seconds.setdefault(kind, []).append(sum(origin["seconds"] for origin in record.provenance.values()))
+    seconds, rows = durations(jobs, store, CPU), []
+    for job in jobs:
+        done, (taken, estimated) = complete(job, store.load(job.run)), seconds[job.run.id]
         rows.append(
             {
                 "run": job.run.id,
                 "seed": job.run.seed,
-                "network": kind,
-                "layer": network.get("downsample", {"name": "its own"})["name"],
+                "network": _kind(job),
+                "layer": job.run.network.get("downsample", {"name": "its own"})["name"],
                 "studies": ", ".join(owners[job.run.id]),
                 "state": "done" if done else "running" if is_leased(store, job.run) else "to do",
                 "verdicts": needed[job.run.id],
+                "seconds": None if taken is None else round(taken),
+                "estimate": "estimate" if estimated else "",
             }
         )
-    return [row | {"seconds": round(median(seconds[k])) if (k := row["network"]) in seconds else None} for row in rows]
-
-
-def _once(path: Path, make: Callable[[], list[dict]]) -> list[dict]:
-    """What ``make`` returns, from ``path`` if an earlier call was through with it."""
-    if path.exists():
-        return json.loads(path.read_text())
-    rows = make()
-    write_atomically(path, json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def _kind(job: Job) -> str:
+    return f"{job.run.network['name']} {job.run.network.get('width') or ''}".strip()
+
+
+def durations(jobs: list[Job], store: Store, device: torch.device) -> dict[str, tuple[float | None, bool]]:
+    """Seconds that each of ``jobs`` takes one after the other, by id, and whether that is only an estimate.
+
+    It is one for networks of which no run is on record: from a second of training on ``device``, and the share of
+    measuring in the records of drawn pictures. Nothing is said where the training images are not there.
+    """
+    recorded: dict[str, list[float]] = {}
+    for job in jobs:
+        if complete(job, record := store.load(job.run)):
+            recorded.setdefault(_kind(job), []).append(sum(origin["seconds"] for origin in record.provenance.values()))
+    shares: list[float] = []
+    rates: dict[str, float] = {}
+    found: dict[str, tuple[float | None, bool]] = {}
+    if any(_kind(job) not in recorded for job in jobs):
+        for record in (store.load(job.run) for job in campaign("laptop")):
+            each = {key: origin["seconds"] for key, origin in record.provenance.items()}
+            shares += [sum(each.values()) / each["training"]] if each.get("training") else []
+    for job in jobs:
+        kind, recipe = _kind(job), job.run.recipe
+        if kind in recorded:
+            found[job.run.id] = (median(recorded[kind]), False)
+            continue
+        if kind not in rates:
+            rates[kind] = recipe.batch_size * _steps(job.run, device, 1.0)
+        try:
+            images = recipe.epochs * len(loaded(job.run.dataset, "train"))
+            found[job.run.id] = (median(shares or [1.0]) * images / rates[kind], True)
+        except DataError:
+            found[job.run.id] = (None, True)
+    return found
+
+
+def _steps(run: Run, device: torch.device, seconds: float) -> float:
+    """Steps per second of the training of ``run`` on noise, the first one not counted."""
+    count, side, began = run.recipe.batch_size, run.dataset.get("size", 32), []
+    noise = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = ImageSet(noise, torch.arange(count) % run.network["num_classes"], (), "noise")
+
+    def on_epoch(entry: dict) -> None:
+        began.append(time.perf_counter())
+        if began[-1] - began[0] >= seconds and len(began) > 1:
+            raise InterruptedError
+
+    with threads(1 if device.type == "cpu" else None), suppress(InterruptedError):
+        train(build(run), data, replace(run.recipe, epochs=10**9, probe=0), run.seed, device, on_epoch=on_epoch)
+    return (len(began) - 1) / (began[-1] - began[0])
+
+
+def parallel(
+    run: Run, device: torch.device, seconds: float = 2.0, counts: Sequence[int] | None = None
+) -> dict[int, float]:
+    """Steps per second of 1, 2 and 4 processes together that train ``run``: small maps do not fill a large GPU.
+
+    What does not fit into the memory is absent. On a CPU, where every core has its own training, ``counts`` is empty.
+    """
+    counts = counts if counts is not None else () if device.type == "cpu" else (1, 2, 4)
+    context, most = multiprocessing.get_context("spawn"), max(counts, default=0)
+    if not most:
+        return {}
+    barrier, rates, done = context.Barrier(most), context.Array("d", len(counts)), context.Value("i", 0)
+    arguments = (run, device, seconds, counts, barrier, rates, done)
+    processes = [context.Process(target=_train_beside, args=(rank, *arguments), daemon=True) for rank in range(most)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return dict(zip(counts, rates[: done.value], strict=False))
+
+
+def _train_beside(
+    rank: int,
+    run: Run,
+    device: torch.device,
+    seconds: float,
+    counts: Sequence[int],
+    barrier: Any,
+    rates: Any,
+    done: Any,
+) -> None:
+    """One of the processes of ``parallel``, in step with the others; when one has no memory, all end."""
+    try:
+        for number, count in enumerate(counts):
+            barrier.wait(60)
+            rate = _steps(run, device, seconds) if rank < count else 0.0
+            with rates.get_lock():
+                rates[number] += rate
+            barrier.wait(60)
+            if rank == 0:
+                done.value = number + 1
+    except RuntimeError:  # torch.OutOfMemoryError, or the broken barrier of those that did not meet it
+        barrier.abort()
+
+
+def _fewest(rates: dict[int, float]) -> int | None:
+    """How many trainings at once: the fewest within 5 % of the best rate; ``None`` if nothing was measured."""
+    return min((count for count, rate in rates.items() if rate >= 0.95 * max(rates.values())), default=None)
+
+
+def _about(device: torch.device) -> dict[str, str]:
+    return {"device": provenance(device, 0)["device"], "code": code_version()}
+
+
+def _known(path: Path, device: torch.device) -> dict[str, Any]:
+    """What an earlier call found out about this device with this code; a damaged file is nothing."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content["found"] if content["about"] == _about(device) else {}
+
+
+def _keep(path: Path, device: torch.device, found: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps({"about": _about(device), "found": found}, indent=1) + "\n")
+
+
+def _once(path: Path, device: torch.device, make: Callable[[], dict]) -> dict[str, Any]:
+    """What ``make`` returns, from ``path`` if an earlier call was through with it."""
+    if not (found := _known(path, device)):
+        _keep(path, device, make())
+        found = _known(path, device)
+    return found
 
 
 @contextmanager
@@ -130,21 +257,22 @@ def _published_meanwhile(jobs: list[Job], store: Store, path: Path) -> Iterator[
     over = threading.Event()
 
     def keep() -> None:
-        while True:
-            last = over.wait(10)
-            records = [record for record in (store.load(job.run) for job in jobs) if record.measurements]
-            if records:
-                publish(records, path)
-            if last:
-                return
+        publish([record for record in (store.load(job.run) for job in jobs) if record.measurements], path)
 
-    thread = threading.Thread(target=keep)
+    def meanwhile() -> None:
+        with suppress(DataError):  # which is said at the end, when it is tried again
+            while not over.wait(10):
+                keep()
+
+    keep()  # also to see that it can be done
+    thread = threading.Thread(target=meanwhile)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+        keep()
 
 
 def _without(job: Job, failed: set[str]) -> Job | None:
@@ -154,19 +282,24 @@ def _without(job: Job, failed: set[str]) -> Job | None:
     return replace(job, measurements=tuple(m for m in job.measurements if f"measurement {m.name}" not in failed))
 
 
-def checks(device: torch.device, jobs: list[Job], seconds: float) -> list[dict]:
+def checks(device: torch.device, jobs: list[Job], seconds: float, path: Path) -> list[dict]:
     """Compare ``device`` with the CPU: layers in each format and precision, training, measurements of ``jobs``.
 
-    Each row says ``what`` was checked, the ``outcome`` ("passed", a reason, or "no time left"), and its seconds.
+    Each row says ``what`` was checked, the ``outcome`` ("passed", a reason, or "no time left"), and its seconds. It is
+    kept in ``path`` at once, and not checked again by a later call.
     """
-    end, rows = time.monotonic() + seconds, []
+    end, known, rows = time.monotonic() + seconds, _known(path, device), []
     for what, check in _checks(device, jobs):
-        started = time.monotonic()
-        try:
-            outcome = "passed" if started < end and (check() or True) else NO_TIME
-        except Exception as error:  # whatever it is, it must not end the campaign
-            outcome = f"{type(error).__name__}: {str(error).strip()[:500]}"
-        rows.append({"what": what, "outcome": outcome, "seconds": round(time.monotonic() - started, 2)})
+        if what not in known and time.monotonic() < end:
+            started = time.monotonic()
+            try:
+                check()
+                outcome = "passed"
+            except Exception as error:  # whatever it is, it must not end the campaign
+                outcome = f"{type(error).__name__}: {str(error).strip()[:500]}"
+            known[what] = {"outcome": outcome, "seconds": round(time.monotonic() - started, 2)}
+            _keep(path, device, known)
+        rows.append({"what": what} | known.get(what, {"outcome": NO_TIME, "seconds": 0.0}))
     return rows
 
 
@@ -252,30 +385,31 @@ def _numbers(value: Any) -> Tensor:
     return torch.tensor([value] if isinstance(value, float) else [])
 
 
-def speed(device: torch.device, seconds: float) -> list[dict]:
-    """Forward and backward of every layer beside its definition, taking turns: medians in milliseconds and ratio."""
-    end = time.monotonic() + seconds
-    rows: list[dict] = []
-    batch = 128 if device.type == "cuda" else 8
-    for name in layers.NAMES:
-        if rows and time.monotonic() > end:
-            break
-        x = torch.randn(batch, 64, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-        layer = layers.create(name, 64, padding_mode="circular").to(device)
-        times: dict[str, list[float]] = {"ours": [], "definition": []}
-        for _ in range(6):
-            times["ours"].append(_milliseconds(layer, x, device))
-            with layers.definitions():
-                times["definition"].append(_milliseconds(layer, x, device))
-        ours, definition = (median(times[kind][1:]) for kind in ("ours", "definition"))
-        rows.append({"layer": name, "ours": ours, "definition": definition, "ratio": definition / ours})
-    return rows
+def benchmark(name: str) -> ModuleType:
+    """A benchmark, one of the scripts beside the package in a clone of the repository, or with "" all of them.
+
+    Raises:
+        DataError: this is no clone.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "benchmarks").is_dir():
+        raise DataError("the benchmarks are scripts beside the package, in a clone of the repository; run them there")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return import_module(f"benchmarks.{name}".rstrip("."))
 
 
-def _milliseconds(layer: nn.Module, x: Tensor, device: torch.device) -> float:
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else int
-    wait()
-    started = time.perf_counter()
-    _value_and_gradient(layer, x)
-    wait()
-    return 1000 * (time.perf_counter() - started)
+def speed(device: torch.device, seconds: float) -> dict[str, dict]:
+    """Layers, training and exact rolls beside their peers, as ``aliasing bench --out`` writes it, by benchmark.
+
+    Peers that are not installed are named under "skipped". On a CPU sizes are small, and mean nothing.
+    """
+    reports = {}
+    for name, share in (("layers", 0.6), ("training", 0.2), ("evaluation", 0.2)):
+        try:
+            bench = benchmark(name)
+            frame = bench.run(str(device), repeats=3, quick=device.type == "cpu", seconds=share * seconds)
+            reports[name] = bench.report(frame)
+        except Exception as error:  # as with the checks
+            reports[name] = {"failed": f"; {type(error).__name__}: {str(error).strip()[:500]}"}
+    return reports

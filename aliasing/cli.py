@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +130,12 @@ def _status(arguments: argparse.Namespace) -> int:
         from .campaign import order
         from .records import Store
 
-        _print(pd.DataFrame(order(arguments.profile or "desktop", Store())), arguments.json)
+        rows = order(arguments.profile or "desktop", Store())
+        _print(pd.DataFrame(rows), arguments.json)
+        left = [row["seconds"] for row in rows if row["state"] != "done"]
+        if not arguments.json and None not in left:
+            guessed = sum(row["state"] != "done" and bool(row["estimate"]) for row in rows)
+            print(f"\n{len(left)} runs to do, {sum(left) / 3600:.1f} h one after the other ({guessed} by estimate)")
         return 0
     names = [] if arguments.study is None else [arguments.study]
     _print(studies.status_of(names, arguments.profile), arguments.json)
@@ -244,13 +248,10 @@ def _finetune(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     """Our speed beside the peers', taking turns: medians and ratios."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / "benchmarks").is_dir():
-        raise DataError("the benchmarks are scripts beside the package, in a clone of the repository; run them there")
-    sys.path.insert(0, str(root))
-    compare = import_module("benchmarks").compare
+    from .campaign import benchmark
+
     names = [arguments.what] if arguments.what else _BENCHES
-    compare(names, arguments.device, arguments.repeats, arguments.quick, arguments.json, arguments.out)
+    benchmark("").compare(names, arguments.device, arguments.repeats, arguments.quick, arguments.json, arguments.out)
     return 0
 
 
@@ -405,6 +406,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        places = "the folders that ALIASING_RUNS, ALIASING_DATA and ALIASING_CACHE name are to exist, or to be made"
+        print(f"aliasing {arguments.command}: {error.filename}: {error.strerror}; {places}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = "; what is finished is kept" if arguments.command in ("run", "finetune") else ""

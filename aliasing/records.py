@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from .errors import DamagedError, DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
 from .metrics import Estimate
 from .training import Recipe, recipe_from
+from .version import __version__
 
 __all__ = ["Record", "Run", "Store", "home", "merge", "provenance"]
 
@@ -216,17 +216,21 @@ def home() -> Path:
 
 @cache
 def code_version() -> str:
-    """Short commit hash of the package's checkout, with "+" if its files were changed, else the package's version."""
-    root = Path(__file__).resolve().parents[1]
+    """Short commit hash of the package's checkout, with "+" if its files were changed.
+
+    Where there is none, the package's version and a sum over its files.
+    """
+    package = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", "aliasing") else "")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return version("aliasing")
+        sources = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
+        return f"{__version__} (sha256 {hashlib.sha256(sources).hexdigest()[:10]})"
 
 
 @cache
@@ -314,8 +318,12 @@ class Store:
             raise DamagedError(f"{path} is damaged ({error})") from error
 
 
-def read_lines(path: Path) -> list[Record]:
-    """All sound records of a published file; damaged lines are named in a warning and left out."""
+def read_lines(path: Path, strict: bool = False) -> list[Record]:
+    """All sound records of a published file; damaged lines are named in a warning and left out.
+
+    Raises:
+        DataError: the file cannot be read; or, where ``strict``, holds damaged lines.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -325,6 +333,8 @@ def read_lines(path: Path) -> list[Record]:
         try:
             records.append(Record.from_line(line.decode()))
         except ValueError as error:
+            if strict:
+                raise DataError(f"{path}, line {number} is damaged ({error}); mend or remove it") from None
             warnings.warn(f"{path}, line {number} is damaged and was ignored ({error})", stacklevel=2)
     return records
 
@@ -341,12 +351,9 @@ def publish(records: Iterable[Record], path: Path) -> int:
     lines: dict[str, Record] = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")), warnings.catch_warnings():
-            warnings.simplefilter("error")
-            _unite(lines, [*(read_lines(path) if path.exists() else []), *records])
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            _unite(lines, [*(read_lines(path, strict=True) if path.exists() else []), *records])
             write_atomically(path, "".join(lines[key].to_line() + "\n" for key in sorted(lines)))
-    except UserWarning as warning:
-        raise DataError(f"{warning}; mend or remove that line before publishing") from None
     except OSError as error:
         raise StorageError.of(path, error) from error
     return len(lines)

@@ -119,79 +119,69 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
         StorageError: the store cannot be written, which no other run would survive either.
     """
     folder = store.folder(job.run)
+    failed = folder / "failed.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not 0: who only looks whether a run is leased holds its lock for an instant.
         with FileLock(folder / "lock", timeout=1):
-            return _carry_out_leased(job, store, device, notify)
+            for leftover in folder.glob("*.tmp"):  # of a killed process: who holds the lease is the only writer
+                leftover.unlink(missing_ok=True)
+            try:
+                _train_and_measure(job, store, device, notify)
+            except StorageError:
+                raise
+            except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
+                reason = str(error)
+                if isinstance(error, torch.OutOfMemoryError):
+                    # Smaller batches would change batch normalisation: another run under the same name.
+                    reason = (
+                        f"{device} has too little memory for it (batches of {job.run.recipe.batch_size} images in "
+                        "training); use fewer --workers, end what else runs there, or take another --device: the "
+                        "batch size belongs to the run"
+                    )
+                write_atomically(failed, f"{traceback.format_exc()}\n{' '.join(reason.splitlines())}\n")
+                return f"failed: {reason}"
+            failed.unlink(missing_ok=True)
+            return "done"
     except Timeout:
         return "busy"
     except OSError as error:
         raise StorageError.of(folder, error) from error
 
 
-def _carry_out_leased(job: Job, store: Store, device: torch.device, notify: Notify) -> str:
-    folder = store.folder(job.run)
-    for leftover in folder.glob("*.tmp"):  # of a killed process: who holds the lease is the only writer
-        leftover.unlink(missing_ok=True)
-    try:
-        record = store.load(job.run)
-        if not complete(job, record):
-            _train_and_measure(job, record, store, device, notify)
-    except StorageError:
-        raise
-    except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
-        reason = str(error)
-        if isinstance(error, torch.OutOfMemoryError):
-            # Smaller batches would change the statistics of batch normalisation: another run under the same name.
-            reason = (
-                f"{device} has too little memory for it (batches of {job.run.recipe.batch_size} images in training); "
-                "use fewer --workers, end what else runs there, or take another --device: the batch size belongs to "
-                "the run"
-            )
-        write_atomically(folder / "failed.txt", f"{traceback.format_exc()}\n{reason.replace(os.linesep, ' ')}\n")
-        return f"failed: {reason}"
-    (folder / "failed.txt").unlink(missing_ok=True)
-    return "done"
-
-
-def _train_and_measure(job: Job, record: Record, store: Store, device: torch.device, notify: Notify) -> None:
-    checkpoint = store.folder(job.run) / "checkpoint.safetensors"
-    kept = "training" in record.measurements and not checkpoint.exists() and store.weights(job.run).exists()
-    network, history = resumed(job.run, store.weights(job.run) if kept else checkpoint)
+def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Notify) -> None:
+    run, record = job.run, store.load(job.run)
+    if complete(job, record):
+        return
+    checkpoint = store.folder(run) / "checkpoint.safetensors"
+    kept = "training" in record.measurements and not checkpoint.exists() and store.weights(run).exists()
+    network, history = resumed(run, store.weights(run) if kept else checkpoint)
     notify(len(history))
-    trained = len(history) == job.run.recipe.epochs
-    if not job.run.recipe.epochs and "training" not in record.measurements:
-        about: dict = {"data": "ImageNet, by its makers", "images": 0, "parameters": _parameters(network)}
-        record.add("training", about, provenance(device, 0.0))
-        store.save(record)
-    if not trained or "training" not in record.measurements:  # a run that is only measured needs no training images
-        data = loaded(job.run.dataset, "train")
-    if not trained:
-        history = train(network, data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
+    if len(history) < run.recipe.epochs:
+        data = loaded(run.dataset, "train")
+        history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
+        values: dict[str, Any] = {"data": "ImageNet, by its makers", "images": 0}
+        if history:
+            data = loaded(run.dataset, "train")
+            values = {"data": data.name, "images": len(data)}
         left_out = ("epoch", "seconds", "processes")
-        curves = {name: [entry[name] for entry in history] for name in history[-1] if name not in left_out}
-        seconds = sum(entry["seconds"] for entry in history)
-        origin = provenance(device, seconds)
-        if (processes := max(entry.get("processes", 1) for entry in history)) > 1:
+        curves = {name: [entry[name] for entry in history] for name in (history or [{}])[-1] if name not in left_out}
+        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        origin = provenance(device, sum(entry["seconds"] for entry in history))
+        if (processes := max((entry.get("processes", 1) for entry in history), default=1)) > 1:
             origin["processes"] = processes
-        about_data = {"data": data.name, "images": len(data)}
-        record.add("training", curves | about_data | {"parameters": _parameters(network)}, origin)
+        record.add("training", curves | values | {"parameters": parameters}, origin)
         store.save(record)
     network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    subject = Subject(job.run, network, device)
+    subject = Subject(run, network, device)
     for wanted in missing(job, record):
         started = time.perf_counter()
-        values = wanted.measure(subject)
+        measured = wanted.measure(subject)
         origin = provenance(device, time.perf_counter() - started)
-        record.add(wanted.key, values, origin | ({"weights": "published, in half precision"} if kept else {}))
+        record.add(wanted.key, measured, origin | ({"weights": "published, in half precision"} if kept else {}))
         store.save(record)
         notify(1)
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def execute(
@@ -216,37 +206,39 @@ def execute(
         progress: draw a progress bar on standard error.
         limit_minutes: start no further run after this time.
         cut: end those that run then, too; they lose the epoch in flight and are continued by the next call.
+
+    Raises:
+        StorageError: the store cannot be written.
     """
     chosen = pick_device(device)
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be 1 or more, got {workers}")
     if limit_minutes is not None and math.isnan(limit_minutes):
         raise UsageError(f"limit_minutes must be a number, got {limit_minutes}")
-    started = time.time()
+    # Not the time of day, which may be set meanwhile.
+    deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else math.inf
     todo = [job for job in jobs if not complete(job, store.load(job.run))]
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = workers if chosen.type == "cpu" else 1
-    workers = max(1, min(workers, len(todo)))
-    deadline = started + 60 * limit_minutes if limit_minutes is not None else math.inf
-    shift = _Shift(todo, store.working, store.published, chosen, started, deadline)
+    workers = min(workers, len(todo))
+    plan = _Plan(todo, {job.run.id: _last_failure(store, job.run) for job in jobs}, chosen, deadline)
     total, dead = sum(job.steps for job in todo), 0
     with tqdm(total=total, unit="step", disable=not progress or not todo, file=sys.stderr, dynamic_ncols=True) as bar:
         bar.set_description(f"{len(todo)} of {len(jobs)} runs to do")
-        if workers == 1 and not cut:
-            shift.work(store, bar.update)
+        if workers > 1 or (cut and todo):
+            dead = _in_processes(plan, store, workers, deadline if cut else math.inf, bar)
         else:
-            dead = _in_processes(shift, workers, deadline if cut else math.inf, bar)
-    return {job.run.id: _outcome(job, store, started, dead) for job in jobs}
+            plan.work(store, bar.update)
+    return {job.run.id: _outcome(job, store, plan, dead) for job in jobs}
 
 
-def _outcome(job: Job, store: Store, started: float, dead: int) -> str:
+def _outcome(job: Job, store: Store, plan: "_Plan", dead: int) -> str:
     """What became of ``job``, from what the store holds after the processes, ``dead`` of which were killed."""
-    reason = _failure(store, job.run, started)
     if complete(job, store.load(job.run)):
         return "done"
-    if reason is not None:
-        return f"failed: {reason}"
+    if plan.has_failed(store, job.run):
+        return f"failed: {(store.folder(job.run) / 'failed.txt').read_text().strip().splitlines()[-1]}"
     if is_leased(store, job.run):
         return "busy"
     if dead:
@@ -254,24 +246,21 @@ def _outcome(job: Job, store: Store, started: float, dead: int) -> str:
     return "stopped"
 
 
-def _failure(store: Store, run: Run, since: float) -> str | None:
-    """The reason for which ``run`` failed after the time ``since``; the last line of its file."""
-    path = store.folder(run) / "failed.txt"
+def _last_failure(store: Store, run: Run) -> int:
+    """When ``run`` failed last, in the clock of the store; 0 if it has not."""
     try:
-        return path.read_text().strip().splitlines()[-1] if path.stat().st_mtime >= since - 1 else None
-    except (OSError, IndexError):
-        return None
+        return (store.folder(run) / "failed.txt").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @dataclass
-class _Shift:
+class _Plan:
     """What every worker does: go through the jobs, carry out what nobody else has; leases keep workers apart."""
 
     jobs: list[Job]
-    working: Path
-    published: Path
+    failures: dict[str, int]  # the last ones before the command
     device: torch.device
-    started: float
     deadline: float
 
     def work(self, store: Store, notify: Notify) -> None:
@@ -281,23 +270,26 @@ class _Shift:
                 before, waiting = waiting, [job for job in waiting if self._carry_out(job, store, notify) == "busy"]
 
     def _carry_out(self, job: Job, store: Store, notify: Notify) -> str:
-        if time.time() > self.deadline:
+        if time.monotonic() > self.deadline:
             return "stopped"
-        if _failure(store, job.run, self.started) is not None:
-            return "failed"
-        return carry_out(job, store, self.device, notify)
+        return "failed" if self.has_failed(store, job.run) else carry_out(job, store, self.device, notify)
+
+    def has_failed(self, store: Store, run: Run) -> bool:
+        """Whether ``run`` failed since the command began. Clocks that were set do not matter: any new time counts."""
+        return _last_failure(store, run) not in (0, self.failures[run.id])
 
 
-def _in_processes(shift: _Shift, workers: int, end: float, bar: tqdm) -> int:
+def _in_processes(plan: _Plan, store: Store, workers: int, end: float, bar: tqdm) -> int:
     """Start ``workers`` processes, end them at the time ``end``, and return how many were killed by others."""
     context = multiprocessing.get_context("spawn")
-    steps = context.Value("i", 0)
-    processes = [context.Process(target=_serve, args=(shift, steps), daemon=True) for _ in range(workers)]
+    steps, refused = context.Value("i", 0), context.SimpleQueue()
+    share = (plan, store.working, store.published, steps, refused)
+    processes = [context.Process(target=_serve, args=share, daemon=True) for _ in range(workers)]
     with _uninterruptible():
         for process in processes:
             process.start()
     try:
-        while any(process.is_alive() for process in processes) and time.time() < end:
+        while any(process.is_alive() for process in processes) and time.monotonic() < end:
             time.sleep(0.2)
             bar.update(steps.value - bar.n)
     finally:  # also for KeyboardInterrupt: a checkpoint is at most one epoch old
@@ -307,6 +299,8 @@ def _in_processes(shift: _Shift, workers: int, end: float, bar: tqdm) -> int:
         for process in processes:
             process.join()
         bar.update(steps.value - bar.n)
+    if not refused.empty():
+        raise StorageError(refused.get())
     return sum(code not in (0, None) for code in ended)
 
 
@@ -323,7 +317,7 @@ def _uninterruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(shift: _Shift, steps: Any) -> None:
+def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any) -> None:
     """The life of a worker, which ends with its parent's, so that a killed command leaves no process behind."""
     parent = multiprocessing.parent_process()
 
@@ -337,7 +331,10 @@ def _serve(shift: _Shift, steps: Any) -> None:
             steps.value += count
 
     threading.Thread(target=follow, daemon=True).start()
-    shift.work(Store(shift.working, shift.published), notify)
+    try:
+        plan.work(Store(working, published), notify)
+    except StorageError as error:  # the parent says it, once
+        refused.put(str(error))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 Both take turns on the same images, so that a busy machine slows both.
 """
 
+import math
+import time
 from functools import partial
 from statistics import median
 from typing import Any
@@ -37,15 +39,18 @@ def _stitched(model: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([part.logits for part in roll_logits(model, images)])
 
 
-def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFrame:
-    """Time both ways on random images and random weights.
+def run(device: str = "cpu", repeats: int = 5, quick: bool = False, seconds: float = math.inf) -> pd.DataFrame:
+    """Time both ways on random images and random weights; no case is begun after ``seconds``.
 
     Returns:
         One row per network and layer: median images per second of both, the median, smallest and largest ratio of a
         turn, and the largest difference of the logits.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
+    end = time.monotonic() + seconds
     for name, layer, count, side in QUICK if quick else CASES:
+        if rows and time.monotonic() > end:
+            break
         torch.manual_seed(0)
         model = models.create(name, 10, downsample=layer, padding_mode="circular").to(device).eval()
         images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
@@ -53,7 +58,7 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFr
             "ours": partial(_stitched, model, images),
             "plain": partial(one_at_a_time, model, images),
         }
-        seconds, logits = turns(both, device, repeats)
+        times, logits = turns(both, device, repeats)
         rows.append(
             {
                 "network": name,
@@ -61,9 +66,9 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFr
                 "images": count,
                 "size": side,
                 "method": next(roll_logits(model, images)).method,
-                "ours_images_per_s": count / median(seconds["ours"]),
-                "plain_images_per_s": count / median(seconds["plain"]),
-                **ratios(seconds["ours"], seconds["plain"]),
+                "ours_images_per_s": count / median(times["ours"]),
+                "plain_images_per_s": count / median(times["plain"]),
+                **ratios(times["ours"], times["plain"]),
                 "difference": (logits["ours"] - logits["plain"]).abs().max().item(),
             }
         )

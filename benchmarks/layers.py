@@ -4,11 +4,13 @@ The published formulations are the definitions of ``aliasing.layers``. Ours and 
 input, so that a busy machine slows both; ratios are above 1 where ours is faster.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -88,6 +90,7 @@ def peers() -> tuple[list[Peer], dict[str, str]]:
         Peer("aps", "published", lambda c, ours: lambda x: layers.aps_definition(x)[0], {}),
         Peer("tips", "published", lambda c, ours: _tips(ours), {"faithful": True}),
         Peer("lps", "published", lambda c, ours: _lps(ours), {}),
+        Peer("rect-2", "torch", lambda c, ours: nn.AvgPool2d(2), {}),
         Peer("ddac", "published", lambda c, ours: _ddac(ours), {"faithful": True}),
     ]
     skipped = {}
@@ -129,68 +132,58 @@ def bench(
     return times
 
 
-def run(device: str = "cpu", repeats: int = 5, quick: bool = False) -> pd.DataFrame:
+def run(device: str = "cpu", repeats: int = 5, quick: bool = False, seconds: float = math.inf) -> pd.DataFrame:
     """Time every layer beside its peers.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
         repeats: timed turns per case.
         quick: two small sizes, to see that it works; its ratios mean nothing.
+        seconds: no case is begun after them.
 
     Returns:
         One row per layer, peer, size, memory format and pass: median milliseconds of both and their spread (largest
         minus smallest), the median, smallest and largest ratio of a turn, and the largest difference of the outputs.
         ``attrs`` holds device, threads, versions, and which peers were skipped and why.
     """
-    rows = []
-    found, skipped = peers()
-    for size in QUICK if quick else SIZES:
-        for format_name, memory_format in FORMATS.items():
-            rows += _rows(found, size, memory_format, device, repeats, format_name)
+    rows: list[dict[str, object]] = []
+    end, (found, skipped) = time.monotonic() + seconds, peers()
+    for size, form, peer in product(QUICK if quick else SIZES, FORMATS, found):
+        if not rows or time.monotonic() < end:
+            rows += _rows(peer, size, form, device, repeats)
     frame = pd.DataFrame(rows)
     frame.attrs = reporting.surroundings(device, repeats) | {"skipped": skipped}
     return frame
 
 
-def _rows(
-    found: list[Peer],
-    size: tuple[int, int, int, int],
-    memory_format: torch.memory_format,
-    device: str,
-    repeats: int,
-    format_name: str,
-) -> list[dict[str, object]]:
+def _rows(peer: Peer, size: tuple[int, int, int, int], form: str, device: str, repeats: int) -> list[dict[str, object]]:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(size, generator=generator).to(device).contiguous(memory_format=memory_format).requires_grad_()
-    rows = []
-    for peer in found:
-        ours = create(peer.layer, size[1], **peer.options).to(device)  # type: ignore[arg-type]
-        theirs = peer.make(size[1], ours)
-        if isinstance(theirs, nn.Module):
-            theirs.to(device)
-        with torch.no_grad():
-            ours.eval()
-            difference = (ours(x) - theirs(x)).abs().max().item()
-        ours.train()
-        times = bench({"ours": ours, "peer": theirs}, x, repeats)
-        for step, mine in times["ours"].items():
-            other = times["peer"][step]
-            rows.append(
-                {
-                    "layer": peer.layer,
-                    "peer": peer.name,
-                    "size": "x".join(map(str, size)),
-                    "format": format_name,
-                    "pass": step,
-                    "ours_ms": statistics.median(mine),
-                    "peer_ms": statistics.median(other),
-                    "ours_spread_ms": max(mine) - min(mine),
-                    "peer_spread_ms": max(other) - min(other),
-                    **reporting.ratios(mine, other),
-                    "difference": difference,
-                }
-            )
-    return rows
+    x = torch.randn(size, generator=generator).to(device).contiguous(memory_format=FORMATS[form]).requires_grad_()
+    ours = create(peer.layer, size[1], **peer.options).to(device)  # type: ignore[arg-type]
+    theirs = peer.make(size[1], ours)
+    if isinstance(theirs, nn.Module):
+        theirs.to(device)
+    with torch.no_grad():
+        ours.eval()
+        difference = (ours(x) - theirs(x)).abs().max().item()
+    ours.train()
+    times = bench({"ours": ours, "peer": theirs}, x, repeats)
+    return [
+        {
+            "layer": peer.layer,
+            "peer": peer.name,
+            "size": "x".join(map(str, size)),
+            "format": form,
+            "pass": step,
+            "ours_ms": statistics.median(mine),
+            "peer_ms": statistics.median(other),
+            "ours_spread_ms": max(mine) - min(mine),
+            "peer_spread_ms": max(other) - min(other),
+            **reporting.ratios(mine, other),
+            "difference": difference,
+        }
+        for step, mine, other in ((step, mine, times["peer"][step]) for step, mine in times["ours"].items())
+    ]
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:

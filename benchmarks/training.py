@@ -4,6 +4,8 @@ The plain loop is what tutorials show: a ``DataLoader`` over a data set whose tr
 single precision, channels first. Both take turns, so that a busy machine slows both.
 """
 
+import math
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from statistics import median
@@ -87,7 +89,9 @@ def _loader(data: ImageSet, recipe: Recipe, order: list[int], workers: int) -> D
     )
 
 
-def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int = 0) -> pd.DataFrame:
+def run(
+    device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int = 0, seconds: float = math.inf
+) -> pd.DataFrame:
     """Time one epoch of both loops.
 
     Args:
@@ -95,6 +99,7 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
         repeats: timed turns per network, after one that warms up.
         quick: one small case, to see that it works; its ratio means nothing.
         workers: processes that load for the plain loop.
+        seconds: no case is begun after them.
 
     Returns:
         One row per network: median images per second of both; the median, smallest and largest ratio of a turn; the
@@ -103,9 +108,12 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
         (``mfu``: operations that the network needs, over those that a large matrix product reaches in the same run);
         and the largest difference of the weights after an epoch without augmentation and weight decay.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
+    end = time.monotonic() + seconds
     peak = peak_flops(device, 256 if quick else 2048)
     for name, width, count, side, batch_size in QUICK if quick else CASES:
+        if rows and time.monotonic() > end:
+            break
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
         labels = torch.randint(10, (count,), generator=generator)
@@ -118,8 +126,8 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
             "plain": lambda: plain_loop(deepcopy(network), data, recipe, order, device, workers),  # noqa: B023
             "loading": lambda: [None for _ in _loader(data, recipe, order, workers)],  # noqa: B023
         }
-        seconds, _ = turns(work, device, repeats)
-        ours, theirs = median(seconds["ours"]), median(seconds["plain"])
+        times, _ = turns(work, device, repeats)
+        ours, theirs = median(times["ours"]), median(times["plain"])
         rows.append(
             {
                 "network": name,
@@ -129,8 +137,8 @@ def run(device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int
                 "batch": batch_size,
                 "ours_images_per_s": count / ours,
                 "plain_images_per_s": count / theirs,
-                **ratios(seconds["ours"], seconds["plain"]),
-                "loading": median(seconds["loading"]) / theirs,
+                **ratios(times["ours"], times["plain"]),
+                "loading": median(times["loading"]) / theirs,
                 "mfu": count / ours * step_flops(network, side, device) / peak,
                 "difference": difference(network, data[: 3 * batch_size], batch_size, device),
             }

@@ -4,11 +4,13 @@ import json
 import multiprocessing
 import random
 import time
+from dataclasses import replace
 
 import pytest
+import torch
 
 from aliasing import campaign
-from aliasing.errors import UsageError
+from aliasing.errors import DataError, UsageError
 from aliasing.records import Store, read_lines
 from aliasing.runner import execute, merged
 from aliasing.studies import get
@@ -22,7 +24,7 @@ def small(monkeypatch):
     """A campaign of three runs that checks nothing."""
     monkeypatch.setattr(campaign, "campaign", lambda profile: JOBS)
     monkeypatch.setattr(campaign, "checks", lambda *a: [])
-    monkeypatch.setattr(campaign, "speed", lambda *a: [{"ratio": 1.0}])
+    monkeypatch.setattr(campaign, "speed", lambda *a: {"layers": {"rows": [{"ratio": 1.0}]}})
 
 
 def measured(folder) -> dict[str, dict]:
@@ -57,13 +59,70 @@ def test_a_budget_is_positive_and_is_kept(tmp_path, small):
     assert "runs done" in (tmp_path / "log.txt").read_text()
 
 
-def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch):
+def test_a_folder_that_cannot_take_records_ends_the_campaign_before_it_begins(tmp_path, small):
+    (tmp_path / "records.jsonl").write_text("{")
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(DataError, match="line 1 is damaged"):
+        campaign.run("cpu", "smoke", 300, tmp_path)
+    assert not list((tmp_path / "runs").glob("*/record.json"))
+
+
+def test_checks_are_kept_at_once_for_this_device_and_code(tmp_path, monkeypatch):
+    """A check that was carried out is not repeated; on another device, and if its file is damaged, everything is."""
+    carried_out = []
+    tasks = [(name, lambda name=name: carried_out.append(name)) for name in "abc"]
+    monkeypatch.setattr(campaign, "_checks", lambda *a: iter(tasks))
+    path = tmp_path / "checks.json"
+
+    def check(seconds=1000.0, device=campaign.CPU):
+        carried_out.clear()
+        return [row["outcome"] for row in campaign.checks(device, [], seconds, path)]
+
+    assert check(0.0) == [campaign.NO_TIME] * 3
+    tasks[1] = ("b", lambda: 1 / 0)
+    assert check() == ["passed", "ZeroDivisionError: division by zero", "passed"]
+    assert check()[0] == "passed" and carried_out == []
+    check(device=torch.device("meta"))
+    assert carried_out == ["a", "c"]
+    path.write_text(path.read_text()[:40])
+    check()
+    assert carried_out == ["a", "c"]
+
+
+def test_the_number_of_parallel_trainings_is_measured():
+    rates = campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, (1, 2))
+    assert set(rates) == {1, 2} and all(rate > 0 for rate in rates.values())
+    assert campaign.parallel(JOBS[0].run, campaign.CPU) == {}  # one for each core
+    assert campaign._fewest({}) is None
+    assert campaign._fewest({1: 50.0, 2: 98.0, 4: 100.0}) == 2
+
+
+def test_seconds_are_estimated_where_nothing_is_on_record(tmp_path):
+    store = Store(tmp_path / "runs", tmp_path / "none")
+    twice = replace(JOBS[0], run=replace(JOBS[0].run, recipe=replace(JOBS[0].run.recipe, epochs=4)))
+    elsewhere = replace(JOBS[0], run=replace(JOBS[0].run, dataset={"name": "folder"}))
+    found = campaign.durations([JOBS[0], twice, elsewhere], store, campaign.CPU)
+    (once, estimated), (more, _), nothing = (found[job.run.id] for job in (JOBS[0], twice, elsewhere))
+    assert estimated and once > 0 and more == pytest.approx(2 * once) and nothing == (None, True)
+    execute(JOBS[:1], store, "cpu", 1, progress=False)
+    assert not campaign.durations([JOBS[0]], store, campaign.CPU)[JOBS[0].run.id][1]
+
+
+def test_speed_beside_the_peers_is_what_bench_writes(monkeypatch):
+    for name in ("training", "evaluation"):
+        monkeypatch.setattr(campaign.benchmark(name), "run", lambda *a, **options: 1 / 0)
+    found = campaign.speed(campaign.CPU, 0.0)
+    assert found["layers"].keys() >= {"device", "code", "skipped", "verdicts"}
+    assert {row["peer"] for row in found["layers"]["rows"]} == {"published"}  # one case is timed however late it is
+    assert "ZeroDivisionError" in found["training"]["failed"]
+
+
+def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch, tmp_path):
     def broken(name, device):
         if name == "tri-3":
             raise ArithmeticError("off by one")
 
     monkeypatch.setattr(campaign, "_check_layer", broken)
-    rows = {row["what"]: row["outcome"] for row in campaign.checks(campaign.CPU, [], 1000)}
+    rows = {row["what"]: row["outcome"] for row in campaign.checks(campaign.CPU, [], 1000, tmp_path / "c.json")}
     assert rows["training"] == "passed" and rows["layer tri-3"] == "ArithmeticError: off by one"
     failed = {what for what, outcome in rows.items() if outcome != "passed"}
     for job in get("zhang2019").jobs("smoke", 1):
@@ -72,8 +131,8 @@ def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch):
     assert campaign._without(JOBS[0], {f"measurement {m.name}" for m in JOBS[0].measurements}).measurements == ()
 
 
-def test_layers_and_measurements_are_compared_with_the_cpu():
-    rows = campaign.checks(campaign.CPU, JOBS, 1000)
+def test_layers_and_measurements_are_compared_with_the_cpu(tmp_path):
+    rows = campaign.checks(campaign.CPU, JOBS, 1000, tmp_path / "c.json")
     assert {row["outcome"] for row in rows} == {"passed"}, json.dumps(rows)
     assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= {row["what"] for row in rows}
 
