@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import multiprocessing
+
 import pytest
 import torch
 
@@ -17,6 +19,13 @@ def empty_store(tmp_path, monkeypatch):
     """The folder of a working store in which nothing is yet; its name has to be quoted."""
     monkeypatch.setenv("ALIASING_RUNS", str(tmp_path / "my runs"))
     return tmp_path / "my runs"
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers are forked, and need not import the package: seconds each. Tests of the real start leave this out."""
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
 
 
 @pytest.hookimpl(optionalhook=True)

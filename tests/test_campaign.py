@@ -20,7 +20,7 @@ JOBS = merged(get("zhang2019").jobs("smoke", 1))[:3]
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, forked):
     """A campaign of three runs that checks nothing."""
     monkeypatch.setattr(campaign, "campaign", lambda profile: JOBS)
     monkeypatch.setattr(campaign, "checks", lambda *a: [])
@@ -35,13 +35,14 @@ def measured(folder) -> dict[str, dict]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_killed_at_random_it_continues_and_nothing_is_lost_or_doubled(tmp_path, small):
     assert campaign.run("cpu", "smoke", 300, tmp_path / "whole")["done"] == len(JOBS)
     drawn = random.Random(0)
     for _ in range(3):
         process = FORK.Process(target=campaign.run, args=("cpu", "smoke", 300, tmp_path / "cut"))
         process.start()
-        process.join(drawn.uniform(2, 8))
+        process.join(drawn.uniform(1, 4))
         process.kill()
         process.join()
     time.sleep(1)  # workers see that their parent is gone
@@ -88,7 +89,7 @@ def test_checks_are_kept_at_once_for_this_device_and_code(tmp_path, monkeypatch)
     assert carried_out == ["a", "c"]
 
 
-def test_the_number_of_parallel_trainings_is_measured():
+def test_the_number_of_parallel_trainings_is_measured(forked):
     rates = campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, (1, 2))
     assert set(rates) == {1, 2} and all(rate > 0 for rate in rates.values())
     assert campaign.parallel(JOBS[0].run, campaign.CPU) == {}  # one for each core

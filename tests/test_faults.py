@@ -62,6 +62,20 @@ def test_a_full_disk_ends_the_command_and_loses_nothing(tmp_path, undisturbed):
         assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
 
 
+def test_a_full_disk_that_a_worker_finds_is_said_as_such(tmp_path, forked):
+    with small_disk(tmp_path / "disk", "size=8k"), pytest.raises(StorageError, match="No space left on device"):
+        execute([JOB, replace(JOB, run=replace(RUN, seed=1))], store(tmp_path / "disk"), "cpu", 2, progress=False)
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_failed_run_from_being_tried(tmp_path):
+    where = store(tmp_path)
+    failed = where.folder(RUN) / "failed.txt"
+    failed.parent.mkdir()
+    failed.write_text("no network\n")
+    os.utime(failed, (4e9, 4e9))
+    assert execute([JOB], where, "cpu", 1, progress=False) == {RUN.id: "done"}
+
+
 @pytest.mark.parametrize("limit", [1, 3, 5])
 def test_wherever_the_disk_fills_up_the_run_continues(limit, tmp_path, undisturbed, monkeypatch):
     """Three checkpoints and two records are written; the write number ``limit`` finds no room."""

@@ -1,6 +1,7 @@
 """Records and stores: identity, merging, damage."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,13 @@ def test_a_line_reads_back(tmp_path):
     read = Record.from_line(written.to_line())
     assert read.to_line() == written.to_line()
     assert {"code", "date", "device", "processor", "python", "torch", "seconds"} == set(read.provenance["accuracy()"])
+
+
+def test_a_copy_without_git_is_known_by_its_files(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    records.code_version.cache_clear()
+    assert re.fullmatch(r".+ \(sha256 [0-9a-f]{10}\)", records.code_version())
+    records.code_version.cache_clear()
 
 
 KEYS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.sampled_from(["2026-01", "2026-02"]), st.floats(0, 1)))

@@ -121,8 +121,8 @@ def test_no_run_is_started_after_the_limit(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count):
-    jobs = [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=100))) for job in JOBS]
+def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count, forked):
+    jobs = [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=30))) for job in JOBS]
     where = store(tmp_path)
 
     def kill_workers():

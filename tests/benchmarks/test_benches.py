@@ -29,11 +29,11 @@ def test_a_benchmark_compares_equal_work_and_says_where(name, tmp_path, capsys):
         )
     if name == "layers":
         cases = {(row["layer"], row["size"], row["format"], row["pass"]) for row in found["rows"]}
-        assert {case[0] for case in cases} == {"tri-3", "bin-5", "bin-7", "flc", "asap", "aps", "lps", "tips", "ddac"}
-        assert len(cases) == 9 * 2 * 2 * 2
-        assert {"antialiased-cnns", "timm", "kornia", "published"} == {row["peer"] for row in found["rows"]} | set(
-            found["skipped"]
-        )
+        assert {case[0] for case in cases} == {*layers.TARGETS, "ddac", "rect-2"}
+        assert len(cases) == 10 * 2 * 2 * 2
+        assert {"antialiased-cnns", "timm", "kornia", "published", "torch"} == {
+            row["peer"] for row in found["rows"]
+        } | set(found["skipped"])
 
 
 def test_nonsense_is_refused(capsys):
