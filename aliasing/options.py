@@ -1,6 +1,7 @@
 """Options that arrive by name, from a study, a record or a reader: each must be of the type its function declares."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from inspect import formatannotation
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,13 +19,16 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
     Raises:
         UsageError: a value of another type; named ``what`` with what was expected.
     """
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
+    hints = _hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
             if get_origin(hints[name]) is Literal:
                 raise unknown(f"{name} of {what}", value, get_args(hints[name]))
             expected = formatannotation(hints[name]).replace("typing.", "").replace("collections.abc.", "")
             raise UsageError(f"{what}: {name} must be {expected}, got {value!r}")
+
+
+_hints = cache(get_type_hints)  # a store checks thousands of recipes when it is opened
 
 
 def _fits(value: object, kind: Any) -> bool:

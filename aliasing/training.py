@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -381,7 +381,8 @@ def _is_history(value: object) -> TypeGuard[list[dict]]:
 
 def recipe_from(values: dict) -> Recipe:
     """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
+    known = [field.name for field in fields(Recipe)]
     for key in values:
-        if key not in vars(Recipe()):
-            raise unknown("recipe field", key, vars(Recipe()))
+        if key not in known:
+            raise unknown("recipe field", key, known)
     return Recipe(**values)

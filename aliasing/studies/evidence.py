@@ -93,9 +93,10 @@ def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     """The rows with all labels of ``setting``; none if a label is not of this table."""
     if not set(setting) <= set(table):
         return table.iloc[:0]
+    wanted = np.ones(len(table), dtype=bool)
     for key, value in setting.items():
-        table = table[table[key] == value]
-    return table
+        wanted &= (table[key] == value).to_numpy(dtype=bool)
+    return table[wanted]
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[flo
 
     Settings that lack a seed, and those that do not vary, are left out.
     """
-    layout = table.assign(value=values_of(column, table)).pivot_table("value", "setting", "seed")
+    layout = table[["setting", "seed"]].assign(value=values_of(column, table)).pivot_table("value", "setting", "seed")
     layout = layout.reindex(columns=seeds).dropna()
     values = layout[layout.std(axis=1) > 0].to_numpy()
     if len(values) < 2:

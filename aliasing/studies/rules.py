@@ -195,7 +195,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
         checks = [(part, part.statistic(table)) for part in finding.regime if len(table)]
         holding = [part.holds(result, profile) for part, result in checks]
         time, _ = FIXED[finding.fixed]
-        dates = [select(table, setting).get("date", pd.Series(dtype=str)).min() for setting in finding.settings]
+        older = table[[isinstance(date, str) and date < time for date in table.get("date", [None] * len(table))]]
         shared = {
             "finding": finding.id,
             **{name: getattr(finding, name) for name in ("claim", "source", "published", "by")},
@@ -206,7 +206,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             ),
             "tested": False if False in holding else None if None in holding else True,
             "commit": finding.fixed,
-            "post_hoc": any(isinstance(date, str) and date < time for date in dates),
+            "post_hoc": len(older) > 0 and any(len(select(older, setting)) for setting in finding.settings),
         }
         for test in finding.tests:
             result = test.statistic(table) if len(table) else None  # facts too: nothing was run in this profile
