@@ -92,26 +92,23 @@ class Instead(nn.Module):
     def __init__(self, pool: nn.Module, layer: Downsample, site: str) -> None:
         super().__init__()
         self.down, self.site = layer, site
-        self.kernel, self.padding = pair(pool.kernel_size), pair(pool.padding)
-        self.dilation, self.ceil_mode = pair(getattr(pool, "dilation", 1)), bool(pool.ceil_mode)
+        self.windows = [_Windows(pool, axis) for axis in (0, 1)]
         divisor: Any = getattr(pool, "divisor_override", None)
-        self.gain = 1.0 if divisor is None else self.kernel[0] * self.kernel[1] / divisor
+        self.gain = 1.0 if divisor is None else self.windows[0].size * self.windows[1].size / divisor
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter and subsample."""
         if isinstance(x, fx.Proxy):
             return _run(self, x)
-        stride = self.down.stride
-        for axis in (0, 1):
-            kernel = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-            n, padding = x.shape[2 + axis], self.padding[axis]
-            out = _pooled(n, kernel, stride, padding, self.ceil_mode)
-            start = max(0, (kernel - 1) // 2 - padding)
+        for axis, windows in enumerate(self.windows, start=2):
+            n, stride = x.shape[axis], windows.stride
+            out = windows.count(n)
+            start = max(0, (windows.size - 1) // 2 - windows.padding)
             # The layer returns ceil(length / stride); lengths that give `out` are (out - 1) stride + 1 to out stride.
-            length = min(max(n - start, (out - 1) * stride + 1), out * stride)
-            index = torch.arange(start, start + length, device=x.device).clamp(max=n - 1)
-            if length != n:
-                x = x.index_select(2 + axis, index)
+            length = _smaller(_larger(n - start, (out - 1) * stride + 1), out * stride)
+            if not isinstance(n, int) or length != n:  # exporters follow no conditions on sizes
+                index = torch.arange(start, start + length, device=x.device).clamp(max=n - 1)
+                x = x.index_select(axis, index)
         x = _run(self.down, x)
         return x if self.gain == 1 else x * self.gain
 
@@ -125,23 +122,57 @@ class Complete(nn.Module):
 
     def __init__(self, part: nn.Module, same: bool, value: float) -> None:
         super().__init__()
-        self.same, self.value, self.stride = same, value, stride_of(part)[0]
-        self.padding = pair(0 if same else part.padding)
-        self.window = tuple(d * (k - 1) + 1 for k, d in zip(pair(part.kernel_size), pair(part.dilation), strict=True))
+        self.same, self.value = same, value
+        self.windows = [_Windows(part, axis, same) for axis in (0, 1)]
 
     def forward(self, x: Tensor) -> Tensor:
         """The larger map."""
-        amounts: list[int] = []
-        for axis in (1, 0):
-            n, window, padding = x.shape[2 + axis], self.window[axis], self.padding[axis]
-            out = -(-n // self.stride) if self.same else _pooled(n, window, self.stride, padding, True)
-            total = max(0, (out - 1) * self.stride + window - n - 2 * padding)
+        amounts: list[Any] = []
+        for axis, windows in ((3, self.windows[1]), (2, self.windows[0])):
+            n = x.shape[axis]
+            total = (windows.count(n) - 1) * windows.stride + windows.size - n - 2 * windows.padding
+            if windows.least < 0:
+                total = _larger(total, 0)
             amounts += [total // 2, total - total // 2] if self.same else [0, total]
         return F.pad(x, amounts, value=self.value)
 
     def extra_repr(self) -> str:
         """Kind and stride."""
-        return f"{'same' if self.same else 'ceil_mode'}, stride={self.stride}"
+        return f"{'same' if self.same else 'ceil_mode'}, stride={self.windows[0].stride}"
+
+
+class _Windows:
+    """The windows of a convolution or pool along one axis: their ``size``, ``stride`` and ``padding`` in pixels.
+
+    In ``ceil_mode`` no window may start beyond the map. Sizes are never compared, and nothing negative is divided:
+    exporters follow neither.
+    """
+
+    def __init__(self, part: Any, axis: int, same: bool = False) -> None:
+        size, stride = (
+            pair(getattr(part, "dilation", 1))[axis] * (pair(part.kernel_size)[axis] - 1) + 1,
+            pair(part.stride)[axis],
+        )
+        padding = 0 if same else pair(part.padding)[axis]
+        self.size, self.stride, self.padding = size, stride, padding
+        more = 2 * padding - size + 1
+        if getattr(part, "ceil_mode", False):
+            more = padding + min(padding - size + stride, 0)
+        self.more = 0 if same else more
+        self.least = self.more + size - stride - 2 * padding  # that the last window reaches beyond the padded map
+
+    def count(self, n: Any) -> Any:
+        """Number of windows of n pixels, ceil((n + more) / stride)."""
+        return (n + self.more + self.stride - 1) // self.stride
+
+
+def _larger(a: Any, b: Any) -> Any:
+    """The larger of two lengths, also where a tracer has a tensor for one of them."""
+    return (a + b + abs(a - b)) // 2 if isinstance(a, Tensor) else torch.sym_max(a, b)
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    return -_larger(-a, -b) if not isinstance(a, Tensor) else (a + b - abs(a - b)) // 2
 
 
 def _run(part: nn.Module, x: Tensor) -> Tensor:
@@ -387,15 +418,6 @@ def pool_of(call: Call) -> nn.Module:
     if call.kind == "slice":
         return _Slice(**options)
     return nn.MaxPool2d(**options) if call.kind == "max" else nn.AvgPool2d(**options)
-
-
-def _pooled(n: int, window: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """Output length of a pool; in ``ceil_mode`` no window may start beyond the map."""
-    free = n + 2 * padding - window
-    if not ceil_mode:
-        return free // stride + 1
-    out = -(-free // stride) + 1
-    return out - 1 if (out - 1) * stride >= n + padding else out
 
 
 def pair(value: Any) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import io
 
 import onnxruntime
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +54,7 @@ def through(exporter: str, network: nn.Module, x: Tensor):
 def check(exporter: str, network: nn.Module) -> None:
     for size in SIZES:
         exported = through(exporter, network, images(size))
-        for other in SIZES if "any size" in exporter else (size,):
+        for other in SIZES if "any size" in exporter or exporter == "trace" else (size,):
             with torch.no_grad():
                 torch.testing.assert_close(exported(images(other)), network(images(other)), rtol=1e-4, atol=1e-5)
         if "any size" in exporter:
@@ -75,14 +76,28 @@ def test_layers(name: str, exporter: str) -> None:
             check(exporter, layer)
 
 
+NETWORKS = {
+    "strided": lambda: nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1, 2), nn.MaxPool2d(2))
+    ),
+    # Where a layer needs more or fewer pixels than there are, which depends on the size of the map.
+    "same": lambda: nn.Sequential(timm.layers.Conv2dSame(3, 4, 3, 2), nn.ReLU(), nn.AvgPool2d(2)),
+    "ceil_mode": lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(3, 2, ceil_mode=True)),
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.slow
-@pytest.mark.parametrize("exporter", EXPORTERS)
-def test_converted_networks(exporter: str) -> None:
+@pytest.mark.parametrize(
+    "exporter", [pytest.param(e, marks=() if e == "trace" else pytest.mark.slow) for e in EXPORTERS]
+)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_converted_networks(name: str, exporter: str) -> None:
     torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1, 2), nn.MaxPool2d(2))
-    network = antialias(body.eval())
-    if exporter == "onnx dynamo, any size":  # it translates no remainder by the larger of two sizes
+    network = antialias(NETWORKS[name]().eval())
+    if (name, exporter) == (
+        "strided",
+        "onnx dynamo, any size",
+    ):  # it translates no remainder by the larger of two sizes
         with pytest.raises(torch.onnx.OnnxExporterError, match="translating node %remainder"):
             check(exporter, network)
     else:
