@@ -1,7 +1,8 @@
 """One command for a machine that is there for minutes: check it, time it, then run what is worth most.
 
-Everything it finds lies in one folder: ``checks.json``, ``speed.json``, ``parallel.json``, ``log.txt``, and
-``records.jsonl``, which ``aliasing publish`` merges. Called again with the same folder it continues.
+Everything it finds lies in one folder: ``device.json`` with the checks, the benchmarks each as ``aliasing bench --out``
+writes it, ``log.txt``, and ``records.jsonl``, which ``aliasing publish`` merges. Called again with the same folder it
+continues.
 """
 
 import json
@@ -36,6 +37,7 @@ from .training import Recipe, pick_device, train
 __all__ = ["benchmark", "checks", "durations", "order", "parallel", "run", "speed"]
 
 CHECKS, SPEED, RESERVE = 75.0, 60.0, 15.0  # seconds at most, and those kept for writing
+PROBE = 1.0  # seconds of training for an estimate
 NO_TIME = "no time left"
 CPU = torch.device("cpu")
 
@@ -62,27 +64,29 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         return budget - (time.monotonic() - started)
 
     log(f"{profile} on {provenance(chosen, 0)['device']}: {len(jobs)} runs planned, {budget:g} s")
-    found = checks(chosen, jobs, min(CHECKS, left() / 4), out / "checks.json")
-    passed = sum(check["outcome"] == "passed" for check in found)
-    failed = {check["what"] for check in found if check["outcome"] not in ("passed", NO_TIME)}
+    notes = _Notes(out / "device.json", chosen)
+    found = checks(chosen, jobs, min(CHECKS, left() / 4), notes)
+    failed = {what for what, outcome in found.items() if outcome not in ("passed", NO_TIME)}
+    passed = sum(outcome == "passed" for outcome in found.values())
     log(f"{passed} of {len(found)} checks passed; failed: {', '.join(sorted(failed)) or 'none'}")
-    timed = _once(out / "speed.json", chosen, lambda: speed(chosen, min(SPEED, left() / 4)))
-    for name, report in timed.items():
+    for name, report in notes.once("speed", lambda: speed(chosen, min(SPEED, left() / 4))).items():
+        write_atomically(out / f"{name}.json", json.dumps({name: report}, indent=1) + "\n")
         ratios = [row["ratio"] for row in report.get("rows", [])]
-        told = f"{len(ratios)} cases, peers take {median(ratios):.2f} times as long (median)" if ratios else "nothing"
-        log(f"speed of {name}: {told}; left out: {report.get('skipped') or 'nothing'}{report.get('failed', '')}")
+        told = f"{len(ratios)} cases, peers take {median(ratios):.2f} times as long (median)" if ratios else ""
+        log(f"speed of {name}: {told or report['failed']}; left out: {report.get('skipped') or 'nothing'}")
     usable = [job for job in (_without(job, failed) for job in jobs) if job is not None]
-    log(f"{len(usable)} runs need nothing that failed")
     store = Store(out / "runs", out)
     known = Store()  # what is published already need not be done again
     todo = [job for job in usable if not complete(job, known.load(job.run))]
+    log(f"{len(usable)} runs need nothing that failed, {len(todo)} of them are not published yet")
     outcomes: dict[str, str] = {}
     if todo and "training" not in failed:
-        rates = _once(out / "parallel.json", chosen, lambda: parallel(todo[0].run, chosen))
-        workers = _fewest({int(count): rate for count, rate in rates.items()})
-        log(f"{workers} trainings at once; steps per second: {rates or 'not measured, one for each core'}")
-        seconds = [taken for taken, _ in durations(todo, store, chosen).values() if taken is not None]
-        log(f"{len(todo)} runs to do, {sum(seconds):.0f} s one after the other by estimate")
+        rates = notes.once("steps per second", lambda: parallel(todo[0].run, chosen))
+        # The fewest processes that are nearly as fast as any number of them.
+        workers = min((int(count) for count, rate in rates.items() if rate > 0.95 * max(rates.values())), default=None)
+        log(f"{workers or 'as many trainings as cores'} at once; measured steps per second: {rates or 'none'}")
+        seconds = [taken for taken, _ in durations(todo, store, chosen, known).values() if taken is not None]
+        log(f"{len(seconds)} of them would take {sum(seconds):.0f} s one after the other, by estimate")
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
@@ -105,7 +109,7 @@ def order(profile: str, store: Store) -> list[dict[str, Any]]:
     for name, study in STUDIES.items():
         for job in study.jobs(profile):
             owners.setdefault(job.run.id, []).append(name)
-    seconds, rows = durations(jobs, store, CPU), []
+    seconds, rows = durations(jobs, store, CPU, store), []
     for job in jobs:
         done, (taken, estimated) = complete(job, store.load(job.run)), seconds[job.run.id]
         rows.append(
@@ -128,43 +132,45 @@ def _kind(job: Job) -> str:
     return f"{job.run.network['name']} {job.run.network.get('width') or ''}".strip()
 
 
-def durations(jobs: list[Job], store: Store, device: torch.device) -> dict[str, tuple[float | None, bool]]:
+def durations(
+    jobs: list[Job], store: Store, device: torch.device, others: Store
+) -> dict[str, tuple[float | None, bool]]:
     """Seconds that each of ``jobs`` takes one after the other, by id, and whether that is only an estimate.
 
-    It is one for networks of which no run is on record: from a second of training on ``device``, and the share of
-    measuring in the records of drawn pictures. Nothing is said where the training images are not there.
+    It is one for networks of which ``store`` has no run: from a second of training on ``device``, and the share of
+    measuring in the small runs that ``others`` has. Nothing is said where the training images are not there.
     """
     recorded: dict[str, list[float]] = {}
     for job in jobs:
         if complete(job, record := store.load(job.run)):
             recorded.setdefault(_kind(job), []).append(sum(origin["seconds"] for origin in record.provenance.values()))
-    shares: list[float] = []
     rates: dict[str, float] = {}
     found: dict[str, tuple[float | None, bool]] = {}
-    if any(_kind(job) not in recorded for job in jobs):
-        for record in (store.load(job.run) for job in campaign("laptop")):
-            each = {key: origin["seconds"] for key, origin in record.provenance.items()}
-            shares += [sum(each.values()) / each["training"]] if each.get("training") else []
     for job in jobs:
         kind, recipe = _kind(job), job.run.recipe
         if kind in recorded:
             found[job.run.id] = (median(recorded[kind]), False)
             continue
-        if kind not in rates:
-            rates[kind] = recipe.batch_size * _steps(job.run, device, 1.0)
-        try:
+        found[job.run.id] = (None, True)
+        with suppress(DataError, torch.OutOfMemoryError):
             images = recipe.epochs * len(loaded(job.run.dataset, "train"))
-            found[job.run.id] = (median(shares or [1.0]) * images / rates[kind], True)
-        except DataError:
-            found[job.run.id] = (None, True)
+            if kind not in rates:
+                rates[kind] = recipe.batch_size * _steps(job.run, device, PROBE)
+            found[job.run.id] = (images / rates[kind], True)
+    if rates:
+        small = [others.load(job.run).provenance for job in campaign("laptop")]
+        shares = [sum(o["seconds"] for o in each.values()) / each["training"]["seconds"] for each in small if each]
+        share = median(shares or [1.0])
+        found = {run: (share * taken if guess and taken else taken, guess) for run, (taken, guess) in found.items()}
     return found
 
 
 def _steps(run: Run, device: torch.device, seconds: float) -> float:
     """Steps per second of the training of ``run`` on noise, the first one not counted."""
-    count, side, began = run.recipe.batch_size, run.dataset.get("size", 32), []
-    noise = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    data = ImageSet(noise, torch.arange(count) % run.network["num_classes"], (), "noise")
+    count, side, classes = run.recipe.batch_size, run.dataset.get("size", 32), run.network["num_classes"]
+    draw = partial(torch.randint, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels, masks = torch.arange(count) % classes, draw(classes, (count, side, side))
+    data, began = ImageSet(draw(256, (count, 3, side, side)), labels, (), "noise", masks), []
 
     def on_epoch(entry: dict) -> None:
         began.append(time.perf_counter())
@@ -221,34 +227,21 @@ def _train_beside(
         barrier.abort()
 
 
-def _fewest(rates: dict[int, float]) -> int | None:
-    """How many trainings at once: the fewest within 5 % of the best rate; ``None`` if nothing was measured."""
-    return min((count for count, rate in rates.items() if rate >= 0.95 * max(rates.values())), default=None)
+class _Notes:
+    """What is known of a device, in a file that is kept at once; of another device or code nothing is known."""
 
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path, self.found = path, {"about": {"device": provenance(device, 0)["device"], "code": code_version()}}
+        with suppress(FileNotFoundError, ValueError):  # a damaged file is no file
+            known = json.loads(path.read_text())
+            self.found = known if known["about"] == self.found["about"] else self.found
 
-def _about(device: torch.device) -> dict[str, str]:
-    return {"device": provenance(device, 0)["device"], "code": code_version()}
-
-
-def _known(path: Path, device: torch.device) -> dict[str, Any]:
-    """What an earlier call found out about this device with this code; a damaged file is nothing."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content["found"] if content["about"] == _about(device) else {}
-
-
-def _keep(path: Path, device: torch.device, found: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps({"about": _about(device), "found": found}, indent=1) + "\n")
-
-
-def _once(path: Path, device: torch.device, make: Callable[[], dict]) -> dict[str, Any]:
-    """What ``make`` returns, from ``path`` if an earlier call was through with it."""
-    if not (found := _known(path, device)):
-        _keep(path, device, make())
-        found = _known(path, device)
-    return found
+    def once(self, what: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, or did in an earlier call."""
+        if what not in self.found:
+            self.found[what] = json.loads(json.dumps(make()))
+            write_atomically(self.path, json.dumps(self.found, indent=1) + "\n")
+        return self.found[what]
 
 
 @contextmanager
@@ -282,25 +275,25 @@ def _without(job: Job, failed: set[str]) -> Job | None:
     return replace(job, measurements=tuple(m for m in job.measurements if f"measurement {m.name}" not in failed))
 
 
-def checks(device: torch.device, jobs: list[Job], seconds: float, path: Path) -> list[dict]:
+def checks(device: torch.device, jobs: list[Job], seconds: float, notes: _Notes) -> dict[str, str]:
     """Compare ``device`` with the CPU: layers in each format and precision, training, measurements of ``jobs``.
 
-    Each row says ``what`` was checked, the ``outcome`` ("passed", a reason, or "no time left"), and its seconds. It is
-    kept in ``path`` at once, and not checked again by a later call.
+    Returns:
+        What was checked, with its outcome: "passed", a reason, or "no time left" for a later call.
     """
-    end, known, rows = time.monotonic() + seconds, _known(path, device), []
-    for what, check in _checks(device, jobs):
-        if what not in known and time.monotonic() < end:
-            started = time.monotonic()
-            try:
-                check()
-                outcome = "passed"
-            except Exception as error:  # whatever it is, it must not end the campaign
-                outcome = f"{type(error).__name__}: {str(error).strip()[:500]}"
-            known[what] = {"outcome": outcome, "seconds": round(time.monotonic() - started, 2)}
-            _keep(path, device, known)
-        rows.append({"what": what} | known.get(what, {"outcome": NO_TIME, "seconds": 0.0}))
-    return rows
+    end = time.monotonic() + seconds
+    return {
+        what: notes.once(what, partial(_outcome, check)) if what in notes.found or time.monotonic() < end else NO_TIME
+        for what, check in _checks(device, jobs)
+    }
+
+
+def _outcome(check: Callable[[], None]) -> str:
+    try:
+        check()
+        return "passed"
+    except Exception as error:  # whatever it is, it must not end the campaign
+        return f"{type(error).__name__}: {str(error).strip()[:500]}"
 
 
 def _checks(device: torch.device, jobs: list[Job]) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -411,5 +404,5 @@ def speed(device: torch.device, seconds: float) -> dict[str, dict]:
             frame = bench.run(str(device), repeats=3, quick=device.type == "cpu", seconds=share * seconds)
             reports[name] = bench.report(frame)
         except Exception as error:  # as with the checks
-            reports[name] = {"failed": f"; {type(error).__name__}: {str(error).strip()[:500]}"}
+            reports[name] = {"failed": f"{type(error).__name__}: {str(error).strip()[:500]}"}
     return reports

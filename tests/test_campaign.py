@@ -1,6 +1,5 @@
 """A campaign: what it checks, what a failed check takes out, and what is left when it is killed."""
 
-import json
 import multiprocessing
 import random
 import time
@@ -9,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aliasing import campaign
+from aliasing import campaign, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.records import Store, read_lines
 from aliasing.runner import execute, merged
@@ -23,7 +22,7 @@ JOBS = merged(get("zhang2019").jobs("smoke", 1))[:3]
 def small(monkeypatch, forked):
     """A campaign of three runs that checks nothing."""
     monkeypatch.setattr(campaign, "campaign", lambda profile: JOBS)
-    monkeypatch.setattr(campaign, "checks", lambda *a: [])
+    monkeypatch.setattr(campaign, "checks", lambda *a: {})
     monkeypatch.setattr(campaign, "speed", lambda *a: {"layers": {"rows": [{"ratio": 1.0}]}})
 
 
@@ -70,42 +69,44 @@ def test_a_folder_that_cannot_take_records_ends_the_campaign_before_it_begins(tm
 def test_checks_are_kept_at_once_for_this_device_and_code(tmp_path, monkeypatch):
     """A check that was carried out is not repeated; on another device, and if its file is damaged, everything is."""
     carried_out = []
-    tasks = [(name, lambda name=name: carried_out.append(name)) for name in "abc"]
-    monkeypatch.setattr(campaign, "_checks", lambda *a: iter(tasks))
-    path = tmp_path / "checks.json"
+    tasks = {"a": lambda: carried_out.append("a"), "b": lambda: 1 / 0}
+    monkeypatch.setattr(campaign, "_checks", lambda *a: iter(tasks.items()))
+    path = tmp_path / "device.json"
 
     def check(seconds=1000.0, device=campaign.CPU):
         carried_out.clear()
-        return [row["outcome"] for row in campaign.checks(device, [], seconds, path)]
+        return [*campaign.checks(device, [], seconds, campaign._Notes(path, device)).values()]
 
-    assert check(0.0) == [campaign.NO_TIME] * 3
-    tasks[1] = ("b", lambda: 1 / 0)
-    assert check() == ["passed", "ZeroDivisionError: division by zero", "passed"]
-    assert check()[0] == "passed" and carried_out == []
-    check(device=torch.device("meta"))
-    assert carried_out == ["a", "c"]
+    assert check(0.0) == [campaign.NO_TIME] * 2
+    assert check() == ["passed", "ZeroDivisionError: division by zero"] and carried_out == ["a"]
+    assert check(0.0) == ["passed", "ZeroDivisionError: division by zero"] and carried_out == []
+    assert check(device=torch.device("meta"))[0] == "passed" and carried_out == ["a"]
     path.write_text(path.read_text()[:40])
-    check()
-    assert carried_out == ["a", "c"]
+    assert check()[0] == "passed" and carried_out == ["a"]
 
 
 def test_the_number_of_parallel_trainings_is_measured(forked):
     rates = campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, (1, 2))
     assert set(rates) == {1, 2} and all(rate > 0 for rate in rates.values())
     assert campaign.parallel(JOBS[0].run, campaign.CPU) == {}  # one for each core
-    assert campaign._fewest({}) is None
-    assert campaign._fewest({1: 50.0, 2: 98.0, 4: 100.0}) == 2
 
 
 def test_seconds_are_estimated_where_nothing_is_on_record(tmp_path):
     store = Store(tmp_path / "runs", tmp_path / "none")
     twice = replace(JOBS[0], run=replace(JOBS[0].run, recipe=replace(JOBS[0].run.recipe, epochs=4)))
     elsewhere = replace(JOBS[0], run=replace(JOBS[0].run, dataset={"name": "folder"}))
-    found = campaign.durations([JOBS[0], twice, elsewhere], store, campaign.CPU)
+    found = campaign.durations([JOBS[0], twice, elsewhere], store, campaign.CPU, store)
     (once, estimated), (more, _), nothing = (found[job.run.id] for job in (JOBS[0], twice, elsewhere))
     assert estimated and once > 0 and more == pytest.approx(2 * once) and nothing == (None, True)
     execute(JOBS[:1], store, "cpu", 1, progress=False)
-    assert not campaign.durations([JOBS[0]], store, campaign.CPU)[JOBS[0].run.id][1]
+    assert not campaign.durations(JOBS[:1], store, campaign.CPU, store)[JOBS[0].run.id][1]
+
+
+def test_every_network_of_a_campaign_can_be_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(campaign, "PROBE", 0.0)
+    jobs = [job for job in studies.campaign("smoke") if job.run.seed == 0]
+    found = campaign.durations(jobs, Store(tmp_path, tmp_path), campaign.CPU, Store(tmp_path, tmp_path))
+    assert len(found) == len(jobs) and all(seconds > 0 for seconds, _ in found.values())
 
 
 def test_speed_beside_the_peers_is_what_bench_writes(monkeypatch):
@@ -123,7 +124,7 @@ def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch, tmp_path):
             raise ArithmeticError("off by one")
 
     monkeypatch.setattr(campaign, "_check_layer", broken)
-    rows = {row["what"]: row["outcome"] for row in campaign.checks(campaign.CPU, [], 1000, tmp_path / "c.json")}
+    rows = campaign.checks(campaign.CPU, [], 1000, campaign._Notes(tmp_path / "device.json", campaign.CPU))
     assert rows["training"] == "passed" and rows["layer tri-3"] == "ArithmeticError: off by one"
     failed = {what for what, outcome in rows.items() if outcome != "passed"}
     for job in get("zhang2019").jobs("smoke", 1):
@@ -133,9 +134,9 @@ def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch, tmp_path):
 
 
 def test_layers_and_measurements_are_compared_with_the_cpu(tmp_path):
-    rows = campaign.checks(campaign.CPU, JOBS, 1000, tmp_path / "c.json")
-    assert {row["outcome"] for row in rows} == {"passed"}, json.dumps(rows)
-    assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= {row["what"] for row in rows}
+    rows = campaign.checks(campaign.CPU, JOBS, 1000, campaign._Notes(tmp_path / "device.json", campaign.CPU))
+    assert set(rows.values()) == {"passed"}, rows
+    assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= set(rows)
 
 
 def test_the_order_of_value_says_what_is_done_and_what_is_open(tmp_path, small):
