@@ -85,8 +85,9 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         # The fewest processes that are nearly as fast as any number of them.
         workers = min((int(count) for count, rate in rates.items() if rate > 0.95 * max(rates.values())), default=None)
         log(f"{workers or 'as many trainings as cores'} at once; measured steps per second: {rates or 'none'}")
-        seconds = [taken for taken, _ in durations(todo, store, chosen, known).values() if taken is not None]
-        log(f"{len(seconds)} of them would take {sum(seconds):.0f} s one after the other, by estimate")
+        guess = notes.once(f"estimate of {profile}", lambda: durations(jobs, store, chosen, known))
+        seconds = [guess[job.run.id][0] for job in todo if guess[job.run.id][0] is not None]
+        log(f"{len(seconds)} of them take {sum(seconds):.0f} s one after the other, by estimate")
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)

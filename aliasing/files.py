@@ -71,8 +71,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], **note: object) -> Non
 def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], Any]:
     """The tensors and the value called ``name`` that ``write_tensors`` wrote.
 
-    A file without a sum, as older versions wrote them, is taken as it is.
-
     Raises:
         FileNotFoundError: there is none.
         DamagedError: the file was cut, changed or is something else.
@@ -81,8 +79,8 @@ def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], Any]:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             header = dict(file.metadata() or {})
-        text, expected = header.pop(name), header.pop("sha256", None)
-        if header or (expected is not None and expected != _sum(tensors, text)):
+        text = header.pop(name)
+        if header != {"sha256": _sum(tensors, text)}:
             raise ValueError("its content does not match the sum in its header")
         return tensors, json.loads(text)
     except FileNotFoundError:

@@ -30,7 +30,7 @@ from .metrics import Estimate
 from .training import Recipe, recipe_from
 from .version import __version__
 
-__all__ = ["Record", "Run", "Store", "home", "merge", "provenance"]
+__all__ = ["Record", "Run", "Store", "fresh", "home", "merge", "provenance"]
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,13 @@ def home() -> Path:
     return there if not (here / "data/records").is_dir() and (there / "data/records").is_dir() else here
 
 
+def fresh() -> bool:
+    """Whether ``ALIASING_FRESH`` in the environment is 1: published records are not read, everything is made anew."""
+    if (value := os.environ.get("ALIASING_FRESH") or "0") not in ("0", "1"):
+        raise UsageError(f"ALIASING_FRESH must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
 @cache
 def code_version() -> str:
     """Short commit hash of the package's checkout, with "+" if its files were changed.
@@ -305,7 +312,9 @@ class Store:
         write_atomically(path, merge(known, record).to_line() + "\n")
 
     def _working(self, run: Run) -> Record:
-        """What the working store has of ``run``; ``DamagedError`` where that is no record of it."""
+        """What the working store has of ``run``; ``DamagedError`` where that is no record of it, ``DataError`` where it
+        cannot be read.
+        """
         path = self.folder(run) / "record.json"
         try:
             record = Record.from_line(path.read_text(encoding="utf-8"))
@@ -314,7 +323,9 @@ class Store:
             return record
         except (FileNotFoundError, NotADirectoryError):
             return Record(run)
-        except (OSError, ValueError) as error:
+        except OSError as error:  # not damaged, and not to be made again
+            raise DataError(f"{path} cannot be read ({error.strerror}); ALIASING_RUNS names its store") from error
+        except ValueError as error:
             raise DamagedError(f"{path} is damaged ({error})") from error
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from . import distributed
 from .adversary import Attack, perturb, survivors
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
-from .errors import DamagedError, DataError, UsageError, unknown
+from .errors import DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .inference import as_float
 from .optimizers import Optimizers
@@ -340,8 +340,6 @@ def load_weights(path: Path, network: nn.Module, optimizer: Optimizers | None = 
         DataError: it belongs to another network or optimizer.
     """
     tensors, history = read_tensors(path, "history")
-    if not _is_history(history):
-        raise DamagedError(f"{path} is damaged (its history is no list of epochs)")
     weights, state = (
         {key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
         for part in ("network.", "optimizer.")
@@ -368,15 +366,6 @@ def keep_weights(checkpoint: Path, path: Path) -> None:
     tensors, history = read_tensors(checkpoint, "history")
     kept = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     write_tensors(path, {key: value for key, value in kept.items() if key.startswith("network.")}, history=history)
-
-
-def _is_history(value: object) -> TypeGuard[list[dict]]:
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and entry.get("epoch") == number
-        and all(isinstance(entry.get(name), int | float) for name in ("loss", "accuracy", "seconds"))
-        for number, entry in enumerate(value, start=1)
-    )
 
 
 def recipe_from(values: dict) -> Recipe:

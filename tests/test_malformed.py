@@ -16,6 +16,7 @@ from aliasing.cli import main
 from aliasing.datasets.corruptions import corrupt
 from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
+from aliasing.files import _sum as content_sum
 from aliasing.files import read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.metrics.few_shot import episode_accuracies
@@ -200,10 +201,10 @@ def checkpoint(tmp_path_factory):
     return path.read_bytes()
 
 
-def saved(change, history="[]"):
-    """A checkpoint of the toy network, its tensors changed."""
-    tensors = {f"network.{key}": value for key, value in toy_network().state_dict().items()}
-    return save(change(tensors), {"history": history})
+def saved(change, **header):
+    """A checkpoint of the toy network, its tensors changed, with its true sum or another header."""
+    tensors = change({f"network.{key}": value for key, value in toy_network().state_dict().items()})
+    return save(tensors, {"history": "[]"} | (header or {"sha256": content_sum(tensors, "[]")}))
 
 
 CHECKPOINTS = {
@@ -214,10 +215,9 @@ CHECKPOINTS = {
     "another kind of file": (DamagedError, lambda whole: b"PK\3\4" * 9),
     "a bit of its header": (DamagedError, lambda whole: whole[:30] + bytes([whole[30] ^ 4]) + whole[31:]),
     "a bit of its numbers": (DamagedError, lambda whole: whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]),
-    "a history of nothing": (DamagedError, lambda whole: saved(dict, "null")),
-    "a history without its fields": (DamagedError, lambda whole: saved(dict, '[{"epoch": 1}]')),
     "no history": (DamagedError, lambda whole: save(dict(toy_network().state_dict()), {"History": "[]"})),
-    "a wrong sum": (DamagedError, lambda whole: save({"a": torch.zeros(1)}, {"history": "[]", "sha256": "0"})),
+    "no sum": (DamagedError, lambda whole: saved(dict, others="")),
+    "a wrong sum": (DamagedError, lambda whole: saved(dict, sha256="0")),
     "a tensor more": (DataError, lambda whole: saved(lambda t: t | {"network.9.weight": torch.zeros(1)})),
     "a tensor less": (DataError, lambda whole: saved(lambda t: {k: t[k] for k in list(t)[1:]})),
     "a tensor of another shape": (DataError, lambda whole: saved(lambda t: t | {"network.0.weight": torch.zeros(4)})),

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aliasing import datasets, records
-from aliasing.errors import DataError
+from aliasing.cli import main
+from aliasing.errors import DataError, UsageError
 from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
 from aliasing.records import Record, Run, Store, encode, merge, provenance, publish, read_lines
+from aliasing.studies import open_store
 from aliasing.training import Recipe
 
 RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0)
@@ -75,6 +77,18 @@ def test_a_copy_without_git_is_known_by_its_files(monkeypatch):
     records.code_version.cache_clear()
     assert re.fullmatch(r".+ \(sha256 [0-9a-f]{10}\)", records.code_version())
     records.code_version.cache_clear()
+
+
+def test_nonsense_in_the_environment_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ALIASING_FRESH", "yes")
+    with pytest.raises(UsageError, match="must be 0 or 1, got 'yes'"):
+        open_store()
+    for variable in ("ALIASING_RUNS", "ALIASING_DATA"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, str(tmp_path / ("long" * 99)))
+            assert main(["status", "zhang2019", "--profile", "desktop"]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "File name too long" in line and variable in line
 
 
 KEYS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.sampled_from(["2026-01", "2026-02"]), st.floats(0, 1)))

@@ -1,13 +1,15 @@
 """Carrying out runs: equal records whatever the way, shared stores, failures."""
 
-import json
 import multiprocessing
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,6 @@ import torch
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Run, Store, publish
 from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
-from aliasing.studies import get
 from aliasing.training import Recipe, keep_weights
 
 ROOT = Path(__file__).parents[1]
@@ -140,16 +141,35 @@ def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count, for
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="the soak forks")
-@pytest.mark.timeout(600)
-def test_killed_at_random_and_continued_gives_the_same_numbers():
-    """Two and four commands on one store, killed several times; no record suffers."""
-    command = [sys.executable, "tests/soak.py", "--processes", "2", "4", "--kills", "6", "--seeds", "1", "--life", "2"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    total = sum(1 + len(job.measurements) for job in get("zhang2019").jobs("smoke", 1))  # trainings and measurements
-    for line in map(json.loads, done.stdout.splitlines()):
-        assert (line["killed"], line["equal"]) == (6, total)
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("count", [2, 4])
+def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_path, count, undisturbed):
+    """Each dies, as by ``kill -9``, after a random time of computing; one that got to its end makes new work."""
+    where, draw, commands, killed = store(tmp_path), random.Random(count), [], 0
+
+    def command(life: float) -> None:
+        signal.setitimer(signal.ITIMER_PROF, life)  # whose signal nobody handles
+        execute(JOBS, where, "cpu", workers=1, progress=False)
+
+    while killed < 10:
+        for _ in range(count - len(commands)):
+            commands.append(
+                multiprocessing.get_context("fork").Process(target=command, args=(draw.uniform(0.01, 0.5),))
+            )
+            commands[-1].start()
+        wait([process.sentinel for process in commands])
+        for process in [process for process in commands if not process.is_alive()]:
+            commands.remove(process)
+            killed += process.exitcode == -signal.SIGPROF
+            assert process.exitcode in (0, -signal.SIGPROF)
+            if process.exitcode == 0:
+                for name in ("record.json", "checkpoint.safetensors"):
+                    (where.folder(draw.choice(JOBS).run) / name).unlink(missing_ok=True)
+    for process in commands:
+        process.join()
+    execute(JOBS, where, "cpu", workers=1, progress=False)
+    assert numbers(JOBS, where) == undisturbed and not list(tmp_path.rglob("*.damaged*"))
 
 
 def endless() -> list[Job]:

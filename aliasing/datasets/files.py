@@ -27,7 +27,9 @@ def fits(size: int) -> bool:
     try:
         limit = float(text)
     except ValueError:
-        raise UsageError(f"ALIASING_MEMORY must be a number of GiB, got {text!r}") from None
+        limit = -1.0
+    if not limit >= 0:
+        raise UsageError(f"ALIASING_MEMORY must be a number of GiB, got {text!r}")
     return size <= limit * 2**30
 
 

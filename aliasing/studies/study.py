@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import UsageError
 from ..profiles import check_profile
-from ..records import Store
+from ..records import Store, fresh
 from ..runner import Job
 from .rules import Finding, judged
 
@@ -69,11 +69,8 @@ class Study:
 
 
 def open_store() -> Store:
-    """The project's records; with ``ALIASING_FRESH=1`` in the environment without the published ones.
-
-    So every run is carried out here.
-    """
-    return Store(published=Path(os.devnull)) if os.environ.get("ALIASING_FRESH") == "1" else Store()
+    """The project's records, without the published ones where ``records.fresh`` says so."""
+    return Store(published=Path(os.devnull)) if fresh() else Store()
 
 
 def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:

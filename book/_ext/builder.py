@@ -27,7 +27,7 @@ from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
 from aliasing.models.imagenet import PRETRAINED
 from aliasing.profiles import PROFILES
-from aliasing.records import Store, home
+from aliasing.records import Store, fresh, home
 from aliasing.runner import execute as run_jobs
 from aliasing.runner import merged
 from aliasing.studies.evidence import level, select
@@ -246,7 +246,7 @@ def stale(output: Path, root: Path | None = None) -> bool:
 
 def _about(stamp: str, profile: str) -> dict[str, Any]:
     """What an execution must have been made of to be kept; "fresh" ones saw no published records."""
-    return {"stamp": stamp, "profile": profile, "fresh": os.environ.get("ALIASING_FRESH") == "1"}
+    return {"stamp": stamp, "profile": profile, "fresh": fresh()}
 
 
 def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
@@ -315,7 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     except PapermillExecutionError as error:
         print(error, file=sys.stderr)
         return 1
-    if os.environ.get("ALIASING_FRESH") == "1":
+    if fresh():
         print(*agreement(studies.open_store(), only_published()), sep="\n")
     return 0
 
