@@ -12,6 +12,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -30,7 +32,7 @@ from .errors import DataError, UsageError
 from .files import write_atomically
 from .measurements import Measurement, Subject, loaded
 from .records import Run, Store, code_version, encode, provenance, publish
-from .runner import Job, build, complete, execute, is_leased, threads
+from .runner import Job, build, complete, end_with_parent, execute, is_leased, threads
 from .studies import STUDIES, campaign, worth
 from .training import Recipe, pick_device, train
 
@@ -191,41 +193,14 @@ def parallel(
     What does not fit into the memory is absent. On a CPU, where every core has its own training, ``counts`` is empty.
     """
     counts = counts if counts is not None else () if device.type == "cpu" else (1, 2, 4)
-    context, most = multiprocessing.get_context("spawn"), max(counts, default=0)
-    if not most:
-        return {}
-    barrier, rates, done = context.Barrier(most), context.Array("d", len(counts)), context.Value("i", 0)
-    arguments = (run, device, seconds, counts, barrier, rates, done)
-    processes = [context.Process(target=_train_beside, args=(rank, *arguments), daemon=True) for rank in range(most)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return dict(zip(counts, rates[: done.value], strict=False))
-
-
-def _train_beside(
-    rank: int,
-    run: Run,
-    device: torch.device,
-    seconds: float,
-    counts: Sequence[int],
-    barrier: Any,
-    rates: Any,
-    done: Any,
-) -> None:
-    """One of the processes of ``parallel``, in step with the others; when one has no memory, all end."""
-    try:
-        for number, count in enumerate(counts):
-            barrier.wait(60)
-            rate = _steps(run, device, seconds) if rank < count else 0.0
-            with rates.get_lock():
-                rates[number] += rate
-            barrier.wait(60)
-            if rank == 0:
-                done.value = number + 1
-    except RuntimeError:  # torch.OutOfMemoryError, or the broken barrier of those that did not meet it
-        barrier.abort()
+    context, rates = multiprocessing.get_context("spawn"), {}
+    pool = ProcessPoolExecutor(max(counts, default=1), context, end_with_parent)
+    with pool, suppress(torch.OutOfMemoryError, BrokenProcessPool):
+        for count in counts:
+            for lasting in (0.0, seconds):  # the first time processes start
+                rate = sum(pool.map(_steps, [run] * count, [device] * count, [lasting] * count))
+            rates[count] = rate
+    return rates
 
 
 class _Notes:

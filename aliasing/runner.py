@@ -31,7 +31,7 @@ from .measurements import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
-__all__ = ["Job", "complete", "execute", "is_leased", "merged", "missing", "threads"]
+__all__ = ["Job", "complete", "end_with_parent", "execute", "is_leased", "merged", "missing", "threads"]
 
 Notify = Callable[[int], None]
 
@@ -317,8 +317,8 @@ def _uninterruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any) -> None:
-    """The life of a worker, which ends with its parent's, so that a killed command leaves no process behind."""
+def end_with_parent() -> None:
+    """Let this process end with its parent, so that a killed command leaves none behind."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -326,11 +326,17 @@ def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any
             parent.join()
             os._exit(1)
 
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any) -> None:
+    """The life of a worker."""
+
     def notify(count: int) -> None:
         with steps.get_lock():
             steps.value += count
 
-    threading.Thread(target=follow, daemon=True).start()
+    end_with_parent()
     try:
         plan.work(Store(working, published), notify)
     except StorageError as error:  # the parent says it, once

@@ -47,6 +47,7 @@ USAGE = {
     "recipe: lr must be float, got True": lambda: recipe_from({"lr": True}),
     "recipe: weight_decay must be float, got nan": lambda: recipe_from({"weight_decay": NAN}),
     "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: recipe_from({"momentum": 1.5}),
+    "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: recipe_from({"optimizer": "adam"}),
     "unknown recipe field 'Epochs'": lambda: recipe_from({"Epochs": 1}),
     "a run is described by dataset, network, recipe, seed, got None": lambda: Run.from_description(None),
     "a run is described by dataset": lambda: Run.from_description({k: v for k, v in LIKE.items() if k != "seed"}),
