@@ -27,16 +27,22 @@ class Muon:
         # A view where the memory is channels_last, as in our networks, whose order of columns is as good as any.
         return weight.permute(0, 2, 3, 1).flatten(1)
 
+    @staticmethod
+    def _shared(matrix: Tensor, weight: Tensor) -> bool:
+        return matrix.data_ptr() == weight.data_ptr()
+
     @torch.no_grad()
     def _normalise(self) -> None:
         for matrix, weight in zip(self.matrices, self.filters, strict=True):
             matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp_min(1e-7))
-            if matrix.data_ptr() != weight.data_ptr():
+            if not self._shared(matrix, weight):
                 weight.copy_(matrix.view_as(weight.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
     def step(self) -> None:
         """Move the filters against their gradients."""
         for matrix, weight in zip(self.matrices, self.filters, strict=True):
+            if not self._shared(matrix, weight):  # it may have been loaded meanwhile
+                matrix.data.copy_(self._matrix(weight.detach()))
             matrix.grad = None if weight.grad is None else self._matrix(weight.grad).to(matrix.dtype)
         self.inner.step()
         self._normalise()
@@ -65,7 +71,9 @@ class Optimizers:
             filters = [m.weight for m in convolutions if m.weight.requires_grad and id(m.weight) not in exempt]
             taken = {id(weight) for weight in filters}
             parameters = [p for p in parameters if id(p) not in taken]
-            self.muon, lr = Muon(filters, lr, momentum), rest_lr
+            if filters:
+                self.muon = Muon(filters, lr, momentum)
+            lr = rest_lr
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in exempt]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -9,6 +9,7 @@ from torch import nn
 
 from aliasing.datasets import ImageSet
 from aliasing.errors import UsageError
+from aliasing.optimizers import Optimizers
 from aliasing.training import (
     Recipe,
     TrainingError,
@@ -153,3 +154,21 @@ def test_no_label_is_ignored():
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 256))
     history = train(network, data, Recipe(epochs=1, batch_size=8, lr=0.01), seed=0)
     assert history[0]["loss"] > 0.5
+
+
+def test_muon_steps_from_the_weights_there_are_and_leaves_networks_without_filters_to_the_other():
+    filters = nn.Conv2d(3, 4, 3, bias=False)  # not channels_last: its matrix has memory of its own
+    optimizer = Optimizers(filters, "muon", 0.1, 0.1, 0.9, 0.0)
+    loaded = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    loaded *= 2 / loaded.flatten(1).norm()
+    filters.load_state_dict({"weight": loaded})
+    filters.weight.grad = torch.zeros_like(loaded)
+    optimizer.set_rates(lambda peak: 0.0)
+    optimizer.step()
+    torch.testing.assert_close(filters.weight.detach(), loaded)
+    linear = nn.Linear(3, 2)
+    optimizer = Optimizers(linear, "muon", 0.1, 0.1, 0.0, 0.0)
+    before = linear.weight.detach().clone()
+    linear(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(linear.weight.detach(), before - 0.1)

@@ -23,7 +23,7 @@ _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def pad_index(
-    length: int, before: int, after: int, padding_mode: PaddingMode, device: torch.device | None = None
+    length: int, before: int, after: int, padding_mode: PaddingMode, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Which pixel each padded position reads, and whether it reads one at all; both of shape (before+length+after,).
 
@@ -34,7 +34,7 @@ def pad_index(
     if padding_mode == "circular":
         return position % length, inside
     if padding_mode == "reflect":
-        period = max(2 * length - 2, 1)
+        period = 2 * length - 2 + (length == 1)  # no maximum: traces keep the formula, not the choice
         folded = position % period
         return torch.where(folded < length, folded, period - folded), inside
     if padding_mode == "zeros":
@@ -77,6 +77,18 @@ def _transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def differentiated(grad: Tensor) -> bool:
+    """Whether a backward written by hand, which writes in place, must give way: for a graph, or batches of ``grad``."""
+    return torch.is_grad_enabled() or _transformed() or torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
+@contextmanager
+def _constants() -> Iterator[None]:
+    """What is made within may be kept: no inference tensor, which no later training step could use; on the CPU."""
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+        yield
+
+
 def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
     """Keep what ``build(*key, device)`` returned for each key, in the dtype and on the device of the map ``x``.
 
@@ -85,10 +97,9 @@ def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
     """
 
     @lru_cache(maxsize=128)
+    @_constants()
     def remember(device: torch.device, dtype: torch.dtype, *key: object) -> tuple[Tensor, ...]:
-        # Never inference tensors, which a later training step could not use.
-        with torch.inference_mode(False), torch.no_grad():
-            return tuple(t.to(device, dtype).contiguous() for t in build(*key, torch.device("cpu")))
+        return tuple(t.to(device, dtype).contiguous() for t in build(*key, torch.device("cpu")))
 
     def get(x: Tensor, *key: object) -> tuple[Tensor, ...]:
         if plain(x):
@@ -159,17 +170,16 @@ Key = tuple[Hashable, ...]
 
 
 @lru_cache(maxsize=128)
+@_constants()
 def axis_matrix(definition: Definition, n: int, key: Key) -> Tensor:
     """The matrix (m, n) of ``definition(x, *key)`` on lines of n pixels: its answers to unit impulses, in float64."""
-    with torch.inference_mode(False), torch.no_grad():
-        return definition(torch.eye(n, dtype=torch.float64)[:, None], *key).squeeze(1).t().contiguous()
+    return definition(torch.eye(n, dtype=torch.float64)[:, None], *key).squeeze(1).t().contiguous()
 
 
 @lru_cache(maxsize=128)
+@_constants()
 def _joint_matrix(definition: Definition, sides: tuple[int, ...], keys: tuple[Key, ...], dtype: torch.dtype) -> Tensor:
-    matrices = [axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True)]
-    with torch.inference_mode(False), torch.no_grad():
-        return reduce(torch.kron, matrices).to(dtype)
+    return reduce(torch.kron, (axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True))).to(dtype)
 
 
 def separable(x: Tensor, definition: Definition, keys: Sequence[Key], whole: Callable[[Tensor], Tensor]) -> Tensor:
@@ -204,23 +214,23 @@ Part = tuple[Definition, tuple[int, ...], tuple[Key, ...]]
 
 
 @lru_cache(maxsize=16)  # few: a list may be twice as large as its maps
+@_constants()
 def _lists(dtype: torch.dtype, maps: int, part: Part, transpose: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The rows to read for so many maps, one sum after the other, where the sums begin, and the weights."""
     definition, sides, keys = part
-    with torch.inference_mode(False), torch.no_grad():
-        row = column = torch.zeros(1, dtype=torch.long)
-        value, rows, columns = torch.ones(1, dtype=torch.float64), 1, 1
-        for n, key in zip(sides, keys, strict=True):  # the Kronecker product of the axes, without its zeros
-            matrix = axis_matrix(definition, n, key)
-            i, j = matrix.nonzero(as_tuple=True)
-            row, column = ((row[:, None] * len(matrix) + i).flatten(), (column[:, None] * n + j).flatten())
-            value, rows, columns = (value[:, None] * matrix[i, j]).flatten(), rows * len(matrix), columns * n
-        if transpose:
-            row, column, rows, columns = column, row, columns, rows
-        row, order = row.sort(stable=True)
-        read = torch.arange(maps)[:, None] * columns + column[order]
-        ends = torch.bincount(row, minlength=rows).repeat(maps).cumsum(0)
-        return read.flatten().int(), F.pad(ends, (1, 0)).int(), value[order].to(dtype).repeat(maps)
+    row = column = torch.zeros(1, dtype=torch.long)
+    value, rows, columns = torch.ones(1, dtype=torch.float64), 1, 1
+    for n, key in zip(sides, keys, strict=True):  # the Kronecker product of the axes, without its zeros
+        matrix = axis_matrix(definition, n, key)
+        i, j = matrix.nonzero(as_tuple=True)
+        row, column = ((row[:, None] * len(matrix) + i).flatten(), (column[:, None] * n + j).flatten())
+        value, rows, columns = (value[:, None] * matrix[i, j]).flatten(), rows * len(matrix), columns * n
+    if transpose:
+        row, column, rows, columns = column, row, columns, rows
+    row, order = row.sort(stable=True)
+    read = torch.arange(maps)[:, None] * columns + column[order]
+    ends = torch.bincount(row, minlength=rows).repeat(maps).cumsum(0)
+    return read.flatten().int(), F.pad(ends, (1, 0)).int(), value[order].to(dtype).repeat(maps)
 
 
 class _SparseProduct(torch.autograd.Function):

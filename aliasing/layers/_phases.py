@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
-from ._matrices import full_precision, is_channels_last, memory_format, pad_index, plain
+from ._matrices import differentiated, full_precision, is_channels_last, memory_format, pad_index, plain
 from .base import PaddingMode
 
 CHUNK = 2**20  # values that a CPU works on at a time, so that intermediate maps stay in its cache
@@ -67,10 +67,9 @@ def _select(x: Tensor, index: Tensor, strides: Strides) -> Tensor:
 def mix(x: Tensor, weights: Tensor, strides: Strides) -> Tensor:
     """Weighted sum of the phases: (N, C, H, W), (N, C or 1, phases) -> (N, C, H/stride, W/stride)."""
     n, c, *sides = x.shape
-    weights = weights.to(x.dtype)
     if x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous() and x.numel() > 0:
         # On this layout one grouped convolution with a filter per map is the fastest form; other dtypes lack a kernel.
-        kernel = weights.expand(n, c, -1).reshape(n * c, 1, *strides)
+        kernel = weights.to(x.dtype).expand(n, c, -1).reshape(n * c, 1, *strides)
         convolve = (F.conv1d, F.conv2d, F.conv3d)[len(sides) - 1]
         y = full_precision(lambda x: convolve(x.view(1, n * c, *sides), kernel, stride=strides, groups=n * c), x)
         return y.view(n, c, *(side // s for side, s in zip(sides, strides, strict=True)))
@@ -80,6 +79,7 @@ def mix(x: Tensor, weights: Tensor, strides: Strides) -> Tensor:
 
 def phase_reduce(x: Tensor, strides: Strides, largest: bool = False) -> Tensor:
     """Sum (or maximum) over space of each phase: (N, C, H, W) -> (N, C, phases)."""
+    x = x.float() if x.dtype == torch.float16 else x  # whose sums would pass 65504
     n, c, *sides = x.shape
     reduce, last, count = torch.amax if largest else torch.sum, is_channels_last(x), prod(strides)
     outer, inner, flat = (n, c, x.movedim(1, -1)) if last else (n * c, 1, x)
@@ -123,13 +123,13 @@ def weighted_slices(x: Tensor, weights: Tensor, size: Strides, strides: Strides)
         size: of the window, in pixels per axis.
         strides: distance of the windows, in pixels per axis.
     """
-    weights = weights.to(x.dtype)
+    weights = weights if x.dtype == torch.float16 else weights.to(x.dtype)  # whose sums over space would pass 65504
     return (_WeightedSlices.apply if plain(x) else _weighted_slices)(x, weights, size, strides)
 
 
 def _weighted_slices(x: Tensor, weights: Tensor, size: Strides, strides: Strides, add: Any = torch.addcmul) -> Tensor:
     first, *others = slices(x, size, strides)
-    one_each = weights.unbind(-len(size) - 1)
+    one_each = weights.to(x.dtype).unbind(-len(size) - 1)
     y = first * one_each[0]
     for view, weight in zip(others, one_each[1:], strict=True):
         y = add(y, view, weight)
@@ -155,25 +155,29 @@ class _WeightedSlices(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if differentiated(grad):
             again = first_order(lambda x, w: _weighted_slices(x, w, *ctx.windows), grad, x, weights)
             return (*again, None, None)
         axis = -len(ctx.windows[0]) - 1
         grad_x, grad_weights = torch.zeros_like(x), []
         views, targets = (slices(tensor, *ctx.windows) for tensor in (x, grad_x))
-        for view, target, weight in zip(views, targets, weights.unbind(axis), strict=True):
+        for view, target, weight in zip(views, targets, weights.to(x.dtype).unbind(axis), strict=True):
             target.addcmul_(grad, weight)
-            grad_weights.append((grad * view).sum_to_size(weight.shape))
+            grad_weights.append((grad * view).to(weights.dtype).sum_to_size(weight.shape))
         return grad_x, torch.stack(grad_weights, axis), None, None
 
 
 def first_order(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of ``function`` at ``inputs``, with a graph of their own: what second derivatives are made from.
+    """The gradients of ``function`` at ``inputs``, with a graph of their own where one is recorded.
 
-    For the backward of a gradient written by hand, whose own operations write in place.
+    For a backward written by hand where it is ``differentiated``: second derivatives are made from it.
     """
-    needed = [tensor for tensor in inputs if tensor.requires_grad]
-    found = iter(torch.autograd.grad(function(*inputs), needed, grad, create_graph=True))
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, because one input may have been made from another, whose gradient is not to run through it.
+        inputs = tuple(tensor.view_as(tensor) for tensor in inputs)
+        needed = [tensor for tensor in inputs if tensor.requires_grad]
+        found = iter(torch.autograd.grad(function(*inputs), needed, grad, create_graph=recording))
     return tuple(next(found) if tensor.requires_grad else None for tensor in inputs)
 
 
@@ -222,8 +226,7 @@ def pad_axes(x: Tensor, amounts: Sequence[tuple[int, int]], padding_mode: Paddin
     sides = x.shape[2:]
     if reach is not None and any(max(pair) + reach > n for n, pair in zip(sides, amounts, strict=True)):
         for axis, (n, pair) in enumerate(zip(sides, amounts, strict=True), start=2):
-            index, _ = pad_index(n, *pair, padding_mode)
-            x = x.index_select(axis, index.to(x.device))
+            x = x.index_select(axis, pad_index(n, *pair, padding_mode, x.device)[0])
     elif padding_mode == "circular" and x.dim() == 4 and plain(x):
         return _Wrap.apply(x, *amounts[0], *amounts[1])
     else:

@@ -1,6 +1,7 @@
 """Filters that follow the picture: mixtures of polyphase components (TIPS), a filter for every place (DDAC)."""
 
 from collections.abc import Callable
+from functools import partial
 from math import gcd, prod, sqrt
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._matrices import full_precision, memory_format, plain
+from ._matrices import differentiated, full_precision, memory_format, plain
 from ._phases import (
     chunks,
     complete,
@@ -217,7 +218,7 @@ class _Mixture(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if differentiated(grad):
             return None, *first_order(ctx.layer._definition, grad, x, *parameters)
         tau_of, strides = ctx.layer.tau, ctx.layer.strides
         grad_x, grad_parameters = torch.empty_like(x), [torch.zeros_like(parameter) for parameter in parameters]
@@ -226,14 +227,16 @@ class _Mixture(torch.autograd.Function):
             inputs = [tensor.detach().requires_grad_() for tensor in (part, *parameters)]
             with torch.enable_grad():
                 tau = tau_of(*inputs)
-            products = torch.stack([(grad_y * view).sum((2, 3)) for view in slices(part, strides, strides)], 2)
+            # Sums of float16 would pass 65504.
+            total = partial(torch.sum, dim=(2, 3), dtype=torch.float32 if x.dtype == torch.float16 else x.dtype)
+            products = torch.stack([total(grad_y * view) for view in slices(part, strides, strides)], 2)
             of_part, *of_parameters = torch.autograd.grad(tau, inputs, products.to(tau.dtype))
             side_by_side = tau.detach().to(x.dtype).movedim(2, 0).contiguous()
             for view, weight in zip(slices(of_part, strides, strides), side_by_side, strict=True):
                 view.addcmul_(grad_y, weight[..., None, None])
             target.copy_(of_part)
-            for total, addend in zip(grad_parameters, of_parameters, strict=True):
-                total += addend
+            for sum_, addend in zip(grad_parameters, of_parameters, strict=True):
+                sum_ += addend
         return None, grad_x, *grad_parameters
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, unknown
 from ._matrices import full_precision, memory_format, separable
 from ._phases import pad_axes, phase
-from .base import Downsample, PaddingMode, Stride, per_axis
+from .base import Downsample, PaddingMode, Stride, per_axis, whole
 
 __all__ = ["Blur", "Control", "Max", "binomial", "blur", "blur_definition", "filter_depthwise"]
 
@@ -47,8 +47,9 @@ def binomial(taps: int) -> tuple[float, ...]:
 
     Its frequency response is ``|cos(w/2)|**(taps - 1)`` (Zhang 2019, section 3).
     """
-    if not isinstance(taps, int) or taps < 1:
+    if (whole(taps) or 0) < 1:
         raise UsageError(f"taps must be a whole number of at least 1 or the taps themselves, got {taps!r}")
+    taps = int(taps)
     return tuple(comb(taps - 1, i) / 2 ** (taps - 1) for i in range(taps))
 
 

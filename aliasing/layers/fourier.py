@@ -21,6 +21,8 @@ from ._matrices import TINY, Step, apply_steps, asked, dense, full_precision, ke
 from ._phases import pad_axes
 from .base import Downsample, PaddingMode, Stride, check_stride, per_axis
 
+LONG = 4096  # pixels of an axis, up to which its matrix is built
+
 __all__ = ["ASAP", "FLC", "Variant", "asap_definition", "flc_definition"]
 
 Variant = Literal["none", "pad-one", "pad-large", "kept-band"]
@@ -118,7 +120,7 @@ def _axis_matrices(
     matrix = back.cos() @ cosine - back.sin() @ sine
 
     u = 1.0 - 2.0 * ((i + plan.first) % 2).double()
-    paired = plan.shift == 0 and (not faithful or variant == "flc" or plan.length % 2 == 1)
+    paired = isinstance(n, int) and plan.shift == 0 and (not faithful or variant == "flc" or plan.length % 2 == 1)
     if not paired:
         matrix, u = torch.cat([matrix, back.sin() @ cosine + back.cos() @ sine]), torch.ones_like(u)
     elif not isinstance(plan.bins, int) or plan.bins % 2 == 0:  # the lowest frequency is without a partner
@@ -138,10 +140,10 @@ def _window(k: Tensor, plan: _Plan, variant: str, faithful: bool) -> Tensor:
     if faithful:
         # A symmetric Hamming window of the spectrum with frequency 0 at length // 2, off its centre for even lengths.
         place = k + plan.length // 2
-        return (0.54 - 0.46 * torch.cos(2 * pi * place / max(plan.length - 1, 1))).sqrt()
-    if variant == "kept-band":
-        return 0.54 + 0.46 * torch.cos(pi * k / max(plan.bins // 2, 1))
-    return (0.54 + 0.46 * torch.cos(pi * k / max(plan.length // 2, 1))).sqrt()
+        return (0.54 - 0.46 * torch.cos(2 * pi * place / (plan.length - 1))).sqrt()
+    size = plan.bins if variant == "kept-band" else plan.length
+    window = 0.54 + 0.46 * torch.cos(pi * k / (size // 2 + (size == 1)))
+    return window if variant == "kept-band" else window.sqrt()
 
 
 def _joint_matrix(sides: tuple[int, ...], strides: tuple[int, ...], *key: object) -> tuple[Tensor]:
@@ -157,7 +159,8 @@ _joint = kept(_joint_matrix)
 def _crop(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
     """``_definition`` by matrices."""
     sides, key = tuple(x.shape[2:]), (variant, padding_mode, faithful)
-    if asked():
+    if asked() or (plain(x) and max(sides) > LONG):
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         return _definition(x, strides, *key)
     if plain(x) and prod(sides) <= TINY:
         plans = _plans(sides, strides, variant, faithful)

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ._matrices import memory_format, plain
+from ._matrices import differentiated, memory_format, plain
 from ._phases import first_order, pad_axes, split
-from .base import PaddingMode, check_padding_mode
+from .base import PaddingMode, check_map, check_padding_mode, whole
 
 __all__ = ["DenseMax", "dense_max_definition"]
 
@@ -56,7 +56,7 @@ class _PairwiseMax(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        if differentiated(grad):
             mode: PaddingMode = "circular" if ctx.circular else "zeros"
             return *first_order(lambda x: dense_max_definition(x, 2, mode), grad, x), None
         grad = grad.contiguous(memory_format=memory_format(x))
@@ -124,13 +124,14 @@ class DenseMax(nn.Module):
 
     def __init__(self, size: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if (whole(size) or 0) < 1:
             raise UsageError(f"the window of a dense maximum must be a whole number of pixels >= 1, got {size!r}")
         check_padding_mode(padding_mode)
-        self.size, self.padding_mode = size, padding_mode
+        self.size, self.padding_mode = int(size), padding_mode
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Take the maxima, and keep every stride-th pixel."""
+        check_map("DenseMax", x)
         size, mode = self.size, self.padding_mode
         if stride == 1:
             if size != 2 or not plain(x) or x.device.type != "cpu" or x.dtype not in _BITS:
@@ -138,7 +139,8 @@ class DenseMax(nn.Module):
             return _PairwiseMax.apply(x, mode == "circular")
         before = (size - 1) // 2
         # As far as the last window that is kept reaches beyond the border; where sides are even often not at all.
-        amounts = [(before, max(0, (n - 1) // stride * stride + size - before - n)) for n in x.shape[2:]]
+        needed = ((n - 1) // stride * stride + size - before - n for n in x.shape[2:])
+        amounts = [(before, max(0, n) if plain(x) else size // 2) for n in needed]  # a trace is of one size
         return F.max_pool2d(pad_axes(x, amounts, "circular" if mode == "circular" else "replicate"), size, stride)
 
     def extra_repr(self) -> str:

@@ -166,7 +166,14 @@ class APS(Polyphase):
 
     def pick(self, x: Tensor) -> Tensor:
         """Index of the phase of largest (smallest) norm, (N,)."""
-        norms = torch.cat([self._norms(part) for (part,) in chunks(x.detach())])
+        x = x.detach()
+        norms = torch.cat([self._norms(part) for (part,) in chunks(x)])
+        if self.order is not None and not (plain(x) and x.device.type == "cpu" and _ordinary(norms)):
+            # Powers of very large or small values are infinite or zero, which would make ties; off the CPU, where
+            # looking at the norms would wait for them, images are always divided by their largest magnitude.
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            largest = x.abs().flatten(1).amax(1).clamp_min(torch.finfo(x.dtype).tiny)
+            norms = self._norms(x / largest.view(-1, *[1] * (x.dim() - 1)))
         return norms.argmin(1) if self.smallest else norms.argmax(1)
 
     def _norms(self, x: Tensor) -> Tensor:
@@ -180,6 +187,11 @@ class APS(Polyphase):
         # Channels first: they add up in the same pass as the rows.
         n, c, rows, *others = power.shape
         return phase_reduce(power.reshape(n, 1, c * rows, *others), self.strides).sum(1)
+
+
+def _ordinary(norms: Tensor) -> bool:
+    best = norms.amax(1)
+    return bool(((best > 1e-25) & (best < 1e35)).all())
 
 
 class LPS(Polyphase):

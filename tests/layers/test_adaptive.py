@@ -140,6 +140,17 @@ def test_tau_sums_to_one_and_uniform_tau_is_average_pooling(faithful):
     torch.testing.assert_close(layer(x), nn.functional.avg_pool2d(x, 2))
 
 
+@pytest.mark.parametrize("faithful", [False, True])
+def test_float16_does_not_overflow(faithful):
+    x = (5 + noise(1, 2, 400, 400)).half().requires_grad_()  # whose sums pass 65504
+    layer = tips(2, faithful=faithful).half()
+    exact = deepcopy(layer).double()(x.detach().double())
+    y = layer(x)
+    torch.testing.assert_close(y.double(), exact, atol=0.02, rtol=0.01)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad.float().sum().item(), float(y.numel()), atol=0, rtol=0.01)
+
+
 # Regularisers
 
 

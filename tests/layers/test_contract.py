@@ -11,7 +11,7 @@ from torch import nn
 
 from aliasing import layers
 from aliasing.errors import UsageError
-from aliasing.layers import CATALOGUE, NAMES, create
+from aliasing.layers import CATALOGUE, NAMES, create, definitions
 from tests.layers.cases import CASES, FORMATS, MODES, layer_of, noise
 
 LINEAR = ("subsample", "rect-2", "tri-3", "bin-4", "bin-5", "bin-6", "bin-7", "flc", "asap")
@@ -105,6 +105,17 @@ def test_compiles_to_one_graph_exports_and_is_traced(name):
     torch.compiler.reset()
     for maps in (x, noise(2, 3, 420, 420, dtype=torch.float32)):  # the second is beyond every limit of the small forms
         torch.testing.assert_close(torch.jit.trace(layer, maps)(maps), layer(maps))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_device_is_not_asked(name):
+    for shape in ((7, 5), (2, 3)):  # of sizes whose matrices no other test has made
+        layer, x = layer_of(name, padding_mode="replicate"), noise(2, 3, *shape)
+        with torch.device("meta"):
+            y = layer(x)
+        torch.testing.assert_close(y, layer_of(name, padding_mode="replicate")(x + 0))
+        with definitions():
+            torch.testing.assert_close(y, layer(x), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

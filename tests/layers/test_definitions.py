@@ -1,5 +1,6 @@
 """Every layer where its fast form cannot serve: second derivatives, ``torch.func``, ``meta``, exporters, other axes."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,17 @@ import torch
 from torch.autograd import forward_ad
 
 from aliasing.errors import UsageError
-from aliasing.layers import CATALOGUE, NAMES, Upsample, _matrices, _phases, create, definitions, upsample_definition
+from aliasing.layers import (
+    CATALOGUE,
+    NAMES,
+    DenseMax,
+    Upsample,
+    _matrices,
+    _phases,
+    create,
+    definitions,
+    upsample_definition,
+)
 from aliasing.layers.upsample import interpolator
 from tests.layers.cases import CASES, FORMATS, layer_of, noise
 
@@ -57,6 +68,12 @@ def test_derivatives(case, memory_format, size):
 
     assert torch.autograd.gradcheck(function, (x, *values), fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (x, *values), fast_mode=True)
+    # Both checks look at gradients with a graph only, or only at those without: the two are one.
+    y = layer(x)
+    signals = noise(2, *y.shape)
+    alone = [torch.autograd.grad(y, x, signal, retain_graph=True)[0] for signal in signals]
+    torch.testing.assert_close(torch.autograd.grad(y, x, signals[0], create_graph=True)[0], alone[0])
+    torch.testing.assert_close(torch.autograd.grad(y, x, signals, is_grads_batched=True)[0], torch.stack(alone))
     x, direction, step = x.detach(), noise(2, 2, 6, 9, seed=1), 1e-6
     slope = (layer(x + step * direction) - layer(x - step * direction)) / (2 * step)
     value, tangent = torch.func.jvp(layer, (x,), (direction,))
@@ -133,6 +150,43 @@ def test_one_and_three_axes(name, dims):
     torch.testing.assert_close(
         layer(wide).flatten(3)[..., 0] if dims > 1 else layer(wide), expected, atol=1e-12, rtol=0
     )
+
+
+def test_gradients_with_a_graph_in_training():
+    layer, x = layer_of("lps").train(), noise(2, 3, 6, 8).requires_grad_()
+    found = []
+    for graph in (False, True):
+        torch.manual_seed(0)
+        found.append(torch.autograd.grad(layer(x).square().sum(), x, create_graph=graph)[0])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("case", [*CASES, "dense maximum", "upsampling"])
+def test_a_trace_serves_other_sizes_or_fails(case):
+    others = {"dense maximum": lambda: partial(DenseMax(3), stride=2), "upsampling": lambda: Upsample(3, 3, 5)}
+    layer = others[case]() if case in others else layer_of(case).float()
+    for size, other in product([(12, 16), (2, 4), (9, 11), (1, 1)], repeat=2):
+        if "faithful" in case and 1 in (*size, *other):
+            continue
+        x = noise(2, 3, *other, dtype=torch.float32)
+        try:
+            traced = torch.jit.trace(lambda x: layer(x), noise(2, 3, *size, dtype=torch.float32), check_trace=False)
+            y = traced(x)
+        except RuntimeError:
+            continue
+        torch.testing.assert_close(y, layer(x), atol=1e-5, rtol=1e-5, msg=f"{size} {other}")
+
+
+def test_a_long_signal_needs_no_matrix():
+    x = torch.zeros(1, 1, 50_001)
+    x[..., 20_000] = 1
+    for name, dtype in product(("flc", "asap"), (torch.float32, torch.bfloat16)):
+        y = create(name, 1, dims=1)(x.to(dtype))
+        assert y.shape == (1, 1, 25_001)
+        assert y.dtype == dtype
+        assert y.argmax() == 10_000
+        assert y.sum().item() == pytest.approx(0.5, abs=0.01)
 
 
 # Upsampling

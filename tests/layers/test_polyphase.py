@@ -89,6 +89,18 @@ def test_aps_norm_is_not_taken_in_bfloat16():
     assert APS(257).choose(x).tolist() == [1]
 
 
+@pytest.mark.parametrize("norm", [1, 2, 3, 50])
+def test_aps_chooses_alike_at_every_magnitude(norm):
+    x = noise(20, 2, 6, 8, dtype=torch.float32)
+    layer = APS(2, norm=norm)
+    expected = APS(2, norm=norm).choose(x.double()).tolist()
+    assert len(set(expected)) > 1
+    for scale in (1e-30, 1e-20, 1, 1e20, 1e30):
+        assert layer.choose(scale * x).tolist() == expected
+    assert layer.choose(torch.zeros_like(x)).tolist() == [0] * 20
+    assert layer.choose(x[:0]).tolist() == []
+
+
 @pytest.mark.parametrize(("blur", "taps"), [("rect-2", [1, 1]), ("tri-3", [1, 2, 1]), ("bin-5", [1, 4, 6, 4, 1])])
 @pytest.mark.parametrize("choose_from", ["blurred", "input"])
 def test_aps_blurred(blur, taps, choose_from):

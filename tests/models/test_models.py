@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -107,7 +108,10 @@ def test_dense_max_by_hand() -> None:
     x = torch.tensor([[[[1.0, 5.0, 2.0]]]])
     assert DenseMax(2, "circular")(x).tolist() == [[[[5.0, 5.0, 2.0]]]]
     assert DenseMax(2)(-x).tolist() == [[[[-1.0, -2.0, -2.0]]]]
-    assert DenseMax(3)(-x).tolist() == [[[[-1.0, -1.0, -2.0]]]]
+    assert DenseMax(np.int64(3))(-x).tolist() == [[[[-1.0, -1.0, -2.0]]]]
+    for wrong in (x.byte(), x[0]):
+        with pytest.raises(UsageError, match="DenseMax takes"):
+            DenseMax(2)(wrong)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
