@@ -241,43 +241,28 @@ class _Mixture(torch.autograd.Function):
 
 
 def regularisers(
-    layer: TIPS,
-    x: Tensor,
-    generator: Generator | None = None,
-    max_shift: int | tuple[int, int] | None = None,
-    form: Literal["code", "linear", "two_sided"] = "code",
-    shift: Literal["circular", "standard"] = "circular",
+    layer: TIPS, x: Tensor, generator: Generator | None = None, form: Literal["code", "linear", "two_sided"] = "code"
 ) -> tuple[Tensor, Tensor]:
-    """The two auxiliary losses of a TIPS layer on its input: scalars ``(fm, undo)``.
+    """The two auxiliary losses of a TIPS layer on its input (N, C, H, W): scalars ``(fm, undo)``.
 
     ``fm`` judges the mixing weights by their l2 norm, which runs from 1/stride (uniform) to 1 (one phase). It is the
     mean over images and channels of ``1 - norm`` (``"code"``, as in the authors' code), ``(1 - stride^2) * norm``
     (``"linear"``, as a third party reads the paper) or ``(norm - (1 + 1/stride)/2)^2`` (``"two_sided"``, our choice:
     the other two only ever push towards one phase, although the paper wants to discourage both extremes).
 
-    ``undo`` is the mean squared difference of psi(x) and x moved by random whole pixels, detached (the authors mean
-    to, but their target keeps its gradient). Shifts are uniform on -max_shift..max_shift on both axes, drawn on the
-    CPU per image; one draw for the whole batch if the layer is faithful.
+    ``undo`` is the mean squared difference of psi(x) and x rolled by random whole pixels, detached (the authors mean
+    to, but their target keeps its gradient). Shifts are uniform up to a quarter of the map (in the paper of the
+    *network's* input) in every direction, drawn per image from ``generator``, a CPU generator; one draw for the whole
+    batch if the layer is faithful.
 
     The authors train on ``0.65 * task + fm + 0.35 * undo``, the last term from 0.4 of the epochs on, each averaged
     over the layers.
 
-    Args:
-        layer: the TIPS layer.
-        x: its input (N, C, H, W).
-        generator: of the shifts; a CPU generator.
-        max_shift: pixels, or (rows, columns); by default a quarter of the map. The paper's is a quarter of the
-            *network's* input at every layer. Limited to the side less one, unless the layer is faithful.
-        form: of ``fm``.
-        shift: ``"circular"`` wraps around, ``"standard"`` fills with zeros.
-
     Raises:
-        UsageError: unknown ``form`` or ``shift``.
+        UsageError: unknown ``form``.
     """
     if form not in FORMS:
         raise unknown("form", form, FORMS)
-    if shift not in ("circular", "standard"):
-        raise unknown("shift", shift, ("circular", "standard"))
     x = layer.complete(x)
     psi = layer.tau.psi(x, layer.tau.filter.weight)
     norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi), layer.tau.scale.weight), dim=2)
@@ -288,30 +273,16 @@ def regularisers(
     else:
         fm = (norm - (1 + 1 / sqrt(prod(layer.strides))) / 2).square().mean()
 
-    sides = x.shape[2:]
-    if max_shift is None:
-        max_shift = (sides[0] // 4, sides[1] // 4)
-    limits = (max_shift, max_shift) if isinstance(max_shift, int) else max_shift
-    if not layer.faithful:
-        limits = (min(limits[0], sides[0] - 1), min(limits[1], sides[1] - 1))
-    limit = torch.tensor(limits)
-    drawn = torch.rand(1 if layer.faithful else len(x), 2, generator=generator)
-    shifts = (drawn * (2 * limit + 1)).long() - limit
-    return fm, F.mse_loss(psi, _moved(x.detach(), shifts.expand(x.shape[0], 2), shift).to(psi.dtype))
-
-
-def _moved(x: Tensor, shifts: Tensor, shift: str) -> Tensor:
-    """Every image of ``x`` moved down and right by its own row of ``shifts``, (N, 2) whole pixels."""
-    n, _, h, w = x.shape
-    shifts = shifts.to(x.device)
-    rows = torch.arange(h, device=x.device) - shifts[:, :1]
-    columns = torch.arange(w, device=x.device) - shifts[:, 1:]
+    n, (h, w) = x.shape[0], x.shape[2:]
+    limit = torch.tensor((h // 4, w // 4))
+    drawn = torch.rand(1 if layer.faithful else n, 2, generator=generator)
+    down, right = ((drawn * (2 * limit + 1)).long() - limit).expand(n, 2).to(x.device).unbind(1)
+    rows, columns = (
+        (torch.arange(size, device=x.device) - shift[:, None]) % size for size, shift in ((h, down), (w, right))
+    )
     image = torch.arange(n, device=x.device)[:, None, None]
-    moved = x[image, :, (rows % h)[:, :, None], (columns % w)[:, None, :]].permute(0, 3, 1, 2)
-    if shift == "circular":
-        return moved
-    inside = ((rows >= 0) & (rows < h))[:, None, :, None] & ((columns >= 0) & (columns < w))[:, None, None, :]
-    return moved * inside
+    rolled = x.detach()[image, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+    return fm, F.mse_loss(psi, rolled.to(psi.dtype))
 
 
 class DDAC(Downsample):
