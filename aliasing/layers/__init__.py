@@ -17,7 +17,7 @@ from ..options import check_types
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
 from .base import Call, Downsample, PaddingMode, Stride, check_padding_mode, intercepted, outermost, recorded, whole
-from .blur import Blur, Max, blur_definition
+from .blur import TAPS, Blur, Max, blur_definition
 from .fourier import ASAP, FLC, asap_definition, flc_definition
 from .maximum import DenseMax
 from .polyphase import APS, LPS, aps_definition, lps_definition
@@ -95,7 +95,7 @@ class Entry:
         return tuple(name for name in signature(self.layer).parameters if name not in fixed)
 
 
-_FILTERS = {2: ("rect-2", "box"), 3: ("tri-3", "triangle")} | {n: (f"bin-{n}", "binomial") for n in (4, 5, 6, 7)}
+_KINDS = {"rect": "box", "tri": "triangle", "bin": "binomial"}
 
 CATALOGUE: dict[str, Entry] = {
     "subsample": Entry(
@@ -105,11 +105,11 @@ CATALOGUE: dict[str, Entry] = {
     **{
         name: Entry(
             Blur,
-            f"{kind} filter of {taps} taps, then subsampling",
+            f"{_KINDS[name[:-2]]} filter of {taps} taps, then subsampling",
             "Zhang 2019, section 3",
             preset={"taps": taps},
         )
-        for taps, (name, kind) in _FILTERS.items()
+        for name, taps in TAPS.items()
     },
     "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling"),
     "asap": Entry(ASAP, "FLC pooling under a Hamming window of the spectrum", "Grabinski et al. 2023, ASAP"),

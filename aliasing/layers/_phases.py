@@ -186,24 +186,18 @@ def first_order(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) 
 
 def is_whole(x: Tensor) -> bool:
     """Whether all images of ``x`` are worked on together: off the CPU, or because they are small."""
-    return not plain(x) or x.device.type != "cpu" or x.shape[0] <= _images(x)
+    return not plain(x) or x.device.type != "cpu" or len(x) <= 1 or x.numel() <= CHUNK
 
 
-def chunks(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Views of a few images of ``x``, and of the same images of the others; on a CPU they stay in its cache."""
-    if is_whole(x):
+def chunks(x: Tensor, *others: Tensor, values: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """Views of a few images of ``x``, and of the same images of the others; on a CPU they stay in its cache.
+
+    They have at most ``values`` values of ``x``, by default ``CHUNK``, unless one image has more.
+    """
+    if is_whole(x) and values is None:
         return iter([(x, *others)])
-    return split(CHUNK, x, *others)
-
-
-def split(values: int, x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """As ``chunks``, of at most ``values`` values of ``x`` where an image has no more."""
-    images = _images(x, values)
+    images = max(1, (values or CHUNK) // max(1, prod(x.shape[1:])))
     return zip(*(tensor.split(images) for tensor in (x, *others)), strict=True)
-
-
-def _images(x: Tensor, values: int = CHUNK) -> int:
-    return max(1, values // max(1, prod(x.shape[1:])))
 
 
 # Padding

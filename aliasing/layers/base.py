@@ -103,8 +103,7 @@ class Downsample(nn.Module):
     @property
     def observed(self) -> bool:
         """True if a hook, or an interception, needs the map before subsampling."""
-        hooked = bool(self._forward_hooks or self._forward_pre_hooks)
-        return hooked or self._around is not None or "sample" in vars(self)
+        return bool(self._forward_hooks or self._forward_pre_hooks) or self._around is not None
 
     def choose(self, x: Tensor) -> Tensor | None:
         """Choose the sampling grid for ``x``; ``None`` where the layer has nothing a second branch could share."""

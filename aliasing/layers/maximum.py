@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ._matrices import differentiated, memory_format, plain
-from ._phases import first_order, pad_axes, split
+from ._phases import chunks, first_order, pad_axes
 from .base import PaddingMode, check_map, check_padding_mode, whole
 
 __all__ = ["DenseMax", "dense_max_definition"]
@@ -43,7 +43,7 @@ class _PairwiseMax(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, circular: bool) -> Tensor:
         y = torch.empty_like(x)
-        for part, out in split(CHUNK, x, y):
+        for part, out in chunks(x, y, values=CHUNK):
             values, larger = _comparable(part, out)
             _larger(_larger(values, 3, circular), 2, circular, larger)
         return y
@@ -61,7 +61,7 @@ class _PairwiseMax(torch.autograd.Function):
             return *first_order(lambda x: dense_max_definition(x, 2, mode), grad, x), None
         grad = grad.contiguous(memory_format=memory_format(x))
         result = torch.empty_like(x)
-        for part, given, out in split(CHUNK, x, grad, result):
+        for part, given, out in chunks(x, grad, result, values=CHUNK):
             (values,) = _comparable(part)
             across = _larger(values, 3, ctx.circular)
             down = _larger(across, 2, ctx.circular)

@@ -19,13 +19,11 @@ from ..errors import UsageError, unknown
 from ._matrices import full_precision, is_channels_last, plain
 from ._phases import chunks, complete, pad_axes, phase_reduce, phases, take, take_definition
 from .base import Downsample, PaddingMode, Stride, per_axis
-from .blur import Blur
+from .blur import TAPS, Blur
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 __all__ = ["APS", "LPS", "Polyphase", "aps_definition", "lps_definition", "lps_scores"]
-
-_TAPS = {"rect-2": 2, "tri-3": 3, "bin-4": 4, "bin-5": 5, "bin-6": 6, "bin-7": 7}
 
 
 def aps_definition(x: Tensor, stride: Stride = 2, norm: float = 2) -> tuple[Tensor, Tensor]:
@@ -88,12 +86,12 @@ class Polyphase(Downsample):
         dims: int = 2,
     ) -> None:
         super().__init__(channels, stride, padding_mode, dims)
-        if blur is not None and blur not in _TAPS:
-            raise unknown("blur", blur, _TAPS)
+        if blur is not None and blur not in TAPS:
+            raise unknown("blur", blur, TAPS)
         if choose_from not in ("blurred", "input"):
             raise unknown("choose_from", choose_from, ("blurred", "input"))
         self.choose_from = choose_from
-        self.blur = None if blur is None else Blur(channels, 1, padding_mode, taps=_TAPS[blur], dims=dims)
+        self.blur = None if blur is None else Blur(channels, 1, padding_mode, taps=TAPS[blur], dims=dims)
 
     def pick(self, x: Tensor) -> Tensor:
         """Choose among the phases of ``x``, whose sides the stride divides: (N,) or weights (N, phases)."""
