@@ -145,7 +145,7 @@ def diagnose(
     weights: str | Sequence[str] = "pretrained",
     device: str = "auto",
     shown: int = 6,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     report: str | Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Diagnosis:
@@ -160,7 +160,8 @@ def diagnose(
         weights: "pretrained", "none" or a safetensors file, for all networks, or one for each.
         device: auto, cpu, cuda, cuda:N or mps.
         shown: fragile pictures in the report.
-        batch_size: images per forward pass; does not change the values.
+        batch_size: images per forward pass, which does not change the values; by default 64, and on the CPU 4, whose
+            maps are so small that their memory is used again.
         report: file for the HTML report, rewritten after each network, so that stopping loses one at most.
         progress: called with what is being done.
 
@@ -172,6 +173,8 @@ def diagnose(
     if shown < 0:
         raise UsageError(f"shown must be 0 or more, got {shown}")
     place = pick_device(device)
+    if batch_size is None:
+        batch_size = 4 if place.type == "cpu" else 64
     pictures.find(images)  # an empty folder is noticed before a network is fetched
     if report is not None:
         _writable(Path(report))

@@ -1,7 +1,7 @@
 """What is measured on each network, on the same pictures and with the same draws."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..layers import CATALOGUE, Downsample, outermost
-from ..metrics import Estimate, consistency, max_sampling_bias, one_pixel, predict, sampled, shift_images, sites
+from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
 from ..metrics.downsampling import Sample
+from ..metrics.sampling import bias_of, window_counts
 from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
 from ..models.watch import called
@@ -153,9 +154,9 @@ class Portrait:
 def portray(
     network: Network,
     pictures: Pictures,
-    shown: int = 6,
-    batch_size: int = 16,
-    say: Callable[[str], None] = lambda text: None,
+    shown: int,
+    batch_size: int,
+    say: Callable[[str], None],
 ) -> Portrait:
     """Measure ``network`` where it is; every draw comes from private generators, so networks are compared in pairs."""
     started = time.perf_counter()
@@ -194,7 +195,7 @@ def portray(
     )
 
 
-def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_size: int = 16) -> Curve:
+def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_size: int) -> Curve:
     """Move the window over one ``image`` (3, S + 2 margin, S + 2 margin) along the diagonal, and watch the answer."""
     positions = torch.arange(-margin, margin + 1)
     shifts = positions[:, None].expand(-1, 2)
@@ -228,41 +229,41 @@ def _range(curve: Curve) -> float:
 
 def _sites(network: Network, images: Tensor) -> list[Site]:
     """Modules that drop samples, and functions that do, each with what goes in and comes out."""
-    model = network.module
-    found: dict[tuple[str, str, int], list[tuple[Tensor, ...]]] = {}
-    kinds = sites(model)
+    model, kinds = network.module, sites(network.module)
+    found: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
     for image in images.split(1):  # maps in front of a stride are large
-        own: dict[tuple[str, str, int], list[tuple[Tensor, ...]]] = {}
+        own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
         with _functions(model) as calls:
             passed = next(sampled(model, image)) if kinds else []
             if not kinds:
                 predict(model, image)
         for sample in passed:
-            key = (sample.site, type(kinds[sample.site]).__name__, sample.stride)
-            own.setdefault(key, []).append(_values(_dense(kinds[sample.site], sample)))
+            module = kinds[sample.site]
+            values = torch.cat([_values(_dense(module, sample)), window_counts(model, sample).cpu()], 1)
+            own[sample.site, type(module).__name__, sample.stride].append(values)
         for key, sample in calls:
-            own.setdefault(key, []).append(_values(sample))
-        for key, values in own.items():  # a site that is used twice counts with its mean
-            found.setdefault(key, []).append(tuple(torch.stack(parts).mean(0) for parts in zip(*values, strict=True)))
-    biases = max_sampling_bias(model, images, 1) if kinds else {}
+            own[key].append(_values(sample))
+        for key, uses in own.items():  # a site that is used twice counts with its mean
+            found[key].append(torch.stack(uses).mean(0))
     rows = []
-    for (name, kind, stride), values in found.items():
-        energies = [Estimate.mean(torch.cat(parts)) for parts in zip(*values, strict=True)]
-        bias = biases[name].nearest if name in biases and kind == type(kinds[name]).__name__ else None
-        does, could, error = energies
-        rows.append(Site(_own(network, name), kind, stride, does, could, error, bias))
-    order = {name: index for index, (name, _) in enumerate(model.named_modules())}
-    return sorted(rows, key=lambda site: order.get(site.name, order.get(f"network.{site.name}", 0)))
+    for (name, kind, stride), parts in found.items():
+        table = torch.cat(parts)
+        energies = [Estimate.mean(column) for column in table[:, :3].T]
+        bias = bias_of(table[:, 3:]).nearest if table.shape[1] > 3 else None
+        rows.append(Site(_own(network, name), kind, stride, *energies, bias))
+    order = {_own(network, name): index for index, (name, _) in enumerate(model.named_modules())}
+    return sorted(rows, key=lambda site: order.get(site.name, 0))
 
 
-def _values(sample: Sample) -> tuple[Tensor, ...]:
-    """What does alias, what could, and the error, of each image (N,)."""
+def _values(sample: Sample) -> Tensor:
+    """What does alias, what could, and the error, of each image (N, 3)."""
     x, y = sample.x.float(), sample.y.float()
     low = sample.operator(_low_pass(x, sample.stride).to(sample.x.dtype)).float()
     spread = (y - y.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
     folded = (y - low).square().sum((1, 2, 3)) / spread.clamp(min=1e-20)
     folded = torch.where(spread > 1e-12 * y.square().sum((1, 2, 3)), folded, 0.0)
-    return folded, aliasable(x, sample.stride), distance_from_ideal(sample)
+    columns = (folded, aliasable(x, sample.stride), distance_from_ideal(sample))
+    return torch.stack([column.double().cpu() for column in columns], 1)
 
 
 def _low_pass(x: Tensor, stride: int) -> Tensor:

@@ -39,17 +39,20 @@ def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -
     The window is that of the map the site samples: behind the dense max of a VGG, behind the convolution of a strided
     convolution. Bottom and right windows that the map does not fill are skipped.
     """
-    found = {}
-    for site, counts in per_site(model, images, lambda sample: _counts(model, sample), batch_size).items():
-        total, constant, exact, nearest, weight = counts.unbind(1)
-        uneven = total - constant
-        found[site] = MaxSamplingBias(
-            Estimate.ratio(exact, uneven),
-            Estimate.ratio(nearest, uneven),
-            None if weight.isnan().any() else Estimate.ratio(weight, uneven),
-            Estimate.ratio(constant, total),
-        )
-    return found
+    counts = per_site(model, images, lambda sample: window_counts(model, sample), batch_size)
+    return {site: bias_of(own) for site, own in counts.items()}
+
+
+def bias_of(counts: Tensor) -> MaxSamplingBias:
+    """The shares of what ``window_counts`` counted in all images (N, 5)."""
+    total, constant, exact, nearest, weight = counts.unbind(1)
+    uneven = total - constant
+    return MaxSamplingBias(
+        Estimate.ratio(exact, uneven),
+        Estimate.ratio(nearest, uneven),
+        None if weight.isnan().any() else Estimate.ratio(weight, uneven),
+        Estimate.ratio(constant, total),
+    )
 
 
 def windows(x: Tensor, stride: int) -> Tensor:
@@ -90,7 +93,7 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
     return weights if torch.allclose(weights.sum(-1), torch.ones_like(weights[..., 0])) else None
 
 
-def _counts(model: nn.Module, sample: Sample) -> Tensor:
+def window_counts(model: nn.Module, sample: Sample) -> Tensor:
     """Of a batch at one site (n, 5): windows, constant ones, and hits by each definition; NaN if there is no weight."""
     blocks = windows(sample.x, sample.stride)
     y = sample.y[:, :, : blocks.shape[2], : blocks.shape[3], None]
