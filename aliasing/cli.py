@@ -183,10 +183,13 @@ def _findings(arguments: argparse.Namespace) -> int:
     if arguments.claim and arguments.claim not in owners:
         raise unknown("claim", arguments.claim, owners)
     chosen = owners[arguments.claim] if arguments.claim else arguments.study
+    if arguments.study not in (None, chosen):
+        raise UsageError(f"{arguments.claim} is a finding of {chosen}, not of {arguments.study}; leave out --study")
     decided = studies.findings([] if chosen is None else [chosen], arguments.profile)
     if arguments.claim:
         decided = decided[decided["finding"] == arguments.claim]
-    width = shutil.get_terminal_size().columns
+    # What is piped to another program is not cut.
+    width = shutil.get_terminal_size((80 if arguments.claim else 1000, 24)).columns
     if arguments.csv:
         print(decided.to_csv(index=False), end="")
     elif arguments.json:

@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from .datasets import ImageSet
 from .diagnosis import networks, pictures
-from .errors import UsageError
+from .errors import DataError, UsageError
 from .files import read_tensors, write_atomically, write_tensors
-from .inference import as_float, device_of
+from .inference import as_float, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .training import pick_device
@@ -109,16 +109,19 @@ def finetune(
         DataError: weights or pictures that cannot be read.
     """
     place = pick_device(device)
-    if not (epochs > 0 and lr > 0 and batch_size > 0 and (minutes is None or minutes > 0)):
-        given = f"{epochs}, {lr}, {batch_size}, {minutes}"
-        raise UsageError(f"epochs, lr, batch_size and minutes must be positive, got {given}")
+    for name, value in {"epochs": epochs, "lr": lr, "batch_size": batch_size, "minutes": minutes}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{name} must be a positive number, got {value}")
     out = None if out is None else Path(out)
+    if out is not None and out.suffix != ".safetensors":
+        raise UsageError(f"the file must end in .safetensors, by which aliasing diagnose knows it, got {str(out)!r}")
     if out is not None and out.exists():
         raise UsageError(f"{out} exists and is not overwritten; remove it, or name another file with --out")
     if isinstance(network, str):
         subject = networks.load(network, weights, size)
     else:
         subject = networks.Network(type(network).__name__, deepcopy(network), size or 224, networks.OF_MODULE)
+    subject.module.float()  # half precision does not learn
     subject = networks.adapted(subject, place)
     original = subject.module.eval()
     converted = antialias(original, layer)
@@ -137,7 +140,7 @@ def finetune(
     return tuned, table
 
 
-_BAR = "{desc}: {n:3.0f} % |{bar}| {elapsed}"
+_BAR = "{desc}{n:3.0f} % |{bar}| {elapsed}"
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,7 @@ class Job:
                 windows = as_float(shift_images(part, shifts, "crop", self.data.margin)).to(self.place)
                 with self._fast():
                     logits = self.original(windows.contiguous(memory_format=torch.channels_last))
-                total = total + logits.float().softmax(1).cpu() / len(VIEWS)
+                total = total + finite(logits.float(), "answers of the original").softmax(1).cpu() / len(VIEWS)
             found.append(total)
             if bar is not None:
                 bar.update(20 * (int(rows[-1]) + 1) / len(self.data.learn) - bar.n)
@@ -346,7 +349,10 @@ class Job:
     def _resume(self) -> bool:
         if self.file is None or not self.file.exists():
             return False
-        tensors, about = read_tensors(self.file, "about")
+        try:
+            tensors, about = read_tensors(self.file, "about")
+        except DataError as error:
+            raise DataError(f"{error}; remove it to begin anew") from error
         if about["plan"] != asdict(self.plan):
             raise UsageError(f"{self.file} is of another fine-tuning; remove it, or name another file with --out")
         self.answers, self.done, self.steps = tensors["answers"], about["done"], about["steps"]

@@ -64,6 +64,7 @@ def test_the_keyboard_ends_the_imports_with_one_line(module):
         (["run", "zhang2019", "--seeds", "0"], "seeds must be 1 or more"),
         (["run", "zhang2019", "--device", "tpu"], "choose from auto, cpu"),
         (["data", "cifar"], "cifar10"),
+        (["findings", "--claim", "zhang-5", "--study", "azulay2018"], "a finding of zhang2019, not of azulay2018"),
     ],
 )
 def test_bad_usage_ends_with_2_and_says_what_is_valid(arguments, message, capsys):

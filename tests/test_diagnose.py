@@ -53,6 +53,9 @@ class Wrapped(nn.Module):
 def pair():
     return Wrapped(lambda y: (y, y))
 
+def indices():
+    return Wrapped(lambda y: y.argmax(1))
+
 def mapping():
     return Wrapped(lambda y: {"logits": y})
 
@@ -309,6 +312,23 @@ def test_grey_networks_and_single_logits_are_diagnosed(photos):
     assert len(found.conversion.replaced) == 1
 
 
+def test_probabilities_count_as_they_are(photos):
+    """Not put through a second softmax, which would hide most of every change."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    network[-1].weight.data *= 20
+    networks = {"logits": network, "probabilities": nn.Sequential(network, nn.Softmax(1))}
+    logits, shares = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
+    assert logits.mean_absolute_change.value > 0.001
+    assert shares.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
+    assert [site.name for site in shares.sites] == ["0.0", "0.1"]
+
+
+def test_pictures_that_had_to_be_enlarged_are_counted(photos):
+    found = aliasing.diagnose(MeanColour(), photos, size=SIZE, device="cpu")
+    assert found.table().loc["pictures, input"].item() == "5, 28 x 28, 1 of them enlarged"
+
+
 def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
     networks = {f"network-number-{i}": MeanColour() for i in range(4)}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
@@ -355,7 +375,10 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:rigid", ["--size", "28"], "does not take images (2, 3, 28, 28)"),
         ("own_nets:rigid", ["--size", "28"], "Name its input size with --size"),
         ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
+        ("own_nets:maps", ["--size", "100000"], "does not take images (2, 3, 100000, 100000)"),
         ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
+        ("own_nets:indices", ["--size", "28"], "one float per class, got torch.int64"),
+        ("own_nets:tiny+", ["--size", "28"], "expected NETWORK or NETWORK+LAYER"),
         ("own_nets:mapping", ["--size", "28"], "got dict; wrap it"),
         ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),
         ("own_nets:leaves", ["--size", "28"], "own_nets:leaves raised SystemExit: 3"),
@@ -473,5 +496,5 @@ def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     with pytest.raises(UsageError, match="of another network"):
         load("mnasnet0_5", weights=str(tmp_path / "tuned.safetensors"))
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(DataError, match="no readable safetensors"):
+    with pytest.raises(DataError, match=r"no readable safetensors.*save_file"):
         load("squeezenet1_1", weights=str(tmp_path / "torn.safetensors"))

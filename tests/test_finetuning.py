@@ -137,7 +137,9 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
         ("tuned_nets:make+tri-3", ["--size", "48"], "too small for windows of 48: name --size 27"),
         ("tuned_nets:make+tri-3", ["--images", "few"], "at least 50 pictures that can be read, got 3"),
         ("tuned_nets:maps+tri-3", [], "must return logits"),
-        ("tuned_nets:make+tri-3", ["--epochs", "0"], "must be positive"),
+        ("tuned_nets:make+tri-3", ["--epochs", "0"], "epochs must be a positive number"),
+        ("tuned_nets:make+tri-3", ["--minutes", "inf"], "minutes must be a positive number"),
+        ("tuned_nets:make+tri-3", ["--out", "new.pth"], "must end in .safetensors"),
         ("tf_efficientnet_lite9+tri-3", [], "did you mean tf_efficientnet_lite"),
     ],
 )
@@ -152,6 +154,15 @@ def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own,
     assert len(message_line) == 1 and message in message_line[0]
     assert (own / "taken.safetensors").read_text() == "mine"
     assert not (own / "new.safetensors").exists()
+
+
+def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refused(folder):
+    tuned, _ = aliasing.finetune(net().half(), "tri-3", folder, size=SIZE, device="cpu")
+    assert {p.dtype for p in tuned.parameters()} == {torch.float32}
+    broken = net()
+    broken[0].register_forward_hook(lambda module, x, y: torch.where(x[0].std() > 0, torch.nan, y))
+    with pytest.raises(UsageError, match="answers of the original are NaN"):
+        aliasing.finetune(broken, "tri-3", folder, size=SIZE, device="cpu")
 
 
 def test_folders_named_after_classes_give_an_accuracy(folder):

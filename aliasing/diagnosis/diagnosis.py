@@ -65,7 +65,8 @@ class Diagnosis:
                 "antialias would replace": "nothing"
                 if isinstance(portrait.conversion, str)
                 else f"{len(portrait.conversion.replaced)}, leave {len(portrait.conversion.left)}",
-                "pictures, input": f"{portrait.pictures}, {portrait.size} x {portrait.size}",
+                "pictures, input": f"{portrait.pictures}, {portrait.size} x {portrait.size}"
+                + (f", {portrait.enlarged} of them enlarged" if portrait.enlarged else ""),
                 "weights": portrait.weights,
             }
             if len(self.portraits) > 1:

@@ -93,6 +93,7 @@ class Portrait:
         weights: where they come from.
         size: side of its input in pixels.
         pictures: how many it saw.
+        enlarged: how many of them were smaller than its windows and their margin ask for.
         margin: reach of the crop shifts in pixels.
         top1_change: how often one pixel changes the answer (Azulay and Weiss 2019, crop protocol).
         mean_absolute_change: of the probability of the answer, by one pixel.
@@ -111,6 +112,7 @@ class Portrait:
     weights: str
     size: int
     pictures: int
+    enlarged: int
     margin: int
     top1_change: Estimate
     mean_absolute_change: Estimate
@@ -180,6 +182,7 @@ def portray(
         network.weights,
         network.size,
         len(images),
+        pictures.enlarged,
         margin,
         pixel.top1_change,
         pixel.mean_absolute_change,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -60,17 +61,19 @@ class Network:
 
 
 class Adapted(nn.Module):
-    """A grey network that takes colours, or one with a single logit that gives two."""
+    """A grey network that takes colours, one with a single logit that gives two, or probabilities made logits."""
 
-    def __init__(self, network: nn.Module, grey: bool, single: bool) -> None:
+    def __init__(self, network: nn.Module, grey: bool, single: bool, shares: bool) -> None:
         super().__init__()
-        self.network, self.grey, self.single = network, grey, single
+        self.network, self.grey, self.single, self.shares = network, grey, single, shares
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, classes)`` of images ``(N, 3, H, W)``."""
         if self.grey:  # luminance, as Pillow computes it
             images = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
         logits = self.network(images)
+        if self.shares:  # softmax returns them as they were
+            logits = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
         return torch.stack([torch.zeros_like(logits), logits], 1).flatten(1) if self.single else logits
 
 
@@ -104,7 +107,9 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     if name.endswith(".safetensors"):
         about = _note(name, _open(name)[1])
         name, weights, size = about["network"], name, size or about["size"]
-    plain, _, layer = name.partition("+")
+    plain, plus, layer = name.partition("+")
+    if plus and not layer:
+        raise UsageError(f"expected NETWORK or NETWORK+LAYER, such as {plain}+tri-3, got {name!r}")
     if size is not None and size < 8:
         raise UsageError(f"size must be at least 8 pixels, got {size}")
     own = ":" in plain and not plain.startswith(("timm:", "torchvision:"))
@@ -185,6 +190,8 @@ def _answers(address: str) -> bool:
 
 def reason(error: BaseException) -> str:
     """What an exception of other people's code says, in one line."""
+    if isinstance(error, (UsageError, DataError)):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -235,7 +242,7 @@ def _source(name: str) -> _Source:
     raise UsageError(
         f"no network {name!r} in torchvision ({len(known)} classifiers)"
         + (f" or timm ({len(names) - len(known)})" if timm is not None else "; timm is not installed")
-        + (f"; did you mean {' or '.join(near)}?" if near else "; give a name of theirs")
+        + (f"; did you mean {' or '.join(near)}?" if near else ".")
         + " Your own: MODULE:FACTORY, such as mynets:build"
     )
 
@@ -275,7 +282,10 @@ def _open(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"weights must be 'pretrained', 'none' or a safetensors file; there is no file {path!r}"
         ) from error
     except Exception as error:  # the reader's own class of errors is not public
-        raise DataError(f"{path} is no readable safetensors file: {error}") from error
+        raise DataError(
+            f"{path} is no readable safetensors file: {error}; tensors that torch.save wrote become one by "
+            "safetensors.torch.save_file(torch.load(PATH, weights_only=True), FILE)"
+        ) from error
 
 
 def _note(path: str, about: dict[str, str]) -> dict[str, Any]:
@@ -296,25 +306,25 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise UsageError(f"the weights of {path} are of another network: {' '.join(lines[1:3]).strip()}") from error
+        differ = shorten(" ".join(lines[1:]), 200)
+        raise UsageError(f"the weights of {path} are of another network: {differ}") from error
 
 
 def adapted(network: Network, device: torch.device) -> Network:
     """``network`` on ``device``, after one image ran through it: before any work that could be lost.
 
-    One that takes grey images, or returns one logit, gets what it lacks put around it.
+    One that takes grey images, or returns one logit or probabilities, gets what it lacks put around it.
 
     Raises:
         UsageError: it does not take images of its size, or returns something else than logits.
     """
     side = f"(2, 3, {network.size}, {network.size})"
     network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.full((2, 3, network.size, network.size), 0.5)
     grey, failure = False, None
     for grey in (False, True):
         try:
             with torch.no_grad(), evaluating(network.module) as module:
-                (batch,) = batches(module, image)
+                (batch,) = batches(module, torch.full((2, 3, network.size, network.size), 0.5))
                 logits = module(batch[:, :1] if grey else batch)
             break
         except Exception as error:  # of anybody's network
@@ -330,10 +340,18 @@ def adapted(network: Network, device: torch.device) -> Network:
             f"{network.name} must return logits (2, classes) for images {side}, got {got}; "
             "wrap it in a module that returns the logits alone"
         )
+    if not logits.is_floating_point():
+        raise UsageError(
+            f"{network.name} must return logits, one float per class, got {logits.dtype}; let it return the scores "
+            "themselves, not the class that wins"
+        )
     if not logits.isfinite().all():
         raise UsageError(f"{network.name} returns logits that are not finite for a grey image; are its weights loaded?")
     single = logits.ndim == 1 or logits.shape[1] == 1
-    if not grey and not single:
+    shares = not single and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    if not (grey or single or shares):
         return network
     classes = network.classes or (("no", "yes") if single else ())
-    return replace(network, module=Adapted(network.module, grey, single).eval(), owner=network.module, classes=classes)
+    return replace(
+        network, module=Adapted(network.module, grey, single, shares).eval(), owner=network.module, classes=classes
+    )

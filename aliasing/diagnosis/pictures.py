@@ -27,12 +27,14 @@ class Pictures(NamedTuple):
         names: paths relative to the folder.
         skipped: what could not be read, and why.
         margin: pixels on each side beyond the network's input: how far crop shifts reach.
+        enlarged: how many were smaller and had to be enlarged, which leaves nothing in them that could alias.
     """
 
     images: Tensor
     names: list[str]
     skipped: dict[str, str]
     margin: int
+    enlarged: int = 0
 
 
 def margin_of(size: int) -> int:
@@ -84,12 +86,13 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
         raise UsageError(f"count must be at least 1, got {count}")
     paths, margin = find(folder), margin_of(size) if margin is None else margin
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
-    images, names, skipped = [], [], {}
-    for path, image in _decoded([paths[i] for i in order], size + 2 * margin):
+    images, names, skipped, enlarged = [], [], {}, 0
+    for path, image, small in _decoded([paths[i] for i in order], size + 2 * margin):
         name = str(path.relative_to(folder))
         if isinstance(image, Tensor):
             images.append(image)
             names.append(name)
+            enlarged += small
         else:
             skipped[name] = image
         if len(images) == count:
@@ -97,11 +100,11 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
     if not images:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} pictures in {folder} can be read; {name}: {reason}")
-    return Pictures(torch.stack(images), names, skipped, margin)
+    return Pictures(torch.stack(images), names, skipped, margin, enlarged)
 
 
-def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str]]:
-    """Each path with its pixels (3, side, side), or with the reason why there are none."""
+def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str, bool]]:
+    """Each path with its pixels (3, side, side), or the reason why there are none, and whether they were enlarged."""
     resize = square(side)
     for path in paths:
         try:
@@ -109,10 +112,10 @@ def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str]
                 warnings.simplefilter("ignore")  # odd metadata is no reason to stop
                 with Image.open(path) as image:
                     upright = ImageOps.exif_transpose(image)
-                    yield path, pixels(resize(_colour(upright)))
+                    yield path, pixels(resize(_colour(upright))), min(upright.size) < side
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             # Pillow raises SyntaxError for some broken PNG files.
-            yield path, str(error).replace(str(path), path.name) or type(error).__name__
+            yield path, str(error).replace(str(path), path.name) or type(error).__name__, False
 
 
 def _colour(image: Image.Image) -> Image.Image:
