@@ -251,9 +251,9 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
     rows = []
     for (name, kind, stride), parts in found.items():
         table = torch.cat(parts)
-        energies = [Estimate.mean(column) for column in table[:, :3].T]
+        does, could, error = (Estimate.mean(column) for column in table[:, :3].T)
         bias = bias_of(table[:, 3:]).nearest if table.shape[1] > 3 else None
-        rows.append(Site(_own(network, name), kind, stride, *energies, bias))
+        rows.append(Site(_own(network, name), kind, stride, does, could, error, bias))
     order = {_own(network, name): index for index, (name, _) in enumerate(model.named_modules())}
     return sorted(rows, key=lambda site: order.get(site.name, 0))
 
