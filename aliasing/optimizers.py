@@ -68,11 +68,12 @@ class Optimizers:
             convolutions = [
                 m for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None
             ]
-            filters = [m.weight for m in convolutions if m.weight.requires_grad and id(m.weight) not in exempt]
-            taken = {id(weight) for weight in filters}
-            parameters = [p for p in parameters if id(p) not in taken]
+            # By identity: two convolutions may share one.
+            filters = {id(m.weight): m.weight for m in convolutions if m.weight.requires_grad}
+            filters = {key: weight for key, weight in filters.items() if key not in exempt}
+            parameters = [p for p in parameters if id(p) not in filters]
             if filters:
-                self.muon = Muon(filters, lr, momentum)
+                self.muon = Muon(list(filters.values()), lr, momentum)
             lr = rest_lr
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in exempt]
         others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]

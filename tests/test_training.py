@@ -166,6 +166,9 @@ def test_muon_steps_from_the_weights_there_are_and_leaves_networks_without_filte
     optimizer.set_rates(lambda peak: 0.0)
     optimizer.step()
     torch.testing.assert_close(filters.weight.detach(), loaded)
+    twin = nn.Conv2d(3, 4, 3, bias=False)
+    twin.weight = filters.weight
+    assert len(Optimizers(nn.Sequential(filters, twin), "muon", 0.1, 0.1, 0.9, 0.0).muon.filters) == 1
     linear = nn.Linear(3, 2)
     optimizer = Optimizers(linear, "muon", 0.1, 0.1, 0.0, 0.0)
     before = linear.weight.detach().clone()

@@ -57,8 +57,13 @@ def lps_scores(x: Tensor, first: Convolution, second: Convolution, strides: tupl
     for layer in (first, second):
         convolve = (F.conv1d, F.conv2d, F.conv3d)[h.dim() - 3]
         h = pad_axes(h.relu() if layer is second else h, [(1, 1)] * len(strides), "circular")
-        h = convolve(h, layer.weight.to(x.dtype), layer.bias.to(x.dtype))  # type: ignore[union-attr]
+        h = convolve(h, *_weights(layer, x.dtype))
     return h.flatten(1).mean(1).view(parts.shape[:2])
+
+
+def _weights(convolution: Convolution, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    # By name: a parametrisation changes which parameters there are.
+    return convolution.weight.to(dtype), convolution.bias.to(dtype)  # type: ignore[union-attr]
 
 
 class Polyphase(Downsample):
@@ -265,12 +270,12 @@ class LPS(Polyphase):
 
     def _scores(self, x: Tensor) -> Tensor:
         convolve = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
-        weight, bias = (parameter.to(x.dtype) for parameter in self.first.parameters())
+        weight, bias = _weights(self.first, x.dtype)
         padded = pad_axes(x, [(s, s) for s in self.strides], "circular")
         hidden = convolve(padded, weight, bias, dilation=self.strides).relu()
         dtype = torch.promote_types(x.dtype, torch.float32)
         mean = phase_reduce(hidden, self.strides).to(dtype) / (prod(x.shape[2:]) // prod(self.strides))
-        second, shift = (parameter.to(dtype) for parameter in self.second.parameters())
+        second, shift = _weights(self.second, dtype)
         return torch.einsum("nhp,h->np", mean, second.flatten(2).sum(2).mean(0)) + shift.mean()
 
     def pick(self, x: Tensor) -> Tensor:

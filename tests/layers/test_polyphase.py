@@ -156,6 +156,15 @@ def test_lps_logits_are_the_oracle(shape, stride):
         np.testing.assert_array_equal(layer(x).detach().numpy(), chosen)
 
 
+def test_lps_scores_by_parametrised_weights():
+    torch.manual_seed(0)
+    layer, x = LPS(2).double().eval(), noise(4, 2, 4, 6)
+    nn.utils.parametrizations.spectral_norm(layer.first.eval())
+    scores = layer.logits(x)
+    with definitions():
+        torch.testing.assert_close(layer.logits(x), scores)
+
+
 def test_lps_training_mixes_by_gumbel_softmax():
     torch.manual_seed(0)
     layer = LPS(2, temperature=0.7).double()
