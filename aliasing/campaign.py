@@ -196,8 +196,9 @@ def parallel(
     context, rates = multiprocessing.get_context("spawn"), {}
     pool = ProcessPoolExecutor(max(counts, default=1), context, end_with_parent)
     with pool, suppress(torch.OutOfMemoryError, BrokenProcessPool):
+        list(pool.map(abs, counts and range(max(counts))))  # all processes start together
         for count in counts:
-            for lasting in (0.0, seconds):  # the first time processes start
+            for lasting in (0.0, seconds):  # the first time warms up
                 rate = sum(pool.map(_steps, [run] * count, [device] * count, [lasting] * count))
             rates[count] = rate
     return rates

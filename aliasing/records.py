@@ -152,6 +152,8 @@ class Record:
             if check not in (_digest(as_written), _digest(_canonical(content))):
                 raise ValueError("its content does not match its check sum; records are not edited by hand")
             record = cls(Run.from_description(content["run"]), content["measurements"], content["provenance"])
+            if record.measurements.keys() != record.provenance.keys():
+                raise ValueError("not every measurement has its provenance")
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a record: {error!r}") from error
         if record.run.id != content["id"]:

@@ -28,33 +28,21 @@ def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str]
         processes: that ``torchrun`` starts in a task, to train every network together; with 1 it is not used.
     """
     store = Store().working.absolute()
-    ours = [
-        f"--job-name={name}",
-        f"--array=1-{tasks}",
-        f"--output={store / 'slurm'}/%x-%A-%a.log",
-        "--open-mode=append",
-        "--requeue",
-    ]
+    ours = [f"--job-name={name}", f"--array=1-{tasks}", f"--output={store / 'slurm'}/%x-%A-%a.log"]
+    ours += ["--open-mode=append", "--requeue"]
+    folders = {name: os.environ[name] for name in ("ALIASING_DATA", "ALIASING_CACHE") if name in os.environ}
     python = [sys.executable, "-m"]
     if processes > 1:
         python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    folders = {"ALIASING_RUNS": str(store)} | {
-        variable: str(Path(os.environ[variable]).absolute())
-        for variable in ("ALIASING_DATA", "ALIASING_CACHE")
-        if variable in os.environ
-    }
-    return "\n".join(
-        [
-            "#!/bin/sh",
-            *(
-                f"#SBATCH {shlex.quote(option)}" for option in [*ours, *options]
-            ),  # of two that disagree, the later counts
-            *(f"export {variable}={shlex.quote(folder)}" for variable, folder in folders.items()),
-            f"cd {shlex.quote(str(Path.cwd()))}",
-            f'exec {shlex.join([*python, "aliasing", *command])} --quiet --shard "$SLURM_ARRAY_TASK_ID/{tasks}"',
-            "",
-        ]
-    )
+    lines = ["#!/bin/sh"]
+    lines += [
+        f"#SBATCH {shlex.quote(option)}" for option in (*ours, *options)
+    ]  # of two that disagree, the later counts
+    for variable, folder in ({"ALIASING_RUNS": store} | folders).items():
+        lines.append(f"export {variable}={shlex.quote(str(Path(folder).absolute()))}")
+    lines.append(f"cd {shlex.quote(str(Path.cwd()))}")
+    lines.append(f'exec {shlex.join([*python, "aliasing", *command])} --quiet --shard "$SLURM_ARRAY_TASK_ID/{tasks}"')
+    return "\n".join([*lines, ""])
 
 
 def submit(text: str) -> str:

@@ -144,12 +144,18 @@ def test_the_store_is_the_union_of_both_stores(tmp_path):
 
 
 def _damage(line: str) -> list[str]:
+    """What is no record: parts of one, other JSON, and wrong contents with their true check sum."""
     content = json.loads(line)
+    del content["check"]
     wrong_run = content | {"run": content["run"] | {"seed": 5}}
     wrong_recipe = content | {"run": content["run"] | {"recipe": {"epoch": 1}}}
     missing = {key: value for key, value in content.items() if key != "provenance"}
     unpaired = content | {"provenance": {}}
-    return [line[:-20], "", "[]", "null", "{}", *map(json.dumps, (wrong_run, wrong_recipe, missing, unpaired))]
+    signed = [
+        json.dumps(wrong | {"check": records._digest(records._canonical(wrong))})
+        for wrong in (wrong_run, wrong_recipe, missing, unpaired)
+    ]
+    return [line[:-20], "", "[]", "null", "{}", json.dumps(content), *signed]
 
 
 def test_damaged_lines_are_named_and_the_others_kept(tmp_path):
