@@ -209,7 +209,7 @@ class _Notes:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self.path, self.found = path, {"about": {"device": provenance(device, 0)["device"], "code": code_version()}}
-        with suppress(FileNotFoundError, ValueError):  # a damaged file is no file
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):  # a damaged file is no file
             known = json.loads(path.read_text())
             self.found = known if known["about"] == self.found["about"] else self.found
 
