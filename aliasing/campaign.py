@@ -140,14 +140,21 @@ def durations(
 ) -> dict[str, tuple[float | None, bool]]:
     """Seconds that each of ``jobs`` takes one after the other, by id, and whether that is only an estimate.
 
-    It is one for networks of which ``store`` has no run: from a second of training on ``device``, and the share of
-    measuring in the small runs that ``others`` has. Nothing is said where the training images are not there.
+    It is one for networks of which ``store`` has no finished run: from the training of one that is not finished, else
+    from a second of training on ``device``; and from the share of measuring in the small runs that ``others`` has.
+    Nothing is said where the training images are not there.
     """
     recorded: dict[str, list[float]] = {}
+    rates: dict[str, float] = {}  # images per second
     for job in jobs:
-        if complete(job, record := store.load(job.run)):
-            recorded.setdefault(_kind(job), []).append(sum(origin["seconds"] for origin in record.provenance.values()))
-    rates: dict[str, float] = {}
+        record, kind = store.load(job.run), _kind(job)
+        seconds = {key: origin["seconds"] for key, origin in record.provenance.items()}
+        if complete(job, record):
+            recorded.setdefault(kind, []).append(sum(seconds.values()))
+        elif seconds.get("training"):
+            rates.setdefault(
+                kind, job.run.recipe.epochs * record.measurements["training"]["images"] / seconds["training"]
+            )
     found: dict[str, tuple[float | None, bool]] = {}
     for job in jobs:
         kind, recipe = _kind(job), job.run.recipe

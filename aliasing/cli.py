@@ -135,7 +135,8 @@ def _status(arguments: argparse.Namespace) -> int:
         left = [row["seconds"] for row in rows if row["state"] != "done"]
         if not arguments.json and None not in left:
             guessed = sum(row["state"] != "done" and bool(row["estimate"]) for row in rows)
-            print(f"\n{len(left)} runs to do, {sum(left) / 3600:.1f} h one after the other ({guessed} by estimate)")
+            hours = f"{sum(left) / 3600:.1f} h one after the other"
+            print(f"\n{len(left)} runs to do, {hours} ({guessed} by estimate, for one core of this machine)")
         return 0
     names = [] if arguments.study is None else [arguments.study]
     _print(studies.status_of(names, arguments.profile), arguments.json)

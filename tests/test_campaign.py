@@ -98,6 +98,12 @@ def test_seconds_are_estimated_where_nothing_is_on_record(tmp_path):
     found = campaign.durations([JOBS[0], twice, elsewhere], store, campaign.CPU, store)
     (once, estimated), (more, _), nothing = (found[job.run.id] for job in (JOBS[0], twice, elsewhere))
     assert estimated and once > 0 and more == pytest.approx(2 * once) and nothing == (None, True)
+    execute([replace(JOBS[0], measurements=())], store, "cpu", 1, progress=False)
+    training = store.load(JOBS[0].run).provenance["training"]["seconds"]
+    assert campaign.durations(JOBS[:1], store, campaign.CPU, Store(tmp_path, tmp_path))[JOBS[0].run.id] == (
+        pytest.approx(training, rel=0.01),
+        True,
+    )
     execute(JOBS[:1], store, "cpu", 1, progress=False)
     assert not campaign.durations(JOBS[:1], store, campaign.CPU, store)[JOBS[0].run.id][1]
 
