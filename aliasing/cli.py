@@ -397,16 +397,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if getattr(arguments, "profile", None) is not None:
                 check_profile(arguments.profile)
             return arguments.function(arguments)
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UsageError) else 1
     except ModuleNotFoundError as error:
         if (reason := missing(error)) is error:
             raise
         print(f"aliasing {arguments.command}: {reason}", file=sys.stderr)
-        return 1
-    except DataError as error:
-        print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

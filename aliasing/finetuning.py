@@ -153,14 +153,10 @@ class Data:
     size: int
 
     @property
-    def margin(self) -> int:
-        """How far windows of the pictures to learn from can move from the middle."""
-        return (self.learn.shape[-1] - self.size) // 2
-
-    @property
-    def margin_of_held(self) -> int:
-        """The same of the held-out pictures."""
-        return (self.held.shape[-1] - self.size) // 2
+    def margins(self) -> tuple[int, int]:
+        """How far windows of the pictures to learn from, and of those held out, can move from the middle."""
+        learn, held = ((images.shape[-1] - self.size) // 2 for images in (self.learn, self.held))
+        return learn, held
 
 
 def _data(images: Any, size: int, held_out: ImageSet | None, classes: tuple[str, ...]) -> Data:
@@ -238,7 +234,7 @@ class Job:
         if not self._resume():
             some = torch.arange(min(64, len(self.data.learn)))
             for student in self.students.values():
-                _recalibrate(student, self.original, self._windows(some))
+                _recalibrate(student, self.original, self._windows(some, torch.tensor([0, 0])))
         if self.answers is None:
             bar.set_description("answers of the original")
             self.answers = self.averaged(bar)
@@ -258,13 +254,10 @@ class Job:
             self._keep(force=True)
         return [student.eval() for student in self.students.values()]
 
-    def _windows(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Windows of some pictures: the middle ones, or drawn ones."""
-        part, margin = self.data.learn[rows], self.data.margin
-        shifts = torch.zeros(len(part), 2, dtype=torch.long)
-        if generator is not None:
-            shifts = torch.randint(-margin, margin + 1, shifts.shape, generator=generator)
-        windows = as_float(shift_images(part, shifts, "crop", margin)).to(self.place)
+    def _windows(self, rows: Tensor, shifts: Tensor) -> Tensor:
+        """Windows of some pictures, moved by ``shifts`` (2,) or (N, 2) from the middle."""
+        shifts = shifts.expand(len(rows), 2)
+        windows = as_float(shift_images(self.data.learn[rows], shifts, "crop", self.data.margins[0])).to(self.place)
         return windows.contiguous(memory_format=torch.channels_last)
 
     def _fast(self) -> torch.autocast:
@@ -277,14 +270,13 @@ class Job:
     @torch.no_grad()
     def averaged(self, bar: Any = None) -> Tensor:
         """The original's probabilities (N, classes), averaged over windows half-way to the corners."""
-        reach, found = (self.data.margin + 1) // 2, []
+        reach, found = (self.data.margins[0] + 1) // 2, []
         for rows in torch.arange(len(self.data.learn)).split(self.plan.batch_size):
-            part, total = self.data.learn[rows], torch.zeros(())
+            total = torch.zeros(())
             for corner in VIEWS:
-                shifts = reach * torch.tensor(corner).expand(len(part), 2)
-                windows = as_float(shift_images(part, shifts, "crop", self.data.margin)).to(self.place)
+                windows = self._windows(rows, reach * torch.tensor(corner))
                 with self._fast():
-                    logits = self.original(windows.contiguous(memory_format=torch.channels_last))
+                    logits = self.original(windows)
                 total = total + finite(logits.float(), "answers of the original").softmax(1).cpu() / len(VIEWS)
             found.append(total)
             if bar is not None:
@@ -302,8 +294,8 @@ class Job:
             ]
         )
         rows = order[start % count :][: self.plan.batch_size]
-        generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + step)
-        windows = self._windows(rows, generator)
+        generator, reach = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + step), self.data.margins[0]
+        windows = self._windows(rows, torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator))
         warm = min(1.0, (step + 1) / max(1, self.steps // 20))
         for group in optimizer.param_groups:
             group["lr"] = self.plan.lr * warm * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
@@ -399,12 +391,12 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
 def answers(model: nn.Module, data: Data, shifts: Tensor | int = 0) -> Tensor:
     """Probabilities (N, classes) in a window of each held-out picture, moved by ``shifts`` from the middle."""
     moved = shifts if isinstance(shifts, Tensor) else torch.full((len(data.held), 2), shifts)
-    return predict(model, shift_images(data.held, moved, "crop", data.margin_of_held), 32).softmax(1).cpu()
+    return predict(model, shift_images(data.held, moved, "crop", data.margins[1]), 32).softmax(1).cpu()
 
 
 def measure(model: nn.Module, data: Data, expected: Tensor) -> dict[str, Tensor]:
     """What is measured on each held-out picture (N,), hits as 0 or 1; ``expected`` are the original's answers."""
-    reach, generator = data.margin_of_held, torch.Generator().manual_seed(0)
+    reach, generator = data.margins[1], torch.Generator().manual_seed(0)
     drawn = torch.randint(-reach, reach + 1, (2, len(data.held), 2), generator=generator)
     plain, beside, first, second = (answers(model, data, shifts) for shifts in (0, 1, *drawn))
     top = plain.argmax(1, keepdim=True)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..metrics import Estimate
 from ..training import pick_device
 from ..version import __version__
 from . import networks, pictures, report
-from .measuring import REMEDY, Portrait, portray
+from .measuring import REMEDY, Curve, Portrait, portray
 from .networks import OF_MODULE, Network
 
 __all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
@@ -78,16 +78,9 @@ class Diagnosis:
 
     def plain(self) -> dict[str, Any]:
         """Everything but the pictures as plain values, for JSON: fractions, not per cent; NaN becomes null."""
-        return _plain(
-            {
-                "folder": self.folder,
-                "device": self.device,
-                "versions": self.versions,
-                "skipped": self.skipped,
-                "failed": self.failed,
-                "networks": [_portrait(portrait) for portrait in self.portraits],
-            }
-        )
+        values = _plain(self)
+        values["networks"] = [own | {"class_names": len(own["class_names"])} for own in values.pop("portraits")]
+        return values
 
     def commands(self) -> dict[str, str]:
         """The command that would mend each network that lacks something, and the empty text for the others."""
@@ -107,17 +100,7 @@ class Diagnosis:
 
     def html(self) -> str:
         """The report: one page that asks for nothing outside itself."""
-        table = self.table()
-        return report.page(
-            self.portraits,
-            dict(zip(table.index, table.to_numpy().tolist(), strict=True)),
-            folder=self.folder,
-            device=self.device,
-            versions=self.versions,
-            skipped=self.skipped,
-            failed=self.failed,
-            command=self.commands(),
-        )
+        return report.page(found=self, command=self.commands(), rows=self.table().T.to_dict("list"))
 
     def save(self, path: str | Path) -> Path:
         """Write the report to ``path``; what was there is replaced only when the new one is whole."""
@@ -282,23 +265,14 @@ def _mean(values: list[float]) -> str:
     return f"{100 * sum(finite) / len(finite):.1f} %" if finite else "-"
 
 
-def _portrait(portrait: Portrait) -> dict[str, Any]:
-    values = {key: value for key, value in vars(portrait).items() if key not in ("curves", "sites", "conversion")}
-    values["class_names"] = len(portrait.class_names)
-    values["curves"] = [
-        {key: value for key, value in vars(curve).items() if key not in ("before", "after")}
-        for curve in portrait.curves
-    ]
-    values["sites"] = [vars(site) for site in portrait.sites]
-    values["conversion"] = portrait.conversion if isinstance(portrait.conversion, str) else asdict(portrait.conversion)
-    return values
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     if hasattr(value, "_asdict"):
         value = value._asdict()
+    if is_dataclass(value):
+        windows = ("before", "after") if isinstance(value, Curve) else ()
+        value = {key: item for key, item in vars(value).items() if key not in windows}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

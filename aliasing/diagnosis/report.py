@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -17,20 +17,19 @@ __all__ = ["page"]
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
 
 
-def page(portraits: Sequence[Portrait], rows: Mapping[str, Sequence[str]], **facts: Any) -> str:
-    """The whole page.
+def page(**facts: Any) -> str:
+    """The whole page; ``facts`` is what the template asks for.
 
     Args:
-        portraits: what was measured.
+        found: the diagnosis.
+        command: network to the command that would mend it.
         rows: the table: measure to a cell per network.
-        facts: what else the template asks for: ``folder``, ``device``, ``versions``, ``skipped``, ``failed`` and
-            ``command``, portrait to the command that would mend it.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"png": _png, "shift": _shift, "percent": _percent, "worst": _worst}
     environment.globals |= {"drawing": _drawing, "windows": _windows, "at_sites": AT_SITES, "pairs": PAIRS}
     template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(portraits=portraits, rows=rows, **facts)
+    return environment.from_string(template).render(portraits=facts["found"].portraits, **facts)
 
 
 def _png(image: Tensor) -> str:

