@@ -16,6 +16,7 @@ from torchvision import models as torchvision_models
 import aliasing
 from aliasing.cli import main
 from aliasing.diagnosis import load, pictures
+from aliasing.diagnosis.networks import NOTE
 from aliasing.errors import DataError, UsageError
 
 SIZE, MARGIN = 28, 2
@@ -458,6 +459,10 @@ def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     assert found.module(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
     assert "tuned.safetensors" in found.weights
     torch.testing.assert_close(found.module.state_dict()["classifier.1.weight"], tuned.classifier[1].weight.detach())
+    about = json.dumps({"network": "squeezenet1_1+tri-3", "weights": "pretrained weights", "size": 64})
+    save_file(torchvision_models.squeezenet1_1().state_dict(), tmp_path / "ours.safetensors", {NOTE: about})
+    ours = load(str(tmp_path / "ours.safetensors"))  # its classes are still those of the pretrained network
+    assert (ours.name, ours.size, len(ours.classes)) == ("squeezenet1_1+tri-3", 64, 1000)
     with pytest.raises(UsageError, match="of another network"):
         load("mnasnet0_5", weights=str(tmp_path / "tuned.safetensors"))
     (tmp_path / "torn.safetensors").write_bytes(b"torn")

@@ -30,6 +30,7 @@ __all__ = ["Adapted", "Network", "adapted", "load", "reason"]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 _SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
+_PRETRAINED = "pretrained weights"
 OF_MODULE = "weights of the module"
 NOTE = "aliasing"  # under which a fine-tuned file says what it is
 
@@ -135,7 +136,9 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
 
 def _library(name: str, weights: str, size: int | None) -> Network:
     source = _source(name)
+    names: tuple[str, ...] = ()
     if weights == "pretrained":
+        names = source.classes
         try:
             network = source.build(True, None)
         except DataError:  # it says itself what is missing
@@ -146,19 +149,19 @@ def _library(name: str, weights: str, size: int | None) -> Network:
                 f"({reason(error)}); "
                 "name a safetensors file with --weights FILE, or ask for random weights with --weights none"
             ) from error
-        note = "pretrained weights"
+        note = _PRETRAINED
     else:
         classes = None
         if weights != "none":
-            template = source.build(False, None)
-            last, tensors = list(template.state_dict())[-1], _open(weights)[0]
+            last, (tensors, about) = list(source.build(False, None).state_dict())[-1], _open(weights)
             classes = tensors[last].shape[0] if last in tensors else None  # the head of a fine-tuned network
+            if NOTE in about and _note(weights, about)["weights"] == _PRETRAINED:
+                names = source.classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = source.build(False, classes)
         note = "random weights"
     module = normalized(network, source.mean, source.std)
-    names = source.classes if weights == "pretrained" else ()
     return Network(name, module, size or source.size, note, names)
 
 
