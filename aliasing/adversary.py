@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UsageError, unknown
-from .inference import answers, batches, check_images, check_labels, evaluating, finite, scores
+from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, scores
 from .streams import image_seeds, per_image
 
 __all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
@@ -48,6 +48,8 @@ class Attack:
             raise unknown("attack", self.name, ATTACKS)
         if (self.steps is not None and self.steps < 1) or self.restarts < 1:
             raise UsageError(f"steps and restarts must be >= 1, got {self.steps} and {self.restarts}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise UsageError(f"step_size must be > 0, got {self.step_size}")
 
 
 def survivors(
@@ -66,7 +68,7 @@ def survivors(
     radii = sorted(set(eps))
     if not radii:
         raise UsageError("an attack needs at least one eps, got none")
-    check_labels(labels, check_images(images, unit=True))
+    labels = check_labels(labels, check_images(images, unit=True))
     kept = torch.zeros(len(radii), len(images), dtype=torch.bool)
     parts = batches(model, images, batch_size)
     seeds = image_seeds(len(images), generator)
@@ -74,7 +76,9 @@ def survivors(
     for x, y, seed, index in zip(parts, labels.split(batch_size), seeds.split(batch_size), indices, strict=True):
         y = y.to(x.device)
         with evaluating(model), torch.no_grad():
-            alive = answers(model, x).argmax(1) == y
+            logits = answers(model, x)
+        check_labels(labels, images, logits.shape[1])
+        alive = logits.argmax(1) == y
         for row, radius in enumerate(radii):
             x, y, seed, index = x[alive], y[alive], seed[alive.cpu()], index[alive.cpu()]
             alive = ~attack_images(model, x, y, attack, radius, seed)[1]
@@ -96,17 +100,19 @@ def attack_images(
     radius in units of the image range [0, 1]; ``seeds`` (n,) are those of ``aliasing.streams.image_seeds``.
     """
     attack = Attack(attack) if isinstance(attack, str) else attack
-    if not eps >= 0:
-        raise UsageError(f"eps must be >= 0, got {eps}")
+    if not 0 <= eps <= 1:
+        raise UsageError(f"eps must be >= 0 and <= 1, the range of the images, got {eps}; 8 of 255 is eps=8 / 255")
     seeds = image_seeds(len(images)) if seeds is None else seeds
-    found, broken = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
     if len(images) == 0:
-        return found, broken
-    check_images(images, unit=True)
+        return images.clone(), torch.zeros(0, dtype=torch.bool, device=images.device)
+    images = as_float(check_images(images, unit=True))
+    found, broken = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    labels = check_labels(labels, images).to(images.device)
     steps = STEPS[attack.name] if attack.steps is None else attack.steps
     with evaluating(model):
         with torch.no_grad():
-            broken |= answers(model, images).argmax(1) != labels
+            logits = answers(model, images)
+        broken |= logits.argmax(1) != check_labels(labels, images, logits.shape[1])
         for start in range(1 if attack.name == "fgsm" else attack.restarts):
             active = (~broken).nonzero().flatten()
             if len(active) == 0:
@@ -166,12 +172,12 @@ class Problem(NamedTuple):
 
     def slope(self, x: Tensor, active: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (m,), its gradient and the logits, at one point ``x`` for each image of ``active`` (m,)."""
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = scores(self.model(x))
-            loss = F.cross_entropy(logits, self.labels[active], reduction="none")
-        (gradient,) = torch.autograd.grad(loss.sum(), x)
-        return loss.detach(), gradient, logits
+        with torch.inference_mode(False), torch.enable_grad():  # whatever mode the caller is in
+            x, labels = x.detach().clone().requires_grad_(), self.labels[active].clone()
+            logits = scores(self.model(x.clone()))  # the network may work in place
+            loss = F.cross_entropy(logits, labels, reduction="none")
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return loss.detach(), gradient, logits.detach()
 
     def at(self, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, its gradient and whether the label loses; ``UsageError`` if they are not finite."""

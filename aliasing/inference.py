@@ -41,7 +41,9 @@ def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
 
 
 def check_images(images: Tensor, unit: bool = False) -> Tensor:
-    """Return ``images`` if they are at least one (N, C, H, W), uint8 or float; with ``unit`` inside [0, 1] as well.
+    """Return ``images``, cut off from autograd, if they are at least one (N, C, H, W), uint8 or float.
+
+    With ``unit`` floats must lie inside [0, 1] as well.
 
     Raises:
         UsageError: they are not; the message names the shape, or the range that was received.
@@ -58,30 +60,45 @@ def check_images(images: Tensor, unit: bool = False) -> Tensor:
                 f"images must lie in [0, 1], got {low:g} to {high:g}; divide bytes by 255, and let the network "
                 "standardise its input itself (aliasing.models.normalized)"
             )
-    return images
+    return images.detach()
 
 
-def check_labels(labels: Tensor, images: Tensor) -> None:
-    """Raise ``UsageError`` unless there is one label per image."""
+def check_labels(labels: Tensor, images: Tensor, classes: int | None = None) -> Tensor:
+    """Labels as int64 (N,), if there is one per image, a whole number from 0 to below ``classes``.
+
+    Raises:
+        UsageError: they are not; compared as they are, a column or a class that the network lacks would count as wrong.
+    """
+    labels = torch.as_tensor(labels)
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise UsageError(f"labels must be whole numbers (N,), got {labels.dtype} {tuple(labels.shape)}")
     if len(labels) != len(images):
         raise UsageError(f"one label per image is needed, got {len(labels)} labels for {len(images)} images")
+    low, high = (int(end) for end in labels.aminmax()) if len(labels) else (0, 0)
+    if low < 0 or (classes is not None and high >= classes):
+        last = "" if classes is None else f" to {classes - 1}, the last class of the network"
+        raise UsageError(f"labels must be whole numbers from 0{last}; got {low} to {high}")
+    return labels.long()
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Images as float in [0, 1]: uint8 is divided by 255, floats pass unchanged."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """Images as float in [0, 1]: uint8 is divided by 255; half precision lacks operations and becomes float32."""
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
     """Go through ``images`` in order as float batches on the device of ``model``; the last one may be smaller.
 
-    They get the precision of the parameters, so that a network in float64 can be measured in float64.
+    They get the precision of the parameters, so that a network in float64 can be measured in float64. They are copies:
+    a network may work in place, and many standardise their input in that way.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, got {batch_size}")
     device = device_of(model, images)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    return (as_float(part.to(device)).to(dtype) for part in images.split(batch_size))
+    return (as_float(part.detach().to(device, copy=True)).to(dtype) for part in images.split(batch_size))
 
 
 def scores(output: object) -> Tensor:
@@ -112,12 +129,31 @@ def finite(values: Tensor, what: str = "logits") -> Tensor:
 
 
 def answers(model: nn.Module, batch: Tensor) -> Tensor:
-    """Finite class scores of ``model`` for one batch; see ``scores`` and ``finite``."""
-    return finite(scores(model(batch)))
+    """Finite class scores of ``model`` for one batch, which it cannot change; see ``scores`` and ``finite``."""
+    return finite(scores(model(batch.clone())))
 
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """Class scores of ``model`` for ``images`` (N, 3, H, W), on the device of the model."""
     with evaluating(model):
-        return torch.cat([answers(model, batch) for batch in batches(model, check_images(images), batch_size)])
+        return torch.cat([finite(scores(model(x))) for x in batches(model, check_images(images), batch_size)])
+
+
+def chosen(logits: Tensor) -> Tensor:
+    """The most probable class (N,) on the CPU, of logits (N, classes); whoever answers otherwise does not classify."""
+    if logits.ndim != 2:
+        raise UsageError(f"this needs a network that returns logits (N, classes), got {tuple(logits.shape)}")
+    return logits.argmax(1).cpu()
+
+
+def classified(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """The most probable class (N,) of each image, on the CPU."""
+    return chosen(predict(model, images, batch_size))
+
+
+def correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> Tensor:
+    """Whether each image is classified as its label says, (N,) bool on the CPU."""
+    labels = check_labels(labels, check_images(images))
+    logits = predict(model, images, batch_size)
+    return chosen(logits) == check_labels(labels, images, logits.shape[1]).cpu()

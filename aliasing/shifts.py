@@ -61,7 +61,8 @@ def reach(shift: str, images: Tensor, max_shift: int | None) -> int | None:
     """
     if shift not in SHIFTS:
         raise unknown("shift", shift, SHIFTS)
-    shorter = min(check_images(images).shape[-2:])
+    # What enters in a standard shift is black, which is 0 in [0, 1] alone.
+    shorter = min(check_images(images, unit=shift == "standard").shape[-2:])
     if max_shift is None:
         if shift == "crop":
             raise UsageError(

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from aliasing import datasets, layers, metrics, models
-from aliasing.adversary import perturb
+from aliasing.adversary import attack_images, perturb
 from aliasing.cli import main
 from aliasing.datasets.corruptions import corrupt
 from aliasing.datasets.decoding import decode
@@ -36,7 +36,7 @@ LINE = RECORD.to_line()
 LIKE = RUN.describe()
 MEAN = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 BYTES = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).to(torch.uint8)
-IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
+DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 
 # What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
@@ -112,7 +112,7 @@ USAGE = {
     "a picture of 4 rows has 2 to 5 positions on 8 rows, got 100": lambda: metrics.vertical_sweep(IMAGES, 100, "black"),
     "unknown border 'white'": lambda: metrics.vertical_sweep(IMAGES, border="white"),
     "at least two positions are needed, got shape (3, 1)": lambda: crossings(torch.ones(3, 1).bool()),
-    "top must be at least 1, got 0": lambda: metrics.jaggedness(MEAN, IMAGES, LABELS, top=0),
+    "top must be at least 1 and less than the 3 classes, got 0": lambda: metrics.jaggedness(MEAN, *DATA, top=0),
     "no module named 'nowhere'": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["nowhere"]),
     "'0' gives (3,)": lambda: metrics.equivariance_maps(nn.Sequential(MEAN), IMAGES, ["0"], max_shift=0),
     "neighbours must be 1 to 2, got 3": lambda: metrics.typicality(MEAN, IMAGES, IMAGES, neighbours=3),
@@ -126,14 +126,27 @@ USAGE = {
     "Linear has no convolution with more than one tap": lambda: metrics.total_variation(nn.Linear(2, 2)),
     "batch_size and repeats must be >= 1, warmup >= 0": lambda: metrics.milliseconds(MEAN, repeats=0),
     "unknown attack 'pdg'": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, "pdg"),
-    "eps must be >= 0, got -1.0": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, eps=-1.0),
+    "eps must be >= 0 and <= 1, the range of the images, got -1.0; 8 of": lambda: attack_images(MEAN, *DATA, eps=-1.0),
+    "eps must be >= 0 and <= 1, the range of the images, got 8;": lambda: metrics.attack_accuracy(MEAN, *DATA, eps=8),
+    "step_size must be > 0, got -0.1": lambda: metrics.attack_accuracy(MEAN, *DATA, step_size=-0.1),
+    "from 0 to 2, the last class of the network; got 5 to 6": lambda: attack_images(MEAN, IMAGES, LABELS + 5),
+    "top must be at least 1 and less than the 3 classes, got 5": lambda: metrics.jaggedness(MEAN, *DATA),
+    "images must lie in [0, 1], got 0 to 254": lambda: metrics.one_pixel(MEAN, 254 * IMAGES / IMAGES.max(), "grey"),
+    "images must lie in [0, 1], got -1 to": lambda: metrics.consistency(MEAN, IMAGES - 1, "standard"),
+    "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
+    "max_shift=8 does not fit circular shifts": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["0"], 8),
+    "there are 0 to 3 successes among 3 units, got 5": lambda: metrics.Estimate.proportion(5, 3),
+    "less than the side, and leave pixels": lambda: metrics.mask_consistency(nn.ReLU(), IMAGES, max_shift=8),
+    "logits (N, classes, 8, 8) of the size": lambda: metrics.mask_consistency(nn.MaxPool2d(2), IMAGES, max_shift=1),
+    "(2, 8, 8) like the images, got torch.float32 (2, 8, 8)": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, IMAGES[:, 0]),
+    "masks hold class -1, but the network": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, BYTES[:, 0].long() % 3 - 1),
     "an attack needs at least one eps, got none": lambda: metrics.attack_curve(MEAN, IMAGES, LABELS, ()),
     "steps and restarts must be >= 1, got 0 and 1": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, steps=0),
     "Did you mean 'fog'?": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ("frog",)),
     "severity must be 1 to 5, got 0": lambda: corrupt(BYTES, "fog", 0),
     "corruption_error needs at least one corruption and one": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ()),
-    "max_shift must be at least 1 and leave": lambda: metrics.mask_consistency(nn.Identity(), IMAGES, shift="standard"),
-    "masks must be (2, 8, 8) like the images": lambda: metrics.mean_iou(nn.Identity(), IMAGES, LABELS[:, None, None]),
+    "leave pixels to compare; got 8": lambda: metrics.mask_consistency(nn.Identity(), IMAGES, shift="standard"),
+    "(2, 8, 8) like the images, got torch.int64 (2": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, LABELS[:, None, None]),
     "masks hold class 7, but the network answers": lambda: metrics.mean_iou(nn.Identity(), IMAGES, 7 + 0 * BYTES[:, 0]),
     "class maps must have the size of the masks (2, 8": lambda: metrics.mean_iou(nn.AvgPool2d(2), IMAGES, BYTES[:, 0]),
     "ways, shots, queries and episodes must": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS, shots=0),

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, check_labels, predict
+from ..inference import check_images, check_labels, chosen, predict
 from ..shifts import draw_shifts, reach, shift_images
 from .estimate import Estimate
 from .rolls import agreement_per_image, roll_predictions
@@ -65,7 +65,8 @@ def consistency(
         return Estimate.mean(agreement_per_image(predictions, correct_only=labels is not None))
     agree = agreements(model, images, shift, max_shift, generator, batch_size)
     if labels is not None:
-        agree = agree[_classes(model, images, None, shift, max_shift, batch_size) == labels.cpu()]
+        plain = _logits(model, images, None, shift, max_shift, batch_size)
+        agree = agree[chosen(plain) == check_labels(labels, images, plain.shape[1]).cpu()]
     return Estimate.share(agree)
 
 
@@ -74,7 +75,7 @@ def agreements(
 ) -> Tensor:
     """Whether two shifted copies of each image (N,) get the same class; arguments as in ``consistency``."""
     first, second = (
-        _classes(model, images, shifts, shift, max_shift, batch_size)
+        chosen(_logits(model, images, shifts, shift, max_shift, batch_size))
         for shifts in draw_shifts(shift, images, 2, max_shift, generator)
     )
     return first == second
@@ -95,8 +96,9 @@ def fidelity(
     """
     check_labels(labels, check_images(images))
     shifts = (*draw_shifts(shift, images, 2, max_shift, generator), None)
-    first, second, plain = (_classes(model, images, own, shift, max_shift, batch_size) for own in shifts)
-    truth = labels.cpu()
+    logits = [_logits(model, images, own, shift, max_shift, batch_size) for own in shifts]
+    first, second, plain = map(chosen, logits)
+    truth = check_labels(labels, images, logits[0].shape[1]).cpu()
     correct, agree = plain == truth, first == second
     share_correct, share_agree = correct.double().mean(), agree.double().mean()
     # d(ac) = c da + a dc, image by image, around the product of the means.
@@ -115,11 +117,11 @@ def fidelity(
     )
 
 
-def _classes(
+def _logits(
     model: nn.Module, images: Tensor, shifts: Tensor | None, shift: str, max_shift: int | None, batch_size: int
 ) -> Tensor:
-    """Classes (N,) of shifted images; without ``shifts`` at shift zero: the central window of crops."""
+    """Logits (N, classes) of shifted images; without ``shifts`` at shift zero: the central window of crops."""
     shifts = torch.zeros(len(images), 2, dtype=torch.long) if shifts is None else shifts
     parts = zip(check_images(images).split(batch_size), shifts.split(batch_size), strict=True)
     moved = (shift_images(part, own, shift, max_shift) for part, own in parts)
-    return torch.cat([predict(model, part, batch_size).argmax(1).cpu() for part in moved])
+    return torch.cat([predict(model, part, batch_size) for part in moved])

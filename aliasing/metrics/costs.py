@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..inference import device_of, evaluating
+from ..inference import batches, evaluating
 
 
 class Timing(NamedTuple):
@@ -67,7 +67,7 @@ def milliseconds(
 
 def _images(model: nn.Module, size: tuple[int, int], n: int) -> Tensor:
     images = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
-    return images.to(device_of(model, images))
+    return next(batches(model, images, n))
 
 
 def _wait(images: Tensor) -> None:

@@ -55,6 +55,8 @@ class Estimate(NamedTuple):
         """
         if n < 1:
             raise UsageError(f"an estimate needs at least one unit, got n={n}")
+        if not 0 <= successes <= n:
+            raise UsageError(f"there are 0 to {n} successes among {n} units, got {successes}")
         z = NORMAL
         p = successes / n
         centre = (p + z * z / (2 * n)) / (1 + z * z / n)

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
-from ..inference import finite
+from ..inference import check_labels, finite
 from .estimate import Estimate
 from .readouts import embedding
 
@@ -35,6 +35,7 @@ def few_shot_accuracy(
         if images is None:
             raise UsageError("few_shot_accuracy of a network needs images, got None")
         features = embedding(features, images, batch_size=batch_size)
+    check_labels(labels, features)
     drawn = sample_episodes(labels, ways, shots, queries, episodes, generator)
     return Estimate.mean(episode_accuracies(features, *drawn))
 

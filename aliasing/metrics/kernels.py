@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..inference import as_float, check_images, predict
+from ..inference import as_float, check_images, correct
 from ..layers import Blur
 from .estimate import Estimate
 
@@ -33,11 +33,8 @@ def band_accuracy(
 ) -> list[Estimate]:
     """Accuracy on images (N, 3, H, W) from which one band is removed, band by band (Vasconcelos et al. 2021)."""
     pixels = as_float(check_images(images))
-    found = []
-    for band in range(bands):
-        answers = predict(model, remove_band(pixels, band, bands), batch_size).argmax(1)
-        found.append(Estimate.share(answers.cpu() == labels.cpu()))
-    return found
+    removed = (remove_band(pixels, band, bands) for band in range(bands))
+    return [Estimate.share(correct(model, part, labels, batch_size)) for part in removed]
 
 
 def stop_band(weight: Tensor) -> float:

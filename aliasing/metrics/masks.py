@@ -27,8 +27,11 @@ def mean_iou(
     ``masks`` (N, H, W) hold class indices; pixels of ``ignore_index`` count nowhere, nor does a class that neither the
     masks nor the answers contain. The interval is over images, by the jackknife.
     """
-    if masks.shape != (len(check_images(images)), *images.shape[2:]):
-        raise UsageError(f"masks must be {(len(images), *images.shape[2:])} like the images, got {tuple(masks.shape)}")
+    if masks.shape != (len(check_images(images)), *images.shape[2:]) or masks.is_floating_point():
+        raise UsageError(
+            f"masks must be whole numbers {(len(images), *images.shape[2:])} like the images, got {masks.dtype} "
+            f"{tuple(masks.shape)}"
+        )
     parts = []
     with evaluating(model), torch.no_grad():
         for x, truth in zip(batches(model, images, batch_size), masks.split(batch_size), strict=True):
@@ -56,8 +59,12 @@ def overlaps(predicted: Tensor, masks: Tensor, classes: int, ignore_index: int =
         )
     valid = masks != ignore_index
     truth, answer = masks.long(), predicted.long()
-    if valid.any() and int(truth[valid].max()) >= classes:
-        raise UsageError(f"masks hold class {int(truth[valid].max())}, but the network answers {classes} classes")
+    outside = valid & ((truth < 0) | (truth >= classes))
+    if outside.any():
+        raise UsageError(
+            f"masks hold class {int(truth[outside][0])}, but the network answers {classes} classes and the pixels to "
+            f"leave out are of ignore_index={ignore_index}"
+        )
     image = torch.arange(len(masks), device=masks.device)[:, None, None].expand_as(masks)
 
     def count(label: Tensor, where: Tensor) -> Tensor:
@@ -103,17 +110,22 @@ def comparable(
     """
     if shift not in MASK_SHIFTS:
         raise unknown("shift", shift, MASK_SHIFTS)
-    smallest = min(check_images(images).shape[2:]) - (max_shift if shift == "standard" else 0)
-    if max_shift < 1 or border < 0 or smallest <= 2 * border:
+    shorter = min(check_images(images).shape[2:])
+    if not 1 <= max_shift < shorter or not 0 <= 2 * border < shorter - (max_shift if shift == "standard" else 0):
         raise UsageError(
-            f"max_shift must be at least 1 and leave pixels to compare; got max_shift={max_shift}, border={border} "
-            f"on images of {images.shape[2]} x {images.shape[3]}"
+            f"max_shift must be at least 1, less than the side, and leave pixels to compare; got {max_shift} and "
+            f"border={border} on images of {images.shape[2]} x {images.shape[3]}"
         )
     shifts = _draw_shifts(len(images), max_shift, generator)
     for x, moves in zip(batches(model, images, batch_size), shifts.split(batch_size), strict=True):
         with evaluating(model), torch.no_grad():
             x = x.contiguous()
             before, after = (answers(model, each.contiguous()) for each in (x, shift_images(x, moves, shift)))
+        if before.shape[2:] != x.shape[2:]:
+            raise UsageError(
+                f"logits (N, classes, {x.shape[2]}, {x.shape[3]}) of the size of the images are needed, got "
+                f"{tuple(before.shape)}; let the network resize them"
+            )
         for a, b, (dy, dx) in zip(before, after, moves.tolist(), strict=True):
             if shift == "circular":
                 b = b.roll((-dy, -dx), (1, 2))

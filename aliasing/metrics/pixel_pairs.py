@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ..inference import as_float, check_images, predict
+from ..inference import as_float, check_images, check_labels, chosen, predict
 from ..shifts import circular, standard
 from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink
 from .estimate import Estimate
@@ -76,17 +76,18 @@ def one_pixel(
     before = torch.cat(befores)
     change, move = compared(before, torch.cat(afters))
     owners = torch.arange(len(images)).repeat_interleave(pairs)
+    truth = None if labels is None else check_labels(labels, images, before.shape[1]).cpu()[owners]
     return OnePixel(
         _rate(change, owners),
         Estimate.bootstrap(move, owners),
-        None if labels is None else _rate(before.argmax(1) == labels.cpu()[owners], owners),
+        None if truth is None else _rate(before.argmax(1) == truth, owners),
         change.double().reshape(-1, pairs).mean(1),
     )
 
 
 def compared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """Of probabilities (m, classes): whether the first's class c changes (m,), and |p_c(x) - p_c(x')| (m,)."""
-    top = before.argmax(1, keepdim=True)
+    top = chosen(before)[:, None]
     return after.argmax(1) != top[:, 0], (before.gather(1, top) - after.gather(1, top)).abs()[:, 0]
 
 
@@ -116,7 +117,8 @@ def one_pixel_pairs(
         raise unknown("one-pixel protocol", protocol, ONE_PIXEL)
     if pairs < 1:
         raise UsageError(f"pairs must be at least 1, got {pairs}")
-    if min(check_images(images).shape[-2:]) < 8:
+    images = check_images(images, unit=True)
+    if min(images.shape[-2:]) < 8:
         raise UsageError(f"one-pixel protocols need images of at least 8 x 8 pixels, got {tuple(images.shape[-2:])}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), pairs, 4, generator=generator, dtype=torch.float64)
@@ -133,7 +135,7 @@ def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = 
 
     Departs from the script: crops keep the aspect of the image, black is truly black, one pair per image, not eight.
     """
-    images = as_float(check_images(images))
+    images = as_float(check_images(images, unit=True))
     height, width = images.shape[-2:]
     shorter = min(height, width)
     if not 0 < size <= shorter:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, finite
+from ..inference import check_images, check_labels, finite
 from .downsampling import collected, outputs
 
 
@@ -32,6 +32,7 @@ class Readout(nn.Module):
         return self.classifier((_pooled(features) - self.mean) / self.scale)
 
 
+@torch.inference_mode(False)  # whatever mode the caller is in, this trains
 def fit_readouts(
     model: nn.Module,
     images: Tensor,
@@ -47,7 +48,7 @@ def fit_readouts(
     and deterministic: L-BFGS from zero, cross-entropy plus ``penalty`` times half the squared weights. Give it
     training images without shift augmentation.
     """
-    labels = labels.cpu().long()
+    labels = check_labels(labels, check_images(images)).clone()
     classes = int(labels.max()) + 1
     readouts = {}
     for layer, features in collected(model, images, layers, batch_size, _pooled).items():

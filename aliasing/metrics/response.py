@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..inference import evaluating
 
 
 class Leakage(NamedTuple):
@@ -77,7 +78,7 @@ def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1, border: 
 def _apply(layer: nn.Module, maps: Tensor) -> Tensor:
     """The layer's answer in float64 if it can, whatever precision its parameters have."""
     weights = next((p for p in layer.parameters()), None)
-    with torch.no_grad():
+    with evaluating(layer), torch.no_grad():
         if weights is not None:
             maps = maps.to(weights.device, weights.dtype)
         return layer(maps.contiguous()).double().cpu()

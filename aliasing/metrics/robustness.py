@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from ..adversary import Attack, survivors
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
 from ..errors import UsageError
-from ..inference import check_images, check_labels, predict
+from ..inference import check_images, check_labels, correct
 from .estimate import Estimate
 
 
@@ -110,5 +110,5 @@ def corruption_error(
     wrong = torch.zeros(len(images), len(names), len(severities), dtype=torch.bool)
     for i, name in enumerate(names):
         for j, severity in enumerate(severities):
-            wrong[:, i, j] = predict(model, source(name, severity), batch_size).argmax(1).cpu() != labels.cpu()
+            wrong[:, i, j] = ~correct(model, source(name, severity), labels, batch_size)
     return CorruptionErrors(wrong, tuple(names), tuple(severities))

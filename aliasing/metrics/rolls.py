@@ -65,6 +65,8 @@ def rolls_of(images: Tensor, max_shift: int | None) -> tuple[Tensor, Tensor]:
     if max_shift is not None and max_shift < 0:
         raise UsageError(f"max_shift must be at least 0, got {max_shift}")
     height, width = check_images(images).shape[-2:]
+    if max_shift is not None and max_shift >= min(height, width):
+        raise UsageError(f"max_shift={max_shift} does not fit circular shifts of images {(height, width)}")
     if max_shift is None:
         return torch.arange(height), torch.arange(width)
     return (torch.arange(-max_shift, max_shift + 1),) * 2
@@ -118,18 +120,18 @@ def roll_predictions(
     method: str | None = None,
 ) -> RollPredictions:
     """Top-1 classes, and probabilities of the labels (N,), under circular shifts; arguments as in ``roll_logits``."""
-    if labels is not None:
-        check_labels(labels, images)
+    labels = None if labels is None else check_labels(labels, images)
     classes, probabilities, done = [], [], 0
     for part in roll_logits(model, images, max_shift, batch_size, method):
         classes.append(part.logits.argmax(-1).to(torch.int16).cpu())
         if labels is not None:
-            own = labels[done : done + len(part.logits)].to(part.logits.device).long()
+            check_labels(labels, images, part.logits.shape[-1])
+            own = labels[done : done + len(part.logits)].to(part.logits.device)
             chosen = part.logits.gather(-1, own[:, None, None, None].expand(*part.logits.shape[:3], 1)).squeeze(-1)
             probabilities.append((chosen - part.logits.logsumexp(-1)).exp().float().cpu())
         done += len(part.logits)
     probability = torch.cat(probabilities) if probabilities else None
-    own_labels = None if labels is None else labels.cpu().long()
+    own_labels = None if labels is None else labels.cpu()
     return RollPredictions(torch.cat(classes), probability, own_labels, part.rolls, part.method)
 
 

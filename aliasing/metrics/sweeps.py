@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ..inference import as_float, check_images, predict, scores
+from ..inference import as_float, check_images, check_labels, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
 from .downsampling import outputs, sites
 from .estimate import Estimate
@@ -36,7 +36,7 @@ def vertical_sweep(images: Tensor, positions: int | None = None, border: str = "
     later protocols (our choice), and moves at most as far as it fits: the paper's 101 positions of 224. With
     "circular" the whole picture is rolled (ours, a control), by default once around.
     """
-    images = as_float(check_images(images))
+    images = as_float(check_images(images, unit=True))
     height, width = images.shape[-2:]
     if border == "circular":
         return torch.stack([images.roll(down, 2) for down in range(height if positions is None else positions)])
@@ -61,7 +61,7 @@ def probability_curves(
 
 def of_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Probability of the label, and its rank from 0, from logits (N, P, classes): two tensors (N, P)."""
-    own = labels.cpu().long()[:, None, None].expand(-1, logits.shape[1], 1)
+    own = check_labels(labels, logits, logits.shape[2]).cpu()[:, None, None].expand(-1, logits.shape[1], 1)
     return logits.softmax(2).gather(2, own)[..., 0], (logits > logits.gather(2, own)).sum(2)
 
 
@@ -111,10 +111,11 @@ def jaggedness(
     batch_size: int = 256,
 ) -> Jaggedness:
     """Jaggedness along a vertical sweep of the images; ``top`` 5 as published, 1 for data sets of few classes."""
-    if top < 1:
-        raise UsageError(f"top must be at least 1, got {top}")
-    ranks = probability_curves(model, vertical_sweep(images, positions, border), labels, batch_size)[1]
-    return crossings(ranks < top)
+    frames = vertical_sweep(images, positions, border)
+    logits = torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1)
+    if not 1 <= top < logits.shape[2]:  # every class is among the top of all
+        raise UsageError(f"top must be at least 1 and less than the {logits.shape[2]} classes, got {top}")
+    return crossings(of_labels(logits, labels)[1] < top)
 
 
 def non_shiftability(

@@ -110,7 +110,7 @@ def test_the_interval_of_the_product_covers():
         right, agree = (torch.from_numpy(generator.random(120) < low + 0.4 * easy) for low in (0.5, 0.55))
         second = torch.where(agree, ~right, right).long()
         model.answers = iter([(~right).long(), second, (~right).long()])
-        products.append(metrics.fidelity(model, torch.zeros(120, 3, 2, 2), torch.zeros(120)).product)
+        products.append(metrics.fidelity(model, torch.zeros(120, 3, 2, 2), torch.zeros(120).long()).product)
     assert 0.92 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.98
 
 

@@ -129,6 +129,56 @@ def test_neither_batch_size_nor_company_changes_the_value(name, data, network, p
     assert network.training and painter.training
 
 
+class Standardised(nn.Module):
+    """A network that standardises its input itself, as many do: in place."""
+
+    def __init__(self, model, inplace):
+        super().__init__()
+        self.model, self.inplace = model, inplace
+
+    def forward(self, x):
+        return self.model(x.sub_(0.3).mul_(1.5) if self.inplace else (x - 0.3) * 1.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neither_the_network_nor_the_mode_of_the_caller_changes_images_or_value(name, data, network, painter):
+    images = IMAGES if name == "corruption_error" else IMAGES.double() / 255
+    data = data | {"images": images, "training_images": images.flip(3), "frames": torch.stack([images, images.flip(2)])}
+    layer = "model." * (name in ("equivariance_maps", "fit_readouts")) + "stages.0.0.conv"
+    more = {"layers": (layer,)} if "layers" in OPTIONS.get(name, {}) else {}
+    values = []
+    for inplace in (False, True):
+        before = {key: value.clone() for key, value in data.items()}
+        models = [Standardised(model, inplace) for model in (network, painter)]
+        values.append(call(name, data, *models, **more))
+        assert all(value.equal(before[key]) for key, value in data.items())
+    same(*values)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            same(call(name, {key: value.clone() for key, value in data.items()}, *models, **more), values[0])
+    if images.is_floating_point():
+        attached = data | {key: data[key].clone().requires_grad_() for key in ("images", "training_images", "frames")}
+        same(call(name, attached, *models, **more), values[0])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "labels" in parameters(name)])
+def test_labels_of_another_form_are_refused(name, data, network, painter):
+    """Compared as they are, a column is compared with every answer, and a class that does not exist is never right."""
+    labels = data["labels"]
+    whole = call(name, data, network, painter, labels=labels)
+    same(call(name, data, network, painter, labels=labels.int()), whole)
+    wrong = {
+        "one label per image": (labels[:1], labels[:8], labels.repeat(2)),
+        "labels must be whole numbers": (labels[:, None], labels.float(), torch.eye(3)[labels], labels - 1),
+    }
+    if name not in ("few_shot_accuracy", "fit_readouts"):  # whose classes are those of the labels
+        wrong["the last class of the network; got 1 to 3"] = (labels + 1,)
+    for message, cases in wrong.items():
+        for case in cases:
+            with pytest.raises(UsageError, match=message):
+                call(name, data, network, painter, labels=case)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_that_are_not_finite_are_no_classes(name, data, network, painter):
     """The argmax of NaN is a class: without a check such a network is perfectly consistent."""

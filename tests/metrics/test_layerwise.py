@@ -136,8 +136,6 @@ def test_jaggedness_by_hand():
     images[:, :, 2] = 1
     result = metrics.jaggedness(ByRow(), images, torch.tensor([0, 1]), top=1, border="circular")
     assert result == (14, metrics.Estimate.proportion(2, 2), metrics.Estimate(1, 1, 1, 2))
-    calm = metrics.jaggedness(ByRow(), images, torch.tensor([0, 1]), top=2, border="circular")
-    assert calm.crossings == 0
     probability, rank = metrics.probability_curves(
         ByRow(), metrics.vertical_sweep(images, 3, "circular"), torch.tensor([0, 1])
     )
