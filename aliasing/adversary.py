@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UsageError, unknown
-from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, scores
+from .inference import answers, as_float, batches, check_images, check_labels, chosen, evaluating, finite, scores
 from .streams import image_seeds, per_image
 
 __all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
@@ -78,7 +78,7 @@ def survivors(
         with evaluating(model), torch.no_grad():
             logits = answers(model, x)
         check_labels(labels, images, logits.shape[1])
-        alive = logits.argmax(1) == y
+        alive = chosen(logits) == y
         for row, radius in enumerate(radii):
             x, y, seed, index = x[alive], y[alive], seed[alive.cpu()], index[alive.cpu()]
             alive = ~attack_images(model, x, y, attack, radius, seed)[1]
@@ -112,7 +112,7 @@ def attack_images(
     with evaluating(model):
         with torch.no_grad():
             logits = answers(model, images)
-        broken |= logits.argmax(1) != check_labels(labels, images, logits.shape[1])
+        broken |= chosen(logits) != check_labels(labels, images, logits.shape[1])
         for start in range(1 if attack.name == "fgsm" else attack.restarts):
             active = (~broken).nonzero().flatten()
             if len(active) == 0:

@@ -108,7 +108,9 @@ def scores(output: object) -> Tensor:
             f"metrics need a network that returns a tensor of logits, this one returns {type(output).__name__}; "
             "wrap it in a module whose forward picks the logits"
         )
-    if output.ndim >= 2 and output.shape[1] == 1:
+    if output.ndim < 2:
+        raise UsageError(f"metrics need a network that returns logits (N, classes), got {tuple(output.shape)}")
+    if output.shape[1] == 1:
         return torch.cat([torch.zeros_like(output), output], 1)
     return output
 
@@ -141,19 +143,19 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
 
 
 def chosen(logits: Tensor) -> Tensor:
-    """The most probable class (N,) on the CPU, of logits (N, classes); whoever answers otherwise does not classify."""
+    """The most probable class (N,) of logits (N, classes); a network that answers otherwise does not classify."""
     if logits.ndim != 2:
         raise UsageError(f"this needs a network that returns logits (N, classes), got {tuple(logits.shape)}")
-    return logits.argmax(1).cpu()
+    return logits.argmax(1)
 
 
 def classified(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """The most probable class (N,) of each image, on the CPU."""
-    return chosen(predict(model, images, batch_size))
+    return chosen(predict(model, images, batch_size)).cpu()
 
 
 def correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> Tensor:
     """Whether each image is classified as its label says, (N,) bool on the CPU."""
     labels = check_labels(labels, check_images(images))
-    logits = predict(model, images, batch_size)
+    logits = predict(model, images, batch_size).cpu()
     return chosen(logits) == check_labels(labels, images, logits.shape[1]).cpu()

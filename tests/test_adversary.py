@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aliasing.adversary import ATTACKS, Attack, Problem, apgd, checkpoints
+from aliasing.adversary import ATTACKS, Attack, Problem, apgd, checkpoints, survivors
 from aliasing.errors import UsageError
-from aliasing.metrics import attack_accuracy, attack_curve, attack_images, perturb
+from aliasing.metrics import attack_accuracy, attack_images, perturb
 from aliasing.streams import image_seeds
 
 
@@ -100,8 +100,8 @@ def test_eps_sweep_of_a_linear_network_by_hand(attack):
     radii = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1) / direction.abs().sum()
     ordered = radii.sort().values
     eps = [(ordered[k : k + 2].mean()).item() for k in (9, 19, 29)]
-    curve = attack_curve(Linear(weight), images, labels, (0.0, *eps), attack)
-    assert [estimate.value for estimate in curve.values()] == [36 / 40, 30 / 40, 20 / 40, 10 / 40]
+    alive = survivors(Linear(weight), images, labels, (0.0, *eps), Attack(attack))
+    assert [int(hits.sum()) for hits in alive.values()] == [36, 30, 20, 10]
 
 
 def slow_apgd(model, image, label, x, eps, steps):

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from aliasing import datasets, layers, metrics, models
-from aliasing.adversary import attack_images, perturb
+from aliasing.adversary import Attack, attack_images, perturb, survivors
 from aliasing.cli import main
 from aliasing.datasets.corruptions import corrupt
 from aliasing.datasets.decoding import decode
@@ -133,6 +133,10 @@ USAGE = {
     "top must be at least 1 and less than the 3 classes, got 5": lambda: metrics.jaggedness(MEAN, *DATA),
     "images must lie in [0, 1], got 0 to 254": lambda: metrics.one_pixel(MEAN, 254 * IMAGES / IMAGES.max(), "grey"),
     "images must lie in [0, 1], got -1 to": lambda: metrics.consistency(MEAN, IMAGES - 1, "standard"),
+    "metrics need a network that returns logits (N, classes), got (384": lambda: metrics.predict(nn.Flatten(0), BYTES),
+    "rolls need a network that returns logits": lambda: metrics.consistency(nn.ReLU(), IMAGES, exhaustive=True),
+    "Sequential has no downsampling site: no down": lambda: metrics.realigned_errors(MEAN, IMAGES),
+    "64 bins are too many for 8 x 8 pixels": lambda: metrics.radial_spectrum(IMAGES, bins=64),
     "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
     "max_shift=8 does not fit circular shifts": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["0"], 8),
     "there are 0 to 3 successes among 3 units, got 5": lambda: metrics.Estimate.proportion(5, 3),
@@ -140,7 +144,7 @@ USAGE = {
     "logits (N, classes, 8, 8) of the size": lambda: metrics.mask_consistency(nn.MaxPool2d(2), IMAGES, max_shift=1),
     "(2, 8, 8) like the images, got torch.float32 (2, 8, 8)": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, IMAGES[:, 0]),
     "masks hold class -1, but the network": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, BYTES[:, 0].long() % 3 - 1),
-    "an attack needs at least one eps, got none": lambda: metrics.attack_curve(MEAN, IMAGES, LABELS, ()),
+    "an attack needs at least one eps, got none": lambda: survivors(MEAN, *DATA, (), Attack()),
     "steps and restarts must be >= 1, got 0 and 1": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, steps=0),
     "Did you mean 'fog'?": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ("frog",)),
     "severity must be 1 to 5, got 0": lambda: corrupt(BYTES, "fog", 0),

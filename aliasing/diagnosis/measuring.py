@@ -243,7 +243,7 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
         for sample in passed:
             module = kinds[sample.site]
             values = torch.cat([_values(_dense(module, sample)), window_counts(model, sample).cpu()], 1)
-            own[sample.site, type(module).__name__, sample.stride].append(values)
+            own[sample.site, type(module).__name__, max(sample.strides)].append(values)
         for key, sample in calls:
             own[key].append(_values(sample))
         for key, uses in own.items():  # a site that is used twice counts with its mean
@@ -261,18 +261,18 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
 def _values(sample: Sample) -> Tensor:
     """What does alias, what could, and the error, of each image (N, 3)."""
     x, y = sample.x.float(), sample.y.float()
-    low = sample.operator(_low_pass(x, sample.stride).to(sample.x.dtype)).float()
+    low = sample.operator(_low_pass(x, sample.strides).to(sample.x.dtype)).float()
     spread = (y - y.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
     folded = (y - low).square().sum((1, 2, 3)) / spread.clamp(min=1e-20)
     folded = torch.where(spread > 1e-12 * y.square().sum((1, 2, 3)), folded, 0.0)
-    columns = (folded, aliasable(x, sample.stride), distance_from_ideal(sample))
+    columns = (folded, aliasable(x, sample.strides), distance_from_ideal(sample))
     return torch.stack([column.double().cpu() for column in columns], 1)
 
 
-def _low_pass(x: Tensor, stride: int) -> Tensor:
-    """The part of maps (N, C, H, W) that the grid of every ``stride``-th pixel can hold."""
+def _low_pass(x: Tensor, strides: tuple[int, int]) -> Tensor:
+    """The part of maps (N, C, H, W) that a grid of these ``strides`` can hold."""
     rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
-    held = torch.maximum(rows[:, None], columns[None, :]) <= 1 / (2 * stride) + 1e-6
+    held = (rows[:, None] <= 0.5 / strides[0] + 1e-6) & (columns <= 0.5 / strides[1] + 1e-6)
     return torch.fft.ifft2(torch.fft.fft2(x) * held).real
 
 
@@ -281,9 +281,9 @@ def _dense(module: nn.Module, sample: Sample) -> Sample:
     if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
         return sample
     dense = F.max_pool2d(sample.x, module.kernel_size, 1, module.padding, module.dilation)
-    stride = sample.stride
-    height, width = ((side - 1) * stride + 1 for side in sample.y.shape[2:])
-    return replace(sample, x=dense[:, :, :height, :width], operator=lambda z: z[:, :, ::stride, ::stride])
+    down, right = sample.strides
+    height, width = ((side - 1) * step + 1 for side, step in zip(sample.y.shape[2:], sample.strides, strict=True))
+    return replace(sample, x=dense[:, :, :height, :width], operator=lambda z: z[:, :, ::down, ::right])
 
 
 @contextmanager
@@ -297,10 +297,11 @@ def _functions(model: nn.Module) -> Iterator[list[tuple[tuple[str, str, int], Sa
         if any(isinstance(part, _KNOWN) for part, _ in stack) or not _fewer(x, y):
             return
         options = {key: value for key, value in kwargs.items() if key != "input"}
-        name, stride = names[id(stack[-1][0])], max(2, round(x.shape[2] / y.shape[2]))
+        name = names[id(stack[-1][0])]
+        down, right = (max(2, round(n / m)) if n > m else 1 for n, m in zip(x.shape[2:], y.shape[2:], strict=True))
         what = getattr(function, "__name__", "function").strip("_")
-        key = (name, f"{'slice' if what == 'getitem' else what}, a function", stride)
-        sample = Sample(name, stride, x.clone(), y.clone(), lambda z: function(z, *args[1:], **options))
+        key = (name, f"{'slice' if what == 'getitem' else what}, a function", max(down, right))
+        sample = Sample(name, (down, right), x.clone(), y.clone(), lambda z: function(z, *args[1:], **options))
         found.append((key, sample))
 
     with called(model, see):

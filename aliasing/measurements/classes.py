@@ -7,7 +7,7 @@ import torch
 
 from ..adversary import Attack, survivors
 from ..datasets.corruptions import NAMES, SEVERITIES
-from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy, predict
+from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy
 from ..metrics.robustness import corrupted
 from .subject import Subject, loaded, packed
 
@@ -16,16 +16,14 @@ KEPT = 2**28  # bytes of corrupted images that are kept for the next network; ma
 
 def accuracy(subject: Subject, count: int, per_image: bool = False) -> dict[str, Any]:
     """Accuracy on ``count`` test images."""
-    test = subject.split("test", count)
-    right = predict(subject.network, test.images).argmax(1).cpu() == test.labels
+    right = subject.correct(count)
     values: dict[str, Any] = {"accuracy": Estimate.share(right)}
     return values | {"accuracy_by_image": packed(right)} if per_image else values
 
 
 def clean_error(subject: Subject, count: int) -> dict[str, Any]:
     """Error on the ``count`` test images of ``corruptions`` as they are: what corruption adds is the difference."""
-    test = subject.split("test", count)
-    return {"clean_error": Estimate.share(predict(subject.network, test.images).argmax(1).cpu() != test.labels)}
+    return {"clean_error": Estimate.share(~subject.correct(count))}
 
 
 def attacks(subject: Subject, count: int, steps: int, attack: str = "pgd", per_image: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from .. import metrics
 from ..adversary import Attack, attack_images, perturb
 from ..datasets.corruptions import corrupt
-from ..inference import as_float, evaluating, predict
+from ..inference import as_float, correct, evaluating, predict
 from ..metrics import Estimate, count_flops, embedding, outputs, radial_spectrum, sampled, sites
 from ..metrics.spectra import distance_from_ideal
 from .subject import Subject, as_png, pictured
@@ -47,8 +47,8 @@ def stage_readouts(subject: Subject, count: int, training: int) -> dict[str, Any
     network, train, test = subject.network, subject.split("train", training), subject.split("test", count)
     values: dict[str, list[float]] = {}
     for readout in metrics.fit_readouts(network, train.images, train.labels, _stages(network)).values():
-        correct = predict(readout, test.images).argmax(1).cpu() == test.labels
-        values.setdefault("readout_accuracy", []).append(correct.double().mean().item())
+        right = correct(readout, test.images, test.labels)
+        values.setdefault("readout_accuracy", []).append(right.double().mean().item())
         for protocol in ("circular", "crop", "black"):
             found = metrics.one_pixel(readout, test.images, protocol)
             values.setdefault(f"readout_change_{protocol}", []).append(found.top1_change.value)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..datasets.photographs import IMAGENETTE_RANKS
 from ..finetuning import MOVES, Data, Job, Plan, answers, measure
-from ..metrics import Estimate, predict
+from ..inference import correct
+from ..metrics import Estimate
 from ..models import antialias
 from .subject import Subject, loaded, packed
 
@@ -42,9 +43,7 @@ def fine_tuned(
             _averaged[key] = job.answers
     found = measure(student, data, answers(original, data))
     middle = slice((rest.images.shape[-1] - size) // 2, (rest.images.shape[-1] + size) // 2)
-    found["accuracy on all classes"] = (
-        predict(student, rest.images[:, :, middle, middle], 32).argmax(1).cpu() == rest.labels
-    ).double()
+    found["accuracy on all classes"] = correct(student, rest.images[:, :, middle, middle], rest.labels, 32).double()
     values: dict[str, Any] = {}
     for name, own in found.items():
         key_of = name.replace(" ", "_").replace(",", "")

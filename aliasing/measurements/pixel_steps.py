@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import metrics
 from ..datasets import shapes
 from ..errors import UsageError
+from ..inference import classified
 from ..metrics import ONE_PIXEL, Estimate, jaggedness, predict, probability_curves, vertical_sweep
 from ..metrics.pixel_pairs import SIZES, compared, size_pairs
 from .subject import Subject, as_png, packed
@@ -73,7 +74,7 @@ def sweep(subject: Subject, count: int, pictures: int) -> dict[str, Any]:
     frames = vertical_sweep(test.images, border="circular")
     return {
         "sweep_probability": probability_curves(subject.network, frames, test.labels)[0],
-        "sweep_answers": torch.stack([predict(subject.network, frame).argmax(1).cpu() for frame in frames], 1).tolist(),
+        "sweep_answers": torch.stack([classified(subject.network, frame) for frame in frames], 1).tolist(),
         "sweep_labels": test.labels.tolist(),
         "sweep_classes": list(test.classes),
         "sweep_pictures": [as_png(image) for image in test.images[:pictures]],
@@ -88,7 +89,7 @@ def typicality(subject: Subject, count: int, training: int, pairs: int = 4, grou
     test, network = subject.split("test", count), subject.network
     distance = metrics.typicality(network, test.images, subject.split("train", training).images)
     change = metrics.one_pixel(network, test.images, "circular", pairs=pairs).images
-    correct = (predict(network, test.images).argmax(1).cpu() == test.labels).double()
+    correct = subject.correct(count).double()
     parts = distance.argsort().tensor_split(groups)
     gap = change[parts[-1]].mean() - change[parts[0]].mean()
     return {
@@ -117,8 +118,7 @@ def photographers_bias(subject: Subject, count: int) -> dict[str, Any]:
     scenes = shapes.sample(count, seed, "test", "uniform", size)
     centred = shapes.sample(count, seed, "test", 0, size)
     own, moved, middle = (
-        predict(subject.network, image).argmax(1).cpu()
-        for image in (_seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred))
+        classified(subject.network, image) for image in (_seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred))
     )
     offset = (scenes.centre - size / 2) * 32 / size
     distance = offset.abs().amax(1)

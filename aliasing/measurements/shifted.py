@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from .. import metrics
-from ..inference import predict
+from ..inference import classified, predict
 from ..metrics import Estimate, roll_predictions
 from ..metrics.agreement import Fidelity, agreements
 from ..metrics.rolls import accuracy_by_distance, agreement_per_image, variation_per_image
@@ -77,7 +77,7 @@ def _fidelities(shift: str, found: Fidelity) -> dict[str, Estimate]:
 def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:
     """Share of ``count`` test images that keep the class of the unshifted image, for all shifts of -M..M per axis."""
     images = subject.split("test", count).images
-    plain = predict(subject.network, images).argmax(1).cpu()
+    plain = classified(subject.network, images)
     classes = roll_predictions(subject.network, images, max_shift=max_shift).classes.long()
     circular = (classes == plain[:, None, None]).double().mean(0)
     standard = torch.zeros_like(circular)
@@ -85,7 +85,7 @@ def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[st
     for i, down in enumerate(reach):
         for j, right in enumerate(reach):
             moved = metrics.shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
-            standard[i, j] = (predict(subject.network, moved).argmax(1).cpu() == plain).double().mean()
+            standard[i, j] = (classified(subject.network, moved) == plain).double().mean()
     return {"surface_circular": circular, "surface_standard": standard}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..datasets import ImageFiles, ImageSet, load
 from ..errors import UsageError
+from ..inference import correct
 from ..records import Run
 
 _KEPT: list[tuple[dict[str, Any], str, ImageSet | ImageFiles]] = []
@@ -46,6 +47,11 @@ class Subject:
         if count is None or count >= len(data):
             return data[:]
         return data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]
+
+    def correct(self, count: int) -> Tensor:
+        """Whether each of ``count`` test images is classified correctly, (count,) bool."""
+        test = self.split("test", count)
+        return correct(self.network, test.images, test.labels)
 
 
 def as_png(image: Tensor) -> str:

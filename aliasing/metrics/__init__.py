@@ -19,7 +19,7 @@ from .motion import equivariance_maps, realigned_errors
 from .pixel_pairs import ONE_PIXEL, mean_absolute_change, one_pixel, top1_change
 from .readouts import embedding, fit_readouts, typicality
 from .response import frequency_response, leakage, step_overshoot
-from .robustness import attack_accuracy, attack_curve, corruption_error
+from .robustness import attack_accuracy, corruption_error
 from .rolls import exact_consistency, roll_logits, roll_predictions
 from .sampling import max_sampling_bias
 from .spectra import alias_energy, alias_error, radial_spectrum
@@ -34,7 +34,6 @@ __all__ = [
     "alias_energy",
     "alias_error",
     "attack_accuracy",
-    "attack_curve",
     "attack_images",
     "band_accuracy",
     "consistency",

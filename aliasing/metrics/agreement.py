@@ -124,4 +124,4 @@ def _logits(
     shifts = torch.zeros(len(images), 2, dtype=torch.long) if shifts is None else shifts
     parts = zip(check_images(images).split(batch_size), shifts.split(batch_size), strict=True)
     moved = (shift_images(part, own, shift, max_shift) for part, own in parts)
-    return torch.cat([predict(model, part, batch_size) for part in moved])
+    return torch.cat([predict(model, part, batch_size).cpu() for part in moved])

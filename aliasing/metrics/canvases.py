@@ -27,11 +27,13 @@ def shrink(images: Tensor, side: int | None = None) -> Tensor:
 
 
 def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str = "black") -> Tensor:
-    """Paste (N, 3, h, w) pictures in [0, 1] with their top left corners (N, 2) on a canvas (N, 3, *size)."""
+    """Paste (N, C, h, w) pictures in [0, 1] with their top left corners (N, 2) on a canvas (N, C, *size)."""
     if border not in BORDERS:
         raise unknown("border", border, BORDERS)
-    colour = IMAGENET_MEAN if border == "grey" else (0.0, 0.0, 0.0)
-    canvas = pictures.new_tensor(colour)[None, :, None, None].repeat(len(pictures), 1, *size)
+    canvas = pictures.new_zeros(*pictures.shape[:2], *size)
+    if border == "grey":
+        mean = pictures.new_tensor(IMAGENET_MEAN)
+        canvas += (mean if canvas.shape[1] == 3 else mean.mean(0, keepdim=True))[:, None, None]
     height, width = pictures.shape[-2:]
     for own, picture, (top, left) in zip(canvas, pictures, corners.tolist(), strict=True):
         own[:, top : top + height, left : left + width] = picture

@@ -25,13 +25,13 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
-    """Floating point operations for one image (3, *size), counted by PyTorch operator by operator.
+def count_flops(model: nn.Module, size: tuple[int, ...] = (32, 32)) -> int:
+    """Floating point operations for one image, counted by PyTorch operator by operator.
 
-    A strided convolution counts the pixels it keeps. What is counted is the implementation, not the definition of a
-    layer: on the CPU a low-pass filter is a product with dense matrices where that is faster, which is more operations
-    than taps times pixels, and where it is depends on the size and memory format of the map. So compare counts of one
-    device and memory format.
+    ``size`` is (H, W) of an image of three channels, or (C, H, W). A strided convolution counts the pixels it keeps.
+    What is counted is the implementation, not the definition of a layer: on the CPU a low-pass filter is a product with
+    dense matrices where that is faster, which is more operations than taps times pixels, and where it is depends on the
+    size and memory format of the map. So compare counts of one device and memory format.
 
     A blank image goes through the network itself and not through a copy on PyTorch's "meta" device, since a layer
     that decides by the values of its input could not run there.
@@ -47,7 +47,7 @@ def count_flops(model: nn.Module, size: tuple[int, int] = (32, 32)) -> int:
 
 
 def milliseconds(
-    model: nn.Module, size: tuple[int, int] = (32, 32), batch_size: int = 64, repeats: int = 20, warmup: int = 3
+    model: nn.Module, size: tuple[int, ...] = (32, 32), batch_size: int = 64, repeats: int = 20, warmup: int = 3
 ) -> Timing:
     """Time of a forward pass per image, after ``warmup`` passes; on CUDA each pass is waited for."""
     if batch_size < 1 or repeats < 1 or warmup < 0:
@@ -65,8 +65,8 @@ def milliseconds(
     return Timing(median, low, high, repeats)
 
 
-def _images(model: nn.Module, size: tuple[int, int], n: int) -> Tensor:
-    images = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+def _images(model: nn.Module, size: tuple[int, ...], n: int) -> Tensor:
+    images = torch.rand(n, *(3, *size)[-3:], generator=torch.Generator().manual_seed(0))
     return next(batches(model, images, n))
 
 

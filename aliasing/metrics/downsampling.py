@@ -20,15 +20,15 @@ class Sample:
 
     Attributes:
         site: dotted name of the module.
-        stride: subsampling factor.
+        strides: subsampling factors of rows and of columns.
         x: the map (N, C, H, W) in front of the sampling. For a strided convolution that is the map which the same
             convolution gives at stride 1.
-        y: what the site returns (N, C, ceil(H/stride), ceil(W/stride)).
+        y: what the site returns, as a rule (N, C, ceil(H/strides[0]), ceil(W/strides[1])).
         operator: the site as a function of maps like ``x``, on the grid chosen for ``x``.
     """
 
     site: str
-    stride: int
+    strides: tuple[int, int]
     x: Tensor
     y: Tensor
     operator: Callable[[Tensor], Tensor]
@@ -41,16 +41,24 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
     """
     layers = [module for module in model.modules() if isinstance(module, Downsample)]
     inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
-    return {name: part for name, part in model.named_modules() if id(part) not in inner and _stride(part) > 1}
+    return {name: part for name, part in model.named_modules() if id(part) not in inner and max(_strides(part)) > 1}
 
 
-def _stride(module: nn.Module) -> int:
-    """The stride of a site, 1 for any other module; of unequal strides the larger."""
+def some_sites(model: nn.Module) -> dict[str, nn.Module]:
+    """``sites``, of which there must be one."""
+    if not (found := sites(model)):
+        raise UsageError(
+            f"{type(model).__name__} has no downsampling site: no downsampling layer, strided convolution or pool"
+        )
+    return found
+
+
+def _strides(module: nn.Module) -> tuple[int, int]:
+    """The strides of a site, 1 for any other module."""
     if isinstance(module, Downsample):
-        return max(module.strides)
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        return module.stride if isinstance(module.stride, int) else max(module.stride)
-    return 1
+        return module.strides[0], module.strides[-1]
+    stride = module.stride if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) else 1
+    return (stride, stride) if isinstance(stride, int) else (stride[0], stride[1])
 
 
 def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[list[Sample]]:
@@ -59,10 +67,7 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
     Raises:
         UsageError: ``model`` downsamples nowhere, or a map is not finite.
     """
-    if not (found := sites(model)):
-        raise UsageError(
-            f"{type(model).__name__} has no downsampling site: no downsampling layer, strided convolution or pool"
-        )
+    found = some_sites(model)
     others = {name: module for name, module in found.items() if not isinstance(module, Downsample)}
     for batch in batches(model, check_images(images), batch_size):
         with evaluating(model), torch.no_grad(), recorded(model) as calls, ExitStack() as hooks:
@@ -71,7 +76,7 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
                 hooks.enter_context(module.register_forward_hook(_hook(name, module, passed)))
             model(batch)
         samples = [
-            Sample(own.name, _stride(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
+            Sample(own.name, _strides(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
             for own in passed
             if not isinstance(own, Call) or own.name in found
         ]
@@ -95,7 +100,7 @@ def per_site(
 
 
 def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
-    stride = _stride(module)
+    strides = _strides(module)
 
     # Maps are copied: activations that work in place would change them before they are looked at.
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
@@ -107,10 +112,10 @@ def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., 
             finally:
                 module.stride = steps
             rows, columns = (ceil(side / step) * step for side, step in zip(x.shape[-2:], steps, strict=True))
-            x, operator = x[:, :, :rows, :columns], lambda z: z[:, :, ::stride, ::stride]
+            x, operator = x[:, :, :rows, :columns], lambda z: z[:, :, :: strides[0], :: strides[1]]
         else:
             x, operator = inputs[0].clone(), module.forward
-        samples.append(Sample(name, stride, x, y.clone(), operator))
+        samples.append(Sample(name, strides, x, y.clone(), operator))
 
     return hook
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..errors import UsageError
-from .downsampling import collected, sites
+from .downsampling import collected, some_sites
 from .rolls import rolls_of
 
 ONE_PIXEL_ROLLS = ((1, 0), (0, 1), (1, 1))
@@ -80,7 +80,7 @@ def realigned_errors(model: nn.Module, images: Tensor, batch_size: int = 256) ->
     A site is right if its output moves by a whole number of output pixels; which number, is its own affair. The
     spatial mean of a single layer is a false friend: it does not move under any circular blur. Hence the maps.
     """
-    names = list(sites(model))
+    names = list(some_sites(model))
     still = collected(model, images, names, batch_size)
     maps, pooled = torch.zeros(len(names), len(images)).double(), torch.zeros(len(images)).double()
     for roll in ONE_PIXEL_ROLLS:

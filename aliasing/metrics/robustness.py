@@ -21,33 +21,22 @@ from .estimate import Estimate
 
 
 def attack_accuracy(
-    model: nn.Module, images: Tensor, labels: Tensor, attack: str = "pgd", eps: float = 8 / 255, **options: Any
-) -> Estimate:
-    """Share of ``images`` (N, 3, H, W) that are classified correctly and stay so everywhere the attack looks.
-
-    ``eps`` is the radius of the l-infinity ball, in units of the image range [0, 1]; the other ``options`` are those of
-    ``attack_curve``.
-    """
-    return attack_curve(model, images, labels, (eps,), attack, **options)[eps]
-
-
-def attack_curve(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    eps: Sequence[float],
     attack: str = "pgd",
+    eps: float = 8 / 255,
     generator: Generator | None = None,
     batch_size: int = 256,
     **settings: Any,
-) -> dict[float, Estimate]:
-    """Accuracy under ``attack``, one of ``ATTACKS``, for each radius of ``eps``, in increasing order.
+) -> Estimate:
+    """Share of ``images`` (N, 3, H, W) that are classified correctly and stay so everywhere the attack looks.
 
-    The curve never rises, and a point of it can lie below ``attack_accuracy`` at that radius alone: see ``survivors``.
-    The generator draws random starts; ``settings`` are ``steps``, ``step_size`` and ``restarts`` of ``Attack``.
+    ``eps`` is the radius of the l-infinity ball, in units of the image range [0, 1]. The generator draws random starts;
+    ``settings`` are ``steps``, ``step_size`` and ``restarts`` of ``Attack``.
     """
-    alive = survivors(model, images, labels, eps, Attack(attack, **settings), generator, batch_size)
-    return {radius: Estimate.share(hits) for radius, hits in alive.items()}
+    alive = survivors(model, images, labels, (eps,), Attack(attack, **settings), generator, batch_size)
+    return Estimate.share(alive[eps])
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,10 @@ def roll_logits(
                 logits = stitch(model, part)[:, rolls[0] % height][:, :, rolls[1] % width]
             else:
                 logits = _brute_force(model, part, rolls, batch_size)
+        if logits.ndim != 4:
+            raise UsageError(
+                f"rolls need a network that returns logits (N, classes), not (N, {tuple(logits.shape[3:])})"
+            )
         yield RollLogits(finite(logits), rolls, method)
 
 

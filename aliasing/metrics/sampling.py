@@ -15,7 +15,7 @@ from .estimate import Estimate
 
 
 class MaxSamplingBias(NamedTuple):
-    """Shares of the windows (aligned stride x stride blocks) of a site; intervals over images.
+    """Shares of the windows (aligned blocks of one stride by the other) of a site; intervals over images.
 
     Constant windows, frequent behind a ReLU, would count for every operator and are left out of all but ``constant``.
 
@@ -55,10 +55,10 @@ def bias_of(counts: Tensor) -> MaxSamplingBias:
     )
 
 
-def windows(x: Tensor, stride: int) -> Tensor:
-    """Aligned windows (N, C, H // stride, W // stride, stride**2) of a map (N, C, H, W), row by row."""
-    height, width = (side // stride * stride for side in x.shape[-2:])
-    blocks = x[:, :, :height, :width].unfold(2, stride, stride).unfold(3, stride, stride)
+def windows(x: Tensor, strides: tuple[int, int]) -> Tensor:
+    """Aligned windows (N, C, H // s1, W // s2, s1 * s2) of a map (N, C, H, W), row by row."""
+    (down, right), (height, width) = strides, x.shape[-2:]
+    blocks = x[:, :, : height // down * down, : width // right * right].unfold(2, down, down).unfold(3, right, right)
     return blocks.flatten(4)
 
 
@@ -68,26 +68,24 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
     They are read off the operator itself, on the grid it chose for ``sample.x``: the response to the indicator of
     each position. ``None`` if it is no weighted sum (max pooling) or reaches beyond the window (filters).
     """
-    x, stride = sample.x, sample.stride
-    rows, columns = x.shape[2] // stride, x.shape[3] // stride
+    x, (down, right) = sample.x, sample.strides
+    rows, columns = x.shape[2] // down, x.shape[3] // right
     layer = model.get_submodule(sample.site)
     if isinstance(layer, TIPS):  # its weights depend on the input; the indicators would have their own
         whole = layer.complete(x)
         if whole.shape != x.shape:  # completed maps have other windows
             return None
         return layer.tau(whole)[:, :, None, None].expand(-1, -1, rows, columns, -1)
-    parity = (torch.arange(x.shape[2])[:, None] // stride + torch.arange(x.shape[3]) // stride) % 2
+    parity = (torch.arange(x.shape[2])[:, None] // down + torch.arange(x.shape[3]) // right) % 2
     board = parity.to(x).expand_as(x)
-    answer, squares = (
-        part[:, :, :rows, :columns] for part in (sample.operator(board), board[:, :, ::stride, ::stride])
-    )
+    answer, squares = (part[:, :, :rows, :columns] for part in (sample.operator(board), board[:, :, ::down, ::right]))
     if not torch.allclose(answer, squares):
         return None
     responses = []
-    for row in range(stride):
-        for column in range(stride):
+    for row in range(down):
+        for column in range(right):
             indicator = torch.zeros_like(x)
-            indicator[:, :, row::stride, column::stride] = 1
+            indicator[:, :, row::down, column::right] = 1
             responses.append(sample.operator(indicator)[:, :, :rows, :columns])
     weights = torch.stack(responses, -1)
     return weights if torch.allclose(weights.sum(-1), torch.ones_like(weights[..., 0])) else None
@@ -95,7 +93,7 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
 
 def window_counts(model: nn.Module, sample: Sample) -> Tensor:
     """Of a batch at one site (n, 5): windows, constant ones, and hits by each definition; NaN if there is no weight."""
-    blocks = windows(sample.x, sample.stride)
+    blocks = windows(sample.x, sample.strides)
     y = sample.y[:, :, : blocks.shape[2], : blocks.shape[3], None]
     top = blocks.amax(-1, keepdim=True)
     uneven = (top > blocks.amin(-1, keepdim=True))[..., 0]

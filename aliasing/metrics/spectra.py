@@ -15,15 +15,15 @@ def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dic
 
     The share of the energy, without the mean, at frequencies that the sampling grid cannot hold; mean over images.
     """
-    shares = per_site(model, images, lambda sample: aliasable(sample.x, sample.stride), batch_size)
+    shares = per_site(model, images, lambda sample: aliasable(sample.x, sample.strides), batch_size)
     return {site: Estimate.mean(values) for site, values in shares.items()}
 
 
 def alias_error(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
     """Relative l1 distance of each site's output from ideal downsampling of the same map, by site; mean over images.
 
-    ``||D(X) - P(X)||_1 / ||P(X)||_1`` (our choice for Grabinski et al.'s measure). Filters of even length sample half
-    a pixel further than the ideal, which counts as error too.
+    ``||D(X) - P(X)||_1 / ||P(X)||_1`` (our choice for Grabinski et al.'s measure), 0 where both are zero. Filters of
+    even length sample half a pixel further than the ideal, which counts as error too.
     """
     errors = per_site(model, images, distance_from_ideal, batch_size)
     return {site: Estimate.mean(values) for site, values in errors.items()}
@@ -33,21 +33,23 @@ def distance_from_ideal(sample: Sample) -> Tensor:
     """Relative l1 distance (n,) of what a site returned from ideal downsampling of the map in front of it."""
     # Without padding, what does not fill a window is dropped at the bottom and right.
     height, width = sample.y.shape[2:]
-    target = ideal(sample.x, sample.stride)[:, :, :height, :width]
-    return (sample.y - target).abs().sum((1, 2, 3)) / target.abs().sum((1, 2, 3))
+    target = ideal(sample.x, sample.strides)[:, :, :height, :width]
+    error = (sample.y - target).abs().sum((1, 2, 3))
+    return torch.where(error == 0, 0.0, error / target.abs().sum((1, 2, 3)))
 
 
-def aliasable(x: Tensor, stride: int) -> Tensor:
-    """Share (N,) of the energy of maps (N, C, H, W) above the Nyquist frequency of the grid of every stride-th pixel.
+def aliasable(x: Tensor, strides: tuple[int, int]) -> Tensor:
+    """Share (N,) of the energy of maps (N, C, H, W) above the Nyquist frequencies of the grid of strides (s1, s2).
 
-    Counted is ``max(|k1| / H, |k2| / W) > 1 / (2 stride)``, without the mean on either side; a constant map scores 0.
+    Counted is ``|k1| / H > 1 / (2 s1)`` or ``|k2| / W > 1 / (2 s2)``, without the mean on either side; a
+    constant map scores 0.
     """
     x = _transformable(x)
     energy = torch.fft.fft2(x).abs().square().sum(1)
     energy[:, 0, 0] = 0
     rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
     # A hair above the limit, so that rounding never counts the Nyquist frequency itself.
-    beyond = torch.maximum(rows[:, None], columns[None, :]) > 1 / (2 * stride) + 1e-6
+    beyond = (rows[:, None] > 0.5 / strides[0] + 1e-6) | (columns > 0.5 / strides[1] + 1e-6)
     total = energy.sum((1, 2))
     # What rounding leaves of the transform of a constant is no energy.
     floor = torch.finfo(x.dtype).eps ** 2 * x.square().sum((1, 2, 3)) * x.shape[2] * x.shape[3] * 100
@@ -55,7 +57,7 @@ def aliasable(x: Tensor, stride: int) -> Tensor:
     return torch.where(total > floor, share, 0.0)
 
 
-def ideal(x: Tensor, stride: int) -> Tensor:
+def ideal(x: Tensor, strides: tuple[int, int]) -> Tensor:
     """Ideal downsampling of maps (N, C, H, W): keep the spectrum below the new Nyquist frequency, sample at 0, s, ...
 
     FLC pooling (Grabinski et al. 2022) without its one-bin defect at sizes 2 (mod 4), for any stride; constants stay
@@ -63,7 +65,7 @@ def ideal(x: Tensor, stride: int) -> Tensor:
     real part taken.
     """
     spectrum = torch.fft.fft2(_transformable(x), norm="forward")
-    for axis in (2, 3):
+    for axis, stride in zip((2, 3), strides, strict=True):
         length = x.shape[axis]
         kept = ceil(length / stride)
         frequencies = torch.arange(kept, device=x.device)
@@ -94,4 +96,7 @@ def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]
     index = (radius[inside] * 2 * bins - 1e-9).long()
     sums = torch.zeros(bins, dtype=torch.float64, device=x.device).index_add_(0, index, power[inside])
     centres = (torch.arange(bins, dtype=torch.float64, device=x.device) + 0.5) / (2 * bins)
-    return centres, sums / torch.bincount(index, minlength=bins)
+    counts = torch.bincount(index, minlength=bins)
+    if (counts == 0).any():
+        raise UsageError(f"{bins} bins are too many for {height} x {width} pixels: some hold no frequency")
+    return centres, sums / counts

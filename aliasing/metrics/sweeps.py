@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, unknown
 from ..inference import as_float, check_images, check_labels, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
-from .downsampling import outputs, sites
+from .downsampling import outputs, some_sites
 from .estimate import Estimate
 
 
@@ -61,6 +61,8 @@ def probability_curves(
 
 def of_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Probability of the label, and its rank from 0, from logits (N, P, classes): two tensors (N, P)."""
+    if logits.ndim != 3:
+        raise UsageError(f"logits of P positions must be (N, P, classes), got {tuple(logits.shape)}")
     own = check_labels(labels, logits, logits.shape[2]).cpu()[:, None, None].expand(-1, logits.shape[1], 1)
     return logits.softmax(2).gather(2, own)[..., 0], (logits > logits.gather(2, own)).sum(2)
 
@@ -139,7 +141,7 @@ def non_shiftability(
         positions: frames of the sweep; ``border`` as in ``vertical_sweep``.
         tolerance: relative deviation that counts.
     """
-    names = list(sites(model)) if layers is None else list(layers)
+    names = list(some_sites(model)) if layers is None else list(layers)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), len(names), generator=generator, dtype=torch.float64)
     curves = swept(model, vertical_sweep(images, positions, border), names, draws, batch_size)[1]

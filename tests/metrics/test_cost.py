@@ -4,6 +4,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torchvision
 from torch import nn
 
@@ -50,6 +51,12 @@ def test_a_strided_convolution_costs_what_it_keeps(layer, macs):
 def test_published_networks_cost_what_torchvision_counts(name):
     theirs = torchvision.models.get_model(name)
     assert count_flops(models.create(name, 1000), (64, 96)) == count_flops(theirs, (64, 96))
+
+
+def test_grey_images_and_other_precisions():
+    conv = nn.Conv2d(1, 2, 3)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert count_flops(conv.to(dtype), (1, 5, 5)) == 2 * 9 * 2 * 9
 
 
 def test_parameters_by_hand():

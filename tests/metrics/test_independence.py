@@ -35,7 +35,6 @@ OF_MASKS = ("mean_iou", "mask_consistency", "mask_equivariance_error")
 # What makes an example small, or is needed besides images and labels.
 OPTIONS = {
     "attack_accuracy": {"eps": 0.01, "steps": 3},
-    "attack_curve": {"eps": (0.005, 0.02), "steps": 3},
     "consistency": {"max_shift": 2},
     "corruption_error": {"names": ("gaussian_noise", "glass_blur", "fog"), "severities": (1, 5)},
     "equivariance_maps": {"layers": ("stages.0.0.conv",), "max_shift": 1},

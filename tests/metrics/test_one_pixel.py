@@ -174,6 +174,11 @@ def test_measures_equal_a_loop(protocol):
     assert result.top1_change.n == 20
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_grey_images_stay_grey(protocol):
+    assert all(part.shape == (4, 1, 32, 32) for part in pairs_of(protocol, pictures()[:, :1]))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47), (24, 16)])
 def test_pairs_are_one_diagonal_pixel_apart(size, shape):

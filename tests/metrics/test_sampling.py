@@ -71,7 +71,7 @@ def test_weight_follows_the_sample_that_weighs_most():
         def sample(self, x, choice=None):
             return 0.1 * (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2]) + 0.7 * x[:, :, 1::2, 1::2]
 
-    blocks = windows(images, 2)
+    blocks = windows(images, (2, 2))
     expected = (blocks[..., 3] == blocks.amax(-1)).double().mean().item()
     for layer in (Last(), Mixture()):
         assert bias(layer, images).weight.value == pytest.approx(expected)
@@ -85,7 +85,7 @@ def test_mixing_weights_of_tips():
             parameter.mul_(100)
     images = gaussian(3, 16)
     tau = layer.tau(images).detach()
-    blocks = windows(images, 2)
+    blocks = windows(images, (2, 2))
     best = tau.argmax(-1)[:, :, None, None, None].expand(*blocks.shape[:-1], 1)
     expected = (blocks.gather(-1, best)[..., 0] == blocks.amax(-1)).double().mean().item()
     assert bias(layer, images).weight.value == pytest.approx(expected)
@@ -108,3 +108,13 @@ def test_strided_layers_of_anybody_are_sites():
     result = metrics.max_sampling_bias(model, images)
     assert result["2"].exact.value == 1
     assert result["0"].weight is not None
+
+
+def test_each_axis_has_its_own_stride():
+    """Stripes at the highest frequency alias where every second of them is dropped, not along the other axis."""
+    lying = (torch.arange(8.0) % 2)[:, None].expand(1, 3, 8, 8)
+    for pool in (nn.MaxPool2d((1, 2)), nn.Conv2d(3, 3, 1, stride=(1, 2))):
+        energy = [metrics.alias_energy(pool, images)[""].value for images in (lying, lying.mT)]
+        assert energy == pytest.approx([0, 1], abs=1e-6)
+        assert metrics.alias_error(pool, lying)[""].value == pytest.approx(0, abs=1e-5)
+    assert metrics.max_sampling_bias(nn.MaxPool2d((1, 2)), lying.mT)[""].exact.value == 1

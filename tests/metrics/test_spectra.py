@@ -25,12 +25,12 @@ def noise(n=3, channels=3, height=16, width=16):
 
 def test_aliasable_energy_of_waves():
     low, high, corner = wave(3, 2), wave(1, 5), wave(4, 4)
-    assert aliasable(low, 2).item() == pytest.approx(0, abs=1e-12)
-    assert aliasable(corner, 2).item() == pytest.approx(0, abs=1e-12)  # exactly at the new Nyquist frequency
-    assert aliasable(high, 2).item() == pytest.approx(1)
-    assert aliasable(low, 4).item() == pytest.approx(1)
-    assert aliasable(10 + low + 2 * high, 2).item() == pytest.approx(4 / 5)
-    assert aliasable(torch.full((1, 2, 8, 8), 0.3), 2).item() == 0
+    assert aliasable(low, (2, 2)).item() == pytest.approx(0, abs=1e-12)
+    assert aliasable(corner, (2, 2)).item() == pytest.approx(0, abs=1e-12)  # exactly at the new Nyquist frequency
+    assert aliasable(high, (2, 2)).item() == pytest.approx(1)
+    assert aliasable(low, (4, 4)).item() == pytest.approx(1)
+    assert aliasable(10 + low + 2 * high, (2, 2)).item() == pytest.approx(4 / 5)
+    assert aliasable(torch.full((1, 2, 8, 8), 0.3), (2, 2)).item() == 0
 
 
 def waves_per_map(n):
@@ -43,29 +43,31 @@ def test_aliasable_energy_is_that_of_the_power_spectrum():
     power = (np.abs(np.fft.fft2(x.numpy())) ** 2).sum(1)
     power[:, 0, 0] = 0
     beyond = (waves_per_map(12)[:, None] > 12 / 4) | (waves_per_map(10) > 10 / 4)
-    np.testing.assert_allclose(aliasable(x, 2), power[:, beyond].sum(1) / power.sum((1, 2)))
+    np.testing.assert_allclose(aliasable(x, (2, 2)), power[:, beyond].sum(1) / power.sum((1, 2)))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 12), (14, 10), (9, 16)])
 def test_ideal_is_flc_and_keeps_what_fits(size):
     height, width = size
     low = 0.4 + wave(1, -1, *size)
-    torch.testing.assert_close(ideal(low, 2), 0.4 + wave(1, -1, -(-height // 2), -(-width // 2)))
+    torch.testing.assert_close(ideal(low, (2, 2)), 0.4 + wave(1, -1, -(-height // 2), -(-width // 2)))
     if height % 2 == 0 and width % 2 == 0:
-        torch.testing.assert_close(ideal(noise(2, 3, *size), 2), layers.create("flc", 3)(noise(2, 3, *size)))
+        torch.testing.assert_close(ideal(noise(2, 3, *size), (2, 2)), layers.create("flc", 3)(noise(2, 3, *size)))
 
 
-@pytest.mark.parametrize(("size", "stride"), [((6, 8), 2), ((9, 7), 2), ((8, 10), 3), ((5, 12), 4)])
-def test_ideal_equals_sums_over_the_kept_frequencies(size, stride):
+@pytest.mark.parametrize(
+    ("size", "strides"), [((6, 8), (2, 2)), ((9, 7), (2, 2)), ((8, 10), (3, 3)), ((5, 12), (4, 1))]
+)
+def test_ideal_equals_sums_over_the_kept_frequencies(size, strides):
     operators = []
-    for n in size:
+    for n, stride in zip(size, strides, strict=True):
         kept = -(-n // stride)
         f = np.arange(-(kept // 2), (kept + 1) // 2)
         analysis = np.exp(-2j * np.pi * np.outer(f, np.arange(n)) / n) / n
         operators.append(np.exp(2j * np.pi * np.outer(np.arange(kept), f) / kept) @ analysis)
     x = noise(1, 1, *size)
     expected = operators[0] @ x[0, 0].numpy() @ operators[1].T
-    np.testing.assert_allclose(ideal(x, stride)[0, 0], expected.real, atol=1e-12)
+    np.testing.assert_allclose(ideal(x, strides)[0, 0], expected.real, atol=1e-12)
 
 
 def test_alias_error_of_stripes_by_hand():
@@ -198,3 +200,11 @@ def test_least_squares_low_pass_agrees_with_a_solver():
         torch.testing.assert_close(kernel[taps // 2 :][1:], solution[1:] / 2, atol=1e-6, rtol=0)
         assert kernel[taps // 2] == pytest.approx(solution[0].item(), abs=1e-6)
         assert error == pytest.approx((basis @ solution - ideal).square().mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ddac", "tips"])
+def test_a_new_layer_is_looked_at_in_evaluation_mode_and_left_as_it_was(name):
+    layer = layers.create(name, 4)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    metrics.frequency_response(layer, size=8, channels=4)
+    assert layer.training and all(value.equal(before[key]) for key, value in layer.state_dict().items())
