@@ -28,17 +28,37 @@ def forked(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
 
 
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory):
+    """The folder of a working store with the smoke runs of all studies."""
+    from aliasing.records import Store
+    from aliasing.runner import execute
+    from aliasing.studies import campaign
+
+    folder = tmp_path_factory.mktemp("smoke") / "runs"
+    outcomes = execute(campaign("smoke"), Store(folder, folder / "none"), "cpu", progress=False)
+    assert set(outcomes.values()) == {"done"}, outcomes
+    return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Two workers begin with what takes long, so that neither waits for the other's last test."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The tests of the built book are one piece of work, so that one worker builds it and reads it; others are single.
+    """What needs the smoke runs or the book is one piece of work, the first, of one worker; other tests are single.
 
     pytest-xdist's own groups (``--dist loadgroup``) do nothing since pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class BookTogether(LoadScopeScheduling):
+    class SmokeTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "tests/book" if nodeid.startswith("tests/book/") else nodeid
+            return "smoke" if nodeid.startswith(("tests/book/", "tests/studies/test_smoke.py")) else nodeid
 
     # Who asks for another distribution by --dist gets it.
-    return BookTogether(config, log) if config.getvalue("dist") == "load" else None
+    return SmokeTogether(config, log) if config.getvalue("dist") == "load" else None

@@ -94,10 +94,9 @@ def test_verdicts_are_counted_once_per_claim_and_profile():
 
 def test_readme_has_the_verdicts_of_the_published_records():
     text = (ROOT / "README.md").read_text()
-    assert builder.update_readme(text) == text, "the records have changed: make readme"
     old = re.sub(r"(\| (?:laptop|`tf_efficientnet_lite0`) \|) [\d.]+", r"\1 99", text)
     assert old != text
-    assert builder.update_readme(old) == text
+    assert builder.update_readme(old) == text, "the records have changed: make readme"
 
 
 def test_a_profile_without_records_is_named_with_the_command_that_makes_them():

@@ -43,14 +43,17 @@ def apply(project, name, kind, line, code):
         path.write_text("\n".join(lines) + "\n")
 
 
-def run(project, *command):
-    programs = {".venv/bin/aliasing": [sys.executable, "-m", "aliasing"], ".venv/bin/python": [sys.executable]}
-    environment = os.environ | {"PYTHONPATH": str(project), "ALIASING_RUNS": str(project / "runs")}
-    done = subprocess.run(
-        [*programs[command[0]], *command[1:]], cwd=project, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+# The commands of the guide, then the figure that it draws, in a process that imports the copy once.
+FOLLOW = """
+import contextlib, io, json, sys
+from aliasing.cli import main
+commands, figure = json.loads(sys.argv[1])
+for command in commands:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = main(command)
+    print(json.dumps([status, said.getvalue()]))
+exec(figure)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +68,32 @@ def project(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_step_of_the_guide_works(project):
-    """One after the other, since the study uses what was added before it."""
+    """All of them, then their commands: each section says something that the last of its own has to print."""
+    commands, expected = [], {}
     for section in SECTIONS:
         title, _, count = section.partition("\n")[0].partition(": ")
         steps = STEP.findall(section)
         assert len({name for name, *_ in steps}) == int(count.split()[0] if count else 0), title
         for step in steps:
             apply(project, *step)
-        printed = [
-            run(project, *shlex.split(line)) for block in COMMAND.findall(section) for line in block.splitlines()
-        ]
-        assert EXPECTED.get(title, "") in (printed[-1] if printed else "")
-    run(
-        project, ".venv/bin/python", "-m", "ruff", "check", "--fix", "--quiet", "--select=F,I", "aliasing"
-    )  # sorts imports, too
+        for line in (line for block in COMMAND.findall(section) for line in block.splitlines()):
+            program, *arguments = shlex.split(line)
+            assert program == ".venv/bin/aliasing"
+            commands.append(arguments)
+        if title in EXPECTED:
+            expected[len(commands) - 1] = EXPECTED[title]
+    assert len(expected) == len(EXPECTED)
+    sort = [sys.executable, "-m", "ruff", "check", "--fix", "--quiet", "--select=F,I", "aliasing"]  # imports, too
+    subprocess.run(sort, cwd=project, check=True)
     cell = json.loads((project / "notebooks/zhang2019.ipynb").read_text())["cells"][-1]["source"]
     opened = 'from aliasing import chapters, plots\nresults = chapters.on_record("zhang2019", "laptop")\n'
     *drawing, shown = re.split(r"^(?=plots\.show)", cell, flags=re.MULTILINE)
-    script = f"{opened}{''.join(drawing)}print(({shown.strip()}).evidence)"
-    assert "vgg-small on shapes" in run(project, ".venv/bin/python", "-c", script)
+    figure = f"{opened}{''.join(drawing)}print(({shown.strip()}).evidence)"
+    command = [sys.executable, "-c", FOLLOW, json.dumps([commands, figure])]
+    environment = os.environ | {"PYTHONPATH": str(project), "ALIASING_RUNS": str(project / "runs")}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *printed, evidence = done.stdout.splitlines()
+    for number, (status, text) in enumerate(map(json.loads, printed)):
+        assert status == 0 and expected.get(number, "") in text, commands[number]
+    assert len(printed) == len(commands) and "vgg-small on shapes" in evidence

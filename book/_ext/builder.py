@@ -42,6 +42,8 @@ __all__ = [
     "verdicts",
 ]
 
+SMOKE = {"epochs": 1, "width": 4}  # of the networks that a chapter itself trains, in a book of profile smoke
+
 
 def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
     """How many findings got which verdict: one row per study and profile that counts as evidence for it.
@@ -253,7 +255,9 @@ def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: st
     """Execute the notebook and keep with it its stamp, from before the execution: a change since makes it stale."""
     import papermill
 
-    parameters = {"profile": profile} if "profile" in papermill.inspect_notebook(str(notebook)) else {}
+    known = papermill.inspect_notebook(str(notebook))
+    wanted = {"profile": profile} | (SMOKE if profile == "smoke" else {})
+    parameters = {name: value for name, value in wanted.items() if name in known}
     print(f"{notebook.name}: executing", flush=True)
     seconds = execute(notebook, output, parameters, root)
     content = json.loads(output.read_text())

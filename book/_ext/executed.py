@@ -21,7 +21,7 @@ RUN_AGAIN = """
 In a clone of {repository}, after `make install`:
 
 ```bash
-.venv/bin/papermill -k python3 notebooks/{name}.ipynb out.ipynb -p profile {profile}
+.venv/bin/papermill -k python3 notebooks/{name}.ipynb out.ipynb {parameters}
 ```
 
 It was executed like this; networks that had records were not trained again.
@@ -89,7 +89,9 @@ def complete(app, page, source):
     link_figures(notebook, path.stem)  # after the insertion, which moves the cells
     source_code = found().source
     repository = f"[the repository]({source_code})" if source_code else "the repository"
-    text = RUN_AGAIN.format(name=path.stem, repository=repository, profile=execution(path)["profile"])
+    injected = notebook["metadata"]["papermill"]["parameters"]
+    parameters = " ".join(f"-p {name} {value}" for name, value in injected.items())
+    text = RUN_AGAIN.format(name=path.stem, repository=repository, parameters=parameters)
     notebook["cells"].append(markdown("run-again", text))
     source[0] = json.dumps(notebook)
 

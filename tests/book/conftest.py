@@ -36,14 +36,13 @@ def pages():
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
+def site(request, tmp_path_factory):
     """The folder of the built pages; ``ALIASING_SITE`` names one that is built already."""
     if known := os.environ.get("ALIASING_SITE"):
         return Path(known).resolve()
-    folder = tmp_path_factory.mktemp("book")
-    book = folder / "book"
+    book = tmp_path_factory.mktemp("site") / "book"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
-    environment = HOME | {"ALIASING_RUNS": str(folder / "runs")}
+    environment = HOME | {"ALIASING_RUNS": str(request.getfixturevalue("smoke_runs"))}
     notebooks = str(book / "notebooks")
     run(sys.executable, "book/_ext/builder.py", "--profile", "smoke", "--output", notebooks, **environment)
     builder = str(Path(sys.executable).with_name("jupyter-book"))

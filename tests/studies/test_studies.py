@@ -9,7 +9,7 @@ from aliasing.errors import UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
-from aliasing.runner import build, execute
+from aliasing.runner import build
 from aliasing.studies.finetuned import LAYERS
 from aliasing.studies.rules import _claims
 from aliasing.studies.study import results
@@ -63,33 +63,6 @@ def test_findings_have_unique_names_and_say_where_they_come_from():
     names = {finding.id for finding in found}
     assert len(names) == len(found) and _claims().keys() <= names  # every line of the table is tested
     assert all(finding.source and finding.published and finding.tests for finding in found)
-
-
-@pytest.mark.parametrize("study", studies.STUDIES)
-def test_every_finding_is_decided_on_the_smoke_runs(study, tmp_path):
-    chosen = studies.get(study)
-    store = Store(tmp_path, tmp_path / "published")
-    jobs = chosen.jobs("smoke")
-    outcomes = execute(jobs, store, "cpu", workers=1, progress=False)
-    assert set(outcomes.values()) == {"done"}
-    table = results(jobs, store)
-    assert len(table) == len(jobs)
-    decided = chosen.verdicts(table, "smoke").set_index("finding")["verdict"]
-    planned = {
-        finding.id
-        for finding in chosen.findings
-        if all(any(job.labels.items() >= setting.items() for job in jobs) for setting in finding.settings)
-    }
-    absent = {name for name, verdict in decided.items() if verdict == "not run"}
-    # A network that is right about nothing has no consistency among the pictures that it is right about.
-    assert absent - {"control-1"} == set(decided.index) - planned - {"control-1"}
-    assert len(planned) > 0.6 * len(chosen.findings)
-    for count in range(len(table)):  # a campaign that was stopped there
-        assert set(chosen.verdicts(table.head(count), "smoke")["finding"]) == set(decided.index)
-    without = table.drop(columns=[name for name in table if name.startswith(("corruptions.", "one_pixel."))])
-    less = chosen.verdicts(without, "smoke").set_index("finding")["verdict"]
-    kept = less != "not run"
-    assert kept.any() and (less[kept] == decided[kept]).all()  # what was not measured takes only what needs it
 
 
 def test_two_columns_of_one_name_are_an_error(tmp_path):
