@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -105,11 +106,15 @@ def antialias(
     if placement not in PLACEMENTS:
         raise unknown("placement", placement, PLACEMENTS)
     if inside := _WRAPPERS.get(type(module).__name__):
+        if type(module).__name__ == "DistributedDataParallel" and layers.CATALOGUE[name].parameters:
+            raise UsageError(f"{name} learns, and DistributedDataParallel would not see it: convert first, then wrap")
         wrapper = module if inplace else deepcopy(module)
         options = {"placement": placement, "padding_mode": padding_mode, "skip": skip, "keep_stem": keep_stem}
         part = getattr(wrapper, inside)
         network, report = antialias(part, downsample, **options, example=example, inplace=True, return_report=True)
         setattr(wrapper, inside, network)
+        if inside == "_orig_mod":
+            wrapper.__setstate__(wrapper.__getstate__())  # it compiles what it holds now, not what it held
         return (wrapper, report) if return_report else wrapper
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     job = _Job(module, name, {"padding_mode": padding_mode, **options}, placement, skip, keep_stem, example)
@@ -151,7 +156,8 @@ class _Job(Plan):
                 parent._modules[key] = swap.get(id(child), child)
         for caller in {site.caller: None for site in sites if site.call is not None}:
             calls = [site for site in sites if site.call is not None and site.caller == caller]
-            intercept(modules[caller], [owners[c.target] for c in calls], [(c.place, c.call) for c in calls])
+            owning = [owners[c.target] for c in calls]
+            intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike)
         for leader, *others in self.groups if not plain else ():
             Link(self.layers[leader], [self.layers[name] for name in others])
         network = owners.get("", network)
@@ -162,19 +168,22 @@ class _Job(Plan):
         """Have every module around the owners check that they are there."""
         places: dict[str, list[Place]] = defaultdict(list)
         for site in sites:
-            if not site.target or site.call is not None:
+            if not site.target:
                 continue
             path = tuple(site.target.split("."))
-            dense = tuple(site.name.split(".")) if site.kind == "behind" else None
+            behind = site.kind == "behind"
+            dense = tuple(site.name.split(".")) if behind else None
             # The name of the owner's site: one module may own the layers of two.
-            name = str(network.get_submodule(site.target).site)
+            owner: Any = network.get_submodule(site.target)
             both = path if dense is None else [a for a, b in zip(path, dense, strict=False) if a == b]
             depth = min(len(both), len(path) - 1)
+            if dense is None and site.target == site.name and isinstance(owner, Antialiased):
+                dense = (*path, "inner")
             for n in range(depth + 1):
-                places[".".join(path[:n])].append(Place(name, path[n:], None if dense is None else dense[n:]))
-            if dense is not None:
+                places[".".join(path[:n])].append(Place(owner.site, path[n:], None if dense is None else dense[n:]))
+            if behind and dense is not None:
                 home = network.get_submodule(".".join(path[:depth]))
-                guard = Guard((Place(name, path[depth:], dense[depth:]),), home)
+                guard = Guard((Place(owner.site, path[depth:], dense[depth:]),), home)
                 for end in (site.target, site.name):
                     network.get_submodule(end).register_forward_pre_hook(guard)
         for around, inside in places.items():
@@ -184,6 +193,15 @@ class _Job(Plan):
         """Names of sites where subsampling in the new places is not the network; none if no example ran."""
         if self.seen is None:
             return []
+        ran = [site for site in sites if site.call is not None or self.ran(site.name)]
+        wrong = self._differing(ran)
+        if wrong or len(ran) == len(sites) or not self._differing(sites):
+            return wrong
+        return [site.name for site in sites if site not in ran]  # somebody computes with a module that does not run
+
+    def _differing(self, sites: list[Site]) -> list[str]:
+        """The same, of ``sites`` alone and of an example that ran."""
+        assert self.seen is not None
         converted = self.apply(deepcopy(self.network), sites, plain=True)
         expected: dict[int, tuple[str, bool, list[Tensor]]] = {}
         into: list[nn.Module] = []
@@ -203,12 +221,17 @@ class _Job(Plan):
             return reference  # so that what follows sees what it saw in the original
 
         try:
-            run(converted, self.example, into, out_of, compare)
+            output = run(converted, self.example, into, out_of, compare).output
         except Exception as error:
             raise UsageError(
                 f"{type(self.network).__name__} does not run when converted: {first_line(error)}"
             ) from error
-        return list(dict.fromkeys([*wrong, *(site for site, _, maps in expected.values() if maps)]))
+        wrong += [site for site, _, maps in expected.values() if maps]
+        if wrong or _alike(output, self.seen.output):
+            return list(dict.fromkeys(wrong))
+        if not _alike(run(self.network, self.example).output, self.seen.output):  # it draws noise of its own
+            return []
+        return [site.name for site in sites if site.kind == "behind"] or [site.name for site in sites]
 
     def settle(self) -> list[Site]:
         """The plan whose sites, subsampling, are the network; what differs is moved to the convolution, or left."""
@@ -297,6 +320,12 @@ def _pads(part: nn.Module) -> bool:
     padding = getattr(part, "padding", 0) if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) else 0
     some = padding == "same" if isinstance(padding, str) else any(pair(padding))
     return some and getattr(part, "padding_mode", "zeros") != "circular"
+
+
+def _alike(output: Any, reference: Any) -> bool:
+    """Whether all tensors in an output are the ``_same`` as those in another."""
+    pairs = [*zip_longest(tensors(output), tensors(reference))]
+    return all(x is not None and y is not None and _same(x * 1.0, y * 1.0) for x, y in pairs)  # also of bools
 
 
 def _same(x: Tensor, reference: Tensor) -> bool:

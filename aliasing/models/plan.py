@@ -38,7 +38,7 @@ class Site(NamedTuple):
         target: the module the layer is placed at: behind its output or, with ``reader``, in front of it.
         reader: whether the target reads the activation.
         note: what the report says.
-        call: the call, of the module ``caller``; ``place`` is its number among the calls like it.
+        call: the call, of the module ``caller``; ``place`` is its number among the ``alike`` calls like it.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Site(NamedTuple):
     call: Any = None  # a Call
     caller: str = ""
     place: int = 0
+    alike: int = 0
 
 
 class Plan:
@@ -72,7 +73,8 @@ class Plan:
         example: Any,
     ) -> None:
         self.network, self.name, self.options, self.skip, self.keep_stem = network, name, options, skip, keep_stem
-        self.placement = "act-then-pool" if name == "subsample" else placement  # a strided convolution, whatever it is
+        # Subsampling a convolution is the strided convolution, also in training, where a norm sees what is behind it.
+        self.placement = "conv-then-pool" if name == "subsample" else placement
         self.learns = layers.CATALOGUE[name].parameters
         self.modules = dict(network.named_modules())
         self.name_of = {id(part): name for name, part in self.modules.items()}
@@ -125,6 +127,10 @@ class Plan:
                 sites.append(self._site(name, part, taken))
         self.groups, notes = self._share(sites)
         return [site._replace(note=site.note + notes.get(site.name, "")) for site in sites] + self._calls()
+
+    def ran(self, name: str) -> bool:
+        """Whether the example went through the module ``name``."""
+        return self.seen is not None and bool(self.seen.outputs.get(id(self.modules[name])))
 
     def maps(self, site: Site) -> list[Tensor]:
         """What was seen in the run where the layer of ``site`` is placed."""
@@ -198,6 +204,8 @@ class Plan:
         if self._in_front(part):
             return Site(name, "front", name, note="layer, then the convolution at stride 1")
         side, target = self.behind.get(name, ("", part))
+        if side and not self.ran(name):
+            side, self.demoted[name] = "", "no example ran through it to check what lies behind it"
         place = self.name_of[id(target)], side == "before"
         if self.placement == "act-then-pool" and side and name not in self.demoted and place not in taken:
             taken.add(place)
@@ -281,7 +289,12 @@ class Plan:
                 own_choice = "; its choice is its own" * isinstance(self.layers[name], Polyphase)
                 sites.append(
                     site._replace(
-                        target=target, note=site.note + own_choice, call=r.call, caller=caller, place=still.index(r)
+                        target=target,
+                        note=site.note + own_choice,
+                        call=r.call,
+                        caller=caller,
+                        place=still.index(r),
+                        alike=len(still),
                     )
                 )
         return sites

@@ -167,8 +167,10 @@ class _Windows:
 
 
 def _larger(a: Any, b: Any) -> Any:
-    """The larger of two lengths, also where a tracer has a tensor for one of them."""
-    return (a + b + abs(a - b)) // 2 if isinstance(a, Tensor) else torch.sym_max(a, b)
+    """The larger of two lengths, also where a tracer has a tensor or a symbol for one of them."""
+    if isinstance(a, Tensor):
+        return (a + b + abs(a - b)) // 2
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else torch.sym_max(a, b)
 
 
 def _smaller(a: Any, b: Any) -> Any:
@@ -229,7 +231,7 @@ class Link:
 
 
 class Place(NamedTuple):
-    """Where a site lives, as names below one module: its owner and, if the owner is behind, the convolution."""
+    """Where a site lives, as names below one module: its owner, and the module that gave up its stride for it."""
 
     site: str
     owner: tuple[str, ...]
@@ -378,6 +380,7 @@ class Intercepted:
 
     antialiased: nn.ModuleList
     antialiased_calls: tuple[tuple[int, Call], ...]
+    antialiased_alike: int
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """Its class is made when it is needed, so a copy is made from the class of the original."""
@@ -391,10 +394,12 @@ def _intercepted(kind: Any) -> type:
         calls = _Calls(self.antialiased, self.antialiased_calls)
         with calls:
             result = kind.forward(self, *args, **kwargs)
-        if calls.done < len(self.antialiased):
+        if calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike:
             raise UsageError(
-                f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran; "
-                "its forward is another than the one that was converted, or a tool traces it that does not see them"
+                f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran, among "
+                f"{calls.seen} calls like them, {self.antialiased_alike} when it was converted; its forward does "
+                "something else than then (in training, or at this size), or a tool traces it that does not see them: "
+                "name the module in skip"
             )
         return result
 
@@ -405,10 +410,11 @@ def _rebuild(kind: type) -> nn.Module:
     return object.__new__(_intercepted(kind))
 
 
-def intercept(module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]]) -> None:
-    """Have ``owners`` run instead of the function ``calls`` of the forward of ``module``."""
+def intercept(module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]], alike: int) -> None:
+    """Have ``owners`` run instead of the function ``calls``, of ``alike`` ones, of the forward of ``module``."""
     module.antialiased = nn.ModuleList(owners)
     module.antialiased_calls = tuple(calls)  # type: ignore[assignment]
+    module.antialiased_alike = alike  # type: ignore[assignment]
     module.__class__ = _intercepted(type(module))  # type: ignore[arg-type]
 
 

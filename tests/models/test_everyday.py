@@ -380,13 +380,69 @@ def test_subsampling_is_the_network(case: str) -> None:
     network = nn.Sequential(KEPT[case](), nn.Conv2d(4, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()).eval()
     x = images(2, 3, 22, 17)
     for placement in models.PLACEMENTS:
-        result, report = antialias(network, "subsample", placement, return_report=True)
-        torch.testing.assert_close(result(x), network(x), rtol=1e-4, atol=1e-5)
-        assert antialias(network, "bin-5", placement)(x).shape == network(x).shape
-    if "norm" in case:
-        assert "looks at the whole map" in report.replaced[0].note
-    else:
-        assert "something else" in report.left[0].note
+        torch.testing.assert_close(antialias(network, "subsample", placement)(x), network(x), rtol=1e-4, atol=1e-5)
+        blurred, report = antialias(network, "bin-5", placement, return_report=True)
+        assert blurred(x).shape == network(x).shape
+        if "norm" not in case:
+            assert "something else" in report.left[0].note
+        elif placement == "act-then-pool":
+            assert "looks at the whole map" in report.replaced[0].note
+
+
+def test_a_module_that_only_lends_its_weights_keeps_its_stride() -> None:
+    def lend(n: nn.Module, x: Tensor) -> Tensor:
+        return n.more(F.conv2d(x, n.conv.weight, n.conv.bias, n.conv.stride, n.conv.padding).relu())
+
+    network = Custom(lend, conv=nn.Conv2d(3, 4, 3, 2, 1), more=nn.Conv2d(4, 4, 3, 2, 1)).eval()
+    result, report = antialias(network, "bin-5", return_report=True)
+    assert [change.name for change in report.replaced] == ["more"] and result.conv.stride == (2, 2)
+    torch.testing.assert_close(antialias(network, "subsample")(X), network(X))
+
+
+def test_subsampling_is_the_network_in_training_too() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()).train()
+    torch.testing.assert_close(antialias(network, "subsample")(X), network(X), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_placed_behind_what_no_example_has_checked() -> None:
+    def picky(n: nn.Module, x: Tensor) -> Tensor:
+        if x.shape[-1] != 21:
+            raise ValueError("other sizes are not taken")
+        return n.body(x)
+
+    x, conv, norm = images(1, 3, 21, 21), nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4)
+    result, report = antialias(Custom(picky, body=nn.Sequential(conv, norm, nn.ReLU())), "tri-3", return_report=True)
+    assert "no example" in report.replaced[0].note
+    by_hand = create("tri-3", 4)(F.conv2d(x, conv.weight, conv.bias, 1, 1))
+    torch.testing.assert_close(result(x), norm(by_hand).relu())
+
+
+def test_a_compiled_convolution_is_converted() -> None:
+    compiled = torch.compile(nn.Conv2d(3, 4, 3, 2, 1), backend="eager")
+    assert antialias(compiled, "bin-5")(X).shape == compiled(X).shape
+
+
+def test_a_stride_that_comes_back_is_missed() -> None:
+    network = antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Sigmoid()), "tri-3", "conv-then-pool")
+    network[0].inner.stride = (2, 2)
+    with pytest.raises(UsageError, match=LOST):
+        network(X)
+
+
+def pools(n: nn.Module, x: Tensor) -> Tensor:
+    """Once more in training."""
+    return F.max_pool2d(F.max_pool2d(n.conv(x), 2), 2) if n.training else F.max_pool2d(n.conv(x), 2)
+
+
+def test_calls_of_functions_are_counted_and_their_module_is_missed() -> None:
+    block = Custom(pools, conv=nn.Conv2d(3, 4, 3, 1, 1)).eval()
+    network = antialias(Custom(lambda n, x: n.block(x), block=block).eval(), "tri-3", example=X)
+    assert network(X).shape == block(X).shape
+    with pytest.raises(UsageError, match="1 of 1 anti-aliased calls of functions ran, among 2 calls like them, 1 when"):
+        network.train()(X)
+    network.eval().block = block
+    with pytest.raises(UsageError, match=LOST):
+        network(X)
 
 
 def test_modes_and_random_state_are_left_alone() -> None:

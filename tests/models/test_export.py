@@ -16,8 +16,8 @@ NAMES = [name for name in layers.NAMES if name not in DATA_DEPENDENT_GRID]
 SIZES = ((12, 17), (9, 20))
 # What an exporter cannot do it refuses; none gives other numbers.
 REFUSED = {
-    ("flc", "onnx dynamo, any size"): "Could not guard on data-dependent expression",
-    ("asap", "onnx dynamo, any size"): "Could not guard on data-dependent expression",
+    ("flc", "onnx dynamo, any size"): "Failed to convert the exported program to an ONNX model",
+    ("asap", "onnx dynamo, any size"): "Failed to convert the exported program to an ONNX model",
     ("ddac", "onnx"): "Unfold",
     ("max", "export, any size"): "Guard",
     ("tips", "export, any size"): "Guard",
