@@ -4,10 +4,7 @@ None of the papers has this experiment. Its hypotheses are ours where they are n
 suggested by a pilot with other seeds, another code and other networks.
 """
 
-from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from ..measurements import Measurement
 from ..runner import Job
@@ -16,7 +13,7 @@ from .evidence import Best, Column, Concordance, OverKinds, level, minus, surviv
 from .rules import Test, claim
 from .study import Study
 
-__all__ = ["LEARNED", "METRICS", "STUDY", "Metric", "prepared"]
+__all__ = ["LEARNED", "STUDY"]
 
 LEARNED = ("lps", "tips", "tips + losses", "ddac")  # layers with something to train
 
@@ -80,26 +77,6 @@ def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[M
     return tuple(wanted)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A column of the comparison.
-
-    Attributes:
-        column: of the prepared results table.
-        title: for axes and table heads.
-        higher: whether more is better.
-    """
-
-    column: str
-    title: str
-    higher: bool = True
-
-    @property
-    def arrow(self) -> str:
-        """The title with the direction that is better."""
-        return f"{self.title} {'↑' if self.higher else '↓'}"
-
-
 ACCURACY, CIRCULAR, STANDARD, CROP = (
     "accuracy.accuracy",
     "circular_rolls.circular_consistency",
@@ -110,31 +87,6 @@ IF_CORRECT = "circular_rolls.circular_consistency_if_correct"
 ERROR, BIAS, ALIAS = "corruptions.corruption_error", "sampling_bias.msb_nearest", "aliasing.mean_alias_error"
 # Accuracy under attacks of eps = 1/4, 1/2 and 1 of 255, their mean.
 SMALL_ATTACK = survived(slice(3))
-
-METRICS = (
-    Metric(ACCURACY, "accuracy"),
-    Metric(CIRCULAR, "circular consistency"),
-    Metric(STANDARD, "standard consistency"),
-    Metric("shift_consistency.sub_pixel_consistency", "sub-pixel consistency"),
-    Metric(CROP, "one-pixel change, crop", higher=False),
-    Metric("one_pixel.mean_absolute_change_crop", "mean absolute change, crop", higher=False),
-    Metric("small_attack", "accuracy, small attacks"),
-    Metric(ERROR, "corruption error", higher=False),
-    Metric(BIAS, "maximum-sampling bias", higher=False),
-    Metric(ALIAS, "alias error", higher=False),
-    Metric("work", "multiply-accumulates, relative", higher=False),
-)
-
-
-def prepared(table: pd.DataFrame) -> pd.DataFrame:
-    """The results with three columns more: accuracy under small attacks, work and time relative to ``subsample``."""
-    table = table.assign(small_attack=SMALL_ATTACK.of(table))
-    for name, column in (("work", "cost.macs"), ("time", "cost.milliseconds")):
-        own = table.groupby(["backbone", "layer"])[column].transform("first")
-        plain = table[table["layer"] == "subsample"].groupby("backbone")[column].first()
-        table[name] = own / table["backbone"].map(plain)
-    return table
-
 
 VGG, RESNET = {"backbone": "vgg"}, {"backbone": "resnet"}
 NETWORKS = ((VGG, "VGG"), (RESNET, "residual network"))
