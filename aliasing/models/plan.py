@@ -152,7 +152,7 @@ class Plan:
         except UsageError as error:
             return str(error)
         weight = next(around.parameters(), next(self.network.parameters(), torch.empty(0)))
-        self.layers[name] = layer.train(around.training).to(weight.device)
+        self.layers[name] = layer.train(around.training).to(weight.device, weight.dtype if self.learns else None)
         return None
 
     def _skipped(self, names: list[str]) -> str | None:

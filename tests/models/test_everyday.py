@@ -445,6 +445,20 @@ def test_calls_of_functions_are_counted_and_their_module_is_missed() -> None:
         network(X)
 
 
+def test_a_network_on_the_meta_device_and_one_in_half_precision_are_converted() -> None:
+    with torch.device("meta"):
+        network = antialias(torchvision.models.resnet18(), "aps")
+    assert next(network.parameters()).is_meta
+    half = antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU()).bfloat16(), "ddac")
+    assert half(X.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_pool_of_a_small_map_is_seen() -> None:
+    network = Custom(lambda n, x: F.max_pool2d(n.conv(x), 2, 2, 1), conv=nn.Conv2d(3, 4, 1)).eval()
+    _, report = antialias(network, "tri-3", example=images(1, 3, 4, 4), return_report=True)
+    assert len(report.replaced) == 1
+
+
 def test_modes_and_random_state_are_left_alone() -> None:
     network = nn.Sequential(block(), block().train(), nn.Dropout()).train()
     network[0].eval()
