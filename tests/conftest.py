@@ -32,11 +32,12 @@ def forked(monkeypatch):
 def smoke_runs(tmp_path_factory):
     """The folder of a working store with the smoke runs of all studies."""
     from aliasing.records import Store
-    from aliasing.runner import execute
-    from aliasing.studies import campaign
+    from aliasing.runner import execute, merged
+    from aliasing.studies import STUDIES
 
     folder = tmp_path_factory.mktemp("smoke") / "runs"
-    outcomes = execute(campaign("smoke"), Store(folder, folder / "none"), "cpu", progress=False)
+    jobs = merged(job for study in STUDIES.values() for job in study.jobs("smoke"))
+    outcomes = execute(jobs, Store(folder, folder / "none"), "cpu", progress=False)
     assert set(outcomes.values()) == {"done"}, outcomes
     return folder
 
