@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UsageError, unknown
-from .inference import answers, as_float, batches, check_images, check_labels, chosen, evaluating, finite, scores
+from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
 from .streams import image_seeds, per_image
 
 __all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
@@ -76,9 +76,7 @@ def survivors(
     for x, y, seed, index in zip(parts, labels.split(batch_size), seeds.split(batch_size), indices, strict=True):
         y = y.to(x.device)
         with evaluating(model), torch.no_grad():
-            logits = answers(model, x)
-        check_labels(labels, images, logits.shape[1])
-        alive = chosen(logits) == y
+            alive = hits(answers(model, x), y)
         for row, radius in enumerate(radii):
             x, y, seed, index = x[alive], y[alive], seed[alive.cpu()], index[alive.cpu()]
             alive = ~attack_images(model, x, y, attack, radius, seed)[1]
@@ -111,8 +109,7 @@ def attack_images(
     steps = STEPS[attack.name] if attack.steps is None else attack.steps
     with evaluating(model):
         with torch.no_grad():
-            logits = answers(model, images)
-        broken |= chosen(logits) != check_labels(labels, images, logits.shape[1])
+            broken |= ~hits(answers(model, images), labels)
         for start in range(1 if attack.name == "fgsm" else attack.restarts):
             active = (~broken).nonzero().flatten()
             if len(active) == 0:

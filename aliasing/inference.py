@@ -149,6 +149,11 @@ def chosen(logits: Tensor) -> Tensor:
     return logits.argmax(1)
 
 
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the most probable class is the label, (N,) bool where the logits (N, classes) are; checks the labels."""
+    return chosen(logits) == check_labels(labels, logits, logits.shape[1]).to(logits.device)
+
+
 def classified(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """The most probable class (N,) of each image, on the CPU."""
     return chosen(predict(model, images, batch_size)).cpu()
@@ -157,5 +162,4 @@ def classified(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tenso
 def correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> Tensor:
     """Whether each image is classified as its label says, (N,) bool on the CPU."""
     labels = check_labels(labels, check_images(images))
-    logits = predict(model, images, batch_size).cpu()
-    return chosen(logits) == check_labels(labels, images, logits.shape[1]).cpu()
+    return hits(predict(model, images, batch_size).cpu(), labels)

@@ -35,9 +35,8 @@ def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str]
     if processes > 1:
         python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     lines = ["#!/bin/sh"]
-    lines += [
-        f"#SBATCH {shlex.quote(option)}" for option in (*ours, *options)
-    ]  # of two that disagree, the later counts
+    # Of two options that disagree, the later counts.
+    lines += [f"#SBATCH {shlex.quote(option)}" for option in (*ours, *options)]
     for variable, folder in ({"ALIASING_RUNS": store} | folders).items():
         lines.append(f"export {variable}={shlex.quote(str(Path(folder).absolute()))}")
     lines.append(f"cd {shlex.quote(str(Path.cwd()))}")

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -17,11 +17,11 @@ __all__ = ["page"]
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
 
 
-def page(**facts: Any) -> str:
-    """The whole page; ``facts`` is what the template asks for.
+def page(found: Any, command: Mapping[str, str], rows: Mapping[str, Sequence[str]]) -> str:
+    """The whole page.
 
     Args:
-        found: the diagnosis.
+        found: the ``Diagnosis``.
         command: network to the command that would mend it.
         rows: the table: measure to a cell per network.
     """
@@ -29,7 +29,7 @@ def page(**facts: Any) -> str:
     environment.filters |= {"png": _png, "shift": _shift, "percent": _percent, "worst": _worst}
     environment.globals |= {"drawing": _drawing, "windows": _windows, "at_sites": AT_SITES, "pairs": PAIRS}
     template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(portraits=facts["found"].portraits, **facts)
+    return environment.from_string(template).render(found=found, portraits=found.portraits, command=command, rows=rows)
 
 
 def _png(image: Tensor) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, check_labels, chosen, predict
+from ..inference import check_images, check_labels, chosen, hits, predict
 from ..shifts import draw_shifts, reach, shift_images
 from .estimate import Estimate
 from .rolls import agreement_per_image, roll_predictions
@@ -65,8 +65,7 @@ def consistency(
         return Estimate.mean(agreement_per_image(predictions, correct_only=labels is not None))
     agree = agreements(model, images, shift, max_shift, generator, batch_size)
     if labels is not None:
-        plain = _logits(model, images, None, shift, max_shift, batch_size)
-        agree = agree[chosen(plain) == check_labels(labels, images, plain.shape[1]).cpu()]
+        agree = agree[hits(_logits(model, images, None, shift, max_shift, batch_size), labels)]
     return Estimate.share(agree)
 
 
@@ -98,8 +97,8 @@ def fidelity(
     shifts = (*draw_shifts(shift, images, 2, max_shift, generator), None)
     logits = [_logits(model, images, own, shift, max_shift, batch_size) for own in shifts]
     first, second, plain = map(chosen, logits)
-    truth = check_labels(labels, images, logits[0].shape[1]).cpu()
-    correct, agree = plain == truth, first == second
+    first_right, second_right, correct = (hits(own, labels) for own in logits)
+    agree = first == second
     share_correct, share_agree = correct.double().mean(), agree.double().mean()
     # d(ac) = c da + a dc, image by image, around the product of the means.
     product = Estimate.mean(
@@ -109,7 +108,7 @@ def fidelity(
     )
     return Fidelity(
         product,
-        Estimate.share((first == truth) & (second == truth)),
+        Estimate.share(first_right & second_right),
         Estimate.share(agree & (plain == first)),
         Estimate.share(correct),
         Estimate.share(agree),

@@ -129,8 +129,8 @@ def roll_predictions(
     for part in roll_logits(model, images, max_shift, batch_size, method):
         classes.append(part.logits.argmax(-1).to(torch.int16).cpu())
         if labels is not None:
-            check_labels(labels, images, part.logits.shape[-1])
-            own = labels[done : done + len(part.logits)].to(part.logits.device)
+            own = check_labels(labels[done : done + len(part.logits)], part.logits, part.logits.shape[-1])
+            own = own.to(part.logits.device)
             chosen = part.logits.gather(-1, own[:, None, None, None].expand(*part.logits.shape[:3], 1)).squeeze(-1)
             probabilities.append((chosen - part.logits.logsumexp(-1)).exp().float().cpu())
         done += len(part.logits)

@@ -56,7 +56,12 @@ def probability_curves(
     model: nn.Module, frames: Tensor, labels: Tensor, batch_size: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Probability of the label, and its rank from 0, along frames (P, N, 3, H, W): two tensors (N, P)."""
-    return of_labels(torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1), labels)
+    return of_labels(_logits(model, frames, batch_size), labels)
+
+
+def _logits(model: nn.Module, frames: Tensor, batch_size: int) -> Tensor:
+    """Logits (N, P, classes) along frames (P, N, 3, H, W)."""
+    return torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1)
 
 
 def of_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,8 +118,7 @@ def jaggedness(
     batch_size: int = 256,
 ) -> Jaggedness:
     """Jaggedness along a vertical sweep of the images; ``top`` 5 as published, 1 for data sets of few classes."""
-    frames = vertical_sweep(images, positions, border)
-    logits = torch.stack([predict(model, frame, batch_size).cpu() for frame in frames], 1)
+    logits = _logits(model, vertical_sweep(images, positions, border), batch_size)
     if not 1 <= top < logits.shape[2]:  # every class is among the top of all
         raise UsageError(f"top must be at least 1 and less than the {logits.shape[2]} classes, got {top}")
     return crossings(of_labels(logits, labels)[1] < top)

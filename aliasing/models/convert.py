@@ -170,20 +170,16 @@ class _Job(Plan):
         for site in sites:
             if not site.target:
                 continue
-            path = tuple(site.target.split("."))
-            behind = site.kind == "behind"
-            dense = tuple(site.name.split(".")) if behind else None
-            # The name of the owner's site: one module may own the layers of two.
-            owner: Any = network.get_submodule(site.target)
-            both = path if dense is None else [a for a, b in zip(path, dense, strict=False) if a == b]
+            owner: Any = network.get_submodule(site.target)  # its site is its own: it may have the layers of two
+            path, own, behind = tuple(site.target.split(".")), tuple(site.name.split(".")), site.kind == "behind"
+            dense = own if behind else (*path, "inner") if own == path and isinstance(owner, Antialiased) else None
+            both = [a for a, b in zip(path, own, strict=False) if a == b] if behind else path
             depth = min(len(both), len(path) - 1)
-            if dense is None and site.target == site.name and isinstance(owner, Antialiased):
-                dense = (*path, "inner")
             for n in range(depth + 1):
                 places[".".join(path[:n])].append(Place(owner.site, path[n:], None if dense is None else dense[n:]))
-            if behind and dense is not None:
+            if behind:
                 home = network.get_submodule(".".join(path[:depth]))
-                guard = Guard((Place(owner.site, path[depth:], dense[depth:]),), home)
+                guard = Guard((Place(owner.site, path[depth:], own[depth:]),), home)
                 for end in (site.target, site.name):
                     network.get_submodule(end).register_forward_pre_hook(guard)
         for around, inside in places.items():

@@ -119,7 +119,7 @@ class Plan:
         taken = {(self.name_of[id(c)], True) for c in self.strided if isinstance(c, nn.Conv2d) and self._in_front(c)}
         for part in self.strided:
             name = self.name_of[id(part)]
-            maps = self.seen.outputs.get(id(part), []) if self.seen is not None else []
+            maps = self._outputs(part)
             why = self._why_left(self.names[id(part)], part, maps) or self._create(name, part, maps, part)
             if why is not None:
                 self.left.append(Change(name, self.whats[name], why))
@@ -130,7 +130,10 @@ class Plan:
 
     def ran(self, name: str) -> bool:
         """Whether the example went through the module ``name``."""
-        return self.seen is not None and bool(self.seen.outputs.get(id(self.modules[name])))
+        return bool(self._outputs(self.modules[name]))
+
+    def _outputs(self, part: nn.Module) -> list[Tensor]:
+        return self.seen.outputs.get(id(part), []) if self.seen is not None else []
 
     def maps(self, site: Site) -> list[Tensor]:
         """What was seen in the run where the layer of ``site`` is placed."""

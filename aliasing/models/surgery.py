@@ -149,10 +149,8 @@ class _Windows:
     """
 
     def __init__(self, part: Any, axis: int, same: bool = False) -> None:
-        size, stride = (
-            pair(getattr(part, "dilation", 1))[axis] * (pair(part.kernel_size)[axis] - 1) + 1,
-            pair(part.stride)[axis],
-        )
+        dilation, kernel = pair(getattr(part, "dilation", 1))[axis], pair(part.kernel_size)[axis]
+        size, stride = dilation * (kernel - 1) + 1, pair(part.stride)[axis]
         padding = 0 if same else pair(part.padding)[axis]
         self.size, self.stride, self.padding = size, stride, padding
         more = 2 * padding - size + 1
@@ -174,7 +172,7 @@ def _larger(a: Any, b: Any) -> Any:
 
 
 def _smaller(a: Any, b: Any) -> Any:
-    return -_larger(-a, -b) if not isinstance(a, Tensor) else (a + b - abs(a - b)) // 2
+    return a + b - _larger(a, b)
 
 
 def _run(part: nn.Module, x: Tensor) -> Tensor:

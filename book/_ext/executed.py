@@ -90,7 +90,8 @@ def complete(app, page, source):
     source_code = found().source
     repository = f"[the repository]({source_code})" if source_code else "the repository"
     injected = notebook["metadata"]["papermill"]["parameters"]
-    parameters = " ".join(f"-p {name} {value}" for name, value in injected.items())
+    first = sorted(injected, key=lambda name: name != "profile")  # the profile, then what goes with it
+    parameters = " ".join(f"-p {name} {injected[name]}" for name in first)
     text = RUN_AGAIN.format(name=path.stem, repository=repository, parameters=parameters)
     notebook["cells"].append(markdown("run-again", text))
     source[0] = json.dumps(notebook)
