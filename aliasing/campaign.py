@@ -7,7 +7,6 @@ continues.
 
 import json
 import multiprocessing
-import sys
 import tempfile
 import threading
 import time
@@ -17,16 +16,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import datasets, layers, models
+from .clone import benchmarks
 from .datasets import ImageSet
 from .errors import DataError, UsageError
 from .files import write_atomically
@@ -36,7 +34,7 @@ from .runner import Job, build, complete, end_with_parent, execute, is_leased, t
 from .studies import STUDIES, campaign, worth
 from .training import Recipe, pick_device, train
 
-__all__ = ["benchmark", "checks", "durations", "order", "parallel", "run", "speed"]
+__all__ = ["checks", "durations", "order", "parallel", "run"]
 
 CHECKS, SPEED, RESERVE = 75.0, 60.0, 15.0  # seconds at most, and those kept for writing
 PROBE = 1.0  # seconds of training for an estimate
@@ -71,7 +69,7 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     failed = {what for what, outcome in found.items() if outcome not in ("passed", NO_TIME)}
     passed = sum(outcome == "passed" for outcome in found.values())
     log(f"{passed} of {len(found)} checks passed; failed: {', '.join(sorted(failed)) or 'none'}")
-    for name, report in notes.once("speed", lambda: speed(chosen, min(SPEED, left() / 4))).items():
+    for name, report in notes.once("speed", lambda: _speed(chosen, min(SPEED, left() / 4))).items():
         write_atomically(out / f"{name}.json", json.dumps({name: report}, indent=1) + "\n")
         ratios = [row["ratio"] for row in report.get("rows", [])]
         told = f"{len(ratios)} cases, peers take {median(ratios):.2f} times as long (median)" if ratios else ""
@@ -252,6 +250,13 @@ def _published_meanwhile(jobs: list[Job], store: Store, path: Path) -> Iterator[
         keep()
 
 
+def _speed(device: torch.device, seconds: float) -> dict[str, dict[str, Any]]:
+    try:
+        return benchmarks().speed(str(device), seconds)
+    except DataError as error:  # there are none
+        return {"benchmarks": {"failed": str(error)}}
+
+
 def _without(job: Job, failed: set[str]) -> Job | None:
     """``job`` without the measurements that failed their check, ``None`` if its layer failed."""
     if f"layer {job.run.network['downsample']['name']}" in failed:
@@ -360,33 +365,3 @@ def _numbers(value: Any) -> Tensor:
     if isinstance(value, list):
         return torch.cat([torch.zeros(0), *map(_numbers, value)])
     return torch.tensor([value] if isinstance(value, float) else [])
-
-
-def benchmark(name: str) -> ModuleType:
-    """A benchmark, one of the scripts beside the package in a clone of the repository, or with "" all of them.
-
-    Raises:
-        DataError: this is no clone.
-    """
-    root = Path(__file__).resolve().parents[1]
-    if not (root / "benchmarks").is_dir():
-        raise DataError("the benchmarks are scripts beside the package, in a clone of the repository; run them there")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return import_module(f"benchmarks.{name}".rstrip("."))
-
-
-def speed(device: torch.device, seconds: float) -> dict[str, dict]:
-    """Layers, training and exact rolls beside their peers, as ``aliasing bench --out`` writes it, by benchmark.
-
-    Peers that are not installed are named under "skipped". On a CPU sizes are small, and mean nothing.
-    """
-    reports = {}
-    for name, share in (("layers", 0.6), ("training", 0.2), ("evaluation", 0.2)):
-        try:
-            bench = benchmark(name)
-            frame = bench.run(str(device), repeats=3, quick=device.type == "cpu", seconds=share * seconds)
-            reports[name] = bench.report(frame)
-        except Exception as error:  # as with the checks
-            reports[name] = {"failed": f"{type(error).__name__}: {str(error).strip()[:500]}"}
-    return reports

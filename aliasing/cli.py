@@ -252,10 +252,10 @@ def _finetune(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     """Our speed beside the peers', taking turns: medians and ratios."""
-    from .campaign import benchmark
+    from .clone import benchmarks
 
     names = [arguments.what] if arguments.what else _BENCHES
-    benchmark("").compare(names, arguments.device, arguments.repeats, arguments.quick, arguments.json, arguments.out)
+    benchmarks().compare(names, arguments.device, arguments.repeats, arguments.quick, arguments.json, arguments.out)
     return 0
 
 

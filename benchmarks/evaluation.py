@@ -1,13 +1,7 @@
-"""Logits for every circular shift: stitched in one expanded pass beside one shift at a time.
+"""Logits for every circular shift: stitched in one expanded pass beside one shift at a time, on the same images."""
 
-Both take turns on the same images, so that a busy machine slows both.
-"""
-
-import math
-import time
-from functools import partial
+from collections.abc import Iterable
 from statistics import median
-from typing import Any
 
 import pandas as pd
 import torch
@@ -16,13 +10,19 @@ from torch import Tensor, nn
 from aliasing import models
 from aliasing.metrics import roll_logits
 
-from .reporting import ratios, report, surroundings, turns
+from . import ratios, turns
 
-__all__ = ["one_at_a_time", "report", "run", "table"]
+__all__ = ["PEERS", "cases", "measure", "one_at_a_time", "table"]
 
-# Network, downsampling layer, number of images, side in pixels.
-CASES = (("vgg-small", "subsample", 16, 32), ("vgg-small", "tri-3", 16, 32), ("vgg-small", "aps", 16, 32))
-QUICK = (("vgg-small", "tri-3", 2, 16),)
+PEERS = ()
+Case = tuple[str, str, int, int]  # network, downsampling layer, number of images, side in pixels
+
+
+def cases(device: str, quick: bool) -> Iterable[Case]:
+    """What is compared."""
+    return (
+        [("vgg-small", "tri-3", 2, 16)] if quick else [("vgg-small", n, 16, 32) for n in ("subsample", "tri-3", "aps")]
+    )
 
 
 @torch.no_grad()
@@ -35,46 +35,28 @@ def one_at_a_time(model: nn.Module, images: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def _stitched(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([part.logits for part in roll_logits(model, images)])
-
-
-def run(device: str = "cpu", repeats: int = 5, quick: bool = False, seconds: float = math.inf) -> pd.DataFrame:
-    """Time both ways on random images and random weights; no case is begun after ``seconds``.
-
-    Returns:
-        One row per network and layer: median images per second of both, the median, smallest and largest ratio of a
-        turn, and the largest difference of the logits.
-    """
-    rows: list[dict[str, object]] = []
-    end = time.monotonic() + seconds
-    for name, layer, count, side in QUICK if quick else CASES:
-        if rows and time.monotonic() > end:
-            break
-        torch.manual_seed(0)
-        model = models.create(name, 10, downsample=layer, padding_mode="circular").to(device).eval()
-        images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
-        both: dict[str, Any] = {
-            "ours": partial(_stitched, model, images),
-            "plain": partial(one_at_a_time, model, images),
-        }
-        times, logits = turns(both, device, repeats)
-        rows.append(
-            {
-                "network": name,
-                "layer": layer,
-                "images": count,
-                "size": side,
-                "method": next(roll_logits(model, images)).method,
-                "ours_images_per_s": count / median(times["ours"]),
-                "plain_images_per_s": count / median(times["plain"]),
-                **ratios(times["ours"], times["plain"]),
-                "difference": (logits["ours"] - logits["plain"]).abs().max().item(),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    frame.attrs = surroundings(device, repeats)
-    return frame
+def measure(case: Case, device: str, repeats: int) -> list[dict[str, object]]:
+    """Median images per second of both, ratios, the largest difference of the logits; weights and images are random."""
+    name, layer, count, side = case
+    torch.manual_seed(0)
+    model = models.create(name, 10, downsample=layer, padding_mode="circular").to(device).eval()
+    images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    both = {
+        "ours": lambda: torch.cat([part.logits for part in roll_logits(model, images)]),
+        "plain": lambda: one_at_a_time(model, images),
+    }
+    times, logits = turns(both, device, repeats)
+    row: dict[str, object] = {
+        "network": name,
+        "layer": layer,
+        "images": count,
+        "size": side,
+        "method": next(roll_logits(model, images)).method,
+        **{f"{way}_images_per_s": count / median(seconds) for way, seconds in times.items()},
+        **ratios(times["ours"], times["plain"]),
+        "difference": (logits["ours"] - logits["plain"]).abs().max().item(),
+    }
+    return [row]
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:

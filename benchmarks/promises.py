@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from aliasing.errors import UsageError
 from aliasing.layers import CATALOGUE, create
 
-from .reporting import BLURS, blur_of
+from . import BLURS, blur_of
 
 __all__ = ["CHECKS", "examine", "ours", "peers", "peers_table", "table", "write_peers"]
 
@@ -130,44 +131,33 @@ def examine(make: Make) -> dict[str, str]:
 
 def ours() -> dict[str, Make]:
     """Our layers by name."""
-    return {name: lambda channels, stride, name=name: create(name, channels, stride) for name in CATALOGUE}  # type: ignore[misc]
+    return {name: partial(create, name) for name in CATALOGUE}
 
 
-def peers() -> dict[str, Make | None]:
-    """Layers of other packages; ``None`` where the package is not installed."""
-    found: dict[str, Make | None] = {
+def peers() -> dict[str, Make]:
+    """Layers of other packages, of those that are installed; torch always is."""
+    found: dict[str, Make] = {
         "torch.nn.MaxPool2d(2)": lambda channels, stride: nn.MaxPool2d(stride, stride),
         "torch.nn.AvgPool2d(2)": lambda channels, stride: nn.AvgPool2d(stride, stride),
     }
-    for _, module, layer in BLURS:
-        build = blur_of(module, layer)
-        for taps in (3, 5):
-            make = None if build is None else lambda c, stride, build=build, taps=taps: build(c, taps, stride)
-            found[f"{module}.{layer}, {taps} taps"] = make
+    for package, place in BLURS.items():
+        if build := blur_of(package):
+            for taps in (3, 5):
+                make = partial(lambda build, taps, channels, stride: build(channels, taps, stride), build, taps)
+                found[f"{'.'.join(place)}, {taps} taps"] = make
     return found
 
 
-def table(makes: dict[str, Make] | dict[str, Make | None]) -> pd.DataFrame:
-    """One row per layer, one column per promise; "not installed" where there is nothing to call."""
-    columns = ["right sizes at stride", *CHECKS]
-    rows = {
-        name: dict.fromkeys(columns, "not installed") if make is None else examine(make) for name, make in makes.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+def table(makes: dict[str, Make]) -> pd.DataFrame:
+    """One row per layer, one column per promise."""
+    return pd.DataFrame.from_dict({name: examine(make) for name, make in makes.items()}, orient="index")
 
 
 def write_peers(path: Path) -> None:
     """Measure the peers that are installed and keep the answers, with versions and date, for machines without them."""
-    rows = table({name: make for name, make in peers().items() if make is not None and not name.startswith("torch")})
-    kept = {
-        "measured": datetime.now(UTC).date().isoformat(),
-        "versions": {
-            package: version(package)
-            for package, module, _ in BLURS
-            if any(name.startswith(module) for name in rows.index)
-        },
-        "rows": rows.to_dict("index"),
-    }
+    rows = table({name: make for name, make in peers().items() if not name.startswith("torch.")})
+    versions = {package: version(package) for package in BLURS if blur_of(package)}
+    kept = {"measured": datetime.now(UTC).date().isoformat(), "versions": versions, "rows": rows.to_dict("index")}
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
@@ -176,17 +166,16 @@ def peers_table(path: Path) -> pd.DataFrame:
 
     The names of the rows say which version was measured, and of kept rows when.
     """
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    makes = peers()
-    frame = table(makes)
-    names = {}
-    for package, module, _ in BLURS:
-        for name in (name for name in makes if name.startswith(module)):
-            if makes[name] is not None:
-                names[name] = f"{name} ({package} {version(package)})"
-            elif name in kept["rows"]:
-                frame.loc[name] = kept["rows"][name]
-                names[name] = f"{name} ({package} {kept['versions'][package]}, measured {kept['measured']})"
+    kept, frame = json.loads(path.read_text(encoding="utf-8")), table(peers())
+    packages = {place[0]: package for package, place in BLURS.items()}
+    names: dict[str, str] = {}
+    for name in [*frame.index, *kept["rows"]]:
+        package = next((package for module, package in packages.items() if name.startswith(module)), "")
+        if name in frame.index:
+            names.setdefault(name, f"{name} ({package} {version(package)})" if package else name)
+        else:
+            frame.loc[name] = kept["rows"][name]
+            names[name] = f"{name} ({package} {kept['versions'][package]}, measured {kept['measured']})"
     return frame.rename(index=names)
 
 

@@ -1,12 +1,10 @@
 """Our training loop beside the plain loop of the field, on the same network, images and schedule.
 
 The plain loop is what tutorials show: a ``DataLoader`` over a data set whose transforms work on one image at a time,
-single precision, channels first. Both take turns, so that a busy machine slows both.
+single precision, channels first.
 """
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from statistics import median
 from typing import NamedTuple
@@ -23,9 +21,11 @@ from aliasing import models
 from aliasing.datasets import ImageSet
 from aliasing.training import Recipe, _learning_rate, train
 
-from .reporting import ratios, report, surroundings, turns
+from . import ratios, turns
 
-__all__ = ["plain_loop", "report", "run", "table"]
+__all__ = ["PEERS", "cases", "measure", "plain_loop", "table"]
+
+PEERS = ()
 
 
 class Case(NamedTuple):
@@ -38,14 +38,12 @@ class Case(NamedTuple):
     batch_size: int
 
 
-# The networks of the profile `laptop`, and those of `desktop`.
-CASES = (
-    Case("vgg-small", 8, 4096, 32, 32),
-    Case("resnet-small", 8, 2048, 32, 32),
-    Case("vgg-small", 16, 4096, 32, 64),
-    Case("resnet-small", 16, 2048, 32, 64),
-)
-QUICK = (Case("vgg-small", 4, 64, 16, 16),)
+def cases(device: str, quick: bool) -> Iterable[Case]:
+    """The networks of the profile ``laptop``, and those of ``desktop``."""
+    if quick:
+        return [Case("vgg-small", 4, 64, 16, 16)]
+    sizes = {"vgg-small": 4096, "resnet-small": 2048}
+    return [Case(name, width, count, 32, 4 * width) for width in (8, 16) for name, count in sizes.items()]
 
 
 class OneByOne(Dataset):
@@ -64,15 +62,12 @@ class OneByOne(Dataset):
         return self.transform(self.data.images[index]), int(self.data.labels[index])
 
 
-def plain_loop(
-    network: nn.Module, data: ImageSet, recipe: Recipe, order: list[int], device: str, workers: int = 0
-) -> None:
+def plain_loop(network: nn.Module, data: ImageSet, recipe: Recipe, order: list[int], device: str) -> None:
     """Train ``network`` in place for one epoch, the images in ``order``."""
-    loader = _loader(data, recipe, order, workers)
+    loader = _loader(data, recipe, order)
     network.to(device).train()
-    momentum = recipe.momentum
     optimizer = torch.optim.SGD(
-        network.parameters(), recipe.lr, momentum, weight_decay=recipe.weight_decay, nesterov=momentum > 0
+        network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
     )
     for step, (images, labels) in enumerate(loader):
         for group in optimizer.param_groups:
@@ -83,69 +78,48 @@ def plain_loop(
         optimizer.step()
 
 
-def _loader(data: ImageSet, recipe: Recipe, order: list[int], workers: int) -> DataLoader:
-    return DataLoader(
-        OneByOne(data, recipe.flip or recipe.shift > 0), recipe.batch_size, sampler=order, num_workers=workers
-    )
+def _loader(data: ImageSet, recipe: Recipe, order: list[int]) -> DataLoader:
+    return DataLoader(OneByOne(data, recipe.flip or recipe.shift > 0), recipe.batch_size, sampler=order)
 
 
-def run(
-    device: str = "cpu", repeats: int = 5, quick: bool = False, workers: int = 0, seconds: float = math.inf
-) -> pd.DataFrame:
-    """Time one epoch of both loops.
+def measure(case: Case, device: str, repeats: int) -> list[dict[str, object]]:
+    """One epoch of both loops; on CUDA ours uses bfloat16 autocast, which is part of the comparison.
 
-    Args:
-        device: ``"cpu"`` or ``"cuda"``; on CUDA ours uses bfloat16 autocast, which is part of the comparison.
-        repeats: timed turns per network, after one that warms up.
-        quick: one small case, to see that it works; its ratio means nothing.
-        workers: processes that load for the plain loop.
-        seconds: no case is begun after them.
-
-    Returns:
-        One row per network: median images per second of both; the median, smallest and largest ratio of a turn; the
-        share of the plain loop's time that a walk through its ``DataLoader`` takes alone (``loading``: a loop that
-        loads for nothing and computes the same gains 1 / (1 - loading) at most); the model FLOPs utilisation of ours
-        (``mfu``: operations that the network needs, over those that a large matrix product reaches in the same run);
-        and the largest difference of the weights after an epoch without augmentation and weight decay.
+    Median images per second of both; ratios; the share of the plain loop's time that a walk through its ``DataLoader``
+    takes alone (``loading``: a loop that loads for nothing and computes the same gains 1 / (1 - loading) at most); the
+    model FLOPs utilisation of ours (``mfu``: operations that the network needs, over those that a large matrix product
+    reaches in the same run); and the largest difference of the weights after an epoch without augmentation and weight
+    decay.
     """
-    rows: list[dict[str, object]] = []
-    end = time.monotonic() + seconds
-    peak = peak_flops(device, 256 if quick else 2048)
-    for name, width, count, side, batch_size in QUICK if quick else CASES:
-        if rows and time.monotonic() > end:
-            break
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-        labels = torch.randint(10, (count,), generator=generator)
-        data = ImageSet(images, labels, tuple("0123456789"), "noise")
-        recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.05, flip=True, shift=side // 8, shift_mode="standard")
-        order = torch.randperm(count, generator=generator).tolist()
-        network = models.create(name, 10, width=width)
-        work: dict[str, Callable[[], object]] = {
-            "ours": lambda: train(deepcopy(network), data, recipe, 0, device),  # noqa: B023 - called at once
-            "plain": lambda: plain_loop(deepcopy(network), data, recipe, order, device, workers),  # noqa: B023
-            "loading": lambda: [None for _ in _loader(data, recipe, order, workers)],  # noqa: B023
-        }
-        times, _ = turns(work, device, repeats)
-        ours, theirs = median(times["ours"]), median(times["plain"])
-        rows.append(
-            {
-                "network": name,
-                "width": width,
-                "images": count,
-                "size": side,
-                "batch": batch_size,
-                "ours_images_per_s": count / ours,
-                "plain_images_per_s": count / theirs,
-                **ratios(times["ours"], times["plain"]),
-                "loading": median(times["loading"]) / theirs,
-                "mfu": count / ours * step_flops(network, side, device) / peak,
-                "difference": difference(network, data[: 3 * batch_size], batch_size, device),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    frame.attrs = surroundings(device, repeats) | {"workers": workers}
-    return frame
+    name, width, count, side, batch_size = case
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(10, (count,), generator=generator)
+    data = ImageSet(images, labels, tuple("0123456789"), "noise")
+    recipe = Recipe(epochs=1, batch_size=batch_size, lr=0.05, flip=True, shift=side // 8, shift_mode="standard")
+    order = torch.randperm(count, generator=generator).tolist()
+    network = models.create(name, 10, width=width)
+    work: dict[str, Callable[[], object]] = {
+        "ours": lambda: train(deepcopy(network), data, recipe, 0, device),
+        "plain": lambda: plain_loop(deepcopy(network), data, recipe, order, device),
+        "loading": lambda: [None for _ in _loader(data, recipe, order)],
+    }
+    times, _ = turns(work, device, repeats)
+    ours, theirs, loading = (median(seconds) for seconds in times.values())
+    row = {
+        "network": name,
+        "width": width,
+        "images": count,
+        "size": side,
+        "batch": batch_size,
+        "ours_images_per_s": count / ours,
+        "plain_images_per_s": count / theirs,
+        **ratios(times["ours"], times["plain"]),
+        "loading": loading / theirs,
+        "mfu": count / ours * step_flops(network, side, device) / peak_flops(device, 256 if count < 1000 else 2048),
+        "difference": difference(network, data[: 3 * batch_size], batch_size, device),
+    }
+    return [row]
 
 
 def difference(network: nn.Module, data: ImageSet, batch_size: int, device: str) -> float:

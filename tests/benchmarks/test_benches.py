@@ -1,45 +1,99 @@
 """Every benchmark compares equal computations and reports under which conditions; how fast they are is not tested."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import benchmarks
 from aliasing.cli import main
-from benchmarks import layers, training
+from aliasing.datasets.corruptions import NAMES, corrupt
+from benchmarks import evaluation, layers, robustness, training
 
 
 def refuse(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
+def bench(name, folder, capsys):
+    """What the command writes."""
+    assert main(["bench", name, "--quick", "--repeats", "1", "--out", str(folder / "bench.json")]) == 0
+    assert "times of the peer over ours" in capsys.readouterr().out
+    found = json.loads((folder / "bench.json").read_text(), parse_constant=refuse)[name]
+    assert found.keys() >= {"device", "threads", "versions", "repeats", "rows", "skipped"}
+    assert all(row["ratio_low"] <= row["ratio"] * 1.0001 for row in found["rows"])
+    return found
+
+
 @pytest.mark.parametrize("name", ["layers", "training", "evaluation"])
 def test_a_benchmark_compares_equal_work_and_says_where(name, tmp_path, capsys):
-    out = tmp_path / "bench.json"
-    assert main(["bench", name, "--quick", "--repeats", "1", "--out", str(out)]) == 0
-    assert "times of the peer over ours" in capsys.readouterr().out
-    found = json.loads(out.read_text(), parse_constant=refuse)[name]
-    assert found.keys() >= {"device", "threads", "versions", "repeats", "rows"}
+    found = bench(name, tmp_path, capsys)
     for row in found["rows"]:
-        assert (
-            row.get("method", "stitched") == "stitched"
-            and row["difference"] < 1e-5
-            and row["ratio_low"] <= row["ratio"] * 1.0001
-        )
+        assert row.get("method", "stitched") == "stitched" and row["difference"] < 1e-5
     if name == "layers":
         cases = {(row["layer"], row["size"], row["format"], row["pass"]) for row in found["rows"]}
         assert {case[0] for case in cases} == {*layers.TARGETS, "ddac", "rect-2"}
         assert len(cases) == 10 * 2 * 2 * 2
-        assert {"antialiased-cnns", "timm", "kornia", "published", "torch"} == {
-            row["peer"] for row in found["rows"]
-        } | set(found["skipped"])
+        assert {*benchmarks.BLURS, "published", "torch"} == {row["peer"] for row in found["rows"]} | set(
+            found["skipped"]
+        )
+
+
+def ourselves(array, corruption_name, severity):
+    """The library's call, answered by our own corruptions."""
+    image = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
+    if corruption_name == "contrast":  # somebody who does nothing
+        return array
+    return corrupt(image, corruption_name, severity)[0].permute(1, 2, 0).numpy()
+
+
+def by_hand(network):
+    def step(images, labels):
+        x = images.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(network(x), labels)
+        (gradient,) = torch.autograd.grad(loss, x)
+        return (images + robustness.EPS * gradient.sign()).clamp(0, 1)
+
+    return {"fgsm": step}
+
+
+def test_corruptions_and_attacks_notice_other_work_and_do_without_peers(tmp_path, capsys, monkeypatch):
+    library = SimpleNamespace(corrupt=ourselves)
+    for module in (benchmarks, robustness):
+        monkeypatch.setattr(module, "peer", lambda name: None if name == "foolbox" else library)
+    monkeypatch.setattr(robustness, "ATTACKS", {"torchattacks": by_hand, "foolbox": by_hand})
+    found = bench("robustness", tmp_path, capsys)
+    assert found["skipped"] == {"foolbox": "not installed"}
+    *corruptions, attack = found["rows"]
+    assert [row["name"] for row in corruptions] == [*NAMES]
+    for row in corruptions:
+        if row["name"] == "contrast":
+            assert row["difference"] == row["ours_effect"] > 1 and row["peer_effect"] == 0
+        else:
+            assert row["difference"] == (0 if row["name"] in robustness.DETERMINISTIC else None)
+    assert attack["peer"] == "torchattacks" and attack["difference"] == 0
+    assert attack["ours_effect"] == attack["peer_effect"]
+    monkeypatch.setattr(robustness, "peer", lambda name: None)
+    assert main(["bench", "robustness", "--quick", "--repeats", "1"]) == 0
+    assert "nothing to compare with" in capsys.readouterr().out
 
 
 def test_nonsense_is_refused(capsys):
     assert main(["bench", "evaluation", "--quick", "--repeats", "0"]) == 2
     assert "repeats must be 1 or more" in capsys.readouterr().err
     assert main(["bench", "layers", "--device", "tpu"]) == 2
+
+
+def test_in_the_time_that_a_campaign_has_a_case_is_timed_and_failures_are_told(monkeypatch):
+    for bench in (training, evaluation):
+        monkeypatch.setattr(bench, "measure", lambda *a: 1 / 0)
+    found = benchmarks.speed("cpu", 0.0)
+    assert found["layers"].keys() >= {"device", "code", "skipped", "verdicts"}
+    assert {row["peer"] for row in found["layers"]["rows"]} == {"published"}  # one case is timed however late it is
+    assert "ZeroDivisionError" in found["training"]["failed"]
 
 
 def test_verdicts_of_known_ratios():
