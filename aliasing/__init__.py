@@ -51,7 +51,7 @@ __all__ = [
     "studies",
 ]
 
-# Loaded on first use: who wants one layer should not wait for pandas and the studies.
+# Loaded on first use: one layer alone should not wait for pandas and the studies.
 _HOMES = {
     "Estimate": "metrics",
     "antialias": "models",

@@ -34,6 +34,7 @@ __all__ = [
     "on_record",
     "papers",
     "planned",
+    "statistic",
     "sweep",
 ]
 
@@ -148,6 +149,8 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
 def on_record(study: str, profile: str = "best", seeds: int | None = None, empty: bool = False) -> pd.DataFrame:
     """A study's results table: one row per run, with everything that was measured on its network; trains nothing.
 
+    Of a profile in which the study plans nothing (nothing is trained for some) it is the best one's.
+
     Returns:
         The columns of ``studies.results``, and ``profile`` and ``plain`` (how good the network without any filter is).
 
@@ -155,7 +158,7 @@ def on_record(study: str, profile: str = "best", seeds: int | None = None, empty
         DataError: no such run is on record; with ``empty`` a table without rows is returned instead.
     """
     store, plan = studies.open_store(), studies.get(study)
-    chosen = best(study, store) if profile == "best" else check_profile(profile)
+    chosen = best(study, store) if profile == "best" or not plan.jobs(check_profile(profile)) else profile
     jobs = plan.jobs(chosen, seeds)
     results = studies.results(jobs, store)
     if results.empty and empty:

@@ -9,7 +9,7 @@ import hashlib
 import html
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import count, cycle
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ __all__ = [
     "groups",
     "interval",
     "legend",
+    "losses",
     "maps",
     "measured",
     "panels",
@@ -88,7 +89,14 @@ COLOURS = _Looks(
 )
 MARKERS = _Looks(dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True)), cycle("oDs^vP*X<>h8pdH"))
 LINES = ("-", "--", "-.", ":")
-
+FEW = 3  # Of fewer seeds each is shown by itself: Student's interval over two is 13 times as wide as they are apart.
+# What a figure shows of the spread, by the id of what draws it: ``show`` adds it to the caption.
+SPREAD = {
+    "seeds": "Bands and whiskers: 95 % intervals over seeds.",
+    "pictures": "Whiskers: 95 % intervals over test pictures.",
+    "each": "Faint: single networks; of fewer than three there is no interval.",
+}
+TOLD = "means over seeds ± half of the 95 % interval; of fewer than three seeds, each"  # what ``interval`` writes
 
 STYLE: Any = {
     "axes.grid": True,
@@ -157,10 +165,10 @@ def measured(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and 95 % interval, point by point, of curves that belong to different seeds; of one, no interval."""
+    """Mean and 95 % interval, point by point, of curves that belong to different seeds; of fewer than ``FEW``, none."""
     stacked = torch.tensor([list(curve) for curve in curves], dtype=torch.float64)
     mean, low, high = np.array([Estimate.mean(column)[:3] for column in stacked.T]).T
-    return (mean, low, high) if len(stacked) > 1 else (mean, mean, mean)
+    return (mean, low, high) if len(stacked) >= FEW else (mean, mean, mean)
 
 
 def _whiskers(values: Iterable[float]) -> tuple[float, list[list[float]]]:
@@ -169,19 +177,30 @@ def _whiskers(values: Iterable[float]) -> tuple[float, list[list[float]]]:
     return mean, [[mean - low], [high - mean]]
 
 
-def _summary(rows: pd.DataFrame, column: str, scale: float) -> tuple[float, list[list[float]]]:
-    """``_whiskers`` of a column; of a single run those over its test pictures, where they were measured."""
+def _summary(rows: pd.DataFrame, column: str, scale: float) -> tuple[float, list[list[float]], str | None]:
+    """``_whiskers`` of a column and their kind; of a single run those over its test pictures, where measured."""
     ends = [f"{column}.low", f"{column}.high"]
     if len(rows) > 1 or measured(rows, *ends).empty:
-        return _whiskers(scale * rows[column])
+        return *_whiskers(scale * rows[column]), _kind(rows)
     mean, low, high = (scale * float(value) for value in rows[[column, *ends]].iloc[0])
-    return mean, [[mean - low], [high - mean]]
+    return mean, [[mean - low], [high - mean]], "pictures"
+
+
+def _kind(runs: Sized) -> str | None:
+    return "seeds" if len(runs) >= FEW else None
+
+
+def _each(axis: Axes, x: Any, y: Any, look: Mapping[str, Any]) -> None:
+    """A faint marker per run."""
+    axis.plot(x, y, **dict(look) | {"linestyle": "none", "alpha": 0.4, "markersize": 4, "gid": "each"})
 
 
 def bands(
     axis: Axes, rows: pd.DataFrame, column: str, by: str | Sequence[str] = "layer", x: Any = None, scale: float = 1
 ) -> None:
     """A curve per group: the mean over seeds of the curves in ``column``, in a band of its 95 % interval.
+
+    Of fewer than ``FEW`` seeds each has a faint curve instead of the band.
 
     The frame leaves room around the curves; wider bands are cut.
 
@@ -199,7 +218,11 @@ def bands(
         middle += [value for value in mean if np.isfinite(value)]
         places = own[x].iloc[0] if isinstance(x, str) else np.arange(len(mean)) if x is None else x
         axis.plot(places, mean, label=label, markevery=max(1, len(mean) // 8), **look)
-        axis.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        if len(own) >= FEW:
+            axis.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0, gid="seeds")
+        for curve in own[column] if 1 < len(own) < FEW else ():
+            faint = look | {"marker": None, "linewidth": 0.8, "alpha": 0.5, "gid": "each"}
+            axis.plot(places, scale * np.array(curve, dtype=float), **faint)
     if axis.get_yscale() == "linear":
         axis.set_ylim(*_frame(middle))
 
@@ -237,9 +260,9 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
     rows = measured(rows, x, y)
     for label, look, own in groups(rows, by):
         look = look | {"linestyle": "none"}
-        axis.plot(scale * own[x], scale * own[y], **look | {"alpha": 0.3, "markersize": 4})
+        _each(axis, scale * own[x], scale * own[y], look)
         (right, across_x), (up, across_y) = (_whiskers(scale * own[column]) for column in (x, y))
-        axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, **look)
+        axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, gid=_kind(own), **look)
     axis.set_xlim(*_frame(scale * rows[x]))
     axis.set_ylim(*_frame(scale * rows[y]))
 
@@ -249,7 +272,8 @@ def bars(
 ) -> None:
     """A cluster of bars for each entry of ``columns`` (label to column), one bar per group.
 
-    Whiskers are 95 % intervals over seeds; of a single run over its test pictures, where they were measured.
+    Whiskers are 95 % intervals over seeds; of a single run over its test pictures, where they were measured. Of fewer
+    than ``FEW`` seeds each has a mark.
     """
     found = groups(rows, by)
     width, top = 0.8 / max(1, len(found)), 0.0
@@ -258,13 +282,16 @@ def bars(
             known = measured(own, column)
             if known.empty:
                 continue
-            mean, reach = _summary(known, column, scale)
+            mean, reach, kind = _summary(known, column, scale)
+            middle = place + (index - len(found) / 2 + 0.5) * width
             top = max(top, mean)
             axis.bar(
-                place + (index - len(found) / 2 + 0.5) * width, mean, width, yerr=reach, capsize=2, ecolor="#d55e00",
+                middle, mean, width, yerr=reach, capsize=2, ecolor="#d55e00", gid=kind,
                 color=look["color"], edgecolor="white", hatch="" if look["linestyle"] == "-" else "//",
                 label="" if place else label,
             )  # fmt: skip
+            if 1 < len(known) < FEW:
+                _each(axis, [middle] * len(known), scale * known[column], {"color": "#d55e00", "marker": "o"})
     axis.set_xticks(range(len(columns)), list(columns))
     axis.set_ylim(0, 1.35 * top + 1e-9)
 
@@ -272,7 +299,10 @@ def bars(
 def forest(
     axis: Axes, rows: pd.DataFrame, column: str, by: str = "layer", minus: str | None = None, scale: float = 1
 ) -> None:
-    """A line per group with its mean and 95 % interval; with ``minus``, of the difference to that group, by seed."""
+    """A line per group with its mean and 95 % interval; with ``minus``, of the difference to that group, by seed.
+
+    Of fewer than ``FEW`` seeds each has a faint marker instead of the interval.
+    """
     found = [group for group in groups(measured(rows, column), by) if group.label != minus]
     base = rows[rows[by] == minus].set_index("seed")[column] if minus and column in rows else None
     for place, (_, look, own) in enumerate(found):
@@ -280,7 +310,9 @@ def forest(
         values = (values if base is None else (values - base).dropna()) * scale
         if len(values):
             mean, reach = _whiskers(values)
-            axis.errorbar(mean, place, xerr=reach, capsize=3, **look | {"linestyle": "none"})
+            axis.errorbar(mean, place, xerr=reach, capsize=3, gid=_kind(values), **look | {"linestyle": "none"})
+        if 1 < len(values) < FEW:
+            _each(axis, values, [place] * len(values), look)
     axis.set_yticks(range(len(found)), [group.label for group in found])
     axis.set_ylim(len(found) - 0.4, -0.6)
     if minus:
@@ -371,7 +403,7 @@ def show(
 
     Args:
         figure: what was drawn.
-        caption: what is to be seen; results in it are computed, not typed.
+        caption: what is to be seen; results in it are computed, not typed. What bands and whiskers mean is added.
         alt: the figure in words, for readers who do not see it.
         rows: the runs it was drawn from, for the badge. Without any, a line that says so takes the figure's place.
         vector: drawn as SVG (the default for charts) or as pixels (for pictures).
@@ -380,6 +412,8 @@ def show(
         plt.close(figure)
         return _missing(caption)
     kind = "picture" if any(axis.images for axis in figure.axes) else "chart"
+    drawn = {artist.get_gid() for artist in figure.findobj()}
+    caption = " ".join([caption, *(words for spread, words in SPREAD.items() if spread in drawn)])
     form = "svg" if (kind == "chart" if vector is None else vector) else "png"
     mpl.rcParams.update(STYLE)
     stream = io.BytesIO()
@@ -415,13 +449,32 @@ def badge(rows: pd.DataFrame) -> str:
     return f"{'; '.join(parts)} · {seeds} seed{'s' if seeds > 1 else ''} · {devices} · profile {profiles}"
 
 
-def interval(values: pd.Series) -> str:
-    """Fractions of several seeds in per cent: mean and half width of the 95 % interval; nothing where none is known."""
+def interval(values: pd.Series | Estimate, sign: str = "") -> str:
+    """A fraction in per cent: an estimate and the ends of its interval, "70.4 (66.3 to 74.2)"; or what seeds gave.
+
+    Of seeds that is "86.2 ± 0.4", the mean and half of its 95 % interval; of fewer than ``FEW`` each of them,
+    "86.1, 86.4"; of none nothing. ``sign`` "+" also marks what is positive.
+    """
+    if isinstance(values, Estimate):
+        middle, low, high = (f"{100 * value:{sign}.1f}" for value in values[:3])
+        return f"{middle} ({low} to {high})" if np.isfinite(values.low) else middle
     values = values.dropna()
-    if values.empty:
-        return ""
+    if len(values) < FEW:
+        return ", ".join(f"{100 * value:{sign}.1f}" for value in values)
     mean, ((below,), _) = _whiskers(values)
-    return f"{100 * mean:.1f}" + (f" ±\N{NO-BREAK SPACE}{100 * below:.1f}" if len(values) > 1 else "")
+    return f"{100 * mean:{sign}.1f} ±\N{NO-BREAK SPACE}{100 * below:.1f}"
+
+
+def losses(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """The training loss by epoch of networks that a page trains: layer to what ``training.train`` returned."""
+    figure, axis = grid(width=6, height=2.4)
+    for layer, history in histories.items():
+        epochs, loss = range(1, len(history) + 1), [entry["loss"] for entry in history]
+        axis.plot(epochs, loss, color=COLOURS[layer], marker=MARKERS[layer], label=layer)
+    axis.set(xlabel="epoch", ylabel="training loss")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend()
+    return figure
 
 
 _SCRIPT = """

@@ -86,7 +86,7 @@ def is_leased(store: Store, run: Run) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # in a store that cannot be written nobody works
+    except OSError:  # no process works in a store that cannot be written
         return False
 
 
@@ -122,9 +122,9 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
     failed = folder / "failed.txt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not 0: who only looks whether a run is leased holds its lock for an instant.
+        # Not 0: a process that only looks whether a run is leased holds its lock for an instant.
         with FileLock(folder / "lock", timeout=1):
-            for leftover in folder.glob("*.tmp"):  # of a killed process: who holds the lease is the only writer
+            for leftover in folder.glob("*.tmp"):  # of a killed process: the holder of the lease is the only writer
                 leftover.unlink(missing_ok=True)
             try:
                 _train_and_measure(job, store, device, notify)
@@ -256,7 +256,7 @@ def _last_failure(store: Store, run: Run) -> int:
 
 @dataclass
 class _Plan:
-    """What every worker does: go through the jobs, carry out what nobody else has; leases keep workers apart."""
+    """What every worker does: go through the jobs, carry out what no other has; leases keep workers apart."""
 
     jobs: list[Job]
     failures: dict[str, int]  # the last ones before the command

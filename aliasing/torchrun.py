@@ -80,7 +80,7 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
         if not outcome:
             data = loaded(job.run.dataset, "train")
             train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
-            outcome = world.first("trained")  # nobody goes on before the last checkpoint is written
+            outcome = world.first("trained")  # no process goes on before the last checkpoint is written
     except TrainingError as error:
         outcome = f"failed: {error}"
         if world.rank == 0:

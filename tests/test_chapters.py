@@ -104,6 +104,10 @@ def test_a_profile_without_records_is_named_with_the_command_that_makes_them():
         chapters.on_record("zhang2019", "gpu")
 
 
+def test_where_a_profile_plans_nothing_the_best_evidence_stands_in():
+    assert set(chapters.on_record("realnetworks", "laptop")["profile"]) == {"desktop"}
+
+
 def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
     """Measured values of the laptop's records, under the names of runs of the desktop."""
     store, laptop = Store(tmp_path / "runs", tmp_path / "none"), studies.get("zhang2019").jobs("laptop")

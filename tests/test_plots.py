@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from aliasing import plots
+from aliasing.metrics import Estimate
 from aliasing.plots import COLOURS, MARKERS
 
 DARK = to_rgb("#121212")  # the theme's background
@@ -68,6 +69,25 @@ def test_bands_points_and_bars_show_means_and_leave_out_what_was_not_measured():
     plots.bars(right, plain, {"the x": "x", "not measured": "z"})
     assert [bar.get_height() for bar in right.patches] == pytest.approx([0.51, 0.71])
     plots.show(figure, "", "")
+
+
+def test_two_seeds_are_drawn_and_told_one_by_one_since_their_interval_says_nothing():
+    two = ROWS[(ROWS["seed"] < 2) & ~ROWS["augmented"]]
+    for rows, shown in ((ROWS[~ROWS["augmented"]], "95 % intervals over seeds"), (two, "fewer than three")):
+        figure, axes = plots.grid(1, 4)
+        plots.bands(axes[0], rows, "curve")
+        plots.points(axes[1], rows, "x", "y")
+        plots.bars(axes[2], rows, {"x": "x"})
+        plots.forest(axes[3], rows, "x", minus="subsample")
+        assert shown in plots.show(figure, "", "").caption
+        assert ("seeds." in plots.show(figure, "", "").caption) is (rows is not two)
+        faint = [[line for line in axis.lines if line.get_gid() == "each"] for axis in axes]
+        assert [len(lines) for lines in faint] == ([4, 2, 2, 1] if rows is two else [0, 2, 0, 0])
+    mean, low, high = plots.across(two["curve"].head(2))
+    assert (mean == low).all() and (mean == high).all()
+    told = [plots.interval(pd.Series(values)) for values in ([], [0.5], [0.5, 0.6], [0.5, 0.6, 0.7])]
+    assert told == ["", "50.0", "50.0, 60.0", "60.0 ±\N{NO-BREAK SPACE}24.8"]
+    assert plots.interval(Estimate(0.5, 0.25, 0.75, 9), "+") == "+50.0 (+25.0 to +75.0)"
 
 
 def test_a_forest_pairs_by_seed():

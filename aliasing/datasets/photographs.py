@@ -213,7 +213,7 @@ def folder(
     the disk and is decoded whenever it is used.
 
     With ``crop="random-resized"`` the training split always stays there, and each time that training looks at an image
-    it sees a part of it, drawn and resized as usual for ImageNet (see ``ImageFiles.batches``). Who measures gets the
+    it sees a part of it, drawn and resized as usual for ImageNet (see ``ImageFiles.batches``). Measurements get the
     middle square.
     """
     if size < 1 or (per_class is not None and per_class < 1):

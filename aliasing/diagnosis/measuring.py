@@ -104,7 +104,7 @@ class Portrait:
         sites: where the network drops samples, in the order of its modules, functions behind them.
         layers: the anti-aliasing layers that it has, and how many of each.
         conversion: what ``antialias`` would replace with ``REMEDY``, or why nothing.
-        class_names: empty where nobody tells.
+        class_names: empty where they are unknown.
         seconds: spent on it.
     """
 
@@ -148,7 +148,7 @@ class Portrait:
         still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""
         if self.tuned:
             return f"It has {has}, and was fine-tuned.{still}"
-        if self.weights == OF_MODULE:  # who gives a module knows what was done to it
+        if self.weights == OF_MODULE:  # its caller knows what was done to it
             return f"It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
         return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters:"
 

@@ -44,7 +44,7 @@ class Network:
         module: takes float images (N, 3, size, size) in [0, 1] and returns logits (N, classes).
         size: side of its input in pixels.
         weights: where its weights come from, in words.
-        classes: names of the classes; empty where nobody tells.
+        classes: names of the classes; empty where they are unknown.
         owner: the network as its owner knows it: what ``antialias`` converts and a file of weights is of.
     """
 

@@ -4,7 +4,7 @@ What ``channels``, ``stride``, ``padding_mode`` and ``dims`` mean for all of the
 
 Every file begins with the published definition of its layers in plain tensor operations, ``blur_definition`` and so on:
 what tests compare with, what benchmarks time, and what a layer computes where its fast form cannot serve, such as under
-a compiler, an exporter or ``vmap``, for second derivatives, and on devices nobody has measured.
+a compiler, an exporter or ``vmap``, for second derivatives, and on devices that were not measured.
 """
 
 from collections.abc import Callable, Mapping

@@ -40,7 +40,7 @@ def mean_iou(
     counts = torch.cat(parts).double()
     n, total = len(counts), counts.sum(0)
 
-    def mean(counts: Tensor) -> Tensor:  # over classes; one that nobody names is 0 / 0
+    def mean(counts: Tensor) -> Tensor:  # over classes; one that is in no mask is 0 / 0
         return (counts[..., 0, :] / counts[..., 1, :]).nanmean(-1)
 
     value = mean(total).item()

@@ -164,7 +164,7 @@ def downsampled(
     """Convolution, norm and activation with the downsampling layer in its place; also returns the layer's choice.
 
     Plain subsampling stands for a strided convolution, whatever the placement, and is computed as one: in training
-    always, norm statistics included; in evaluation unless the layer is ``observed``, for whom the dense map is computed
+    always, norm statistics included; in evaluation unless the layer is ``observed``: then the dense map is computed
     and then subsampled, the same function.
     """
     if layer is None:

@@ -193,7 +193,7 @@ class _Job(Plan):
         wrong = self._differing(ran)
         if wrong or len(ran) == len(sites) or not self._differing(sites):
             return wrong
-        return [site.name for site in sites if site not in ran]  # somebody computes with a module that does not run
+        return [site.name for site in sites if site not in ran]  # other code computes with a module that does not run
 
     def _differing(self, sites: list[Site]) -> list[str]:
         """The same, of ``sites`` alone and of an example that ran."""

@@ -2,7 +2,7 @@
 
 A layer is not hung on a hook of a convolution or norm, which everyday tools replace with new ones: it belongs to an
 ``Antialiased`` module that stands in the place of the other and holds it. Tools that replace modules by type go on
-inside; whoever replaces the owner itself meets a ``Guard``.
+inside; code that replaces the owner itself meets a ``Guard``.
 """
 
 import threading

@@ -148,7 +148,7 @@ def after_activation(
 
 
 def _activated(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """The activation reached from ``node`` through norms that nobody else reads."""
+    """The activation reached from ``node`` through norms that feed nothing else."""
     while len(node.users) == 1:
         node = next(iter(node.users))
         if node.op == "call_function":

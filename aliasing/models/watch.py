@@ -1,4 +1,4 @@
-"""What a network does when it runs: every spatial reduction, whoever computes it, and the maps at chosen places."""
+"""What a network does when it runs: every spatial reduction, whatever computes it, and the maps at chosen places."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator

@@ -224,8 +224,8 @@ BASES = {
 
 
 # Accuracy of the plain network from which on claims about trained networks are tested at all; and from which on
-# accuracies, errors and robustness are compared: before the end of training they tell who learns faster. Drawn pictures
-# can be learned almost without an error, but ``laptop`` has no time for it. ``smoke`` trains nothing worth the name.
+# accuracies, errors and robustness are compared: before the end of training they tell which layer learns faster. Drawn
+# pictures can be learned almost without an error, but ``laptop`` has no time for it. ``smoke`` trains next to nothing.
 TRAINED = {"smoke": 0.0, "laptop": 0.75, "desktop": 0.85, "gpu": 0.9, "cluster": 0.65}
 FINISHED = TRAINED | {"laptop": 0.95}
 

@@ -86,7 +86,7 @@ def _jobs(kinds: dict[str, dict[str, Any]], sizes: _Sizes) -> list[Job]:
 
 
 class _Over(NamedTuple):
-    """A statistic over pictures, of networks that nobody trains again.
+    """A statistic over pictures, of networks that are not trained here.
 
     Attributes:
         estimate: of a results table in which every network has what is needed.

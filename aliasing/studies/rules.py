@@ -33,8 +33,8 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# Commits in which rules got the form that they have, with time and digest. Who changes a rule adds a line, and names it
-# as the finding's ``fixed``; where a record that decides is older than its rule, the finding is marked as post hoc.
+# Commits in which rules got the form that they have, with time and digest. A changed rule gets a line, named by
+# the finding's ``fixed``; where a record that decides is older than its rule, the finding is marked as post hoc.
 FIXED: dict[str, tuple[str, str]] = {
     "5809cd3": ("2026-11-27T03:45:19+00:00", "79ae6dd4"),
     "3241a61": ("2026-11-27T04:04:40+00:00", "c59c0106"),  # the findings of ``finetuned``

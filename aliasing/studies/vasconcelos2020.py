@@ -107,7 +107,7 @@ MORE = {
 }
 
 
-# What is asked only of the networks of whom a finding or a figure speaks.
+# What is measured only on networks that a finding or a figure needs.
 STEMS = ("none", "all", "other stem", "other stem + blur", "wide stem")
 FEW_SHOT = (*STEMS, "GELU", "GELU + blur", "RandAugment", "RandAugment + blur")
 BANDS = ("none", "all", "RandAugment", "RandAugment + blur")
