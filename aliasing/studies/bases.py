@@ -122,9 +122,10 @@ _VGG = {"name": "vgg-small"} | _TEN
 _RESNET = {"name": "resnet-small"} | _TEN
 _IMAGENET = {"name": "resnet50", "num_classes": 1000}
 
-# The two recipes of photographs. DECISIVE: the networks whose accuracy the claims are about. OTHER: all others. Chosen
-# on validation pictures with the plain VGG13-bn of a quarter of the width, five epochs: of 250 images a step at rates
-# of .1 and .05 (momentum .7 and .9) and 500 at .2, the first; without random shifts, which augmented networks have.
+# The two recipes of photographs, for VGGs and for residual networks. Chosen on validation pictures with the plain
+# VGG13-bn of a quarter of the width, five epochs: of 250 images a step at rates of .1 and .05 (momentum .7 and .9) and
+# 500 at .2, the first; without random shifts, which augmented networks have. A ResNet-18 of a quarter of the width ends
+# at 84.7 % of them after 13 epochs; half of the width was not tried there, its six epochs are what time there is.
 DECISIVE = Recipe(
     epochs=13,
     batch_size=250,
@@ -136,7 +137,7 @@ DECISIVE = Recipe(
     warmup=0.1,
     flip=True,
 )
-OTHER = replace(DECISIVE, epochs=9)
+OTHER = replace(DECISIVE, epochs=6)
 _TOY, _SMALL = Recipe(epochs=2, batch_size=64), Recipe(epochs=4, batch_size=32)
 _LONG = replace(DECISIVE, epochs=16, batch_size=500, lr=0.2)  # never run yet: no GPU was there
 _LARGE = Recipe(epochs=90, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, flip=True)
@@ -177,9 +178,9 @@ BASES = {
         severities=(1, 3, 5),
         sampled=256,
     ),
-    "desktop": Base(  # a half and a quarter of the published widths
+    "desktop": Base(  # half of the published widths
         vgg={"name": "vgg13-bn", "width": 32} | _TEN,
-        resnet={"name": "resnet18", "stem": "cifar", "width": 16} | _TEN,
+        resnet={"name": "resnet18", "stem": "cifar", "width": 32} | _TEN,
         recipe=DECISIVE,
         residual=OTHER,
         count=2000,

@@ -48,10 +48,12 @@ class Sizes(NamedTuple):
 
 
 FEWER = Sizes(groups=(ADVERSARIAL,), hardened=("subsample", "flc"))
+# An adversary makes a step cost three: at a quarter of the width, with a twin of the same.
+NARROW = FEWER._replace(groups=(ADVERSARIAL, TWIN), network={"width": 16}, recipe={"epochs": 9})
 SIZES = {
     "smoke": Sizes({"epochs": 2}, {"count": 128}, {"width": 4}, base={"attacked": 16, "corrupted": 16}),
     "laptop": Sizes({"epochs": 6, "batch_size": 64}, EASY | {"count": 2000}, {"width": 8}),
-    "desktop": FEWER,
+    "desktop": NARROW,
     "gpu": FEWER,
     "cluster": Sizes({"epochs": 30}, base={"attacked": 5000, "steps": 50, "corrupted": 50_000}),
 }
