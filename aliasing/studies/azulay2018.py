@@ -4,7 +4,7 @@ They examine published ImageNet networks; we train small ones, so that blur, aug
 are the only things that differ. The runs are those of the other chapters, but for the networks trained at other biases.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from .. import models
 from ..measurements import Measurement
 from ..metrics import predict
 from ..runner import Job
-from .bases import BASES, FINE, POINT, PROTOCOLS, Base, trained
-from .evidence import Column, Derived, Fact, entry, level, minus
-from .rules import Regime, Test, claim
+from .bases import BASES, PROTOCOLS, Base, trained
+from .evidence import Derived, entry, fact, level
+from .rules import FINE, POINT, Regime, above, below, claims
 from .study import Study
 
 __all__ = ["STUDY"]
@@ -102,9 +102,7 @@ VGG: dict[str, Any] = {"main": True, "backbone": "vgg", "augmented": False}
 PLAIN: dict[str, Any] = {"layer": "subsample"}
 PLAIN_VGG, PLAIN_RESNET = VGG | PLAIN, VGG | PLAIN | {"backbone": "resnet"}
 AUGMENTED, LONGEST = VGG | PLAIN | {"augmented": True}, VGG | {"longest": True}
-PLAIN_ONES = ((PLAIN_VGG, "plain VGG"), (PLAIN_RESNET, "plain residual network"))
-LEARNED = (trained("the plain VGG", **PLAIN_VGG),)
-BOTH_LEARNED = (*LEARNED, trained("the plain residual network", **PLAIN_RESNET))
+PLAIN_ONES = {"plain VGG": PLAIN_VGG, "plain residual network": PLAIN_RESNET}
 
 _FOUR = Derived(tuple(f"one_pixel.top1_change_{name}" for name in PROTOCOLS), lambda *changes: sum(changes) / 4)
 
@@ -123,163 +121,105 @@ def _exact_shifts(size: int = 32) -> float:
     return same / size**2 * 16**2  # four pools
 
 
-def _each(label: str, column: Column, threshold: float = 0, margin: float = FINE, ones: Any = PLAIN_ONES) -> list[Test]:
-    """One test per plain network."""
-    return [Test(f"{label}, {name}", level(column, **one), "above", threshold, margin) for one, name in ones]
-
-
-def _bias(label: str, column: Column, side: Any, margin: float = FINE) -> Test:
-    """Trained on centred objects minus trained on objects anywhere, plain VGG."""
-    plain = {"layer": "subsample", "backbone": "vgg", "augmented": False, "main": False}
-    return Test(label, minus(column, {"bias": "0"}, {"bias": "uniform"}, **plain), side, margin=margin)
-
-
-_DRAWN = Derived(("data",), lambda data: float(data.startswith("shapes")))
 _CIRCULAR = "one_pixel.top1_change_circular"
+_DRAWN = Derived(("data",), lambda data: float(data.startswith("shapes")))
 _HALF = Derived(("one_pixel_by_size.size_accuracy",), lambda curve: curve[-1] / curve[3])
 _NEAR_MINUS_FAR = Derived(
     ("photographers_bias.bias_accuracy_near", "photographers_bias.bias_accuracy_far"), lambda near, far: near - far
 )
+# Trained on centred objects minus trained on objects anywhere.
+BIASED = VGG | PLAIN | {"main": False}
+_more, _less = (partial(side, one={"bias": "0"}, other={"bias": "uniform"}, **BIASED) for side in (above, below))
 
-FINDINGS = (
-    claim(
-        "azulay-1",
-        BOTH_LEARNED,
-        *_each("P(top-1 change), crop", "one_pixel.top1_change_crop", 0.02, POINT),
-    ),
-    claim(
-        "azulay-2",
-        LEARNED,
-        Test("P(top-1 change), circular, plain VGG", level(_CIRCULAR, **PLAIN_VGG), "above", 0.01, FINE),
-        Test("the same, trained with every circular shift", level(_CIRCULAR, **AUGMENTED), "above", 0.01, FINE),
-    ),
-    claim(
-        "azulay-3",
-        BOTH_LEARNED,
-        *(
-            test
-            for border, ones in (("inpainting", PLAIN_ONES), ("circular", PLAIN_ONES[:1]))
-            for test in _each(
-                f"non-shiftability (share of positions), {border}, last stage minus first activation",
-                entry(f"shiftability.non_shiftability_{border}", -1, 0),
-                margin=0.02,
-                ones=ones,
-            )
+VGG_LEARNED = (trained("the plain VGG", **PLAIN_VGG),)
+BOTH_LEARNED = (*VGG_LEARNED, trained("the plain residual network", **PLAIN_RESNET))
+DRAWN = Regime("share of networks trained on drawn pictures, whose bias can be chosen,", level(_DRAWN, **PLAIN_VGG), 1)
+REGIMES = {
+    "azulay-1 azulay-3 azulay-4 azulay-7 azulay-11": BOTH_LEARNED,
+    "azulay-2 azulay-5 azulay-6 azulay-10": VGG_LEARNED,
+    "azulay-8": (),
+    "azulay-9": (DRAWN, *VGG_LEARNED),
+}
+TESTS = {
+    "azulay-1": {
+        f"P(top-1 change), crop, {name}": above("one_pixel.top1_change_crop", one, threshold=0.02, margin=POINT)
+        for name, one in PLAIN_ONES.items()
+    },
+    "azulay-2": {
+        "P(top-1 change), circular, plain VGG": above(_CIRCULAR, PLAIN_VGG, threshold=0.01, margin=FINE),
+        "the same, trained with every circular shift": above(_CIRCULAR, AUGMENTED, threshold=0.01, margin=FINE),
+    },
+    "azulay-3": {
+        f"non-shiftability (share of positions), {border}, last stage minus first activation, {name}": above(
+            entry(f"shiftability.non_shiftability_{border}", -1, 0), PLAIN_ONES[name], margin=0.02
+        )
+        for border, names in (("inpainting", [*PLAIN_ONES]), ("circular", ["plain VGG"]))
+        for name in names
+    },
+    "azulay-4": {
+        f"P(top-1 change), circular, least minus most typical fifth, {name}": above(
+            "typicality.typicality_gap", one, margin=FINE
+        )
+        for name, one in PLAIN_ONES.items()
+    },
+    "azulay-5": {
+        "it helps: P(top-1 change), mean of the four protocols, longest blur minus none": below(
+            _FOUR, {"longest": True}, PLAIN, **VGG
         ),
-    ),
-    claim(
-        "azulay-4",
-        BOTH_LEARNED,
-        *_each("P(top-1 change), circular, least minus most typical fifth", "typicality.typicality_gap"),
-    ),
-    claim(
-        "azulay-5",
-        LEARNED,
-        Test(
-            "it helps: P(top-1 change), mean of the four protocols, longest blur minus none",
-            minus(_FOUR, {"longest": True}, PLAIN, **VGG),
-            "below",
-            margin=FINE,
+        "only partly: P(top-1 change), mean of the four protocols, longest blur": above(
+            _FOUR, LONGEST, threshold=0.02, margin=POINT
         ),
-        Test(
-            "only partly: P(top-1 change), mean of the four protocols, longest blur",
-            level(_FOUR, **LONGEST),
-            threshold=0.02,
-            margin=POINT,
+    },
+    "azulay-6": {
+        "it helps on its own shifts: P(top-1 change), circular, with minus without": below(
+            _CIRCULAR, AUGMENTED, PLAIN_VGG
         ),
-    ),
-    claim(
-        "azulay-6",
-        LEARNED,
-        Test(
-            "it helps on its own shifts: P(top-1 change), circular, with minus without",
-            minus(_CIRCULAR, AUGMENTED, PLAIN_VGG),
-            "below",
-            margin=FINE,
+        "it helps elsewhere: P(top-1 change), mean of the four protocols, with minus without": below(
+            _FOUR, AUGMENTED, PLAIN_VGG
         ),
-        Test(
-            "it helps elsewhere: P(top-1 change), mean of the four protocols, with minus without",
-            minus(_FOUR, AUGMENTED, PLAIN_VGG),
-            "below",
-            margin=FINE,
+        "no full solution: P(top-1 change), mean of the four protocols, with augmentation": above(
+            _FOUR, AUGMENTED, threshold=0.02, margin=POINT
         ),
-        Test(
-            "no full solution: P(top-1 change), mean of the four protocols, with augmentation",
-            level(_FOUR, **AUGMENTED),
-            threshold=0.02,
-            margin=POINT,
+    },
+    "azulay-7": {
+        "P(top-1 change), mean of the four protocols, residual network minus VGG": above(
+            _FOUR, PLAIN_RESNET, PLAIN_VGG
         ),
-    ),
-    claim(
-        "azulay-7",
-        BOTH_LEARNED,
-        Test(
-            "P(top-1 change), mean of the four protocols, residual network minus VGG",
-            minus(_FOUR, PLAIN_RESNET, PLAIN_VGG),
-            margin=FINE,
+        "share of neighbouring positions with a crossing, inpainted sweep, likewise": above(
+            "jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG
         ),
-        Test(
-            "share of neighbouring positions with a crossing, inpainted sweep, likewise",
-            minus("jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG),
-            margin=FINE,
+    },
+    "azulay-8": {
+        "circular shifts with unchanged logits, times s squared": above(fact(_exact_shifts), threshold=0.999),
+        "the same, from the other side": below(fact(_exact_shifts), threshold=1.001),
+    },
+    "azulay-9": {
+        "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere": _more(
+            _NEAR_MINUS_FAR, margin=POINT
         ),
-    ),
-    claim(
-        "azulay-8",
-        (),
-        Test("circular shifts with unchanged logits, times s squared", Fact(_exact_shifts), "above", 0.999),
-        Test("the same, from the other side", Fact(_exact_shifts), "below", 1.001),
-    ),
-    claim(
-        "azulay-9",
-        (
-            Regime(
-                "share of networks trained on drawn pictures, whose bias can be chosen,", level(_DRAWN, **PLAIN_VGG), 1
-            ),
-            *LEARNED,
+        "P(top-1 change) by one pixel far from the middle, likewise": _more("photographers_bias.bias_change_far"),
+        "agreement with the centred scene far from the middle, likewise": _less(
+            "photographers_bias.bias_agreement_far", margin=POINT
         ),
-        _bias(
-            "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere",
-            _NEAR_MINUS_FAR,
-            "above",
-            POINT,
+    },
+    "azulay-10": {
+        "accuracy at size 1.9 (half the width, on black) over accuracy of the whole picture, plain VGG": below(
+            _HALF, PLAIN_VGG, threshold=0.7, margin=0.1
         ),
-        _bias(
-            "P(top-1 change) by one pixel far from the middle, likewise", "photographers_bias.bias_change_far", "above"
-        ),
-        _bias(
-            "agreement with the centred scene far from the middle, likewise",
-            "photographers_bias.bias_agreement_far",
-            "below",
-            POINT,
-        ),
-    ),
-    claim(
-        "azulay-10",
-        LEARNED,
-        Test(
-            "accuracy at size 1.9 (half the width, on black) over accuracy of the whole picture, plain VGG",
-            level(_HALF, **PLAIN_VGG),
-            "below",
-            0.7,
-            0.1,
-        ),
-    ),
-    claim(
-        "azulay-11",
-        BOTH_LEARNED,
-        *_each(
-            "P(top-1 change) of the readout, circular, last stage minus first",
-            # Before the first subsampling nothing can change: the comparison begins behind it.
-            entry("stage_readouts.readout_change_circular", -1, 1),
-        ),
-    ),
-)
+    },
+    "azulay-11": {
+        # Before the first subsampling nothing can change: the comparison begins behind it.
+        f"P(top-1 change) of the readout, circular, last stage minus first, {name}": above(
+            entry("stage_readouts.readout_change_circular", -1, 1), one, margin=FINE
+        )
+        for name, one in PLAIN_ONES.items()
+    },
+}
 
 STUDY = Study(
     "azulay2018",
     "One pixel is enough",
     "Azulay & Weiss, Why do deep convolutional networks generalize so poorly to small image transformations?, 2019",
     plan,
-    FINDINGS,
+    claims(REGIMES, TESTS),
 )

@@ -9,8 +9,8 @@ from ..training import Recipe
 from .evidence import Column, level
 from .rules import Regime
 
-__all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "FINE", "OTHER", "POINT", "PROTOCOLS", "RHO", "SAME", "Base",
-           "between", "finished", "trained"]  # fmt: skip
+__all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "OTHER", "PROTOCOLS", "SAME", "Base", "between", "finished",
+           "trained"]  # fmt: skip
 
 
 SAME: dict[str, Any] = {}  # for what a study does not change
@@ -108,9 +108,6 @@ class Base:
 
 
 PROTOCOLS = ("crop", "black", "inpainting", "scale")  # the four one-pixel protocols of Azulay & Weiss
-# Margins, the same for all claims: half a point of accuracy or consistency matters in practice; a point where fewer
-# images are measured, and what is lower by less is "kept"; of correlations, three tenths.
-FINE, POINT, RHO = 0.005, 0.01, 0.3
 ALPHA = 0.35  # weight of TIPS's undo loss in its authors' code
 
 # Options of shapes: objects in the middle and no sensor noise, which a small network learns in a few hundred steps.

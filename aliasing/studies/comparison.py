@@ -4,13 +4,15 @@ None of the papers has this experiment. Its hypotheses are ours where they are n
 suggested by a pilot with other seeds, another code and other networks.
 """
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from ..measurements import Measurement
 from ..runner import Job
-from .bases import BASES, FINE, POINT, PROTOCOLS, RHO, between, finished, trained
-from .evidence import Best, Column, Concordance, OverKinds, level, minus, survived
-from .rules import Test, claim
+from .bases import BASES, PROTOCOLS, between, finished, trained
+from .evidence import best, concordance, over_kinds, survived
+from .rules import FINE, POINT, RHO, Test, above, below, claims
 from .study import Study
 
 __all__ = ["LEARNED", "STUDY"]
@@ -77,159 +79,99 @@ def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[M
     return tuple(wanted)
 
 
-ACCURACY, CIRCULAR, STANDARD, CROP = (
-    "accuracy.accuracy",
-    "circular_rolls.circular_consistency",
-    "shift_consistency.standard_consistency",
-    "one_pixel.top1_change_crop",
-)
-IF_CORRECT = "circular_rolls.circular_consistency_if_correct"
-ERROR, BIAS, ALIAS = "corruptions.corruption_error", "sampling_bias.msb_nearest", "aliasing.mean_alias_error"
-# Accuracy under attacks of eps = 1/4, 1/2 and 1 of 255, their mean.
-SMALL_ATTACK = survived(slice(3))
-
+ACCURACY, STANDARD, CROP = "accuracy", "standard consistency", "P(top-1 change), crop"
+CIRCULAR, IF_CORRECT = "circular consistency", "circular consistency of correctly classified pictures"
+ERROR, SMALL, THREE = "corruption error", "accuracy under small attacks", (ACCURACY, STANDARD, CROP)
+COLUMNS: dict[str, Any] = {
+    ACCURACY: "accuracy.accuracy",
+    STANDARD: "shift_consistency.standard_consistency",
+    CROP: "one_pixel.top1_change_crop",
+    CIRCULAR: "circular_rolls.circular_consistency",
+    IF_CORRECT: "circular_rolls.circular_consistency_if_correct",
+    ERROR: "corruptions.corruption_error",
+    SMALL: survived(slice(3)),  # of eps = 1/4, 1/2 and 1 of 255, their mean
+}
 VGG, RESNET = {"backbone": "vgg"}, {"backbone": "resnet"}
-NETWORKS = ((VGG, "VGG"), (RESNET, "residual network"))
-_PLAIN_ONES = (("the plain VGG", "vgg"), ("the plain residual network", "resnet"))
-LEARNED_BOTH, FINISHED_BOTH = (
-    tuple(regime(name, layer="subsample", backbone=backbone) for name, backbone in _PLAIN_ONES)
-    for regime in (trained, finished)
-)
-VGG_LEARNED, VGG_FINISHED, RESNET_FINISHED = LEARNED_BOTH[:1], FINISHED_BOTH[:1], FINISHED_BOTH[1:]
-ATTACKED = between("its accuracy under small attacks", SMALL_ATTACK, layer="subsample", backbone="vgg")
-CORRUPTED = between("its error under corruption", ERROR, layer="subsample", backbone="vgg")
+NETWORKS: dict[str, dict[str, Any]] = {"VGG": VGG, "residual network": RESNET}
 
 
 def _tests(
-    label: str, column: Column, first: str, second: str, side: Any, networks: Any = NETWORKS, margin: float = FINE
-) -> list[Test]:
-    """``first - second``, one test per network."""
-    return [
-        Test(
-            f"{label}, {first} minus {second}, {name}",
-            minus(column, {"layer": first}, {"layer": second}, **where),
-            side,
-            margin=margin,
+    side: Any, label: str, first: str, second: str, networks: Iterable[str] = tuple(NETWORKS), margin: float = FINE
+) -> dict[str, Test]:
+    """``first - second`` of the column that ``label`` names, one test per network."""
+    return {
+        f"{label}, {first} minus {second}, {name}": side(
+            COLUMNS[label], {"layer": first}, {"layer": second}, margin=margin, **NETWORKS[name]
         )
-        for where, name in networks
-    ]
+        for name in networks
+    }
 
 
-def _best(label: str, column: str, higher: bool) -> Test:
-    """In each seed the best of the layers that learn, in favour of which the choice is made, minus ``tri-3``."""
-    statistic = Best(column, VGG | {"layer": "tri-3"}, VGG | {"learned": True}, higher, sign=-1)
-    return Test(f"{label}, best learned minus tri-3, VGG", statistic, "below" if higher else "above", margin=FINE)
+_more, _less = partial(_tests, above), partial(_tests, below)
+ONLY_VGG, ONLY_RESNET = ("VGG",), ("residual network",)
 
-
-THREE = ((ACCURACY, "accuracy"), (STANDARD, "standard consistency"), (CROP, "P(top-1 change), crop"))
-ONLY_VGG, ONLY_RESNET = NETWORKS[:1], NETWORKS[1:]
-
-FINDINGS = (
-    claim(
-        "comparison-1",
-        FINISHED_BOTH,
-        *_tests("accuracy", ACCURACY, "tri-3", "subsample", "above"),
-        *_tests("standard consistency", STANDARD, "tri-3", "subsample", "above"),
-        *_tests("P(top-1 change), crop", CROP, "tri-3", "subsample", "below"),
-    ),
-    claim(
-        "comparison-2",
-        FINISHED_BOTH,
-        *_tests("accuracy", ACCURACY, "bin-5", "tri-3", "below"),
-        *_tests("circular consistency", CIRCULAR, "bin-5", "tri-3", "above"),
-    ),
-    claim(
-        "comparison-3",
-        FINISHED_BOTH,
-        *(
-            Test(f"circular consistency of aps, {name}", level(CIRCULAR, layer="aps", **where), "above", 0.999)
-            for where, name in NETWORKS
-        ),
-        *_tests("accuracy", ACCURACY, "aps", "tri-3", "below"),
-    ),
-    claim(
-        "comparison-4",
-        LEARNED_BOTH,
-        *_tests("standard consistency", STANDARD, "aps", "tri-3", "below"),
-        *_tests("P(top-1 change), crop", CROP, "aps", "tri-3", "above"),
-    ),
-    claim(
-        "comparison-5",
-        RESNET_FINISHED,
-        *_tests("accuracy", ACCURACY, "flc", "tri-3", "below", ONLY_RESNET),
-        *_tests("P(top-1 change), crop", CROP, "flc", "tri-3", "above", ONLY_RESNET),
-    ),
-    claim("comparison-6", VGG_FINISHED, *(_best(label, column, column != CROP) for column, label in THREE)),
-    claim(
-        "comparison-7",
-        VGG_FINISHED,
-        *_tests("accuracy", ACCURACY, "rect-2", "average", "above", ONLY_VGG),
-        *_tests("P(top-1 change), crop", CROP, "rect-2", "average", "below", ONLY_VGG),
-    ),
-    claim(
-        "comparison-8",
-        (*VGG_FINISHED, ATTACKED, CORRUPTED),
-        *_tests("accuracy under small attacks", SMALL_ATTACK, "tri-3", "subsample", "above", ONLY_VGG, POINT),
-        *_tests("corruption error", ERROR, "tri-3", "subsample", "below", ONLY_VGG),
-    ),
-    claim(
-        "comparison-9",
-        VGG_LEARNED,
-        *(
-            Test(f"Kendall's W over seeds, {label}, VGG", Concordance(column, VGG, "layer"), "above", 0.7)
-            for column, label in THREE
-        ),
-    ),
-    claim(
-        "comparison-10",
-        LEARNED_BOTH,
-        *(
-            Test(
-                f"Spearman over layers, {label} in the VGG and in the residual network",
-                OverKinds(column, column, VGG, "layer", other=RESNET),
-                margin=RHO,
-            )
-            for column, label in THREE
-        ),
-    ),
-    claim(
-        "comparison-11",
-        VGG_LEARNED,
-        Test(
-            "Spearman over layers, alias error with P(top-1 change), crop, VGG",
-            OverKinds(ALIAS, CROP, VGG, "layer"),
-            margin=RHO,
-        ),
-        Test(
-            "Spearman over layers, maximum-sampling bias with standard consistency, VGG",
-            OverKinds(BIAS, STANDARD, VGG, "layer"),
-            "below",
-            margin=RHO,
-        ),
-    ),
-    claim(
-        "comparison-12",
-        (*VGG_FINISHED, CORRUPTED),
-        *_tests("corruption error", ERROR, "tri-3", "subsample", "below", ONLY_VGG),
-        *_tests("corruption error", ERROR, "bin-5", "subsample", "below", ONLY_VGG),
-    ),
-    claim(
-        "control-1",
-        LEARNED_BOTH,
-        *(
-            test
-            for layer in ("tri-3", "bin-5")
-            for test in _tests(
-                "circular consistency of correctly classified pictures", IF_CORRECT, layer, "subsample", "above"
-            )
-        ),
-    ),
+LEARNED_BOTH, FINISHED_BOTH = (
+    tuple(regime(f"the plain {name}", layer="subsample", **own) for name, own in NETWORKS.items())
+    for regime in (trained, finished)
 )
+ATTACKED = between("its accuracy under small attacks", COLUMNS[SMALL], layer="subsample", **VGG)
+CORRUPTED = between("its error under corruption", COLUMNS[ERROR], layer="subsample", **VGG)
+REGIMES = {
+    "comparison-4 comparison-10 control-1": LEARNED_BOTH,
+    "comparison-1 comparison-2 comparison-3": FINISHED_BOTH,
+    "comparison-5": FINISHED_BOTH[1:],
+    "comparison-6 comparison-7": FINISHED_BOTH[:1],
+    "comparison-8": (FINISHED_BOTH[0], ATTACKED, CORRUPTED),
+    "comparison-9 comparison-11": LEARNED_BOTH[:1],
+    "comparison-12": (FINISHED_BOTH[0], CORRUPTED),
+}
+TESTS = {
+    "comparison-1": _more(ACCURACY, "tri-3", "subsample")
+    | _more(STANDARD, "tri-3", "subsample")
+    | _less(CROP, "tri-3", "subsample"),
+    "comparison-2": _less(ACCURACY, "bin-5", "tri-3") | _more(CIRCULAR, "bin-5", "tri-3"),
+    "comparison-3": {
+        f"circular consistency of aps, {name}": above(COLUMNS[CIRCULAR], {"layer": "aps"}, threshold=0.999, **own)
+        for name, own in NETWORKS.items()
+    }
+    | _less(ACCURACY, "aps", "tri-3"),
+    "comparison-4": _less(STANDARD, "aps", "tri-3") | _more(CROP, "aps", "tri-3"),
+    "comparison-5": _less(ACCURACY, "flc", "tri-3", ONLY_RESNET) | _more(CROP, "flc", "tri-3", ONLY_RESNET),
+    "comparison-6": {
+        # In each seed the best of the layers that learn: a choice in their favour.
+        f"{label}, best learned minus tri-3, VGG": (above if label == CROP else below)(
+            best(COLUMNS[label], VGG | {"layer": "tri-3"}, VGG | {"learned": True}, label != CROP, sign=-1), margin=FINE
+        )
+        for label in THREE
+    },
+    "comparison-7": _more(ACCURACY, "rect-2", "average", ONLY_VGG) | _less(CROP, "rect-2", "average", ONLY_VGG),
+    "comparison-8": _more(SMALL, "tri-3", "subsample", ONLY_VGG, POINT) | _less(ERROR, "tri-3", "subsample", ONLY_VGG),
+    "comparison-9": {
+        f"Kendall's W over seeds, {label}, VGG": above(concordance(COLUMNS[label], VGG, "layer"), threshold=0.7)
+        for label in THREE
+    },
+    "comparison-10": {
+        f"Spearman over layers, {label} in the VGG and in the residual network": above(
+            over_kinds(COLUMNS[label], COLUMNS[label], VGG, "layer", other=RESNET), margin=RHO
+        )
+        for label in THREE
+    },
+    "comparison-11": {
+        "Spearman over layers, alias error with P(top-1 change), crop, VGG": above(
+            over_kinds("aliasing.mean_alias_error", COLUMNS[CROP], VGG, "layer"), margin=RHO
+        ),
+        "Spearman over layers, maximum-sampling bias with standard consistency, VGG": below(
+            over_kinds("sampling_bias.msb_nearest", COLUMNS[STANDARD], VGG, "layer"), margin=RHO
+        ),
+    },
+    "comparison-12": _less(ERROR, "tri-3", "subsample", ONLY_VGG) | _less(ERROR, "bin-5", "subsample", ONLY_VGG),
+    "control-1": _more(IF_CORRECT, "tri-3", "subsample") | _more(IF_CORRECT, "bin-5", "subsample"),
+}
 
 STUDY = Study(
     "comparison",
     "Every layer on equal footing",
     "this project; no paper has this comparison",
     plan,
-    FINDINGS,
+    claims(REGIMES, TESTS),
 )

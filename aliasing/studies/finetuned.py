@@ -4,7 +4,8 @@ One network, Imagenette's pictures without those of ImageNet's validation set, w
 are over pictures, of the mean over seeds; differences are paired by picture.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,8 +16,8 @@ from ..metrics import Estimate
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .evidence import Result
-from .rules import Test, claim
+from .evidence import Result, Statistic, select
+from .rules import POINT, above, below, claims
 from .study import Study
 
 __all__ = ["LAYERS", "STUDY"]
@@ -48,80 +49,46 @@ def plan(profile: str) -> list[Job]:
     return jobs
 
 
-class _Difference(NamedTuple):
-    """A measure of the fine-tuned network with ``layer`` minus that of another, paired by picture, mean over seeds."""
+def _minus(measure: str, layer: str, other: str = "none", other_tuned: bool = True) -> Statistic:
+    """What the fine-tuned network with ``layer`` gives minus another, paired by picture, of the mean over seeds."""
+    settings = {"layer": layer, "tuned": True}, {"layer": other, "tuned": other_tuned}
+    column = f"fine_tuned.{measure}_by_image"
 
-    measure: str
-    layer: str
-    other: str = "none"
-    other_tuned: bool = True
+    def of(table: pd.DataFrame) -> Result | None:
+        texts = [select(table, setting)[column].dropna() if column in table else [] for setting in settings]
+        if not all(map(len, texts)):
+            return None
+        means = (torch.stack([unpacked(text).double() for text in own]).mean(0) for own in texts)
+        return Result.over(Estimate.difference(*means), min(map(len, texts)))
 
-    @property
-    def settings(self) -> tuple[dict[str, Any], ...]:
-        """The two networks."""
-        return {"layer": self.layer, "tuned": True}, {"layer": self.other, "tuned": self.other_tuned}
-
-    def __call__(self, table: pd.DataFrame) -> Result | None:
-        """``None`` unless both were measured."""
-        column, means, seeds = f"fine_tuned.{self.measure}_by_image", [], []
-        for setting in self.settings:
-            rows = table[(table["layer"] == setting["layer"]) & (table["tuned"] == setting["tuned"])]
-            texts = rows[column].dropna() if column in table else []
-            if not len(texts):
-                return None
-            means.append(torch.stack([unpacked(text).double() for text in texts]).mean(0))
-            seeds.append(len(texts))
-        found = Estimate.difference(*means)
-        return Result(*found[:3], min(seeds), found.n, (found.high - found.low) / 2 / 1.96)
-
-
-def _test(label: str, measure: str, layer: str, other: str = "none", side: Any = "above", **rule: Any) -> Test:
-    """``layer`` minus another, both fine-tuned."""
-    name = "the control" if other == "none" else other
-    return Test(f"{label}, {layer} minus {name}", _Difference(measure, layer, other), side, **rule)
+    return Statistic(settings, of)
 
 
 _CHANGE, _CONSISTENCY = "one_pixel_changes_the_answer", "consistency_crop_shifts"
 _AGREEMENT, _ALL = "agreement_with_the_original", "accuracy_on_all_classes"
-_FIXED = "3241a61"
-FINDINGS = (
-    claim(
-        "tuned-1",
-        (),
-        _test("P(top-1 change), one pixel", _CHANGE, "tri-3", side="below", margin=0.01),
-        _test("consistency under crop shifts", _CONSISTENCY, "tri-3", margin=0.01),
-        fixed=_FIXED,
-    ),
-    claim(
-        "tuned-2",
-        (),
-        _test("accuracy on the classes it was fine-tuned on", "accuracy", "tri-3", threshold=-0.01, margin=0.01),
-        _test("accuracy on all classes", _ALL, "tri-3", threshold=-0.01, margin=0.01),
-        fixed=_FIXED,
-    ),
-    claim(
-        "tuned-3",
-        (),
-        Test(
-            "agreement with the original, tri-3, fine-tuned minus not",
-            _Difference(_AGREEMENT, "tri-3", "tri-3", other_tuned=False),
-            margin=0.01,
+_kept = partial(above, threshold=-POINT, margin=POINT)
+TESTS = {
+    "tuned-1": {
+        "P(top-1 change), one pixel, tri-3 minus the control": below(_minus(_CHANGE, "tri-3"), margin=POINT),
+        "consistency under crop shifts, tri-3 minus the control": above(_minus(_CONSISTENCY, "tri-3"), margin=POINT),
+    },
+    "tuned-2": {
+        "accuracy on the classes it was fine-tuned on, tri-3 minus the control": _kept(_minus("accuracy", "tri-3")),
+        "accuracy on all classes, tri-3 minus the control": _kept(_minus(_ALL, "tri-3")),
+    },
+    "tuned-3": {
+        "agreement with the original, tri-3, fine-tuned minus not": above(
+            _minus(_AGREEMENT, "tri-3", "tri-3", other_tuned=False), margin=POINT
         ),
-        fixed=_FIXED,
-    ),
-    claim(
-        "tuned-4",
-        (),
-        _test("accuracy on all classes", _ALL, "bin-5", "tri-3", side="below", margin=0.01),
-        fixed=_FIXED,
-    ),
-)
+    },
+    "tuned-4": {"accuracy on all classes, bin-5 minus tri-3": below(_minus(_ALL, "bin-5", "tri-3"), margin=POINT)},
+}
 
 STUDY = Study(
     "finetuned",
     "Anti-aliasing a network that is already trained",
     "a question of users; EfficientNet-Lite0 of Tan & Le 2019",
     plan,
-    FINDINGS,
+    claims({" ".join(TESTS): ()}, TESTS, fixed="3241a61"),
     shown_in="which_layer",
 )

@@ -12,9 +12,9 @@ from .. import layers
 from ..measurements import Measurement
 from ..metrics import leakage, step_overshoot
 from ..runner import Job
-from .bases import BASES, EASY, FINE, POINT, SAME, Base, between, finished, trained
-from .evidence import Column, Derived, Fact, entry, level, minus, survived
-from .rules import Regime, Test, claim
+from .bases import BASES, EASY, SAME, Base, between, finished, trained
+from .evidence import Derived, entry, fact, level, survived
+from .rules import FINE, POINT, Regime, Tests, above, below, claims
 from .study import Study
 
 __all__ = ["POOLS", "STUDY"]
@@ -131,22 +131,6 @@ PGD, FGSM, ROBUST = survived(EPS), entry("attacks.fgsm_accuracy", EPS), survived
 COLLAPSE = Derived(("training.pgd",), lambda curve: max(curve) - curve[-1])
 ERROR, ACCURACY = "corruptions.corruption_error", "circular_fidelity.accuracy"
 
-LEARNED, FINISHED = (
-    regime("the strided network", ACCURACY, layer="subsample", group=NATIVE) for regime in (trained, finished)
-)
-ATTACK = between("its accuracy under PGD of 1/255", PGD, layer="subsample", group=NATIVE)
-CORRUPTION = between("its error under corruption", ERROR, layer="subsample", group=NATIVE)
-ATTACKED = (LEARNED, ATTACK)
-CORRUPTED = (FINISHED, CORRUPTION)
-HARDENED = (
-    FINISHED,
-    Regime(
-        "after adversarial training, accuracy of FLC under PGD of 8/255",
-        level(ROBUST, layer="flc", group=ADVERSARIAL),
-        0.1,
-    ),
-)
-
 
 @cache
 def _stopped(name: str, half_bin: bool) -> float:
@@ -163,185 +147,121 @@ def _ringing(name: str) -> float:
     return sum(float(step_overshoot(layer, size, border=False)[0]) for size in sizes) / len(sizes)
 
 
-def _test(
-    label: str,
-    column: Column,
-    layer: str,
-    side: Any = "above",
-    margin: float = FINE,
-    threshold: float = 0,
-    group: str = NATIVE,
-    other: str = "subsample",
-) -> Test:
-    """``layer`` minus another, by default stride, of which the label then speaks."""
-    said = f"{label}, {layer} minus stride" if other == "subsample" else label
-    return Test(said, minus(column, {"layer": layer}, {"layer": other}, group=group), side, threshold, margin)
+STRIDE, FLC, ASAP, BLUR = ({"layer": layer} for layer in POOLS)
+NATURAL: dict[str, Any] = {"group": NATIVE}
+HARDENED: dict[str, Any] = {"group": ADVERSARIAL}
 
-
-FINDINGS = (
-    claim(
-        "grabinski-1",
-        ATTACKED,
-        *(
-            Test(
-                f"strided network, mean alias error {label}",
-                level(f"aliasing_and_attack.{column}", layer="subsample", group=NATIVE),
-                margin=FINE,
-            )
-            for label, column in (
-                (
-                    "of pictures that PGD at 1/255 breaks minus those it does not",
-                    "alias_error_of_broken_minus_kept",
-                ),
-                ("after a gradient step of 1/255 minus before", "alias_error_rise"),
-            )
-        ),
-    ),
-    claim(
-        "grabinski-2",
-        (),
-        Test(
-            "energy that FLC passes of stopped waves on the bins, mean",
-            Fact(lambda: _stopped("flc", False)),
-            "below",
-            FLOOR,
-        ),
-    ),
-    claim(
-        "grabinski-3",
-        (),
-        Test(
-            "energy that FLC passes of stopped waves between the bins, mean",
-            Fact(lambda: _stopped("flc", True)),
-            "above",
-            FLOOR,
-        ),
-        Test("overshoot at a step, FLC, share of the step", Fact(lambda: _ringing("flc")), "above", 0.01),
-    ),
-    claim(
-        "grabinski-4",
-        (),
-        *(
-            Test(f"{label}, ASAP relative to FLC", Fact(ratio), "below", bound, ours=bound < 1)
-            for label, ratio in (
-                ("energy passed between the bins", lambda: _stopped("asap", True) / _stopped("flc", True)),
-                ("overshoot at a step", lambda: _ringing("asap") / _ringing("flc")),
-            )
-            for bound in (1.0, 0.5)
-        ),
-    ),
-    claim("grabinski-5", CORRUPTED, _test("mean error under corruption", ERROR, "asap", "below")),
-    claim(
-        "grabinski-6",
-        (FINISHED, ATTACK),
-        _test("accuracy under PGD of 1/255", PGD, "asap", margin=POINT),
-        _test("accuracy under FGSM of 1/255", FGSM, "asap", margin=POINT),
-    ),
-    claim(
-        "grabinski-7",
-        (FINISHED,),
-        _test("accuracy; similar if not lower by a point", ACCURACY, "asap", "above", 0, -POINT),
-    ),
-    claim(
-        "grabinski-8",
-        ATTACKED,
-        *(
-            _test(f"cosine of features before and after {cause}", f"stability.stability_{column}", layer, margin=0.002)
-            for layer in ("flc", "asap")
-            for column, cause in (("attack", "a gradient step of 1/255"), ("noise", "Gaussian noise"))
-        ),
-    ),
-    claim(
-        "grabinski-9",
-        (
-            LEARNED,
-            Regime(
-                "its fall of PGD accuracy on training pictures",
-                level(COLLAPSE, layer="subsample", group=ADVERSARIAL),
-                0.1,
-            ),
-        ),
-        _test(
-            "fall of PGD accuracy on training pictures from the best epoch to the last",
-            COLLAPSE,
-            "flc",
-            "below",
-            0.02,
-            group=ADVERSARIAL,
-        ),
-    ),
-    claim(
-        "grabinski-10",
-        (LEARNED,),
-        Test(
-            "mean alias error of the strided network, adversarially trained minus naturally trained",
-            minus(
-                "aliasing.mean_alias_error",
-                {"group": ADVERSARIAL, "layer": "subsample"},
-                {"twin": True, "layer": "subsample"},
-            ),
-            "below",
-            margin=FINE,
-        ),
-    ),
-    claim(
-        "grabinski-11",
-        CORRUPTED,
-        _test("mean error under corruption; no gain if not lower by half a point", ERROR, "flc", "above", 0, -FINE),
-    ),
-    claim(
-        "grabinski-12",
-        HARDENED,
-        _test(
-            "after single-step adversarial training: PGD accuracy, 8/255",
-            ROBUST,
-            "flc",
-            margin=POINT,
-            group=ADVERSARIAL,
-        ),
-    ),
-    claim(
-        "grabinski-13",
-        (FINISHED, ATTACK, CORRUPTION),
-        _test(
-            "accuracy under PGD of 1/255, ASAP minus tri-3; not behind if less than a point",
-            PGD,
-            "asap",
-            "below",
-            0,
-            POINT,
-            other="tri-3",
-        ),
-        _test(
-            "corruption error, ASAP minus tri-3; not behind if less than a point",
-            ERROR,
-            "asap",
-            "above",
-            0,
-            -POINT,
-            other="tri-3",
-        ),
-    ),
-    claim(
-        "control-2",
-        (FINISHED, ATTACK, CORRUPTION),
-        _test("accuracy under PGD of 1/255, FLC minus tri-3", PGD, "flc", margin=POINT, other="tri-3"),
-        _test("corruption error, FLC minus tri-3", ERROR, "flc", "below", other="tri-3"),
-    ),
-    claim(
-        "control-3",
-        (
-            finished("the network that halves by stride", ACCURACY, layer="subsample", group=INPUT),
-            between("its accuracy under PGD of 1/255", PGD, layer="subsample", group=INPUT),
-        ),
-        _test("accuracy under PGD of 1/255, halving the picture", PGD, "flc", margin=POINT, group=INPUT),
-    ),
+LEARNED, FINISHED = (regime("the strided network", ACCURACY, **NATURAL | STRIDE) for regime in (trained, finished))
+ATTACK = between("its accuracy under PGD of 1/255", PGD, **NATURAL | STRIDE)
+CORRUPTION = between("its error under corruption", ERROR, **NATURAL | STRIDE)
+FALLEN = Regime("its fall of PGD accuracy on training pictures", level(COLLAPSE, **HARDENED | STRIDE), 0.1)
+ROBUST_FLC = Regime(
+    "after adversarial training, accuracy of FLC under PGD of 8/255", level(ROBUST, **HARDENED | FLC), 0.1
 )
+HALVED = (
+    finished("the network that halves by stride", ACCURACY, group=INPUT, **STRIDE),
+    between("its accuracy under PGD of 1/255", PGD, group=INPUT, **STRIDE),
+)
+REGIMES = {
+    "grabinski-2 grabinski-3 grabinski-4": (),
+    "grabinski-1 grabinski-8": (LEARNED, ATTACK),
+    "grabinski-5 grabinski-11": (FINISHED, CORRUPTION),
+    "grabinski-6": (FINISHED, ATTACK),
+    "grabinski-7": (FINISHED,),
+    "grabinski-9": (LEARNED, FALLEN),
+    "grabinski-10": (LEARNED,),
+    "grabinski-12": (FINISHED, ROBUST_FLC),
+    "grabinski-13 control-2": (FINISHED, ATTACK, CORRUPTION),
+    "control-3": HALVED,
+}
+TESTS: Tests = {
+    "grabinski-1": {
+        f"strided network, mean alias error {label}": above(
+            f"aliasing_and_attack.{column}", NATURAL | STRIDE, margin=FINE
+        )
+        for label, column in (
+            ("of pictures that PGD at 1/255 breaks minus those it does not", "alias_error_of_broken_minus_kept"),
+            ("after a gradient step of 1/255 minus before", "alias_error_rise"),
+        )
+    },
+    "grabinski-2": {
+        "energy that FLC passes of stopped waves on the bins, mean": below(
+            fact(lambda: _stopped("flc", False)), threshold=FLOOR
+        ),
+    },
+    "grabinski-3": {
+        "energy that FLC passes of stopped waves between the bins, mean": above(
+            fact(lambda: _stopped("flc", True)), threshold=FLOOR
+        ),
+        "overshoot at a step, FLC, share of the step": above(fact(lambda: _ringing("flc")), threshold=0.01),
+    },
+    "grabinski-4": {
+        f"{label}, ASAP relative to FLC": [below(ratio, threshold=1), below(ratio, threshold=0.5, ours=True)]
+        for label, ratio in (
+            ("energy passed between the bins", fact(lambda: _stopped("asap", True) / _stopped("flc", True))),
+            ("overshoot at a step", fact(lambda: _ringing("asap") / _ringing("flc"))),
+        )
+    },
+    "grabinski-5": {"mean error under corruption, asap minus stride": below(ERROR, ASAP, STRIDE, **NATURAL)},
+    "grabinski-6": {
+        f"accuracy under {attack} of 1/255, asap minus stride": above(column, ASAP, STRIDE, margin=POINT, **NATURAL)
+        for attack, column in (("PGD", PGD), ("FGSM", FGSM))
+    },
+    "grabinski-7": {
+        "accuracy; similar if not lower by a point, asap minus stride": above(
+            ACCURACY, ASAP, STRIDE, threshold=-POINT, margin=0, **NATURAL
+        ),
+    },
+    "grabinski-8": {
+        f"cosine of features before and after {cause}, {layer['layer']} minus stride": above(
+            f"stability.stability_{column}", layer, STRIDE, margin=0.002, **NATURAL
+        )
+        for layer in (FLC, ASAP)
+        for column, cause in (("attack", "a gradient step of 1/255"), ("noise", "Gaussian noise"))
+    },
+    "grabinski-9": {
+        "fall of PGD accuracy on training pictures from the best epoch to the last, flc minus stride": below(
+            COLLAPSE, FLC, STRIDE, margin=0.02, **HARDENED
+        ),
+    },
+    "grabinski-10": {
+        "mean alias error of the strided network, adversarially trained minus naturally trained": below(
+            "aliasing.mean_alias_error", HARDENED | STRIDE, {"twin": True} | STRIDE
+        ),
+    },
+    "grabinski-11": {
+        "mean error under corruption; no gain if not lower by half a point, flc minus stride": above(
+            ERROR, FLC, STRIDE, threshold=-FINE, margin=0, **NATURAL
+        ),
+    },
+    "grabinski-12": {
+        "after single-step adversarial training: PGD accuracy, 8/255, flc minus stride": above(
+            ROBUST, FLC, STRIDE, margin=POINT, **HARDENED
+        ),
+    },
+    "grabinski-13": {
+        "accuracy under PGD of 1/255, ASAP minus tri-3; not behind if less than a point": below(
+            PGD, ASAP, BLUR, threshold=POINT, margin=0, **NATURAL
+        ),
+        "corruption error, ASAP minus tri-3; not behind if less than a point": above(
+            ERROR, ASAP, BLUR, threshold=-POINT, margin=0, **NATURAL
+        ),
+    },
+    "control-2": {
+        "accuracy under PGD of 1/255, FLC minus tri-3": above(PGD, FLC, BLUR, margin=POINT, **NATURAL),
+        "corruption error, FLC minus tri-3": below(ERROR, FLC, BLUR, **NATURAL),
+    },
+    "control-3": {
+        "accuracy under PGD of 1/255, halving the picture, flc minus stride": above(
+            PGD, FLC, STRIDE, margin=POINT, group=INPUT
+        ),
+    },
+}
 
 STUDY = Study(
     "grabinski2023",
     "Cut the spectrum, and smooth the cut",
     "Grabinski, Keuper & Keuper, Fix your downsampling ASAP!, 2023; FLC pooling: Grabinski et al., ECCV 2022",
     plan,
-    FINDINGS,
+    claims(REGIMES, TESTS),
 )

@@ -5,11 +5,13 @@ windows, at the input size of the smallest.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..measurements import Measurement
 from ..metrics import Estimate
@@ -17,8 +19,8 @@ from ..records import Run
 from ..runner import Job
 from ..training import Recipe
 from .bases import PROTOCOLS
-from .evidence import Result
-from .rules import Test, claim
+from .evidence import Result, Statistic, select
+from .rules import POINT, above, below, claims
 from .study import Study
 
 __all__ = ["NETWORKS", "STUDY"]
@@ -85,90 +87,57 @@ def _jobs(kinds: dict[str, dict[str, Any]], sizes: _Sizes) -> list[Job]:
     return jobs
 
 
-class _Over(NamedTuple):
-    """A statistic over pictures, of networks that are not trained here.
+def _over(estimate: Callable[..., Estimate], *needs: tuple[str, str]) -> Statistic:
+    """An estimate over pictures, of networks that are not trained here; ``None`` unless each of them was measured so.
 
-    Attributes:
-        estimate: of a results table in which every network has what is needed.
-        needs: measurements, and the kinds of pictures that they are needed on.
+    For each kind of pictures and column that it ``needs``, ``estimate`` gets what the networks gave, in their order:
+    lists by picture as tensors, and other values as they are.
     """
 
-    estimate: Callable[[pd.DataFrame], Estimate]
-    needs: tuple[tuple[str, str], ...]
-
-    @property
-    def settings(self) -> tuple[dict[str, Any], ...]:
-        """The networks on these kinds of pictures."""
-        return tuple({"pictures": pictures} for _, pictures in self.needs)
-
-    def __call__(self, table: pd.DataFrame) -> Result | None:
-        """``None`` unless every network was measured so."""
-        for measurement, pictures in self.needs:
-            columns = [column for column in table if column.startswith(f"{measurement}.")]
-            rows = table[table["pictures"] == pictures] if columns else table
-            known = rows.loc[rows[columns].notna().any(axis=1), "network"] if columns else []
-            if not set(NETWORKS) <= set(known):
+    def of(table: pd.DataFrame) -> Result | None:
+        given = []
+        for kind, column in needs:
+            rows = select(table, {"pictures": kind}).set_index("network")
+            measured = [name for name in table if name.startswith(column.partition(".")[0] + ".")]
+            if not set(NETWORKS) <= set(rows.index[rows[measured].notna().any(axis=1)]):
                 return None
-        found = self.estimate(table)
-        return Result(*found[:3], 0, found.n, (found.high - found.low) / 2 / 1.96)
+            given.append([_numbers(rows[column][network]) for network in NETWORKS])
+        return Result.over(estimate(*given))
+
+    return Statistic(tuple({"pictures": kind} for kind, _ in needs), of)
 
 
-def _cell(table: pd.DataFrame, network: str, pictures: str, column: str) -> Any:
-    """What one network gave on one kind of pictures."""
-    rows = table[(table["network"] == network) & (table["pictures"] == pictures)]
-    return rows[column].iloc[0]
+def _numbers(value: Any) -> Any:
+    return torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
 
 
-def _by_picture(table: pd.DataFrame, network: str, pictures: str, column: str) -> torch.Tensor:
-    return torch.tensor(_cell(table, network, pictures, column), dtype=torch.float64)
+def _mean(networks: list[Tensor], pairs: int = 1) -> Estimate:
+    """Mean over the networks of a value by picture, per pair, with the interval over pictures."""
+    return Estimate.mean(torch.stack([own / pairs for own in networks]).mean(0))
 
 
-def _mean_of_networks(table: pd.DataFrame, value: Callable[[str], torch.Tensor]) -> Estimate:
-    """Mean over the three networks of a value by picture, with the interval over pictures."""
-    return Estimate.mean(torch.stack([value(network) for network in NETWORKS]).mean(0))
-
-
-def _changes(table: pd.DataFrame, network: str, protocols: Iterable[str]) -> torch.Tensor:
-    """Change rate of each validation picture, mean of the protocols."""
-    found = [_by_picture(table, network, "validation", f"one_pixel_protocols.changes_{p}") for p in protocols]
-    return torch.stack(found).mean(0)
-
-
-def _worst(table: pd.DataFrame) -> Estimate:
+def _worst(*protocols: list[Tensor]) -> Estimate:
     """The protocol with the highest mean rate."""
-    rates = [_mean_of_networks(table, lambda n, p=p: _changes(table, n, [p])) for p in PROTOCOLS]  # type: ignore[misc]
-    return max(rates)
+    return max(map(_mean, protocols))
 
 
-def _windows(table: pd.DataFrame, network: str, pictures: str) -> torch.Tensor:
-    return _by_picture(table, network, pictures, "one_pixel_windows.changes") / 4
-
-
-def _shiftable(table: pd.DataFrame) -> Estimate:
+def _shiftable(factors: list[Tensor], off: list[Tensor]) -> Estimate:
     """Largest minus smallest accumulated subsampling factor."""
-
-    def rise(network: str) -> torch.Tensor:
-        factors = _cell(table, network, "validation", "inpainted_sweep.factors")
-        off = _by_picture(table, network, "validation", "inpainted_sweep.non_shiftability_by_picture")
-        return off[:, factors.index(max(factors))] - off[:, factors.index(min(factors))]
-
-    return _mean_of_networks(table, rise)
+    return _mean([own[:, by.argmax()] - own[:, by.argmin()] for by, own in zip(factors, off, strict=True)])
 
 
-def _typical(table: pd.DataFrame, correct_only: bool = False) -> Estimate:
-    """Change rate of the least typical fifth of the unseen pictures minus that of the most typical fifth.
+def _typical(distances: list[Tensor], changes: list[Tensor], correct: list[Tensor] | None = None) -> Estimate:
+    """Change rate of the least typical fifth of the pictures minus that of the most typical fifth.
 
-    Each network has fifths of its own, so the three are separate samples; the interval is of their mean.
+    Each network has fifths of its own, so the three are separate samples; the interval is of their mean. With
+    ``correct`` only pictures that are classified correctly count.
     """
     gaps, variances, sizes = [], [], []
-    for network in NETWORKS:
-        distance = _by_picture(table, network, "unseen", "distance_to_training.distance")
-        change = _windows(table, network, "unseen")
+    for index, (distance, change) in enumerate(zip(distances, changes, strict=True)):
         parts = distance.argsort().tensor_split(5)
-        if correct_only:
-            right = _by_picture(table, network, "unseen", "one_pixel_windows.correct") > 0
-            parts = tuple(part[right[part]] for part in parts)
-        near, far = change[parts[0]], change[parts[-1]]
+        if correct:
+            parts = tuple(part[correct[index][part] > 0] for part in parts)
+        near, far = change[parts[0]] / 4, change[parts[-1]] / 4
         if min(len(near), len(far)) < 2:  # hardly a picture is classified correctly
             return Estimate(math.nan, math.nan, math.nan, len(change))
         gaps.append(far.mean() - near.mean())
@@ -180,118 +149,84 @@ def _typical(table: pd.DataFrame, correct_only: bool = False) -> Estimate:
     return Estimate(value, value - half, value + half, min(sizes))
 
 
-def _unseen_minus_seen(table: pd.DataFrame) -> Estimate:
-    unseen, seen = (
-        torch.stack([_windows(table, network, kind) for network in NETWORKS]).mean(0) for kind in ("unseen", "seen")
-    )
+def _unseen_minus_seen(*kinds: list[Tensor]) -> Estimate:
+    unseen, seen = (torch.stack([own / 4 for own in networks]).mean(0) for networks in kinds)
     value = (unseen.mean() - seen.mean()).item()
     half = 1.96 * (unseen.var() / len(unseen) + seen.var() / len(seen)).sqrt().item()
     return Estimate(value, value - half, value + half, len(unseen) + len(seen))
 
 
-def _deepest_minus_shallowest(table: pd.DataFrame) -> Estimate:
-    return Estimate.difference(*(_changes(table, network, PROTOCOLS) for network in (NETWORKS[-1], NETWORKS[0])))
+def _deepest_minus_shallowest(*protocols: list[Tensor]) -> Estimate:
+    by_network = [torch.stack(own).mean(0) for own in zip(*protocols, strict=True)]
+    return Estimate.difference(by_network[-1], by_network[0])
 
 
-def _crossings(table: pd.DataFrame) -> Estimate:
-    column = "inpainted_sweep.crossings_by_picture"
-    deep, shallow = (_by_picture(table, network, "validation", column) for network in (NETWORKS[-1], NETWORKS[0]))
-    steps = _cell(table, NETWORKS[0], "validation", "inpainted_sweep.steps")
-    return Estimate.difference(deep / steps, shallow / steps)
+def _crossings(crossings: list[Tensor], steps: list[int]) -> Estimate:
+    return Estimate.difference(crossings[-1] / steps[0], crossings[0] / steps[0])
 
 
-def _half(table: pd.DataFrame) -> Estimate:
-    """The middle network: the ratio is an estimate over pictures already."""
-    column = "embedded_sizes.half_over_whole"
-    ends = [_cell(table, NETWORKS[1], "validation", f"{column}{end}") for end in ("", ".low", ".high")]
-    value, low, high = (math.nan if end is None else end for end in ends)  # where nothing is classified correctly
-    return Estimate(value, low, high, _cell(table, NETWORKS[1], "validation", "embedded_sizes.size_pictures"))
+def _half(*ratio: list[Any]) -> Estimate:
+    """The middle network: the ratio is an estimate over pictures already, ``None`` where nothing is right."""
+    return Estimate._make(math.nan if own[1] is None else own[1] for own in ratio)
 
 
-def _on(*kinds: str) -> tuple[tuple[str, str], ...]:
-    return tuple(("one_pixel_windows", kind) for kind in kinds)
-
-
-CHANGES, SWEEP = (("one_pixel_protocols", "validation"),), (("inpainted_sweep", "validation"),)
-TYPICAL = (*_on("unseen"), ("distance_to_training", "unseen"))
-FINDINGS = (
-    claim(
-        "real-1",
-        (),
-        Test(
-            "P(top-1 change), crop, mean of three networks, validation pictures",
-            _Over(lambda t: _mean_of_networks(t, lambda n: _changes(t, n, ["crop"])), CHANGES),
-            threshold=0.02,
-            margin=0.01,
-        ),
-        Test("the same, worst of the four protocols", _Over(_worst, CHANGES), threshold=0.1, margin=0.02),
-        Test(
-            "the same without resizing or frame: the middle window against its diagonal neighbours",
-            _Over(lambda t: _mean_of_networks(t, lambda n: _windows(t, n, "validation")), _on("validation")),
-            threshold=0.02,
-            margin=0.01,
-        ),
-    ),
-    claim(
-        "real-2",
-        (),
-        Test(
-            "non-shiftability (share of positions), largest minus smallest factor, mean of three networks",
-            _Over(_shiftable, SWEEP),
-            margin=0.02,
-        ),
-    ),
-    claim(
-        "real-3",
-        (),
-        Test(
-            "P(top-1 change), windows, least minus most typical fifth of unseen pictures",
-            _Over(_typical, TYPICAL),
-            margin=0.02,
-        ),
-        Test(
-            "the same among the pictures that are classified correctly",
-            _Over(lambda t: _typical(t, correct_only=True), TYPICAL),
-            margin=0.02,
-        ),
-        Test(
-            "P(top-1 change), windows, unseen minus seen pictures of one kind",
-            _Over(_unseen_minus_seen, _on("unseen", "seen")),
-            margin=0.02,
-        ),
-    ),
-    claim(
-        "real-4",
-        (),
-        Test(
-            "P(top-1 change), mean of the four protocols, Lite2 minus Lite0, paired by picture",
-            _Over(_deepest_minus_shallowest, CHANGES),
-            margin=0.01,
-        ),
-        Test(
-            "share of neighbouring positions at which the right class enters or leaves the top five, likewise",
-            _Over(_crossings, SWEEP),
-            margin=0.01,
-        ),
-    ),
-    claim(
-        "real-5",
-        (),
-        Test(
-            "top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1",
-            _Over(_half, (("embedded_sizes", "validation"),)),
-            "below",
-            threshold=0.7,
-            margin=0.1,
-        ),
-    ),
+CROP, *_ = CHANGES = [("validation", f"one_pixel_protocols.changes_{protocol}") for protocol in PROTOCOLS]
+WINDOWS, SEEN, UNSEEN = ((kind, "one_pixel_windows.changes") for kind in ("validation", "seen", "unseen"))
+TYPICAL = (("unseen", "distance_to_training.distance"), UNSEEN)
+FACTORS, OFF, CROSSED, STEPS = (
+    ("validation", f"inpainted_sweep.{column}")
+    for column in ("factors", "non_shiftability_by_picture", "crossings_by_picture", "steps")
 )
+HALF = [
+    ("validation", f"embedded_sizes.{column}")
+    for column in ("half_over_whole", "half_over_whole.low", "half_over_whole.high", "size_pictures")
+]
+TESTS = {
+    "real-1": {
+        "P(top-1 change), crop, mean of three networks, validation pictures": above(
+            _over(_mean, CROP), threshold=0.02, margin=POINT
+        ),
+        "the same, worst of the four protocols": above(_over(_worst, *CHANGES), threshold=0.1, margin=0.02),
+        "the same without resizing or frame: the middle window against its diagonal neighbours": above(
+            _over(partial(_mean, pairs=4), WINDOWS), threshold=0.02, margin=POINT
+        ),
+    },
+    "real-2": {
+        "non-shiftability (share of positions), largest minus smallest factor, mean of three networks": above(
+            _over(_shiftable, FACTORS, OFF), margin=0.02
+        ),
+    },
+    "real-3": {
+        "P(top-1 change), windows, least minus most typical fifth of unseen pictures": above(
+            _over(_typical, *TYPICAL), margin=0.02
+        ),
+        "the same among the pictures that are classified correctly": above(
+            _over(_typical, *TYPICAL, ("unseen", "one_pixel_windows.correct")), margin=0.02
+        ),
+        "P(top-1 change), windows, unseen minus seen pictures of one kind": above(
+            _over(_unseen_minus_seen, UNSEEN, SEEN), margin=0.02
+        ),
+    },
+    "real-4": {
+        "P(top-1 change), mean of the four protocols, Lite2 minus Lite0, paired by picture": above(
+            _over(_deepest_minus_shallowest, *CHANGES), margin=POINT
+        ),
+        "share of neighbouring positions at which the right class enters or leaves the top five, likewise": above(
+            _over(_crossings, CROSSED, STEPS), margin=POINT
+        ),
+    },
+    "real-5": {
+        "top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1": below(
+            _over(_half, *HALF), threshold=0.7, margin=0.1
+        ),
+    },
+}
 
 STUDY = Study(
     "realnetworks",
     "Real ImageNet networks",
     "Azulay & Weiss 2019, on the EfficientNet-Lite networks of Tan & Le 2019, which others have trained",
     plan,
-    FINDINGS,
+    claims({" ".join(TESTS): ()}, TESTS),
     shown_in="azulay2018",
 )

@@ -15,7 +15,7 @@ import csv
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import unknown
-from .evidence import Result, Statistic, select
+from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
-__all__ = ["FIXED", "VERDICTS", "Finding", "Regime", "Test", "Verdict", "claim", "decide", "digest", "judged"]
+__all__ = ["FINE", "FIXED", "POINT", "RHO", "VERDICTS", "Finding", "Regime", "Test", "Tests", "Verdict", "above",
+           "below", "claims", "decide", "digest", "judged"]  # fmt: skip
 
 Outcome = Literal["holds", "opposite", "null", "open", "not run"]
 Verdict = Literal[
@@ -41,13 +42,17 @@ FIXED: dict[str, tuple[str, str]] = {
 }
 
 
+# Margins, the same for all claims: half a point of accuracy or consistency matters in practice; a point where fewer
+# images are measured, and what is lower by less is "kept"; of correlations, three tenths.
+FINE, POINT, RHO = 0.005, 0.01, 0.3
+
+
 @dataclass(frozen=True)
 class Test:
     """One testable piece of a claim.
 
     Attributes:
-        label: what the statistic is, with its unit.
-        statistic: results table of the study to a result; ``None`` if networks or measurements are missing.
+        statistic: of the results table of the study.
         side: the claim says the statistic is "above" or "below" the threshold.
         threshold: in the unit of the statistic.
         margin: less than this away from the threshold is no effect worth the name.
@@ -56,7 +61,6 @@ class Test:
 
     __test__ = False  # nothing for pytest
 
-    label: str
     statistic: Statistic
     side: Literal["above", "below"] = "above"
     threshold: float = 0.0
@@ -81,6 +85,38 @@ class Test:
         if low > 0 and value >= self.margin:
             return "holds"
         return "opposite" if high < 0 and value <= -self.margin else "open"
+
+
+def above(
+    what: Statistic | Column,
+    one: Setting | list[Setting] | None = None,
+    other: Setting | list[Setting] | None = None,
+    threshold: float = 0.0,
+    margin: float | None = None,
+    ours: bool = False,
+    side: Literal["above", "below"] = "above",
+    **common: Any,
+) -> Test:
+    """The test that a statistic is above the threshold.
+
+    Args:
+        what: the statistic; or a column, of which it is the level of ``one``, or ``one`` minus ``other``.
+        one: labels of networks; of several, their mean.
+        other: likewise.
+        threshold: see ``Test``.
+        margin: see ``Test``; by default ``FINE`` of a difference, 0 of all else.
+        ours: see ``Test``.
+        side: see ``Test``.
+        common: labels of all networks, within which spread is pooled.
+    """
+    if margin is None:
+        margin = 0.0 if other is None else FINE
+    if not isinstance(what, Statistic):
+        what = level(what, **common, **one) if other is None else minus(what, one, other, **common)  # type: ignore
+    return Test(what, side, threshold, margin, ours)
+
+
+below = partial(above, side="below")
 
 
 @dataclass(frozen=True)
@@ -124,7 +160,7 @@ class Finding:
         claim: what the paper says, in our words.
         source: paper and place, with the status of that knowledge.
         published: the paper's own number, or why there is none.
-        tests: of the claim.
+        tests: of the claim: what the statistic is, with its unit, and how it is decided.
         regime: all of it must hold before the tests mean anything.
         by: whose claim it is: of the chapter's "paper", of "another" one, or "ours".
         fixed: key of ``FIXED``: when its rule got the form that it has; by default with the first of them.
@@ -134,7 +170,7 @@ class Finding:
     claim: str
     source: str
     published: str
-    tests: tuple[Test, ...]
+    tests: tuple[tuple[str, Test], ...]
     regime: tuple[Regime, ...] = ()
     by: Literal["paper", "another", "ours"] = "paper"
     fixed: str = next(iter(FIXED))
@@ -142,8 +178,8 @@ class Finding:
     @property
     def settings(self) -> list[Mapping[str, Any]]:
         """Labels of the networks that it needs."""
-        statistics = [test.statistic for test in self.tests] + [part.statistic for part in self.regime]
-        return [setting for statistic in statistics for setting in statistic.settings]
+        parts: list[Test | Regime] = [*(test for _, test in self.tests), *self.regime]
+        return [setting for part in parts for setting in part.statistic.settings]
 
     def needs(self, labels: Mapping[str, Any]) -> bool:
         """Whether a run with these labels is one of its networks."""
@@ -151,20 +187,39 @@ class Finding:
 
 
 @cache
-def _claims() -> dict[str, dict[str, Any]]:
+def _lines() -> dict[str, dict[str, Any]]:
+    """The lines of ``claims.csv`` by their ids: what the papers say."""
     with Path(__file__).with_name("claims.csv").open(newline="", encoding="utf-8") as file:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
-def claim(name: str, regime: Iterable[Regime], *tests: Test, fixed: str = next(iter(FIXED))) -> Finding:
-    """The finding ``name``: what ``claims.csv`` says of it, what must hold, how it is tested and since which commit.
+Tests = Mapping[str, Mapping[str, Test | list[Test]]]
+
+
+def claims(
+    regimes: Mapping[str, Iterable[Regime]], tests: Tests, fixed: str = next(iter(FIXED))
+) -> tuple[Finding, ...]:
+    """The findings of a study, in the order of ``tests``.
+
+    Args:
+        regimes: by the claims, separated by spaces, what must hold before they can be tested.
+        tests: by the claim, whose words ``claims.csv`` has, and by what the statistic is, with its unit.
+        fixed: since which commit they are tested so.
 
     Raises:
         UsageError: the table has no such line; the message lists those that it has.
+        ValueError: claims with a regime are not those that are tested.
     """
-    if name not in _claims():
-        raise unknown("claim", name, _claims())
-    return Finding(**_claims()[name], tests=tests, regime=tuple(regime), fixed=fixed)
+    regime = {name: tuple(parts) for names, parts in regimes.items() for name in names.split()}
+    if regime.keys() != tests.keys():
+        raise ValueError(f"a claim needs tests, and a regime, if only an empty one: {regime.keys() ^ tests.keys()}")
+    found = []
+    for name, own in tests.items():
+        if name not in _lines():
+            raise unknown("claim", name, _lines())
+        pairs = [(label, test) for label, one in own.items() for test in (one if isinstance(one, list) else [one])]
+        found.append(Finding(**_lines()[name], tests=tuple(pairs), regime=regime[name], fixed=fixed))
+    return tuple(found)
 
 
 def decide(outcomes: Iterable[str]) -> Verdict:
@@ -192,7 +247,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
     """
     rows: list[dict[str, Any]] = []
     for finding in findings:
-        checks = [(part, part.statistic(table)) for part in finding.regime if len(table)]
+        checks = [(part, part.statistic.of(table)) for part in finding.regime if len(table)]
         holding = [part.holds(result, profile) for part, result in checks]
         time, _ = FIXED[finding.fixed]
         older = table[[isinstance(date, str) and date < time for date in table.get("date", [None] * len(table))]]
@@ -208,14 +263,10 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             "commit": finding.fixed,
             "post_hoc": len(older) > 0 and any(len(select(older, setting)) for setting in finding.settings),
         }
-        for test in finding.tests:
-            result = test.statistic(table) if len(table) else None  # facts too: nothing was run in this profile
-            found = result[:5] if result else (None, None, None, 0, 0)
-            row = (
-                shared
-                | {"statistic": test.label, "ours": test.ours}
-                | dict(zip(Result._fields[:5], found, strict=True))
-            )
+        for label, test in finding.tests:
+            result = test.statistic.of(table) if len(table) else None  # facts too: nothing was run in this profile
+            row = shared | {"statistic": label, "ours": test.ours}
+            row |= zip(Result._fields[:5], result or (None, None, None, 0, 0), strict=False)
             row |= {"p": result.p(test.threshold) if result else None, "rule": test.rule}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
@@ -264,8 +315,12 @@ def _benjamini_hochberg(p: pd.Series) -> pd.Series:
 
 def digest(findings: Iterable[Finding]) -> str:
     """Eight hexadecimal digits of all that decides: tests, sides, thresholds, margins, regimes."""
-    said = [
-        (one.id, [(test.label, test.rule) for test in one.tests], [(r.label, str(r.least), r.most) for r in one.regime])
+    decisive = [
+        (
+            one.id,
+            [(label, test.rule) for label, test in one.tests],
+            [(r.label, str(r.least), r.most) for r in one.regime],
+        )
         for one in findings
     ]
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]

@@ -7,7 +7,7 @@ authors' repository, and its code.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from ..metrics import count_flops, count_parameters
 from ..records import Run
 from ..runner import Job
 from ..training import Recipe
-from .bases import ALPHA, BASES, EASY, FINE, POINT, RHO, SAME, Base, between, finished, trained
-from .evidence import Best, Column, Derived, Fact, OverKinds, level, minus, survived
-from .rules import Regime, Test, claim
+from .bases import ALPHA, BASES, EASY, SAME, Base, between, finished, trained
+from .evidence import Column, Derived, best, fact, level, over_kinds, survived
+from .rules import POINT, RHO, Regime, Test, above, below, claims
 from .study import Study
 
 __all__ = ["ALPHA", "LEAN_VARIANTS", "METHODS", "STUDY", "VARIANTS"]
@@ -147,22 +147,14 @@ def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, see
 
 
 TIPS = "tips + losses"  # the method of the paper
-CLASSES = {"task": "classes"}
-ACCURACY, STANDARD, DRAWN = (
-    "circular_fidelity.accuracy",
-    "shift_consistency.standard_consistency",
-    "circular_fidelity.circular_consistency_drawn",
-)
+CLASSES: dict[str, Any] = {"task": "classes"}
+ACCURACY, STANDARD = "circular_fidelity.accuracy", "shift_consistency.standard_consistency"
+DRAWN, ERROR = "circular_fidelity.circular_consistency_drawn", "corruptions.corruption_error"
 OTHERS = ("subsample", "bin-5", "aps", "lps")
 PGD = survived(slice(6))
 SURFACE = Derived(("consistency_surface.surface_standard",), np.mean)
 NORM = Derived(("tips_weights.tau_norm",), np.mean)
 UNDO = Derived(("undo_loss.undo_floor", "undo_loss.undo_excess"), lambda *terms: sum(map(np.mean, terms)))
-
-LEARNED, FINISHED = (regime("max pooling", ACCURACY, method="subsample", **CLASSES) for regime in (trained, finished))
-MOVED = Regime("mean l2 norm of TIPS's weights (uniform ones have 0.5)", level(NORM, method=TIPS, **CLASSES), 0.51)
-# A mixture whose weights are uniform is a box filter.
-TESTABLE, COMPARABLE = (LEARNED, MOVED), (FINISHED, MOVED)
 
 
 def ring(surface: list[list[float]], distance: int) -> float:
@@ -190,130 +182,92 @@ def _work(network: nn.Module) -> float:
     return count_flops(network, (32, 32))
 
 
-def _test(
-    label: str, column: Column, other: str, side: Any = "above", margin: float = FINE, method: str = TIPS, **common: Any
-) -> Test:
-    """``method`` minus another."""
-    statistic = minus(column, {"method": method}, {"method": other}, **(CLASSES | common))
-    return Test(f"{label}, {method} minus {other}", statistic, side, margin=margin)
+def _over(
+    label: str, column: Column, *others: str, side: Any = above, method: str = TIPS, **options: Any
+) -> dict[str, Test]:
+    """``method`` minus each of the others."""
+    return {
+        f"{label}, {method} minus {other}": side(column, {"method": method}, {"method": other}, **(CLASSES | options))
+        for other in others
+    }
 
 
-def _circular(label: str, method: str, side: Any = "above", threshold: float = 0.999) -> Test:
-    """Circular consistency of one method."""
-    return Test(label, level(DRAWN, method=method, **CLASSES), side, threshold)
+def _circular(label: str, method: str) -> dict[str, Test]:
+    return {label: above(DRAWN, {"method": method}, threshold=0.999, **CLASSES)}
 
 
-FINDINGS = (
-    claim(
-        "saha-1",
-        (LEARNED,),
-        _circular("circular consistency of max pooling", "subsample", "below", 0.99),
-        Test(
-            "relative change of the pooled features, one-pixel rolls, max pooling",
-            level("depth_error.pooled_change", method="subsample", **CLASSES),
-            threshold=0.01,
+_less = partial(_over, side=below)
+
+LEARNED, FINISHED = (regime("max pooling", ACCURACY, method="subsample", **CLASSES) for regime in (trained, finished))
+# A mixture whose weights are uniform is a box filter.
+MOVED = Regime("mean l2 norm of TIPS's weights (uniform ones have 0.5)", level(NORM, method=TIPS, **CLASSES), 0.51)
+ATTACKED = between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **CLASSES)
+REGIMES = {
+    "saha-1 saha-2 saha-10 saha-11 saha-14 control-4": (LEARNED,),
+    "saha-3 saha-5 saha-6 saha-12": (LEARNED, MOVED),
+    "saha-4 saha-7 saha-9": (FINISHED, MOVED),
+    "saha-8": (FINISHED, MOVED, ATTACKED),
+    "saha-13": (),
+}
+TESTS = {
+    "saha-1": {
+        "circular consistency of max pooling": below(DRAWN, {"method": "subsample"}, threshold=0.99, **CLASSES),
+        "relative change of the pooled features, one-pixel rolls, max pooling": above(
+            "depth_error.pooled_change", {"method": "subsample"}, threshold=0.01, **CLASSES
         ),
-    ),
-    claim(
-        "saha-2",
-        (LEARNED,),
-        *(
-            Test(
-                f"Spearman over methods, bias ({definition}) and standard consistency, with{'' if maximum else 'out'} "
-                f"max pooling{', given accuracy' if given else ''}",
-                OverKinds(
-                    f"sampling_bias.msb_{definition}",
-                    STANDARD,
-                    CLASSES,
-                    "method",
-                    given,
-                    # Behind a dense max "subsample" and "max" are one function.
-                    without=("max",) if maximum else ("max", "subsample"),
-                ),
-                "below",
-                margin=RHO,
-            )
-            for definition, maximum, given in (
-                ("exact", True, None),
-                ("nearest", True, None),
-                ("nearest", False, None),
-                ("nearest", True, ACCURACY),
-            )
-        ),
-    ),
-    claim(
-        "saha-3",
-        TESTABLE,
-        *(
-            Test(
-                f"bias ({definition}), {TIPS} minus the lowest of the other layers",
-                Best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
-                "below",
-                margin=POINT,
-            )
-            for definition in ("exact", "nearest")
-        ),
-    ),
-    claim("saha-4", COMPARABLE, *(_test("accuracy", ACCURACY, other) for other in OTHERS)),
-    claim("saha-5", TESTABLE, *(_test("standard consistency", STANDARD, other) for other in OTHERS)),
-    claim(
-        "saha-6",
-        TESTABLE,
-        _test("standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample"),
-        _test("circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
-    ),
-    claim(
-        "saha-7",
-        COMPARABLE,
-        *(
-            _test(metric.replace("_", " "), f"masks.{metric}", "subsample", method="tips", task="masks")
-            for metric in ("mean_iou", "mask_consistency_standard", "mask_consistency_circular")
-        ),
-    ),
-    claim(
-        "saha-8",
-        (*COMPARABLE, between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **CLASSES)),
-        *(_test("accuracy under PGD, mean of six radii", PGD, other) for other in OTHERS[:2]),
-    ),
-    claim(
-        "saha-9",
-        COMPARABLE,
-        *(_test("corruption error", "corruptions.corruption_error", other, "below") for other in OTHERS[:2]),
-    ),
-    claim("saha-10", (LEARNED,), _circular(f"circular consistency, {TIPS}", TIPS)),
-    claim("saha-11", (LEARNED,), *(_circular(f"circular consistency, {method}", method) for method in ("aps", "lps"))),
-    claim(
-        "saha-12",
-        TESTABLE,
-        _test("standard shifts, mean of the surface", SURFACE, "lps"),
-        _test("standard shifts, mean of the surface", SURFACE, "subsample", method="lps"),
-        _test("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
-    ),
-    claim(
-        "saha-13",
-        (),
-        Test("parameters relative to strides, minus 1", Fact(lambda: _overhead(count_parameters)), "below", 0.05),
-        Test("multiply-accumulates, likewise", Fact(lambda: _overhead(_work)), "below", 0.05),
-    ),
-    claim(
-        "saha-14",
-        (LEARNED,),
-        _test("mean l2 norm of the weights", NORM, "tips", margin=POINT),
-        _test("undo loss relative to the map's energy", UNDO, "tips", "below", POINT),
-        _test("standard consistency", STANDARD, "tips"),
-    ),
-    claim(
-        "control-4",
-        (LEARNED,),
-        _test("circular consistency", DRAWN, "tips as published"),
-        _circular("circular consistency with circular padding", TIPS),
-    ),
-)
+    },
+    "saha-2": {
+        f"Spearman over methods, bias ({definition}) and standard consistency, {about}": below(
+            # Behind a dense max "subsample" and "max" are one function.
+            over_kinds(f"sampling_bias.msb_{definition}", STANDARD, CLASSES, "method", given, without=without),
+            margin=RHO,
+        )
+        for definition, about, given, without in (
+            ("exact", "with max pooling", None, ("max",)),
+            ("nearest", "with max pooling", None, ("max",)),
+            ("nearest", "without max pooling", None, ("max", "subsample")),
+            ("nearest", "with max pooling, given accuracy", ACCURACY, ("max",)),
+        )
+    },
+    "saha-3": {
+        f"bias ({definition}), {TIPS} minus the lowest of the other layers": below(
+            best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
+            margin=POINT,
+        )
+        for definition in ("exact", "nearest")
+    },
+    "saha-4": _over("accuracy", ACCURACY, *OTHERS),
+    "saha-5": _over("standard consistency", STANDARD, *OTHERS),
+    "saha-6": _over("standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample")
+    | _over("circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
+    "saha-7": {
+        f"{metric.replace('_', ' ')}, tips minus subsample": above(
+            f"masks.{metric}", {"method": "tips"}, {"method": "subsample"}, task="masks"
+        )
+        for metric in ("mean_iou", "mask_consistency_standard", "mask_consistency_circular")
+    },
+    "saha-8": _over("accuracy under PGD, mean of six radii", PGD, *OTHERS[:2]),
+    "saha-9": _less("corruption error", ERROR, *OTHERS[:2]),
+    "saha-10": _circular(f"circular consistency, {TIPS}", TIPS),
+    "saha-11": _circular("circular consistency, aps", "aps") | _circular("circular consistency, lps", "lps"),
+    "saha-12": _over("standard shifts, mean of the surface", SURFACE, "lps")
+    | _over("standard shifts, mean of the surface", SURFACE, "subsample", method="lps")
+    | _over("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
+    "saha-13": {
+        "parameters relative to strides, minus 1": below(fact(lambda: _overhead(count_parameters)), threshold=0.05),
+        "multiply-accumulates, likewise": below(fact(lambda: _overhead(_work)), threshold=0.05),
+    },
+    "saha-14": _over("mean l2 norm of the weights", NORM, "tips", margin=POINT)
+    | _less("undo loss relative to the map's energy", UNDO, "tips", margin=POINT)
+    | _over("standard consistency", STANDARD, "tips"),
+    "control-4": _over("circular consistency", DRAWN, "tips as published")
+    | _circular("circular consistency with circular padding", TIPS),
+}
 
 STUDY = Study(
     "saha2024",
     "Do not take the maximum",
     "Saha and Gokhale, Improving Shift Invariance in CNNs with Translation Invariant Polyphase Sampling, WACV 2025",
     plan,
-    FINDINGS,
+    claims(REGIMES, TESTS),
 )

@@ -8,6 +8,7 @@ further halving would leave nothing to see.
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ import pandas as pd
 
 from ..measurements import Measurement
 from ..runner import Job
-from .bases import BASES, EASY, FINE, POINT, SAME, Base, between, finished, trained
-from .evidence import Contrast, Derived, Result, level, minus
-from .rules import Regime, Test, claim
+from .bases import BASES, EASY, SAME, Base, between, finished, trained
+from .evidence import Derived, Result, Setting, Statistic, by_seeds, contrast, minus
+from .rules import FINE, POINT, Regime, above, below, claims
 from .study import Study
 
 __all__ = ["CASES", "FILTER", "PLACES", "START", "STEMS", "STUDY", "role"]
@@ -247,190 +248,131 @@ def _stop_band(kind: str, minus: str | None = None) -> Derived:
 
 # Stop-band share of the untrained filter [1 2 1]/4 on both axes: by hand, 1 - ((3 pi + 8) / (6 pi))^2.
 START = 0.1455
-SINGLES = tuple({"case": place} for place in PLACES)
-ALL_PLACES, NONE = {"case": "all"}, {"case": "none"}
-ERROR, ACCURACY, KNOWN, GLYPHS = (
-    "corruptions.corruption_error",
-    "accuracy.accuracy",
-    "few_shot.few_shot_known_5",
-    "few_shot.few_shot_glyphs_5",
-)
+NONE, ALL, AUGMENTED = {"case": "none"}, {"case": "all"}, {"case": "RandAugment"}
+GELU_BLUR, AUGMENTED_BLUR = {"case": "GELU + blur"}, {"case": "RandAugment + blur"}
+SINGLES: list[Setting] = [{"case": place} for place in PLACES]
+ERROR, ACCURACY = "corruptions.corruption_error", "accuracy.accuracy"
+KNOWN, GLYPHS = "few_shot.few_shot_known_5", "few_shot.few_shot_glyphs_5"
 # Accuracy lost when a band is removed, mean over bands.
 LOST = Derived((ACCURACY, "band_removal.accuracy_without_band"), lambda whole, without: whole - np.mean(without))
-WHOLE, HALVED, HALVED_BLURRED = (
-    {"kind": "plain", "stem": 1},
-    {"kind": "plain", "stem": 2},
-    {"kind": "blurred", "stem": 2},
-)
-
-LEARNED, FINISHED = ((regime("the network without blur", case="none"),) for regime in (trained, finished))
-CORRUPTED = (*FINISHED, between("its error under corruption", ERROR, case="none"))
-# There is a gain to be explained.
-GAIN = (*CORRUPTED, Regime("corruption error, all minus none,", minus(ERROR, ALL_PLACES, NONE), most=-FINE))
+WHOLE, HALVED = ({"kind": "plain", "stem": stem} for stem in (1, 2))
+HALVED_BLURRED, WIDE = {"kind": "blurred", "stem": 2}, {"case": "wide stem"}
 
 
-def _test(label: str, column: Any, first: Any, second: Any = NONE, side: Any = "", **rule: Any) -> Test:
-    """First cases minus second cases; less is better of errors, more of all else."""
-    fewer = isinstance(column, str) and column.endswith("error")
-    first, second = ({"case": one} if isinstance(one, str) else one for one in (first, second))
-    statistic = minus(column, first, second)
-    return Test(label, statistic, side or ("below" if fewer else "above"), **({"margin": FINE} | rule))
-
-
-def _interaction(column: str) -> Contrast:
+def _interaction(column: str) -> Statistic:
     """What blur adds to RandAugment minus what it adds without."""
-    signs = {"RandAugment + blur": 1.0, "RandAugment": -1.0, "all": -1.0, "none": 1.0}
-    return Contrast(column, tuple(({"case": case}, sign) for case, sign in signs.items()))
+    return contrast(column, [(AUGMENTED_BLUR, 1.0), (AUGMENTED, -1.0), (ALL, -1.0), (NONE, 1.0)])
 
 
-class _Explained(NamedTuple):
+def explained(table: pd.DataFrame) -> Result | None:
     """Share of the corruption error's variance over cases that a line in the clean error explains, by seed."""
-
-    settings: tuple = (NONE, ALL_PLACES)
-
-    def __call__(self, table: pd.DataFrame) -> Result | None:
-        if not {"clean_error.clean_error", ERROR} <= set(table):
-            return None
-        rows = table[["seed", "clean_error.clean_error", ERROR]].dropna()
-        by_seed = [own for _, own in rows.groupby("seed") if len(own) > 3]
-        # Nothing to explain: no share. All cases equally good when clean, so nothing to explain it with: a share of 0.
-        pairs = [(own["clean_error.clean_error"], own[ERROR]) for own in by_seed if np.ptp(own[ERROR]) > 0]
-        shares = [np.corrcoef(clean, hurt)[0, 1] ** 2 if np.ptp(clean) > 0 else 0.0 for clean, hurt in pairs]
-        if len(shares) < 2:
-            return None
-        error = float(np.std(shares, ddof=1) / len(shares) ** 0.5)
-        return Result.of(float(np.mean(shares)), error, len(shares) - 1, len(shares))
+    if not {"clean_error.clean_error", ERROR} <= set(table):
+        return None
+    rows = table[["seed", "clean_error.clean_error", ERROR]].dropna()
+    by_seed = [own for _, own in rows.groupby("seed") if len(own) > 3]
+    # Nothing to explain: no share. All cases equally good when clean, so nothing to explain it with: a share of 0.
+    pairs = [(own["clean_error.clean_error"], own[ERROR]) for own in by_seed if np.ptp(own[ERROR]) > 0]
+    return by_seeds([np.corrcoef(clean, hurt)[0, 1] ** 2 if np.ptp(clean) > 0 else 0.0 for clean, hurt in pairs])
 
 
 _ADDED = Derived((ERROR, "clean_error.clean_error"), lambda error, clean: error - clean)
+_kept = partial(above, threshold=-POINT, margin=0)  # not lower by a point
 
-FINDINGS = (
-    claim(
-        "vasconcelos-1",
-        CORRUPTED,
-        _test("corruption error, blur minus none", ERROR, "all"),
-        _test("corruption error, GELU + blur minus none", ERROR, "GELU + blur"),
-    ),
-    claim(
-        "vasconcelos-2",
-        FINISHED,
-        _test("few-shot accuracy, known kind of picture, GELU + blur minus none", KNOWN, "GELU + blur"),
-        _test("few-shot accuracy, handwriting, GELU + blur minus none", GLYPHS, "GELU + blur"),
-    ),
-    claim(
-        "vasconcelos-3",
-        CORRUPTED,
-        *(_test(f"corruption error, all three places minus {one} alone", ERROR, "all", one) for one in PLACES),
-    ),
-    claim(
-        "vasconcelos-4",
-        FINISHED,
-        _test("accuracy, shortcut alone minus none", ACCURACY, "skip"),
-        _test("accuracy, all three places minus none", ACCURACY, "all"),
-    ),
-    claim(
-        "vasconcelos-5",
-        FINISHED,
-        _test("few-shot accuracy, known kind, stem of stride 1 minus 2 blurred", KNOWN, WHOLE, HALVED_BLURRED),
-        _test("few-shot accuracy, handwriting, the same", GLYPHS, WHOLE, HALVED_BLURRED),
-    ),
-    claim(
-        "vasconcelos-6",
-        CORRUPTED,
-        _test("accuracy, blur minus none; kept if not lower by a point", ACCURACY, "all", threshold=-POINT, margin=0),
-        _test("accuracy, mean of single places minus none; likewise", ACCURACY, [*SINGLES], threshold=-POINT, margin=0),
-        _test("corruption error, mean of single places minus none", ERROR, [*SINGLES]),
-    ),
-    claim(
-        "vasconcelos-7",
-        FINISHED,
-        _test("accuracy, 7 taps everywhere minus at critical places", ACCURACY, "everywhere 7", "critical 7", "below"),
-    ),
-    claim(
-        "vasconcelos-8",
-        GAIN,
-        _test("corruption error, filter in the forward pass only minus none", ERROR, "forward only"),
-        _test("corruption error, forward only minus backward only", ERROR, "forward only", "backward only"),
-    ),
-    claim(
-        "vasconcelos-9",
-        GAIN,
-        _test("corruption error, filter before minus after the subsampling", ERROR, "all", "too late"),
-        _test("corruption error, filter minus the same taps with random signs", ERROR, "all", "random signs"),
-    ),
-    claim(
-        "vasconcelos-10",
-        LEARNED,
-        Test(
-            "stop-band share of the learned filters, that of the start being 0.1455",
-            level(_stop_band("blur"), case="trainable"),
-            "above",
-            START,
-            0.01,
+LEARNED, FINISHED = ((regime("the network without blur", case="none"),) for regime in (trained, finished))
+HURT = between("its error under corruption", ERROR, case="none")
+CORRUPTED = (*FINISHED, HURT)
+# There is a gain to be explained.
+GAIN = (*CORRUPTED, Regime("corruption error, all minus none,", minus(ERROR, ALL, NONE), most=-FINE))
+REGIMES = {
+    "vasconcelos-10 vasconcelos-11": LEARNED,
+    "vasconcelos-2 vasconcelos-4 vasconcelos-5 vasconcelos-7 vasconcelos-13 vasconcelos-15": FINISHED,
+    "vasconcelos-1 vasconcelos-3 vasconcelos-6 vasconcelos-12 vasconcelos-14 vasconcelos-16": CORRUPTED,
+    "vasconcelos-8 vasconcelos-9": GAIN,
+    "control-5": (HURT,),
+}
+TESTS = {
+    "vasconcelos-1": {
+        "corruption error, blur minus none": below(ERROR, ALL, NONE),
+        "corruption error, GELU + blur minus none": below(ERROR, GELU_BLUR, NONE),
+    },
+    "vasconcelos-2": {
+        "few-shot accuracy, known kind of picture, GELU + blur minus none": above(KNOWN, GELU_BLUR, NONE),
+        "few-shot accuracy, handwriting, GELU + blur minus none": above(GLYPHS, GELU_BLUR, NONE),
+    },
+    "vasconcelos-3": {
+        f"corruption error, all three places minus {one['case']} alone": below(ERROR, ALL, one) for one in SINGLES
+    },
+    "vasconcelos-4": {
+        "accuracy, shortcut alone minus none": above(ACCURACY, {"case": "skip"}, NONE),
+        "accuracy, all three places minus none": above(ACCURACY, ALL, NONE),
+    },
+    "vasconcelos-5": {
+        "few-shot accuracy, known kind, stem of stride 1 minus 2 blurred": above(KNOWN, WHOLE, HALVED_BLURRED),
+        "few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, HALVED_BLURRED),
+    },
+    "vasconcelos-6": {
+        "accuracy, blur minus none; kept if not lower by a point": _kept(ACCURACY, ALL, NONE),
+        "accuracy, mean of single places minus none; likewise": _kept(ACCURACY, SINGLES, NONE),
+        "corruption error, mean of single places minus none": below(ERROR, SINGLES, NONE),
+    },
+    "vasconcelos-7": {
+        "accuracy, 7 taps everywhere minus at critical places": below(
+            ACCURACY, {"case": "everywhere 7"}, {"case": "critical 7"}
         ),
-    ),
-    claim(
-        "vasconcelos-11",
-        LEARNED,
-        Test(
-            "stop-band share of the strided 7 x 7 stem; white noise has 3/4",
-            level(_stop_band("stem"), **HALVED),
-            "below",
-            0.75,
-            0.01,
+    },
+    "vasconcelos-8": {
+        "corruption error, filter in the forward pass only minus none": below(ERROR, {"case": "forward only"}, NONE),
+        "corruption error, forward only minus backward only": below(
+            ERROR, {"case": "forward only"}, {"case": "backward only"}
         ),
-        Test(
-            "stop-band share, strided 3 x 3 minus stem",
-            level(_stop_band("strided conv", "stem"), **HALVED),
-            margin=0.01,
+    },
+    "vasconcelos-9": {
+        "corruption error, filter before minus after the subsampling": below(ERROR, ALL, {"case": "too late"}),
+        "corruption error, filter minus the same taps with random signs": below(ERROR, ALL, {"case": "random signs"}),
+    },
+    "vasconcelos-10": {
+        "stop-band share of the learned filters, that of the start being 0.1455": above(
+            _stop_band("blur"), {"case": "trainable"}, threshold=START, margin=0.01
         ),
-    ),
-    claim(
-        "vasconcelos-12",
-        CORRUPTED,
-        Test("accuracy, gain by blur with RandAugment minus without", _interaction(ACCURACY), margin=FINE),
-        Test("corruption error, the same difference of differences", _interaction(ERROR), "below", margin=FINE),
-    ),
-    claim(
-        "vasconcelos-13",
-        FINISHED,
-        _test("accuracy lost per missing band, RandAugment minus none", LOST, "RandAugment"),
-        _test("accuracy lost per missing band, blur minus none", LOST, "all", side="below"),
-    ),
-    claim(
-        "vasconcelos-14",
-        CORRUPTED,
-        _test("accuracy, after convolution minus after activation", ACCURACY, "all", "after activation"),
-        _test("corruption error, the same", ERROR, "all", "after activation"),
-    ),
-    claim(
-        "vasconcelos-15",
-        FINISHED,
-        _test("few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2", KNOWN, WHOLE, "wide stem"),
-        _test("few-shot accuracy, handwriting, the same", GLYPHS, WHOLE, "wide stem"),
-    ),
-    claim(
-        "vasconcelos-16",
-        CORRUPTED,
-        _test("corruption error, RandAugment + blur minus none", ERROR, "RandAugment + blur"),
-        _test("accuracy, RandAugment + blur minus none", ACCURACY, "RandAugment + blur"),
-    ),
-    claim(
-        "control-5",
-        CORRUPTED[1:],
-        Test("share of the corruption error's variance explained by clean error", _Explained(), threshold=0.9),
-        Test(
-            "error added by corruption, blur at all places minus none",
-            minus(_ADDED, ALL_PLACES, NONE),
-            threshold=-FINE,
+    },
+    "vasconcelos-11": {
+        "stop-band share of the strided 7 x 7 stem; white noise has 3/4": below(
+            _stop_band("stem"), HALVED, threshold=0.75, margin=0.01
         ),
-    ),
-)
+        "stop-band share, strided 3 x 3 minus stem": above(_stop_band("strided conv", "stem"), HALVED, margin=0.01),
+    },
+    "vasconcelos-12": {
+        "accuracy, gain by blur with RandAugment minus without": above(_interaction(ACCURACY), margin=FINE),
+        "corruption error, the same difference of differences": below(_interaction(ERROR), margin=FINE),
+    },
+    "vasconcelos-13": {
+        "accuracy lost per missing band, RandAugment minus none": above(LOST, AUGMENTED, NONE),
+        "accuracy lost per missing band, blur minus none": below(LOST, ALL, NONE),
+    },
+    "vasconcelos-14": {
+        "accuracy, after convolution minus after activation": above(ACCURACY, ALL, {"case": "after activation"}),
+        "corruption error, the same": below(ERROR, ALL, {"case": "after activation"}),
+    },
+    "vasconcelos-15": {
+        "few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2": above(KNOWN, WHOLE, WIDE),
+        "few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, WIDE),
+    },
+    "vasconcelos-16": {
+        "corruption error, RandAugment + blur minus none": below(ERROR, AUGMENTED_BLUR, NONE),
+        "accuracy, RandAugment + blur minus none": above(ACCURACY, AUGMENTED_BLUR, NONE),
+    },
+    "control-5": {
+        "share of the corruption error's variance explained by clean error": above(
+            Statistic((NONE, ALL), explained), threshold=0.9
+        ),
+        "error added by corruption, blur at all places minus none": above(_ADDED, ALL, NONE, threshold=-FINE, margin=0),
+    },
+}
 
 STUDY = Study(
     "vasconcelos2020",
     "Blur where a residual network cannot learn to",
     "Vasconcelos et al., An Effective Anti-Aliasing Approach for Residual Networks, 2020",
     plan,
-    FINDINGS,
+    claims(REGIMES, TESTS),
 )

@@ -146,7 +146,7 @@ def front_table(name: str, store: Store) -> list[str]:
 
 def _share(rows: pd.DataFrame, column: str) -> Estimate | None:
     """Over seeds and pictures; of a single network over pictures; ``None`` if it was not measured."""
-    result = level(column)(rows)
+    result = level(column).of(rows)
     if result is not None:
         return Estimate(result.value, result.low, result.high, result.pictures)
     row: Any = rows.iloc[0] if len(rows) else {}

@@ -6,17 +6,17 @@ import pytest
 from scipy import stats
 
 from aliasing.studies.evidence import (
-    Best,
-    Concordance,
-    Contrast,
     Derived,
-    Fact,
-    OverKinds,
     across_seeds,
+    best,
     concordance,
+    contrast,
     entry,
+    fact,
+    kendall_w,
     level,
     minus,
+    over_kinds,
     rank_correlation,
 )
 
@@ -35,7 +35,7 @@ def table(values, **columns):
 
 def test_a_level_has_students_interval():
     values = [0.2, 0.5, 0.3, 0.9]
-    found = level("m.x", **A)(table({"a": values}))
+    found = level("m.x", **A).of(table({"a": values}))
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert found[:5] == pytest.approx((np.mean(values), low, high, 4, 0))
     assert found.p(0.1) == pytest.approx(stats.ttest_1samp(values, 0.1).pvalue)
@@ -43,27 +43,27 @@ def test_a_level_has_students_interval():
 
 def test_a_difference_of_two_settings_is_the_paired_t_test():
     first, second = [0.2, 0.5, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4]
-    found = minus("m.x", A, B)(table({"a": first, "b": second}))
+    found = minus("m.x", A, B).of(table({"a": first, "b": second}))
     assert found.p(0) == pytest.approx(stats.ttest_rel(first, second).pvalue)
 
 
 def test_spread_is_pooled_over_the_settings_of_the_block():
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=4) for name in "abcde"}
-    found = minus("m.x", A, B)(table(values))
+    found = minus("m.x", A, B).of(table(values))
     layout = np.array(list(values.values()))
     left = layout - layout.mean(0) - layout.mean(1, keepdims=True) + layout.mean()
     assert found.freedom == 12 and found.error == pytest.approx(((left**2).sum() / 12 * 2 / 4) ** 0.5)
     whole = table(values | {"constant": [1.0] * 4, "short": [1.0, 2.0]}).assign(group="one")
     other = table({"f": [100.0, -100.0, 50.0, 3.0]}).assign(group="two")
-    inside = minus("m.x", A, B, group="one")(pd.concat([whole, other]))
+    inside = minus("m.x", A, B, group="one").of(pd.concat([whole, other]))
     assert inside == pytest.approx(found)  # settings of other blocks, without spread or with missing seeds do not count
 
 
 def test_means_of_settings_and_differences_of_differences():
     values = table({"a": [1.0, 2], "b": [3.0, 5], "c": [5.0, 9]})
-    assert minus("m.x", A, [B, C])(values).value == pytest.approx(1.5 - 5.5)
-    assert Contrast("m.x", ((A, 1.0), (B, -2.0), (C, 1.0)))(values).value == pytest.approx(1.5 - 8 + 7)
+    assert minus("m.x", A, [B, C]).of(values).value == pytest.approx(1.5 - 5.5)
+    assert contrast("m.x", [(A, 1.0), (B, -2.0), (C, 1.0)]).of(values).value == pytest.approx(1.5 - 8 + 7)
 
 
 @pytest.mark.parametrize("pictures_vary", [True, False])
@@ -78,7 +78,7 @@ def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary):
             for layer, outcomes in (("a", both), ("b", np.zeros(60))):
                 rows.append({"setting": layer, "layer": layer, "seed": seed, "m.x": outcomes.mean()})
                 rows[-1]["m.x.outcomes"] = outcomes
-        found = minus("m.x", A, B)(pd.DataFrame(rows))
+        found = minus("m.x", A, B).of(pd.DataFrame(rows))
         assert found.pictures == 60 and found.seeds == 5
         inside.append(found.low <= 0 <= found.high)
     assert 0.89 < np.mean(inside) <= 0.99
@@ -93,13 +93,13 @@ def test_what_is_missing_gives_nothing():
     values = table({"a": [1.0, 2], "b": [3.0, np.nan]})
     for absent in (minus("m.x", A, B), minus("m.x", A, C), minus("m.y", A, B), level("m.x", other=1), entry("m.y", 0)):
         statistic = level(absent, **A) if isinstance(absent, Derived) else absent
-        assert statistic(values) is None and statistic(values.iloc[:0]) is None
-    assert level("m.x", **A)(pd.DataFrame()) is None
+        assert statistic.of(values) is None and statistic.of(values.iloc[:0]) is None
+    assert level("m.x", **A).of(pd.DataFrame()) is None
 
 
 def test_labels_that_select_two_networks_of_a_seed_are_refused():
     with pytest.raises(ValueError, match="several networks"):
-        level("m.x")(table({"a": [1.0, 2], "b": [3.0, 4]}))
+        level("m.x").of(table({"a": [1.0, 2], "b": [3.0, 4]}))
 
 
 def test_derived_columns_leave_out_what_was_not_measured():
@@ -110,8 +110,8 @@ def test_derived_columns_leave_out_what_was_not_measured():
 
 def test_the_best_is_chosen_in_each_seed_of_those_that_are_complete():
     values = table({"a": [1.0, 1], "b": [3.0, 0], "c": [2.0, 4]}).assign(other=lambda t: t["layer"] != "a")
-    assert Best("m.x", A, {"other": True}, highest=True)(values).value == pytest.approx(((1 - 3) + (1 - 4)) / 2)
-    assert Best("m.x", A, {"other": True}, highest=False, sign=-1)(values).value == pytest.approx(
+    assert best("m.x", A, {"other": True}, highest=True).of(values).value == pytest.approx(((1 - 3) + (1 - 4)) / 2)
+    assert best("m.x", A, {"other": True}, highest=False, sign=-1).of(values).value == pytest.approx(
         ((2 - 1) + (0 - 1)) / 2
     )
 
@@ -124,7 +124,7 @@ def test_correlations_are_over_kinds_and_not_over_seeds():
         for kind in range(9)
         for seed in range(50)
     ]
-    found = OverKinds("m.x", "m.y", {}, "layer")(pd.DataFrame(rows))
+    found = over_kinds("m.x", "m.y", {}, "layer").of(pd.DataFrame(rows))
     assert found.value == pytest.approx(stats.spearmanr(first, second).statistic)
     assert found.seeds == 50 and found.low < found.value < found.high and found.high - found.low > 0.5
 
@@ -143,17 +143,17 @@ def test_rank_correlation_covers_and_takes_out_what_is_given():
 
 def test_concordance_is_kendalls_w():
     same = np.tile(np.arange(6.0), (3, 1))
-    assert concordance(same).value == pytest.approx(1)
+    assert kendall_w(same).value == pytest.approx(1)
     # Two raters: W = (1 + rho) / 2.
     pair = np.random.default_rng(4).normal(size=(2, 8))
-    assert concordance(pair).value == pytest.approx((1 + stats.spearmanr(*pair).statistic) / 2)
+    assert kendall_w(pair).value == pytest.approx((1 + stats.spearmanr(*pair).statistic) / 2)
     ties = np.array([[1.0, 1, 2, 3, 4], [1, 1, 2, 3, 4]])
-    assert concordance(ties).value == pytest.approx(1)
-    assert concordance(np.ones((3, 6))) is None and concordance(same[:1]) is None and concordance(same[:, :4]) is None
+    assert kendall_w(ties).value == pytest.approx(1)
+    assert kendall_w(np.ones((3, 6))) is None and kendall_w(same[:1]) is None and kendall_w(same[:, :4]) is None
     long = table({name: [i, i + 0.1] for i, name in enumerate("abcde")})
-    assert Concordance("m.x", {}, "layer")(long).value == pytest.approx(1)
+    assert concordance("m.x", {}, "layer").of(long).value == pytest.approx(1)
 
 
 def test_facts_have_no_spread():
-    found = Fact(lambda: 0.25)(pd.DataFrame())
+    found = fact(lambda: 0.25).of(pd.DataFrame())
     assert found[:4] == (0.25, 0.25, 0.25, 0) and found.p(0.2) == 0 and found.p(0.25) == 1

@@ -14,7 +14,7 @@ from aliasing.runner import build
 from aliasing.studies import get
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring
-from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, _Explained, role
+from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, explained, role
 
 
 def jobs(study, profile, **labels):
@@ -67,7 +67,7 @@ def test_rings_of_a_surface():
 def test_equal_clean_errors_explain_nothing_and_equal_errors_have_nothing_to_explain():
     table = pd.DataFrame({"seed": [0] * 4 + [1] * 4 + [2] * 4, ERROR: [0.1, 0.2, 0.3, 0.4] * 2 + [0.5] * 4})
     table["clean_error.clean_error"] = [0.1, 0.2, 0.3, 0.4] + [0.75] * 4 + [0.1, 0.2, 0.3, 0.4]
-    result = _Explained()(table)
+    result = explained(table)
     assert result is not None and result.seeds == 2
     assert result.value == pytest.approx((1 + 0) / 2)
 

@@ -7,7 +7,7 @@ from scipy import stats
 
 from aliasing import studies
 from aliasing.studies import rules
-from aliasing.studies.evidence import Fact, Result, level
+from aliasing.studies.evidence import Result, fact, level
 from aliasing.studies.rules import FIXED, Finding, Regime, Test, decide, digest, judged
 
 
@@ -31,7 +31,7 @@ def test_the_margin_is_tested_before_significance(interval, outcome, side, thres
     if interval is not None:
         value, low, high = (threshold + sign * number for number in interval)
         result = Result(value, min(low, high), max(low, high), 3)
-    assert Test("", level("x"), side, threshold, 0.005).outcome(result) == outcome
+    assert Test(level("x"), side, threshold, 0.005).outcome(result) == outcome
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_verdicts(outcomes, verdict):
 
 
 def finding(name, values, regime=(), **options):
-    tests = tuple(Test(f"{name} {i}", Fact(lambda v=v: v)) for i, v in enumerate(values))
+    tests = tuple((f"{name} {i}", Test(fact(lambda v=v: v))) for i, v in enumerate(values))
     return Finding(name, "claim", "source", "none", tests, regime, **options)
 
 
@@ -87,7 +87,7 @@ def test_multiplicity_is_that_of_benjamini_and_hochberg():
     assert rules._benjamini_hochberg(p).dropna().to_numpy() == pytest.approx(stats.false_discovery_control(known))
     chance = pd.DataFrame({"setting": "a", "seed": range(4)} | {f"x{i}": [0.1, 0.2, 0.3, 1.2] for i in range(9)})
     chance["y"] = [1.0, 1.01, 1.02, 0.99]
-    tests = [Finding(f"f{c}", "", "", "", (Test(c, level(c), threshold=0.0),)) for c in (*chance.columns[2:],)]
+    tests = [Finding(f"f{c}", "", "", "", ((c, Test(level(c))),)) for c in (*chance.columns[2:],)]
     found = judged(tests, chance, "laptop").set_index("finding")
     assert found["verdict"]["fy"] == found["corrected"]["fy"] == "reproduced"
     assert (found["adjusted"] >= found["p"]).all()
@@ -97,7 +97,7 @@ def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
     monkeypatch.setitem(FIXED, "abc", ("2026-01-02T00:00:00+00:00", ""))
     table = pd.DataFrame({"setting": "a", "layer": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "x": [1.0, 2, 1, 2]})
     table["date"] = ["2026-01-01T00:00:00+00:00"] * 2 + ["2026-01-03T00:00:00+00:00"] * 2
-    both = [Finding(layer, "", "", "", (Test("", level("x", layer=layer)),), fixed="abc") for layer in ("a", "b")]
+    both = [Finding(layer, "", "", "", (("", Test(level("x", layer=layer))),), fixed="abc") for layer in ("a", "b")]
     assert judged(both, table, "laptop").set_index("finding")["post_hoc"].to_dict() == {"a": True, "b": False}
 
 

@@ -11,7 +11,7 @@ from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
 from aliasing.runner import build
 from aliasing.studies.finetuned import LAYERS
-from aliasing.studies.rules import _claims
+from aliasing.studies.rules import _lines
 from aliasing.studies.study import results
 
 
@@ -61,7 +61,7 @@ def test_verdicts_on_networks_trained_on_photographs_rest_on_five_seeds_and_of_f
 def test_findings_have_unique_names_and_say_where_they_come_from():
     found = [finding for study in studies.STUDIES.values() for finding in study.findings]
     names = {finding.id for finding in found}
-    assert len(names) == len(found) and _claims().keys() <= names  # every line of the table is tested
+    assert len(names) == len(found) and _lines().keys() <= names  # every line of the table is tested
     assert all(finding.source and finding.published and finding.tests for finding in found)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from aliasing.cli import main
 from aliasing.studies.evidence import level
-from aliasing.studies.rules import Finding, Regime, Test, judged
+from aliasing.studies.rules import Finding, Regime, above, below, judged
 from aliasing.studies.text import one_line_each, whole
 
 LONG = "a claim that goes on and on " * 8
@@ -14,11 +14,11 @@ LONG = "a claim that goes on and on " * 8
 @pytest.fixture
 def decided():
     table = pd.DataFrame({"setting": "a", "seed": [0, 1, 2], "x": [0.31, 0.32, 0.33], "date": "2030"})
-    tests = (Test("level of x", level("x"), threshold=0.1), Test("the same below", level("x"), "below", 0.2, ours=True))
+    tests = ("level of x", above(level("x"), threshold=0.1)), ("below", below(level("x"), threshold=0.2, ours=True))
     findings = [
         Finding("one-1", LONG, "Table 1", "0.3", tests, by="another"),
         Finding("one-2", LONG, "Table 2", "none", tests, (Regime("accuracy", level("x"), 0.9),)),
-        Finding("one-3", LONG, "Table 3", "none", (Test("y", level("y")),)),
+        Finding("one-3", LONG, "Table 3", "none", (("y", above(level("y"))),)),
     ]
     return pd.concat([judged(findings, table, "laptop"), judged(findings, table.iloc[:0], "gpu")])
 
