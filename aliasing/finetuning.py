@@ -11,7 +11,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from .files import read_tensors, write_atomically, write_tensors
 from .inference import as_float, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
+from .optimizers import Optimizers
 from .training import pick_device
 
 __all__ = ["COLUMNS", "finetune"]
@@ -219,10 +219,7 @@ class Job:
             name: student.to(self.place).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
             for name, student in students.items()
         }
-        self.optimizers = {
-            name: torch.optim.SGD(student.parameters(), lr=plan.lr, momentum=0.9, nesterov=True)
-            for name, student in self.students.items()
-        }
+        self.optimizers = {name: self._optimizer(name) for name in students}
         self.answers: Tensor | None = None
         self.done = dict.fromkeys(self.students, 0)
         self.steps = 0
@@ -253,6 +250,9 @@ class Job:
                 bar.update(20 + 70 * (number + (step + 1) / self.steps) / len(self.students) - bar.n)
             self._keep(force=True)
         return [student.eval() for student in self.students.values()]
+
+    def _optimizer(self, name: str) -> Optimizers:
+        return Optimizers(self.students[name], "sgd", self.plan.lr, self.plan.lr, 0.9, 0.0)
 
     def _windows(self, rows: Tensor, shifts: Tensor) -> Tensor:
         """Windows of some pictures, moved by ``shifts`` (2,) or (N, 2) from the middle."""
@@ -287,24 +287,19 @@ class Job:
         """One batch; order and windows depend on the step alone, so both networks see the same."""
         student, optimizer, count = self.students[name], self.optimizers[name], len(self.data.learn)
         start = step * self.plan.batch_size
-        order = torch.cat(
-            [
-                torch.randperm(count, generator=torch.Generator().manual_seed(self.plan.seed * 100_003 + epoch))
-                for epoch in (start // count, start // count + 1)
-            ]
-        )
+        seeds = (self.plan.seed * 100_003 + epoch for epoch in (start // count, start // count + 1))
+        order = torch.cat([torch.randperm(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         rows = order[start % count :][: self.plan.batch_size]
         generator, reach = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + step), self.data.margins[0]
         windows = self._windows(rows, torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator))
         warm = min(1.0, (step + 1) / max(1, self.steps // 20))
-        for group in optimizer.param_groups:
-            group["lr"] = self.plan.lr * warm * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
+        optimizer.set_rates(lambda peak: peak * warm * (0.5 + 0.5 * math.cos(math.pi * step / self.steps)))
         student.eval()  # batch norms keep their statistics
         with self._fast():
             logits = student(windows)
         assert self.answers is not None
         loss = F.cross_entropy(logits.float(), self.answers[rows].to(self.place))
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         if not math.isfinite(loss.item()):
             raise UsageError(f"the loss is {loss.item()} in step {step + 1}; try a smaller lr than {self.plan.lr}")
@@ -319,22 +314,16 @@ class Job:
             self._step(name, step)
             times.append(time.perf_counter() - started)
         self.students[name].load_state_dict(before)
-        self.optimizers[name].state.clear()
+        self.optimizers[name] = self._optimizer(name)
         return min(times)
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, student in self.students.items():
-            yield from ((f"{name}.network.{key}", value) for key, value in student.state_dict().items())
-            for index, parameter in enumerate(student.parameters()):
-                momentum = self.optimizers[name].state.get(parameter, {}).get("momentum_buffer")
-                if momentum is not None:
-                    yield f"{name}.momentum.{index}", momentum
-        if self.answers is not None:
-            yield "answers", self.answers
 
     def _keep(self, force: bool = False) -> None:
         if self.file is not None and (force or time.monotonic() - self.saved > KEEP):
-            tensors = {key: value.detach().cpu().contiguous() for key, value in self._tensors()}
+            tensors = {} if self.answers is None else {"answers": self.answers}
+            for name, student in self.students.items():
+                tensors |= {f"{name}.network.{key}": value for key, value in student.state_dict().items()}
+                tensors |= {f"{name}.{key}": value for key, value in self.optimizers[name].state().items()}
+            tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
             write_tensors(self.file, tensors, about={"plan": asdict(self.plan), "done": self.done, "steps": self.steps})
             self.saved = time.monotonic()
 
@@ -349,11 +338,12 @@ class Job:
             raise UsageError(f"{self.file} is of another fine-tuning; remove it, or name another file with --out")
         self.answers, self.done, self.steps = tensors["answers"], about["done"], about["steps"]
         for name, student in self.students.items():
-            start = f"{name}.network."
-            student.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
-            for index, parameter in enumerate(student.parameters()):
-                if (momentum := tensors.get(f"{name}.momentum.{index}")) is not None:
-                    self.optimizers[name].state[parameter]["momentum_buffer"] = momentum.to(self.place)
+            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+            student.load_state_dict({key: own.pop(f"network.{key}") for key in student.state_dict()})
+            try:
+                self.optimizers[name].load(own)
+            except ValueError as error:
+                raise DataError(f"{self.file} is of another version ({error}); remove it to begin anew") from None
         return True
 
 

@@ -6,10 +6,11 @@ line that says on which evidence it stands.
 
 import base64
 import hashlib
-import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from colorsys import hls_to_rgb
+from importlib.resources import files
 from itertools import count, cycle
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
+from jinja2 import Environment
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -63,8 +65,7 @@ class _Looks(dict[str, str]):
 
 
 # Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
-_HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
-_CYCLE = sns.color_palette("colorblind", 10).as_hex()
+_HUES = (to_hex(hls_to_rgb((0.93 + 0.618034 * step) % 1, 0.4, 0.7)) for step in count())
 # Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
 # light that it fades on white, or, turned for the dark page, on black.
 COLOURS = _Looks(
@@ -77,12 +78,12 @@ COLOURS = _Looks(
         "bin-5": "#1764ab",
         "bin-6": "#0e4b8a",
         "bin-7": "#08306b",
-        "flc": _CYCLE[1],
-        "asap": _CYCLE[3],
-        "aps": _CYCLE[2],
+        "flc": "#de8f05",
+        "asap": "#d55e00",
+        "aps": "#029e73",
         "lps": "#a89a00",
-        "tips": _CYCLE[4],
-        "ddac": _CYCLE[5],
+        "tips": "#cc78bc",
+        "ddac": "#ca9161",
         "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
     },
     _HUES,
@@ -372,28 +373,34 @@ class Captioned:
     ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark), "picture" or "table".
     """
 
+    steps: Mapping[str, "Captioned"] = {}
+
     def __init__(self, image: str, caption: str, alt: str, kind: str = "picture", evidence: str = "") -> None:
         self.image, self.caption, self.alt, self.kind, self.evidence = image, caption, alt, kind, evidence
 
     def _repr_html_(self) -> str:
-        return self.framed(self.image if self.kind == "table" else drawing(self.image, self.alt))
-
-    def framed(self, content: str) -> str:
-        """The HTML ``content`` with the caption below it."""
-        evidence = f' <span class="evidence">{html.escape(self.evidence)}</span>' if self.evidence else ""
-        return (
-            f'<figure class="drawn {self.kind}">{content}'
-            f"<figcaption>{html.escape(self.caption)}{evidence}</figcaption></figure>"
-        )
+        steps = [{"name": name, "image": step.image, "alt": step.alt} for name, step in self.steps.items()]
+        name = f"walk-{hashlib.sha1(json.dumps(steps).encode()).hexdigest()[:10]}"
+        template = files(__package__).joinpath("figure.html.jinja").read_text(encoding="utf-8")
+        return Environment(autoescape=True).from_string(template).render(figure=self, steps=steps, name=name)
 
     def __repr__(self) -> str:
         return f"Figure: {self.caption}"
 
 
-def drawing(image: str, alt: str, name: str = "") -> str:
-    """The HTML of a data URI in a frame in which it may scroll; ``name`` is the frame's id."""
-    named = f' id="{name}"' if name else ""
-    return f'<div class="drawing"{named}><img src="{image}" alt="{html.escape(alt, quote=True)}"></div>'
+class Walk(Captioned):
+    """A still figure that turns into a walk through ``steps``, by slider, arrow keys or a button that plays them.
+
+    Args:
+        still: what is shown where no script runs; its kind is that of all steps.
+        steps: what is said at each step, to the figure shown there.
+        label: of the slider.
+        caption: of the whole.
+    """
+
+    def __init__(self, still: Captioned, steps: Mapping[str, Captioned], label: str, caption: str) -> None:
+        super().__init__(still.image, caption, still.alt, still.kind, still.evidence)
+        self.steps, self.label = steps, label
 
 
 def show(
@@ -475,67 +482,3 @@ def losses(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
     return figure
-
-
-_SCRIPT = """
-(function () {
-  const box = document.getElementById("NAME"), steps = STEPS;
-  const range = box.querySelector("input"), said = box.querySelector("output"), picture = box.querySelector("img");
-  const button = box.querySelector("button");
-  let timer = null;
-  function draw() {
-    const step = steps[Number(range.value)];
-    picture.src = step.image;
-    picture.alt = step.alt;
-    said.textContent = step.name;
-    range.setAttribute("aria-valuetext", step.name);
-  }
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    button.textContent = "Play";
-  }
-  function advance() {
-    range.value = (Number(range.value) + 1) % steps.length;
-    draw();
-    if (Number(range.value) === steps.length - 1) stop();
-  }
-  button.addEventListener("click", function () {
-    if (timer) return stop();
-    button.textContent = "Stop";
-    timer = setInterval(advance, 1200);
-    advance();
-  });
-  range.addEventListener("input", function () { stop(); draw(); });
-  draw();
-  box.hidden = false;
-  document.getElementById("NAME-still").hidden = true;
-})();
-"""
-
-
-class Walk(Captioned):
-    """A still figure that turns into a walk through ``steps``, by slider, arrow keys or a button that plays them.
-
-    Args:
-        still: what is shown where no script runs; its kind is that of all steps.
-        steps: what is said at each step, to the figure shown there.
-        label: of the slider.
-        caption: of the whole.
-    """
-
-    def __init__(self, still: Captioned, steps: Mapping[str, Captioned], label: str, caption: str) -> None:
-        super().__init__(still.image, caption, still.alt, still.kind, still.evidence)
-        self.steps, self.label = steps, label
-
-    def _repr_html_(self) -> str:
-        steps = [{"name": name, "image": step.image, "alt": step.alt} for name, step in self.steps.items()]
-        data = json.dumps(steps).replace("</", "<\\/")
-        name = "walk-" + hashlib.sha1(data.encode()).hexdigest()[:10]
-        return self.framed(
-            f'{drawing(self.image, self.alt, f"{name}-still")}<div id="{name}" class="walk" hidden>'
-            f'{drawing(steps[0]["image"], steps[0]["alt"])}<div class="controls">'
-            f'<label>{html.escape(self.label)} <input type="range" min="0" max="{len(steps) - 1}" value="0" step="1">'
-            f'</label><button type="button">Play</button><output aria-live="polite"></output></div></div>'
-            f"<script>{_SCRIPT.replace('NAME', name).replace('STEPS', data)}</script>"
-        )

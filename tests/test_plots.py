@@ -101,7 +101,7 @@ def test_a_forest_pairs_by_seed():
 
 def test_a_figure_says_on_which_evidence_it_stands():
     html = plots.show(plots.grid()[0], "a < b", 'x "y"', ROWS)._repr_html_()
-    assert 'alt="x &quot;y&quot;"' in html and "<figcaption>a &lt; b" in html
+    assert 'alt="x &#34;y&#34;"' in html and "<figcaption>a &lt; b" in html
     assert "vgg on shapes (plain network 50.0 % accurate) · 3 seeds · cpu · profile laptop" in html
     assert "of 3 seeds" not in plots.show(plots.grid()[0], "", "")._repr_html_()
     assert "Not on record" in plots.show(plots.grid()[0], "", "", ROWS.iloc[:0])._repr_html_()

@@ -190,7 +190,13 @@ def update_readme(text: str) -> str:
 
 def stamp(notebook: Path, profile: str, root: Path) -> str:
     """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile."""
-    patterns = ("aliasing/**/*.py", "aliasing/**/*.csv", "data/records/*.jsonl", "data/published/*.csv")
+    patterns = (
+        "aliasing/**/*.py",
+        "aliasing/**/*.csv",
+        "aliasing/*.jinja",
+        "data/records/*.jsonl",
+        "data/published/*.csv",
+    )
     files = [notebook, *(path for pattern in patterns for path in sorted(root.glob(pattern)))]
     digest = hashlib.sha256(profile.encode())
     for file in files:
