@@ -39,9 +39,9 @@ def absolute(text, known):
         if re.match(r"[a-z]+:|#", path):
             return match[0]
         if image:
-            address = known.raw(path)
+            address = known.to("raw", path)
             return f"![{label}]({address})" if address else ""
-        address = known.file(path)
+        address = known.to("file", path)
         return f"[{label}]({address})" if address else label
 
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", replace, text)

@@ -179,8 +179,8 @@ def test_the_repository_is_found_by_its_remote(remote, source, site, file, tmp_p
     (tmp_path / "inside").mkdir()
     found = origin.find(tmp_path, {})
     assert (found.source, found.site) == (source, site)
-    assert found.file("a.md") == (file and source + file)
-    assert "token" not in json.dumps([found.source, found.edit("a"), found.issue("b"), found.launch("c")])
+    assert found.to("file", "a.md") == (file and source + file)
+    assert "token" not in json.dumps([found.source, found.to("edit", "a"), found.to("issue", "b"), found.launch("c")])
     assert origin.find(tmp_path / "inside", {}) == origin.Origin()  # a folder inside somebody's repository
 
 
@@ -190,11 +190,11 @@ def test_a_workflow_and_the_caller_know_better_than_the_remote(tmp_path):
     workflow = {"GITHUB_SERVER_URL": "https://git.example.org", "GITHUB_REPOSITORY": "me/fork"}
     workflow |= {"GITHUB_REF_TYPE": "branch", "GITHUB_REF_NAME": "trunk"}
     found = origin.find(tmp_path, workflow)
-    assert (found.file("x"), found.site) == ("https://git.example.org/me/fork/blob/trunk/x", None)
+    assert (found.to("file", "x"), found.site) == ("https://git.example.org/me/fork/blob/trunk/x", None)
     assert origin.find(tmp_path, workflow | {"GITHUB_HEAD_REF": "topic"}).branch == "main"  # of a pull request
     pipeline = {"CI_PROJECT_URL": "https://code.example.org/a/b", "CI_PAGES_URL": "https://pages.example.org/b"}
     found = origin.find(tmp_path, pipeline)
-    assert (found.edit("x"), found.site) == (
+    assert (found.to("edit", "x"), found.site) == (
         "https://code.example.org/a/b/-/edit/main/x",
         "https://pages.example.org/b/",
     )

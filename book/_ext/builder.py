@@ -9,10 +9,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,14 @@ def _with_studies(decided: pd.DataFrame) -> pd.DataFrame:
     return decided.assign(study=decided["finding"].map(owner))
 
 
+def markdown(headings: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a table under ``headings``, columns of numbers to the right; none without rows."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numbers = [all(re.match(r"[\d.,]+( |$)", cell) for cell in column) for column in zip(*cells, strict=True)]
+    sides = ["--:" if number else "---" for number in numbers]
+    return [f"| {line} |" for line in (headings, *map(" | ".join, [sides, *cells]))] if cells else []
+
+
 def told(counts: pd.Series) -> str:
     """Counts of verdicts in words: "3 of 5 reproduced, 1 partly, 1 inconclusive"."""
     words = [f"{count} {verdict}" for verdict, count in counts.items() if count]
@@ -76,12 +85,12 @@ def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
     Seeds are the most that stand behind a test; none where trained networks of others are measured.
     """
     seeds = _with_studies(decided).groupby(["study", "profile"])["seeds"].max()
-    lines = ["| chapter | profile | seeds | verdicts on its claims |", "|---|---|---|---|"]
+    rows = []
     for (name, profile), row in verdicts(decided).iterrows():
         study = studies.get(name)
         chapter = f"[{study.title}]({link.format(study=study.chapter)})"
-        lines.append(f"| {chapter} | {profile} | {seeds[name, profile] or 'none'} | {told(row)} |")
-    return lines
+        rows.append((chapter, profile, seeds[name, profile] or "none", told(row)))
+    return markdown("chapter | profile | seeds | verdicts on its claims", rows)
 
 
 class Front(NamedTuple):
@@ -136,12 +145,12 @@ def front_table(name: str, store: Store) -> list[str]:
     """A table of ``FRONT`` as lines of Markdown: shares with 95 % intervals; only what is on record of ``desktop``."""
     study, rows, columns = FRONT[name]
     table = studies.results(studies.get(study).jobs("desktop"), store)
-    lines = [f"| network | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    known = []
     for words, labels in rows.items():
         shares = [_share(select(table, labels), column) for column in columns.values()]
         if None not in shares:
-            lines.append(f"| {words} | {' | '.join(percent(share) for share in shares if share)} |")
-    return lines if len(lines) > 2 else []
+            known.append([words, *(percent(share) for share in shares if share)])
+    return markdown(" | ".join(["network", *columns]), known)
 
 
 def _share(rows: pd.DataFrame, column: str) -> Estimate | None:
@@ -170,10 +179,8 @@ def agreement(fresh: Store, published: Store) -> list[str]:
     other = here[known & (here != there)]
     same = (known & (here == there)).sum()
     lines = [f"Of {known.sum()} verdicts that follow from networks trained here, {same} are as published."]
-    if len(other):
-        lines += ["", "| finding | profile | published | trained here |", "|---|---|---|---|"]
-        lines += [f"| {name} | `{size}` | {there[name, size]} | {verdict} |" for (name, size), verdict in other.items()]
-    return lines
+    rows = [(name, f"`{size}`", there[name, size], verdict) for (name, size), verdict in other.items()]
+    return [*lines, *([""] if rows else []), *markdown("finding | profile | published | trained here", rows)]
 
 
 def update_readme(text: str) -> str:
@@ -241,8 +248,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: P
 
 
 def execution(output: Path) -> dict[str, Any]:
-    """What is stored with an executed notebook: stamp, profile, seconds, end, whether published records counted."""
-    return json.loads(output.read_text())["metadata"].get("aliasing", {}) if output.exists() else {}
+    """What is stored beside an executed notebook: parameters, stamp, profile, seconds, end, whether it is ``fresh``."""
+    note = output.with_suffix(".json")
+    return json.loads(note.read_text()) if output.exists() and note.exists() else {}
 
 
 def stale(output: Path, root: Path | None = None) -> bool:
@@ -258,23 +266,28 @@ def _about(stamp: str, profile: str) -> dict[str, Any]:
 
 
 def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
-    """Execute the notebook and keep with it its stamp, from before the execution: a change since makes it stale."""
+    """Execute the notebook; beside it goes its stamp, from before the execution: a change since makes it stale.
+
+    What differs between two executions goes there, too, so that the notebook itself is the same.
+    """
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
     wanted = {"profile": profile} | (SMOKE if profile == "smoke" else {})
     parameters = {name: value for name, value in wanted.items() if name in known}
     print(f"{notebook.name}: executing", flush=True)
+    output.with_suffix(".json").unlink(missing_ok=True)
     seconds = execute(notebook, output, parameters, root)
     content = json.loads(output.read_text())
-    content["metadata"]["aliasing"] = _about(current, profile) | {
-        "seconds": round(seconds, 1),
-        "ended": datetime.now(UTC).isoformat(timespec="minutes"),
-    }
-    for cell in content["cells"]:  # both parameter cells are shown otherwise
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append("remove-cell")
+    content["metadata"] = {key: content["metadata"][key] for key in ("kernelspec", "language_info")}
+    for index, cell in enumerate(content["cells"]):
+        tags = cell["metadata"].get("tags", [])
+        hidden = ["remove-cell"] * ("injected-parameters" in tags)  # both parameter cells are shown otherwise
+        cell |= {"id": f"cell-{index}", "metadata": {"tags": [*tags, *hidden]}}
     write_atomically(output, json.dumps(content, indent=1) + "\n")
+    ended = datetime.now(UTC).isoformat(timespec="minutes")
+    note = {"parameters": parameters, "seconds": round(seconds, 1), "ended": ended} | _about(current, profile)
+    write_atomically(output.with_suffix(".json"), json.dumps(note, indent=1) + "\n")
     print(f"{notebook.name}: {seconds:.0f} s", flush=True)
 
 

@@ -5,6 +5,7 @@ A page asks for a part with a comment line, ``% computed: layers``; the text is 
 
 import contextlib
 import inspect
+import json
 import os
 import platform
 import re
@@ -16,8 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import speed
-from builder import FRONT, agreement, execution, front_table, only_published, verdict_table
+from builder import FRONT, agreement, execution, front_table, markdown, only_published, verdict_table
 
 import aliasing
 from aliasing import chapters, models, studies
@@ -44,27 +44,23 @@ def layers(book):
     """One section per class: the names it answers to, then its documentation."""
     from aliasing.layers import CATALOGUE
 
-    names = {}
+    names, rows = {}, []
     for name, entry in CATALOGUE.items():
-        names.setdefault(entry.layer, []).append(name)
-    lines = ["## Names", "", "| name | what it does | strides | source | class |", "|---|---|---|---|---|"]
-    for name, entry in CATALOGUE.items():
-        link = f"[{entry.layer.__name__}](#layer-{entry.layer.__name__.lower()})"
-        strides = f"{min(entry.strides)} to {max(entry.strides)}" if len(entry.strides) > 1 else str(entry.strides[0])
-        lines.append(f"| `{name}` | {entry.description} | {strides} | {entry.source} | {link} |")
+        kind, strides = entry.layer.__name__, entry.strides
+        names.setdefault(entry.layer, []).append(f"`{name}`")
+        allowed = f"{min(strides)} to {max(strides)}" if len(strides) > 1 else strides[0]
+        rows.append((f"`{name}`", entry.description, allowed, entry.source, f"[{kind}](#layer-{kind.lower()})"))
+    lines = ["## Names", "", *markdown("name | what it does | strides | source | class", rows)]
     for layer, answers_to in names.items():
         lines += ["", f"(layer-{layer.__name__.lower()})=", f"## {layer.__name__}", ""]
-        lines += ["Names: " + ", ".join(f"`{name}`" for name in answers_to) + ".", ""]
+        lines += [f"Names: {', '.join(answers_to)}.", ""]
         lines += ["```{eval-rst}", f".. autoclass:: {layer.__module__}.{layer.__qualname__}", "```"]
     return lines
 
 
-def markdown(frame, corner):
-    """A table of strings; ``corner`` is the heading above the names of the rows."""
-    lines = [f"| {corner} | " + " | ".join(frame.columns) + " |", "|---" * (len(frame.columns) + 1) + "|"]
-    return lines + [
-        f"| {name} | " + " | ".join(row) + " |" for name, row in zip(frame.index, frame.to_numpy(), strict=True)
-    ]
+def framed(frame, corner):
+    """A data frame as a table; ``corner`` is the heading above the names of its rows."""
+    return markdown(" | ".join([corner, *frame.columns]), frame.itertuples(name=None))
 
 
 def promises(book):
@@ -73,12 +69,12 @@ def promises(book):
     from benchmarks.promises import ours, peers_table, table
 
     return [
-        *markdown(table(ours()).rename(index="`{}`".format), "layer"),
+        *framed(table(ours()).rename(index="`{}`".format), "layer"),
         "",
         "The same calls on what others offer, made when this page was built or, where a package was not installed,",
         "on the date in the row:",
         "",
-        *markdown(peers_table(home() / "data/peers.json"), "peer"),
+        *framed(peers_table(home() / "data/peers.json"), "peer"),
     ]
 
 
@@ -91,23 +87,15 @@ def diagnosis(book):
                 found = runpy.run_path(str(book / "diagnose_example.py"))["found"]
         finally:
             tempfile.tempdir = None
-    sites = {
-        f"{portrait.network}, `{site.name}` ({site.module})": {
-            "alias energy": f"{100 * site.alias_energy.value:.1f} %",
-            "in front of filters": f"{100 * site.at_risk.value:.1f} %",
-            "alias error": f"{100 * site.alias_error.value:.1f} %",
-            "maximum-sampling bias": f"{100 * site.max_bias.value:.1f} %",
-        }
-        for portrait in found.portraits
-        for site in portrait.sites
-    }
-    return [
-        *markdown(found.table().drop(index="weights"), "measure"),
-        "",
-        "Where samples are dropped:",
-        "",
-        *markdown(pd.DataFrame.from_dict(sites, orient="index"), "network, site (module)"),
-    ]
+    sites = []
+    for portrait in found.portraits:
+        for site in portrait.sites:
+            shares = (site.alias_energy, site.at_risk, site.alias_error, site.max_bias)
+            name = f"{portrait.network}, `{site.name}` ({site.module})"
+            sites.append((name, *(f"{100 * share.value:.1f} %" for share in shares)))
+    headings = "network, site (module) | alias energy | in front of filters | alias error | maximum-sampling bias"
+    table = framed(found.table().drop(index="weights"), "measure")
+    return [*table, "", "Where samples are dropped:", "", *markdown(headings, sites)]
 
 
 def profile_of(book):
@@ -145,13 +133,14 @@ def findings(book):
 def figures(book):
     """A table per paper: what it shows, and where a chapter shows it or why none does."""
     lines = []
-    for paper, rows in pd.read_csv(home() / "data/published/figures.csv").fillna("").groupby("paper", sort=False):
-        lines += [f"## {studies.get(paper).source}", "", "| in the paper | in the chapter | remark |", "|---|---|---|"]
-        for row in rows.itertuples():
-            anchor = re.sub(r"[^\w -]", "", row.where.lower()).replace(" ", "-")
-            link = f"[{row.where}](notebooks/{paper}.ipynb#{anchor})" if row.where else "not there"
-            lines.append(f"| {row.item} | {link} | {row.why} |")
-        lines.append("")
+    for paper, items in pd.read_csv(home() / "data/published/figures.csv").fillna("").groupby("paper", sort=False):
+        rows = []
+        for item in items.itertuples():
+            anchor = re.sub(r"[^\w -]", "", item.where.lower()).replace(" ", "-")
+            link = f"[{item.where}](notebooks/{paper}.ipynb#{anchor})" if item.where else "not there"
+            rows.append((item.item, link, item.why))
+        table = markdown("in the paper | in the chapter | remark", rows)
+        lines += [f"## {studies.get(paper).source}", "", *table, ""]
     return lines
 
 
@@ -169,11 +158,11 @@ def decision(rows):
 
 def runs(book):
     """The profile and the stamp of each notebook of this book."""
-    lines = ["| notebook | profile | stamp |", "|---|---|---|"]
+    rows = []
     for path in sorted((book / "notebooks").glob("*.ipynb")):
         known = execution(path)
-        lines.append(f"| [{path.stem}](notebooks/{path.name}) | `{known['profile']}` | `{known['stamp']}` |")
-    return lines
+        rows.append((f"[{path.stem}](notebooks/{path.name})", f"`{known['profile']}`", f"`{known['stamp']}`"))
+    return markdown("notebook | profile | stamp", rows)
 
 
 def anew(book):
@@ -186,11 +175,7 @@ def anew(book):
 
 def records(book):
     """What the records cost: networks, hours of training and measuring per kind of device, images seen in training."""
-    store = Store()
-    lines = [
-        "| study | profile | on record | training (h) | measuring (h) | on | million images |",
-        "|---|---|--:|--:|--:|---|--:|",
-    ]
+    store, rows = Store(), []
     for row in studies.status_of().itertuples():
         if not row.done:
             continue
@@ -207,31 +192,25 @@ def records(book):
             if "training" in record.measurements
         )
         hours = spent.groupby("trained")["hours"].sum()
-        kinds = spent["device"].str.partition(" (")[0].unique()
-        lines.append(
-            f"| {row.study} | `{row.profile}` | {row.done} of {row.planned} | {hours.get(True, 0):.2f} "
-            f"| {hours.get(False, 0):.2f} | {', '.join(kinds)} | {seen / 1e6:.1f} |"
-        )
-    return lines
+        spans = (f"{hours.get(trained, 0):.2f}" for trained in (True, False))
+        kinds = ", ".join(spent["device"].str.partition(" (")[0].unique())
+        rows.append((row.study, f"`{row.profile}`", f"{row.done} of {row.planned}", *spans, kinds, f"{seen / 1e6:.1f}"))
+    return markdown("study | profile | on record | training (h) | measuring (h) | on | million images", rows)
 
 
 def time_to_accuracy(book):
     """How long the plain networks of the comparison trained, and how accurate they became."""
-    lines = [
-        "| profile | network | data | seconds of training | images per second | on test pictures | device |",
-        "|---|---|---|--:|--:|---|---|",
-    ]
+    rows = []
     for profile in PROFILES:
         epochs = {job.run.id: job.run.recipe.epochs for job in studies.get("comparison").jobs(profile)}
         networks = chapters.on_record("comparison", profile, empty=True)
         for name, plain in networks[networks["layer"] == "subsample"].groupby("network", sort=False):
             first, seconds = plain.iloc[0], plain["training.seconds"].mean()
             rate = epochs[first["id"]] * first["training.images"] / seconds
-            lines.append(
-                f"| `{profile}` | {name} | {first['training.data']} | {seconds:.0f} | {rate:,.0f} | {first['plain']} "
-                f"| {first['device']} |"
-            )
-    return lines
+            own = (first["training.data"], f"{seconds:.0f}", f"{rate:,.0f}", first["plain"], first["device"])
+            rows.append((f"`{profile}`", name, *own))
+    headings = "profile | network | data | seconds of training | images per second | on test pictures | device"
+    return markdown(headings, rows)
 
 
 def versions(book):
@@ -241,53 +220,85 @@ def versions(book):
         f"This book was built from version `{code_version()}` of the code, on {platform.system()} "
         f"({platform.machine()}), with:",
         "",
-        "| package | version |",
-        "|---|---|",
-        *(f"| {name} | {number} |" for name, number in rows),
+        *markdown("package | version", rows),
     ]
 
 
 def full_scale(book):
     """What training the ``cluster`` profile would take, per architecture: 3 F N E operations each."""
     low, high = (PEAK * share * 3600 for share in UTILISATION)
-    trainings = {}
+    trainings, rows = {}, []
     for job in (job for study in studies.STUDIES.values() for job in study.jobs("cluster")):
         trainings.setdefault(job.run.network["name"], {})[job.run.id] = job.run
-    lines = [
-        "| network | trainings | forward pass of the plain one | all trainings | GPU-hours |",
-        "|---|--:|--:|--:|--:|",
-    ]
     for name, runs in trainings.items():
         size = (240, 180) if name.startswith("unet") else (224, 224)
         forward = count_flops(models.create(name, num_classes=1000), size)
-        total = sum(3 * forward * run.recipe.epochs * IMAGES.get(run.dataset["name"], 0) for run in runs.values())
-        total += sum(3 * forward * run.recipe.epochs * run.dataset.get("count", 0) for run in runs.values())
-        lines.append(
-            f"| `{name}` | {len(runs)} | {forward / 1e9:.1f} GFLOP | {total / 1e18:,.1f} EFLOP "
-            f"| {total / high:,.0f} to {total / low:,.0f} |"
-        )
-    return lines
+        counts = [run.dataset.get("count", IMAGES.get(run.dataset["name"], 0)) for run in runs.values()]
+        total = 3 * forward * sum(n * run.recipe.epochs for n, run in zip(counts, runs.values(), strict=True))
+        cost = f"{total / 1e18:,.1f} EFLOP", f"{total / high:,.0f} to {total / low:,.0f}"
+        rows.append((f"`{name}`", len(runs), f"{forward / 1e9:.1f} GFLOP", *cost))
+    return markdown("network | trainings | forward pass of the plain one | all trainings | GPU-hours", rows)
 
 
-PARTS = {
-    part.__name__: part
-    for part in (
-        anew,
-        diagnosis,
-        figures,
-        findings,
-        full_scale,
-        layers,
-        promises,
-        records,
-        rooms,
-        runs,
-        time_to_accuracy,
-        verdicts,
-        versions,
+# What ``aliasing bench`` measured, from the files that its ``--out`` wrote into ``data/benchmarks``.
+
+
+def recorded(name):
+    """The rows, their table with the verdicts, and a line that says where and when."""
+    found = json.loads((home() / f"data/benchmarks/{name}.json").read_text())[name]
+    packages = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
+    conditions = (
+        f"Measured on {found['date']} with version `{found['code']}` of the code: {found['device']}, "
+        f"{found['threads']} threads, {packages}, {found['repeats']} turns."
     )
-}
-PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) for name in FRONT} | speed.PARTS
+    return pd.DataFrame(found["rows"]), found.get("verdicts"), ["", conditions]
+
+
+def spread(ratios):
+    """Median, smallest and largest, or the only one."""
+    if len(ratios) == 1:
+        return f"{ratios.iloc[0]:.1f}"
+    return f"{ratios.median():.1f} ({ratios.min():.1f} to {ratios.max():.1f})"
+
+
+def layer_speed(book):
+    """Forward and backward of every layer: against the published formulation, and against the fastest package."""
+    found, judged, conditions = recorded("layers")
+    targets = {(row["layer"], row["format"]): row["target"] for row in judged}
+    rows = []
+    both = found[found["pass"] == "forward+backward"]
+    for (layer, memory_format), cases in both.groupby(["layer", "format"], sort=False):
+        others = cases[cases["peer"] != "published"].groupby("peer")["ratio"]
+        fastest = others.median().idxmin() if len(others) else None
+        ours = spread(cases.loc[cases["peer"] == "published", "ratio"])
+        theirs = (fastest, spread(others.get_group(fastest))) if fastest else ("none has it", "")
+        rows.append((f"`{layer}`", memory_format, ours, targets[layer, memory_format] or "", *theirs))
+    headings = "layer | memory format | times faster than published | target | fastest package | times faster than it"
+    return markdown(headings, rows) + conditions
+
+
+def training_speed(book):
+    """Our loop beside the plain one, and how much of the plain one is loading."""
+    found, _, conditions = recorded("training")
+    rows = []
+    for row in found.itertuples():
+        speeds = f"{row.ours_images_per_s:,.0f}", f"{row.plain_images_per_s:,.0f}", f"{row.ratio:.1f}"
+        rows.append((row.network, row.width, row.batch, *speeds, f"{100 * row.loading:.0f} %"))
+    headings = "network | width | batch | images per second | plain loop | times faster | of the plain loop is loading"
+    return markdown(headings, rows) + conditions
+
+
+def robustness_speed(book):
+    """Corruptions and attacks beside the libraries that they replace or use."""
+    found, _, conditions = recorded("robustness")
+    pairs = found.dropna(subset="ratio").groupby(["name", "peer"], sort=False)["ratio"]
+    rows = ((name.replace("_", " "), peer, spread(ratios)) for (name, peer), ratios in pairs)
+    return markdown("what | library | times faster", rows) + conditions
+
+
+PARTS = (anew, diagnosis, figures, findings, full_scale, layer_speed, layers, promises, records, robustness_speed)
+PARTS = {part.__name__: part for part in (*PARTS, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)}
+PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) for name in FRONT}
 
 
 def fill(app, page, source):

@@ -49,7 +49,7 @@ def refuse_stale(app):
 
 def link_figures(notebook, name):
     """Let the caption of every figure lead to the cell that drew it, and to the notebook in the repository."""
-    address = found().file(f"notebooks/{name}.ipynb")
+    address = found().to("file", f"notebooks/{name}.ipynb")
     source = f'<a href="{address}">its notebook</a>' if address else ""
     for index, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code":
@@ -89,7 +89,7 @@ def complete(app, page, source):
     link_figures(notebook, path.stem)  # after the insertion, which moves the cells
     source_code = found().source
     repository = f"[the repository]({source_code})" if source_code else "the repository"
-    injected = notebook["metadata"]["papermill"]["parameters"]
+    injected = execution(path)["parameters"]
     first = sorted(injected, key=lambda name: name != "profile")  # the profile, then what goes with it
     parameters = " ".join(f"-p {name} {injected[name]}" for name in first)
     text = RUN_AGAIN.format(name=path.stem, repository=repository, parameters=parameters)
@@ -106,21 +106,11 @@ def name_cells(app, doctree):
 
 def stamp(app, error):
     """All that differs between two builds of one commit goes into one file, ``stamp.json``."""
-    if error:
-        return
-    facts = {"built": datetime.now(UTC).isoformat(timespec="seconds"), "executed": {}}
-    for path in sorted((Path(app.srcdir) / "notebooks").glob("*.ipynb")):
-        known = execution(path)
-        facts["executed"][path.stem] = {"ended": known["ended"], "seconds": known["seconds"]}
-        copy = Path(app.outdir) / "_sources/notebooks" / path.name
-        if copy.exists():
-            notebook = json.loads(copy.read_text())
-            notebook["metadata"] = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info")}
-            for index, cell in enumerate(notebook["cells"]):
-                cell["id"] = f"cell-{index}"  # papermill draws that of the cell it adds
-                cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}
-            copy.write_text(json.dumps(notebook, indent=1) + "\n")
-    (Path(app.outdir) / "stamp.json").write_text(json.dumps(facts, indent=1) + "\n")
+    if not error:
+        made = {path.stem: execution(path) for path in sorted((Path(app.srcdir) / "notebooks").glob("*.ipynb"))}
+        executed = {name: {key: known[key] for key in ("ended", "seconds")} for name, known in made.items()}
+        facts = {"built": datetime.now(UTC).isoformat(timespec="seconds"), "executed": executed}
+        (Path(app.outdir) / "stamp.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def setup(app):

@@ -10,30 +10,27 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
-# How hosts address a file, its bytes, its editor and a new issue. {ref} is a branch.
+# How hosts address a file, its bytes, its editor and a new issue. {ref} is a branch, {path} a path or a title.
 STYLES = {
     "github": {
         "file": "blob/{ref}/{path}",
         "raw": "raw/{ref}/{path}",
         "edit": "edit/{ref}/{path}",
-        "issue": "issues/new?{query}",
-        "title": "title",
+        "issue": "issues/new?title={path}",
     },
     "gitlab": {
         "file": "-/blob/{ref}/{path}",
         "raw": "-/raw/{ref}/{path}",
         "edit": "-/edit/{ref}/{path}",
-        "issue": "-/issues/new?{query}",
-        "title": "issue[title]",
+        "issue": "-/issues/new?issue%5Btitle%5D={path}",
     },
     "forgejo": {  # Codeberg's software
         "file": "src/branch/{ref}/{path}",
         "raw": "raw/branch/{ref}/{path}",
         "edit": "_edit/{ref}/{path}",
-        "issue": "issues/new?{query}",
-        "title": "title",
+        "issue": "issues/new?title={path}",
     },
 }
 PAGES = {"github.com": "github.io", "gitlab.com": "gitlab.io", "codeberg.org": "codeberg.page"}
@@ -52,24 +49,13 @@ class Origin:
     branch: str = "main"
     style: str | None = None
 
-    def _address(self, what: str, **parts: str) -> str | None:
-        return f"{self.source}/{STYLES[self.style][what].format(**parts)}" if self.source and self.style else None
-
-    def file(self, path: str) -> str | None:
-        """The file or folder ``path``."""
-        return self._address("file", ref=quote(self.branch), path=quote(path))
-
-    def raw(self, path: str) -> str | None:
-        """The bytes of the file ``path``, as a page elsewhere shows a picture."""
-        return self._address("raw", ref=quote(self.branch), path=quote(path))
-
-    def edit(self, path: str) -> str | None:
-        """The host's editor on the file ``path``."""
-        return self._address("edit", ref=quote(self.branch), path=quote(path))
-
-    def issue(self, title: str) -> str | None:
-        """A new issue with this title."""
-        return self.style and self._address("issue", query=urlencode({STYLES[self.style]["title"]: title}))
+    def to(self, what: str, path: str) -> str | None:
+        """The ``file`` or folder ``path``, the bytes of it (``raw``), the host's editor on it (``edit``), or, with a
+        title for a path, a new ``issue``.
+        """
+        if not self.source or not self.style:
+            return None
+        return f"{self.source}/{STYLES[self.style][what].format(ref=quote(self.branch), path=quote(path))}"
 
     def launch(self, notebook: str) -> dict[str, str]:
         """Services that open the notebook at this path of the repository, by name."""

@@ -23,7 +23,7 @@ def found():
 
 def link(text, path):
     """Markdown for a file of the repository."""
-    address = found().file(path)
+    address = found().to("file", path)
     return f"[{text}]({address})" if address else text
 
 
@@ -70,10 +70,10 @@ def add_buttons(app, page, template, context, doctree):
     if not known.source:
         return
     buttons = [("Repository", known.source, "fab fa-git-alt")]
-    buttons.append(("Open issue", known.issue(f"Page {page}"), "fas fa-bug"))
+    buttons.append(("Open issue", known.to("issue", f"Page {page}"), "fas fa-bug"))
     launch = {}
     if doctree and suffix:
-        buttons.append(("Suggest edit", known.edit(source_of(page, suffix)), "fas fa-pencil-alt"))
+        buttons.append(("Suggest edit", known.to("edit", source_of(page, suffix)), "fas fa-pencil-alt"))
         launch = known.launch(source_of(page, suffix)) if suffix == ".ipynb" else {}
     groups = {
         ("Repository", "source-buttons", "fab fa-git-alt"): buttons,
