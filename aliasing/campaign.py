@@ -21,9 +21,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import datasets, layers, models
+from . import datasets, layers
 from .clone import benchmarks
 from .datasets import ImageSet
 from .errors import DataError, UsageError
@@ -302,36 +302,28 @@ def _check_layer(name: str, device: torch.device) -> None:
     """Forward and gradient on ``device`` against the CPU, for both memory formats and both precisions."""
     torch.manual_seed(0)
     layer = layers.create(name, 16, padding_mode="circular").eval()
-    x = torch.randn(2, 16, 18, 16)
-    expected = _value_and_gradient(layer, x)
+    images = torch.randn(2, 16, 18, 16)
+
+    def value_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+        x.requires_grad_()
+        y = layer(x)
+        return y.detach(), torch.autograd.grad(y.float().square().mean(), x)[0]
+
+    expected = value_and_gradient(images.clone())
     layer = layer.to(device)
     for form in (torch.contiguous_format, torch.channels_last):
         for half, tolerance in ((False, 1e-4), (True, 0.05)):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                found = _value_and_gradient(layer, x.to(device).contiguous(memory_format=form))
-            for theirs, ours in zip(expected, found, strict=True):
+                found = value_and_gradient(images.to(device).clone(memory_format=form))
+            for ours, theirs in zip(found, expected, strict=True):
                 torch.testing.assert_close(ours.float().cpu(), theirs, rtol=tolerance, atol=tolerance)
-
-
-def _value_and_gradient(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.detach().requires_grad_()
-    y = layer(x)
-    y.float().square().mean().backward()
-    assert x.grad is not None
-    return y.detach(), x.grad
-
-
-def _network() -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return models.create("vgg-small", 10, "tri-3", padding_mode="circular", width=4)
 
 
 def _check_training(device: torch.device) -> None:
     """Two epochs on ``device`` against the CPU; and the same interrupted after the first and continued, bit by bit."""
-    data = datasets.load("shapes", "train", count=64, seed=1)
+    data, run = datasets.load("shapes", "train", count=64, seed=1), campaign("smoke")[0].run
     recipe = Recipe(epochs=2, batch_size=16, flip=True, shift=2)
-    there, here = _network(), _network()
+    there, here, continued = (build(run) for _ in range(3))
     losses = [train(network, data, recipe, 0, place)[-1]["loss"] for network, place in ((there, device), (here, CPU))]
     torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0.02)
     with tempfile.TemporaryDirectory() as folder:
@@ -341,8 +333,7 @@ def _check_training(device: torch.device) -> None:
             raise InterruptedError
 
         with suppress(InterruptedError):
-            train(_network(), data, recipe, 0, device, checkpoint, stop)
-        continued = _network()
+            train(build(run), data, recipe, 0, device, checkpoint, stop)
         train(continued, data, recipe, 0, device, checkpoint)
     for ours, theirs in zip(continued.state_dict().values(), there.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -42,9 +42,9 @@ def _registries() -> dict[str, list[dict[str, str]]]:
 
     lines = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in MEASUREMENTS.items()}
     return {
-        "layers": [{"layer": n, "what": e.description, "source": e.source} for n, e in layers.CATALOGUE.items()],
-        "models": [{"model": n, "what": e.description, "source": e.source} for n, e in models.CATALOGUE.items()],
-        "datasets": [{"dataset": n, "what": e.description, "source": e.source} for n, e in datasets.CATALOGUE.items()],
+        f"{kind}s": [{kind: n, "what": e.description, "source": e.source} for n, e in room.CATALOGUE.items()]
+        for kind, room in {"layer": layers, "model": models, "dataset": datasets}.items()
+    } | {
         "studies": [{"study": s.name, "title": s.title, "source": s.source} for s in studies.STUDIES.values()],
         "metrics": [{"metric": name, "what": line} for name, line in lines.items()],
         "profiles": [{"profile": name} | profile._asdict() for name, profile in PROFILES.items()],
@@ -54,14 +54,15 @@ def _registries() -> dict[str, list[dict[str, str]]]:
 def _list(arguments: argparse.Namespace) -> int:
     """What exists, one line each with its source."""
     tables = _registries()
-    chosen = [arguments.what] if arguments.what else [*tables]
     if arguments.json:
         print(json.dumps(tables[arguments.what] if arguments.what else tables, indent=1))
         return 0
-    for kind in chosen:
+    for kind, rows in tables.items():
+        if arguments.what not in (None, kind):
+            continue
         if not arguments.what:
             print(f"\n{kind}")
-        lines = [list(tables[kind][0]), *(list(row.values()) for row in tables[kind])]
+        lines = [list(rows[0]), *(list(row.values()) for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -104,10 +105,10 @@ def _submit(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--processes must be 1 or more, got {arguments.processes}")
     command = ["run", study.name, "--profile", arguments.profile, "--device", arguments.device]
     command += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
-    for condition in arguments.only:
-        command += ["--only", condition]
-    name = f"{study.name}.{arguments.profile}"
-    text = slurm.script(command, name, arguments.tasks, arguments.sbatch, arguments.processes)
+    command += [f"--only={condition}" for condition in arguments.only]
+    text = slurm.script(
+        command, f"{study.name}.{arguments.profile}", arguments.tasks, arguments.sbatch, arguments.processes
+    )
     print(text if arguments.dry_run else slurm.submit(text), end="" if arguments.dry_run else "\n")
     return 0
 
@@ -138,8 +139,7 @@ def _status(arguments: argparse.Namespace) -> int:
             hours = f"{sum(left) / 3600:.1f} h one after the other"
             print(f"\n{len(left)} runs to do, {hours} ({guessed} by estimate, for one core of this machine)")
         return 0
-    names = [] if arguments.study is None else [arguments.study]
-    _print(studies.status_of(names, arguments.profile), arguments.json)
+    _print(studies.status_of([arguments.study] if arguments.study else [], arguments.profile), arguments.json)
     return 0
 
 
@@ -312,13 +312,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(_submit, "auto")
     chosen(sub)
-    sub.add_argument(
-        "--tasks", type=int, default=1, metavar="N", help="shards that the runs are dealt into (default 1)"
-    )
+    sub.add_argument("--tasks", type=int, default=1, metavar="N", help="shards of the runs (default 1)")
     sub.add_argument("--processes", type=int, default=1, metavar="P", help="GPUs that train one network (default 1)")
-    sub.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="of sbatch, as --sbatch=--time=1:00"
-    )
+    sub.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="as --sbatch=--time=1:00")
     sub.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
 
     sub = command(_status, table=True)
@@ -330,9 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("study", **study)
     sub.add_argument("--profile", **profile)
     sub.add_argument("--out", type=Path, metavar="FILE", help="another file to merge into")
-    sub.add_argument(
-        "--weights", type=int, default=0, metavar="N", help="keep the networks of the first N runs in data/weights, too"
-    )
+    sub.add_argument("--weights", type=int, default=0, metavar="N", help="keep the first N networks, in data/weights")
 
     sub = command(_verify, "cpu", True)
     sub.add_argument("id", metavar="ID", help="of the record, or its beginning")
@@ -346,22 +340,15 @@ def _parser() -> argparse.ArgumentParser:
     formats.add_argument("--csv", action="store_true", help="the same as comma-separated values")
 
     sub = command(_diagnose, "auto", True)
-    sub.add_argument(
-        "model",
-        metavar="MODEL",
-        help="of torchvision or timm, module:factory, or a tuned file; NAME+LAYER anti-aliases",
-    )
+    about = "of torchvision or timm, module:factory, or a tuned file; NAME+LAYER anti-aliases"
+    sub.add_argument("model", metavar="MODEL", help=about)
     sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="pictures, nested as they may be")
     sub.add_argument("--compare", nargs="+", default=[], metavar="MODEL2", help="more networks, side by side")
     sub.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures and curves")
     sub.add_argument("--count", type=int, default=200, metavar="N", help="pictures (default 200)")
     sub.add_argument("--size", type=int, metavar="N", help="side of the input in pixels (default: the network's own)")
-    sub.add_argument(
-        "--weights",
-        action="append",
-        metavar="FILE.safetensors",
-        help="a file, 'pretrained' (default) or 'none' for random ones; once for all networks or once for each",
-    )
+    about = "a file, 'pretrained' (default) or 'none' for random ones; once for all networks or once for each"
+    sub.add_argument("--weights", action="append", metavar="FILE.safetensors", help=about)
 
     sub = command(_finetune, "auto", True)
     sub.add_argument("network", metavar="NETWORK+LAYER", help="as for diagnose, such as resnet18+tri-3")
@@ -398,13 +385,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check_profile(arguments.profile)
             return arguments.function(arguments)
     except (UsageError, DataError) as error:
-        print(f"aliasing {arguments.command}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        status, said = 2 if isinstance(error, UsageError) else 1, str(error)
     except ModuleNotFoundError as error:
         if (reason := missing(error)) is error:
             raise
-        print(f"aliasing {arguments.command}: {reason}", file=sys.stderr)
-        return 1
+        status, said = 1, str(reason)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -412,9 +397,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         places = "the folders that ALIASING_RUNS, ALIASING_DATA and ALIASING_CACHE name are to exist, or to be made"
-        print(f"aliasing {arguments.command}: {error.filename}: {error.strerror}; {places}", file=sys.stderr)
-        return 1
+        status, said = 1, f"{error.filename}: {error.strerror}; {places}"
     except KeyboardInterrupt:
         kept = "; what is finished is kept" if arguments.command in ("run", "finetune") else ""
-        print(f"aliasing {arguments.command}: stopped{kept}; run the same command again to continue", file=sys.stderr)
-        return 130
+        status, said = 130, f"stopped{kept}; run the same command again to continue"
+    print(f"aliasing {arguments.command}: {said}", file=sys.stderr)
+    return status
