@@ -95,7 +95,8 @@ FEW = 3  # Of fewer seeds each is shown by itself: Student's interval over two i
 SPREAD = {
     "seeds": "Bands and whiskers: 95 % intervals over seeds.",
     "pictures": "Whiskers: 95 % intervals over test pictures.",
-    "each": "Faint: single networks; of fewer than three there is no interval.",
+    "each": "Faint: single networks.",
+    "few": "Faint: single networks; fewer than three seeds have no interval.",
 }
 TOLD = "means over seeds ± half of the 95 % interval; of fewer than three seeds, each"  # what ``interval`` writes
 
@@ -193,7 +194,8 @@ def _kind(runs: Sized) -> str | None:
 
 def _each(axis: Axes, x: Any, y: Any, look: Mapping[str, Any]) -> None:
     """A faint marker per run."""
-    axis.plot(x, y, **dict(look) | {"linestyle": "none", "alpha": 0.4, "markersize": 4, "gid": "each"})
+    kind = "each" if len(x) >= FEW else "few"
+    axis.plot(x, y, **dict(look) | {"linestyle": "none", "alpha": 0.4, "markersize": 4, "gid": kind})
 
 
 def bands(
@@ -222,7 +224,7 @@ def bands(
         if len(own) >= FEW:
             axis.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0, gid="seeds")
         for curve in own[column] if 1 < len(own) < FEW else ():
-            faint = look | {"marker": None, "linewidth": 0.8, "alpha": 0.5, "gid": "each"}
+            faint = look | {"marker": None, "linewidth": 0.8, "alpha": 0.5, "gid": "few"}
             axis.plot(places, scale * np.array(curve, dtype=float), **faint)
     if axis.get_yscale() == "linear":
         axis.set_ylim(*_frame(middle))
