@@ -251,7 +251,11 @@ def panels(
         bands(axis, rows, column, by, x, scale)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(xlabel)
-    axes[0, 0].legend(fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if len(labels) > 4:  # they would hide the curves
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    else:
+        axes[0, 0].legend(fontsize=8)
     return figure
 
 
