@@ -2,10 +2,8 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +16,7 @@ from ..metrics.downsampling import Sample
 from ..metrics.sampling import bias_of, window_counts
 from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
-from ..models.watch import called
+from ..models.watch import Reduction, watched
 from ..models.wrappers import Normalized
 from .networks import OF_MODULE, Adapted, Network
 from .pictures import Pictures
@@ -236,7 +234,7 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
     found: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
     for image in images.split(1):  # maps in front of a stride are large
         own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
-        with _functions(model) as calls:
+        with watched(model) as (_, reductions):
             passed = next(sampled(model, image)) if kinds else []
             if not kinds:
                 predict(model, image)
@@ -244,7 +242,7 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
             module = kinds[sample.site]
             values = torch.cat([_values(_dense(module, sample)), window_counts(model, sample).cpu()], 1)
             own[sample.site, type(module).__name__, max(sample.strides)].append(values)
-        for key, sample in calls:
+        for key, sample in _functions(model, reductions):
             own[key].append(_values(sample))
         for key, uses in own.items():  # a site that is used twice counts with its mean
             found[key].append(torch.stack(uses).mean(0))
@@ -286,35 +284,17 @@ def _dense(module: nn.Module, sample: Sample) -> Sample:
     return replace(sample, x=dense[:, :, :height, :width], operator=lambda z: z[:, :, ::down, ::right])
 
 
-@contextmanager
-def _functions(model: nn.Module) -> Iterator[list[tuple[tuple[str, str, int], Sample]]]:
-    """Every call of a function that drops samples and is not inside a module that is known to."""
-    found: list[tuple[tuple[str, str, int], Sample]] = []
+def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tuple[tuple[str, str, int], Sample]]:
+    """Calls of functions that hold a map at fewer places, not inside a module that is a site itself."""
     names = {id(part): name for name, part in model.named_modules()}
-
-    def see(stack: list[tuple[nn.Module, int]], function: Any, args: tuple, kwargs: dict[str, Any], y: Any) -> None:
-        x: Any = args[0] if args else kwargs.get("input")
-        if any(isinstance(part, _KNOWN) for part, _ in stack) or not _fewer(x, y):
-            return
-        options = {key: value for key, value in kwargs.items() if key != "input"}
-        name = names[id(stack[-1][0])]
-        down, right = (max(2, round(n / m)) if n > m else 1 for n, m in zip(x.shape[2:], y.shape[2:], strict=True))
-        what = getattr(function, "__name__", "function").strip("_")
-        key = (name, f"{'slice' if what == 'getitem' else what}, a function", max(down, right))
-        sample = Sample(name, (down, right), x.clone(), y.clone(), lambda z: function(z, *args[1:], **options))
-        found.append((key, sample))
-
-    with called(model, see):
-        yield found
-
-
-def _fewer(x: Any, y: Any) -> bool:
-    """Whether ``y`` holds the map ``x`` at fewer places, and at more than one."""
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim == y.ndim == 4 and x.is_floating_point()):
-        return False
-    if x.shape[:2] != y.shape[:2] or min(y.shape[2:]) < 2:
-        return False
-    return all(side >= 1.5 * kept for side, kept in zip(x.shape[2:], y.shape[2:], strict=True))
+    for call in reductions:
+        x, y, name = call.x, call.y, names[id(call.module)]
+        if any(isinstance(part, _KNOWN) for part, _ in call.stack) or x.ndim != 4 or x.shape[:2] != y.shape[:2]:
+            continue
+        strides = [round(n / m) for n, m in zip(call.before, call.after, strict=True)]
+        if min(strides) > 1 and min(call.after) > 1:
+            sample = Sample(name, (strides[0], strides[1]), x, y, call.operator)
+            yield (name, f"{call.function}, a function", max(strides)), sample
 
 
 def _conversion(network: Network) -> Report | str:

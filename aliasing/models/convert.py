@@ -16,9 +16,9 @@ from ..layers.base import PaddingMode
 from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
 from .plan import AVERAGE, Change, Plan, Site, first_line
-from .surgery import Antialiased, Complete, Guard, Instead, Link, Place, intercept, make_dense, pair, pool_of
+from .surgery import Antialiased, Balance, Centred, Complete, Guard, Link, Place, intercept, make_dense, pair, pool_of
 from .watch import call as call_on
-from .watch import evaluated, run, tensors
+from .watch import evaluated, maps_of, tensors
 
 __all__ = ["Change", "Report", "antialias"]
 
@@ -133,23 +133,22 @@ class _Job(Plan):
         """Convert ``network``, which is like the one that was looked at; ``plain``: with subsampling everywhere."""
         modules = dict(network.named_modules())
         parents = list(modules.values())
-        owners: dict[str, Antialiased | Instead] = {}
+        owners: dict[str, Antialiased] = {}
 
-        def put(place: str, inner: Any, where: str, what: nn.Module | None, site: str) -> None:
-            if what is not None:
-                owners[place] = owner = owners.get(place) or Antialiased(inner, site)
-                setattr(owner, where, what)
+        def own(place: str, inner: nn.Module, site: Site) -> Antialiased:
+            return owners[place] if place in owners else owners.setdefault(place, Antialiased(inner, site.name))
 
         for site in sites:
             place, part = (site.name, modules[site.name]) if site.call is None else (site.target, pool_of(site.call))
-            own = self.layers[site.name]
-            layer = layers.create("subsample", 1, own.stride) if plain else own
-            if site.kind == "alone":
-                owners[place] = Instead(part, layer, site.name)
-                continue
-            put(place, part, "complete", make_dense(part), site.name)
-            where = "down_before" if site.kind == "front" or site.reader else "down"
-            put(site.target, modules.get(site.target, part), where, layer, site.name)
+            layer = layers.create("subsample", 1, self.layers[site.name].stride) if plain else self.layers[site.name]
+            alone = site.kind == "alone"
+            complete = Centred(part) if alone else make_dense(part)
+            if complete is not None:
+                own(place, nn.Identity() if alone else part, site).complete = complete
+            before = site.kind == "front" or site.reader
+            setattr(own(site.target, modules.get(site.target, part), site), "down_before" if before else "down", layer)
+            if not site.reader:
+                owners[site.target].take_hooks(modules.get(site.target, part))
         swap = {id(modules[name]): new for name, new in owners.items() if name in modules}
         for parent in parents:  # under every name they have
             for key, child in parent._modules.items():
@@ -172,24 +171,25 @@ class _Job(Plan):
                 continue
             owner: Any = network.get_submodule(site.target)  # its site is its own: it may have the layers of two
             path, own, behind = tuple(site.target.split(".")), tuple(site.name.split(".")), site.kind == "behind"
-            dense = own if behind else (*path, "inner") if own == path and isinstance(owner, Antialiased) else None
-            both = [a for a, b in zip(path, own, strict=False) if a == b] if behind else path
-            depth = min(len(both), len(path) - 1)
+            dense = own if behind else (*path, "inner") if own == path else None
+            depth = sum(not behind or path[:n] == own[:n] for n in range(1, len(path)))
             for n in range(depth + 1):
                 places[".".join(path[:n])].append(Place(owner.site, path[n:], None if dense is None else dense[n:]))
             if behind:
                 home = network.get_submodule(".".join(path[:depth]))
                 guard = Guard((Place(owner.site, path[depth:], own[depth:]),), home)
-                for end in (site.target, site.name):
-                    network.get_submodule(end).register_forward_pre_hook(guard)
+                conv = network.get_submodule(site.name)
+                for end in (owner, conv):
+                    end.register_forward_pre_hook(guard)
+                Balance(site.name, home, conv, owner)
         for around, inside in places.items():
             network.get_submodule(around).register_forward_pre_hook(Guard(tuple(inside)))
 
     def differing(self, sites: list[Site]) -> list[str]:
         """Names of sites where subsampling in the new places is not the network; none if no example ran."""
-        if self.seen is None:
+        if not self.steps:
             return []
-        ran = [site for site in sites if site.call is not None or self.ran(site.name)]
+        ran = [site for site in sites if site.call is not None or self.shapes(self.modules[site.name])]
         wrong = self._differing(ran)
         if wrong or len(ran) == len(sites) or not self._differing(sites):
             return wrong
@@ -197,36 +197,35 @@ class _Job(Plan):
 
     def _differing(self, sites: list[Site]) -> list[str]:
         """The same, of ``sites`` alone and of an example that ran."""
-        assert self.seen is not None
+        targets = [(self.modules[site.target], site.reader) for site in sites if site.call is None]
+        into, out_of = ([module for module, reader in targets if reader is side] for side in (True, False))
+        output, maps = maps_of(self.network, self.example, into, out_of)
+        alike = _alike(output, self.output)
         converted = self.apply(deepcopy(self.network), sites, plain=True)
-        expected: dict[int, tuple[str, bool, list[Tensor]]] = {}
-        into: list[nn.Module] = []
-        out_of: list[nn.Module] = []
+        expected: dict[tuple[nn.Module, bool], tuple[Site, list[Tensor]]] = {}
         for site in sites:
             owner: Any = converted.get_submodule(site.target)
-            end = owner.inner if site.reader else owner
-            (into if site.reader else out_of).append(end)
-            expected[id(end)] = site.name, site.kind != "alone", self.maps(site).copy()
+            own = self.results[site.name] if site.call else maps[self.modules[site.target], site.reader]
+            expected[owner.inner if site.reader else owner, site.reader] = site, own.copy()
         wrong: list[str] = []
 
-        def compare(module: nn.Module, kind: str, x: Tensor) -> Tensor | None:
-            site, exact, maps = expected[id(module)]
-            reference = maps.pop(0) if maps else None
-            if reference is None or (exact and not _same(x, reference)):
-                wrong.append(site)
+        def compare(module: nn.Module, is_input: bool, x: Tensor) -> Tensor | None:
+            site, references = expected[module, is_input]
+            reference = references.pop(0) if references else None
+            if reference is None or (site.kind != "alone" and not _same(x, reference)):
+                wrong.append(site.name)
             return reference  # so that what follows sees what it saw in the original
 
+        into, out_of = ([module for module, reader in expected if reader is side] for side in (True, False))
         try:
-            output = run(converted, self.example, into, out_of, compare).output
+            output = maps_of(converted, self.example, into, out_of, compare)[0]
         except Exception as error:
             raise UsageError(
                 f"{type(self.network).__name__} does not run when converted: {first_line(error)}"
             ) from error
-        wrong += [site for site, _, maps in expected.values() if maps]
-        if wrong or _alike(output, self.seen.output):
+        wrong += [site.name for site, references in expected.values() if references]
+        if wrong or not alike or _alike(output, self.output):  # not alike: it draws noise of its own
             return list(dict.fromkeys(wrong))
-        if not _alike(run(self.network, self.example).output, self.seen.output):  # it draws noise of its own
-            return []
         return [site.name for site in sites if site.kind == "behind"] or [site.name for site in sites]
 
     def settle(self) -> list[Site]:
@@ -254,7 +253,7 @@ class _Job(Plan):
         """Run the converted ``network`` once, and report."""
         report = Report(self.name, left=self.left)
         report.replaced = [Change(site.name, self.whats[site.name], site.note) for site in sites]
-        if self.seen is None:
+        if not self.steps:
             report.notes.append("no input was found that it runs on: nothing checked, function calls not looked for")
         elif report.replaced:
             try:
@@ -264,7 +263,7 @@ class _Job(Plan):
                 raise UsageError(
                     f"{type(network).__name__} does not run when converted: {first_line(error)}"
                 ) from error
-            shapes = [tuple(y.shape) if isinstance(y, Tensor) else None for y in (self.seen.output, output)]
+            shapes = [tuple(y.shape) if isinstance(y, Tensor) else None for y in (self.output, output)]
             if shapes[0] != shapes[1]:
                 raise UsageError(f"the converted {type(network).__name__} returns {shapes[1]} instead of {shapes[0]}")
         if any(isinstance(layer, Polyphase) for layer in self.layers.values()) and report.replaced:
@@ -279,7 +278,7 @@ class _Job(Plan):
         apart = [change.name for change in report.replaced if "not shared" in change.note]
         spoils += [f"grids that branches do not share ({', '.join(apart[:3])})"] if apart else []
         why = "; ".join(spoils) or "something else looks at absolute positions, or a side is no multiple of the stride"
-        change = _moved(network, self.example) if self.seen is not None else None
+        change = _moved(network, self.example) if self.steps else None
         if change is None:
             return f"Not measured whether circular shifts change the output; what spoils it: {why}."
         if change > 1e-9:

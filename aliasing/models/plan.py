@@ -5,19 +5,20 @@ from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample
 from ..layers.polyphase import Polyphase
-from .surgery import SAME, keeps_size, pair, pool_of, stride_of
-from .trace import after_activation, joined, traceable
-from .watch import Reduction, Run, examples, run
+from .flow import after_activation, joined
+from .surgery import SAME, Antialiased, keeps_size, pair, pool_of, stride_of
+from .watch import Reduction, Step, call, evaluated, examples, watched
 
 __all__ = ["AVERAGE", "Change", "Plan", "Site", "first_line"]
 
 _STRIDES = (2, 3, 4)
+CLASH = f"its owner would hide an attribute of its own: one of {', '.join(Antialiased.own)}"
 AVERAGE = "averaging is its filter: subsampling instead would be another function"
 
 
@@ -59,7 +60,7 @@ class Plan:
         left: places that are left, with reasons.
         layers: the layer of each place that is converted.
         groups: places that sample one grid, the one that chooses first.
-        seen: what was seen in the run of ``example``; ``None`` if no input was found that the network takes.
+        example, output, steps, reductions: what was seen run; no steps if no input was found that the network takes.
     """
 
     def __init__(
@@ -84,32 +85,30 @@ class Plan:
         existing = {id(p) for m in self.modules.values() if isinstance(m, Downsample) for p in m.modules()}
         self.strided = [m for m in self.modules.values() if id(m) not in existing and stride_of(m) != (1, 1)]
         self.whats = {self.name_of[id(part)]: _describe(part) for part in self.strided}
-        self.parts = list(traceable(network))
-        self.whole = len(self.parts) == 1 and not self.parts[0][0]
-        self.behind: dict[str, tuple[str, nn.Module]] = {}
+        self._look(example)
         convolutions = [part for part in self.strided if isinstance(part, nn.Conv2d)]
         self.stem = self.name_of[id(convolutions[0])] if convolutions else None
-        for prefix, part, graph in self.parts:
-            for conv, place in after_activation(graph, part, convolutions).items():
-                if self.whole or all(f"{path}.".startswith(f"{prefix}.") for path in self.names[id(place[1])]):
-                    self.behind[self.name_of[id(conv)]] = place
-        self.demoted: dict[str, str] = {}
+        self.behind = after_activation(self.steps, convolutions)
+        self.demoted = {self.name_of[id(c)]: CLASH for c, (_, target) in self.behind.items() if _clashes(target)}
         self.kept: dict[str, str] = {}
-        self.example, self.seen = self._see(example)
 
-    def _see(self, example: Any) -> tuple[Any, Run | None]:
-        """The example, or the first that runs, and what is seen with it."""
-        into = [target for side, target in self.behind.values() if side == "before"]
-        out_of = [*self.strided, *(target for side, target in self.behind.values() if side == "after")]
+    def _look(self, example: Any) -> None:
+        """Watch the example, or the first that runs."""
         why: Exception | None = None
+        self.example = self.output = None
+        self.steps: list[Step] = []
+        self.reductions: list[Reduction] = []
         for one in examples(self.network) if example is None else (example,):
             try:
-                return one, run(self.network, one, into, out_of)
+                with watched(self.network) as (steps, reductions), evaluated(self.network):
+                    output = call(self.network, one)
             except Exception as error:  # of anybody's network
                 why = error
+            else:
+                self.example, self.output, self.steps, self.reductions = one, output, steps, reductions
+                return
         if example is not None:
             raise UsageError(f"{type(self.network).__name__} does not run on the example: {first_line(why)}") from why
-        return None, None
 
     def plan(self) -> list[Site]:
         """What is converted, in the order of the modules, calls behind them; why the rest is not is in ``left``."""
@@ -119,37 +118,31 @@ class Plan:
         taken = {(self.name_of[id(c)], True) for c in self.strided if isinstance(c, nn.Conv2d) and self._in_front(c)}
         for part in self.strided:
             name = self.name_of[id(part)]
-            maps = self._outputs(part)
-            why = self._why_left(self.names[id(part)], part, maps) or self._create(name, part, maps, part)
+            shapes = self.shapes(part)
+            why = self._why_left(self.names[id(part)], part, shapes) or self._create(name, part, shapes, part)
             if why is not None:
                 self.left.append(Change(name, self.whats[name], why))
             else:
                 sites.append(self._site(name, part, taken))
+        for name, part in self.modules.items():
+            outer = self.modules[name.rpartition(".")[0]] if name else None
+            if isinstance(part, torch.jit.ScriptModule) and not isinstance(outer, torch.jit.ScriptModule):
+                self.left.append(Change(name, "a scripted module", "nothing in it can be seen: convert, then script"))
         self.groups, notes = self._share(sites)
         return [site._replace(note=site.note + notes.get(site.name, "")) for site in sites] + self._calls()
 
-    def ran(self, name: str) -> bool:
-        """Whether the example went through the module ``name``."""
-        return bool(self._outputs(self.modules[name]))
+    def shapes(self, part: nn.Module) -> list[tuple[int, ...]]:
+        """Of what the module ``part`` returned, run by run."""
+        return [step.shape for step in self.steps if step.module is part]
 
-    def _outputs(self, part: nn.Module) -> list[Tensor]:
-        return self.seen.outputs.get(id(part), []) if self.seen is not None else []
-
-    def maps(self, site: Site) -> list[Tensor]:
-        """What was seen in the run where the layer of ``site`` is placed."""
-        assert self.seen is not None
-        if site.call is not None:
-            return self.results[site.name]
-        return (self.seen.inputs if site.reader else self.seen.outputs)[id(self.modules[site.target])]
-
-    def _create(self, name: str, part: nn.Module, maps: list[Tensor], around: nn.Module) -> str | None:
+    def _create(self, name: str, part: nn.Module, shapes: list[tuple[int, ...]], around: nn.Module) -> str | None:
         """Make the layer of a site; why not, if it refuses."""
         if isinstance(part, nn.Conv2d):
             channels = part.in_channels if self._in_front(part) else part.out_channels
-        elif not maps and self.learns:
+        elif not shapes and self.learns:
             return "the layer learns, and the channels of the map are not known: give an example"
         else:
-            channels = maps[0].shape[1] if maps else 1
+            channels = shapes[0][1] if shapes else 1
         try:
             layer = layers.create(self.name, channels, stride_of(part)[0], **self.options)
         except UsageError as error:
@@ -162,11 +155,13 @@ class Plan:
         skipped = any(name == pattern or fnmatch(name, pattern) for pattern in self.skip for name in names)
         return "named in skip" if skipped else self.kept.get(names[0])
 
-    def _why_left(self, names: list[str], part: Any, maps: list[Tensor]) -> str | None:
+    def _why_left(self, names: list[str], part: Any, shapes: list[tuple[int, ...]]) -> str | None:
         """Why a strided module, or a call like it, is left as it is, or ``None``."""
         stride = stride_of(part)
         if why := self._skipped(names):
             return why
+        if _clashes(part):
+            return CLASH
         if self.keep_stem and names[0] == self.stem:
             return "stem, kept on request"
         if isinstance(part, nn.Conv2d) and part.kernel_size == stride and min(stride) >= 4:
@@ -182,9 +177,9 @@ class Plan:
                 return "an average pool of another kind"
             if self.name == "subsample":
                 return AVERAGE
-            if maps and all(y.shape[2:] == (1, 1) for y in maps):
+            if shapes and all(shape[2:] == (1, 1) for shape in shapes):
                 return "a global average: it covers the whole map of the example"
-        if not maps and type(part).__name__ not in SAME and not _is_standard(part):
+        if not shapes and type(part).__name__ not in SAME and not _is_standard(part):
             return "its class computes in a way of its own, and no example ran through it to check: give an example"
         return None
 
@@ -206,13 +201,14 @@ class Plan:
             return Site(name, "alone" if hasattr(part, "kernel_size") else "after", name, note="the layer alone")
         if self._in_front(part):
             return Site(name, "front", name, note="layer, then the convolution at stride 1")
-        side, target = self.behind.get(name, ("", part))
-        if side and not self.ran(name):
-            side, self.demoted[name] = "", "no example ran through it to check what lies behind it"
+        side, target = self.behind.get(part, ("", part))
+        if not self.shapes(part):
+            self.demoted.setdefault(name, "no example ran through it to show what lies behind it")
         place = self.name_of[id(target)], side == "before"
         if self.placement == "act-then-pool" and side and name not in self.demoted and place not in taken:
             taken.add(place)
-            return Site(name, "behind", *place, note="stride 1, layer after the activation")
+            seen = "; hooks on the convolution see the map in front of it" * bool(part._forward_hooks)
+            return Site(name, "behind", *place, note="stride 1, layer after the activation" + seen)
         reason = {
             "conv-then-pool": "",
             "act-then-pool": f" ({self.demoted.get(name, 'no activation found behind it')})",
@@ -228,34 +224,30 @@ class Plan:
         if not any(isinstance(layer, Polyphase) for layer in self.layers.values()):
             return [], {}
         by_name = {site.name: site for site in sites}
+        turn = {self.name_of[id(step.module)]: i for i, step in enumerate(self.steps) if step.module is not None}
+        groups, apart = joined(self.steps, self.strided)
         shared, notes = [], {}
-        for _, part, graph in self.parts:
-            groups, apart = joined(graph, part, self.strided)
-            calls = [node for node in graph.nodes if node.op == "call_module"]
-            turn = {self.name_of[id(part.get_submodule(str(node.target)))]: i for i, node in enumerate(calls)}
-            for group in ([self.name_of[id(member)] for member in group] for group in groups):
-                if any(name not in by_name for name in group):
-                    apart.update(self.modules[name] for name in group)
-                    continue
-                leader, *others = sorted(group, key=lambda name: turn[by_name[name].target])
-                shared.append([leader, *others])
-                for name in others:
-                    options = {k: v for k, v in self.options.items() if k in ("padding_mode", "blur")}
-                    layer = self.layers[name]
-                    self.layers[name] = Polyphase(1, layer.stride, **options).train(layer.training)
-                    notes[name] = f"; samples the grid that {leader} chooses"
-            notes |= {self.name_of[id(m)]: "; its choice is not shared with the branch it joins" for m in apart}
-        if not self.whole:
-            alone = set(by_name).difference(*shared)
-            notes |= dict.fromkeys(alone, "; cannot be traced whole: its choice is not shared with other branches")
+        for group in ([self.name_of[id(member)] for member in group] for group in groups):
+            if any(name not in by_name for name in group):
+                apart.update(self.modules[name] for name in group)
+                continue
+            leader, *others = sorted(group, key=lambda name: turn[by_name[name].target])
+            shared.append([leader, *others])
+            for name in others:
+                options = {k: v for k, v in self.options.items() if k in ("padding_mode", "blur")}
+                layer = self.layers[name]
+                self.layers[name] = Polyphase(1, layer.stride, **options).train(layer.training)
+                notes[name] = f"; samples the grid that {leader} chooses"
+        notes |= {self.name_of[id(m)]: "; its choice is not shared with the branch it joins" for m in apart}
+        unseen = [name for name in by_name if not self.shapes(self.modules[name])]
+        notes |= dict.fromkeys(unseen, "; no example ran through it: its choice is not shared with other branches")
         return shared, notes
 
     def _calls(self) -> list[Site]:
         """Calls of functions that are converted. Adds to ``left``."""
         self.results: dict[str, list[Tensor]] = {}
-        reductions = self.seen.reductions if self.seen is not None else []
         callers: dict[str, list[Reduction]] = defaultdict(list)
-        for reduction in reductions:
+        for reduction in self.reductions:
             if stride_of(reduction.module) == (1, 1):  # not a site itself
                 callers[self.name_of[id(reduction.module)]].append(reduction)
         gone: dict[int, str] = {}
@@ -266,8 +258,9 @@ class Plan:
                 self.whats[name] = _describe_call(first[i])
                 why = self._skipped([name]) or _why_no_pool(alike, own)
                 if why is None and first[i].call is not None:
-                    part, maps = pool_of(first[i].call), [r.result for r in alike]
-                    why = self._why_left([name], part, maps) or self._create(name, part, maps, first[i].module)
+                    part, maps = pool_of(first[i].call), [r.y for r in alike]
+                    shapes = [tuple(y.shape) for y in maps]
+                    why = self._why_left([name], part, shapes) or self._create(name, part, shapes, first[i].module)
                     self.results[name] = maps
                 if why is None:
                     gone |= dict.fromkeys(map(id, alike), name)
@@ -281,7 +274,7 @@ class Plan:
             # The owners see the calls like theirs that are still made, also those of modules inside.
             still = [
                 r
-                for r in reductions
+                for r in self.reductions
                 if frame in r.stack
                 and r.call in wanted
                 and (r in converted or (id(r) not in gone and self.name_of[id(r.module)] not in self.layers))
@@ -308,12 +301,14 @@ def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
     reduction, kind = alike[0], type(alike[0].module)
     if "blur" in kind.__name__.lower():
         return "filtered already"
+    if isinstance(reduction.module, fx.GraphModule):
+        return "called by an fx.GraphModule: convert the network that it was traced from"
     if kind.__module__.startswith("torch.nn"):
         return "no layer is defined for this kind of module"
     if reduction.call is None:
         return "a function call for which no layer is defined"
     if reduction.call.kind == "slice":
-        same = [r for r in own if r.source == reduction.source and r.call is not None]
+        same = [r for r in own if r.source is reduction.source and r.call is not None]
         if any(r.call != reduction.call for r in same):
             return "the other samples are read as well: nothing is dropped"
         if min(dict(reduction.call.options).get("start", [-1])) < 0:
@@ -321,6 +316,11 @@ def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
     if any(r.call != reduction.call for r in alike):
         return "its module makes other calls at other times"
     return None
+
+
+def _clashes(part: nn.Module) -> bool:
+    """Whether the owner of ``part`` would hide something of it."""
+    return not isinstance(part, Antialiased) and any(hasattr(part, name) for name in Antialiased.own)
 
 
 def _is_standard(part: nn.Module) -> bool:
@@ -345,7 +345,7 @@ def _describe(part: nn.Module) -> str:
 
 
 def _describe_call(reduction: Reduction) -> str:
-    before, after = ("x".join(map(str, shape[2:])) for shape in (reduction.before, reduction.after))
+    before, after = ("x".join(map(str, sides)) for sides in (reduction.before, reduction.after))
     kind = type(reduction.module)
     what = kind.__name__ if kind.__module__.startswith("torch.nn") else f"{reduction.function}, a function call"
     return f"{what}, {before} to {after}"

@@ -8,7 +8,7 @@ inside; code that replaces the owner itself meets a ``Guard``.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +23,11 @@ from .wrappers import Wrapper
 __all__ = [
     "SAME",
     "Antialiased",
+    "Balance",
+    "Call",
+    "Centred",
     "Complete",
     "Guard",
-    "Instead",
     "Link",
     "Place",
     "call_of",
@@ -39,6 +41,10 @@ __all__ = [
 
 # Classes of timm, and of those who copied them, that pad as TensorFlow does.
 SAME = ("Conv2dSame", "MaxPool2dSame")
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_backward_hooks"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
 _thread = threading.local()
 
 
@@ -49,6 +55,7 @@ class Antialiased(Wrapper):
     """
 
     around = "inner"
+    own = ("site", "down_before", "complete", "down", "inner")
 
     def __init__(self, inner: nn.Module, site: str) -> None:
         super().__init__()
@@ -65,7 +72,7 @@ class Antialiased(Wrapper):
             return super().__getattr__(name)
         except AttributeError:
             inner = self.__dict__.get("_modules", {}).get("inner")
-            if inner is None:
+            if inner is None or name.startswith("__"):  # such as __deepcopy__, which would copy inner alone
                 raise
             return getattr(inner, name)
 
@@ -78,6 +85,14 @@ class Antialiased(Wrapper):
         else:
             super().__setattr__(name, value)
 
+    def take_hooks(self, module: nn.Module) -> None:
+        """Those of ``module``, so that they see the maps they saw; but what computes its weights stays with it."""
+        for name in _HOOKS:
+            vars(self)[name], vars(module)[name] = vars(module)[name], vars(self)[name]
+        for key, hook in list(self._forward_pre_hooks.items()):
+            if type(hook).__module__.startswith("torch.nn.utils"):
+                module._forward_pre_hooks[key] = self._forward_pre_hooks.pop(key)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The layer in front, the module, the layer behind; each if there is one."""
         for part in (self.down_before, self.complete):
@@ -86,20 +101,17 @@ class Antialiased(Wrapper):
         return x if self.down is None else _run(self.down, x)
 
 
-class Instead(nn.Module):
-    """The layer in place of a pool: sampled around the centres of its windows, with the pool's output size."""
+class Centred(nn.Module):
+    """In front of a layer that takes a pool's place: samples around the centres of its windows, its output size."""
 
-    def __init__(self, pool: nn.Module, layer: Downsample, site: str) -> None:
+    def __init__(self, pool: nn.Module) -> None:
         super().__init__()
-        self.down, self.site = layer, site
         self.windows = [_Windows(pool, axis) for axis in (0, 1)]
         divisor: Any = getattr(pool, "divisor_override", None)
         self.gain = 1.0 if divisor is None else self.windows[0].size * self.windows[1].size / divisor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter and subsample."""
-        if isinstance(x, fx.Proxy):
-            return _run(self, x)
+        """Cut off what the first windows leave out, and what is too much for their number; repeat what is missing."""
         for axis, windows in enumerate(self.windows, start=2):
             n, stride = x.shape[axis], windows.stride
             out = windows.count(n)
@@ -109,7 +121,6 @@ class Instead(nn.Module):
             if not isinstance(n, int) or length != n:  # exporters follow no conditions on sizes
                 index = torch.arange(start, start + length, device=x.device).clamp(max=n - 1)
                 x = x.index_select(axis, index)
-        x = _run(self.down, x)
         return x if self.gain == 1 else x * self.gain
 
 
@@ -176,11 +187,11 @@ def _smaller(a: Any, b: Any) -> Any:
 
 
 def _run(part: nn.Module, x: Tensor) -> Tensor:
-    """``part(x)``; one node where ``torch.fx`` traces, and what it calls itself is no call of the network."""
+    """``part`` of maps, or of one without a batch; one node where ``torch.fx`` traces; what it calls does not count."""
     if isinstance(x, fx.Proxy):
         return x.tracer.create_proxy("call_module", x.tracer.path_of_module(part), (x,), {})  # type: ignore[attr-defined]
     with _muted():
-        return part(x)
+        return part(x) if x.ndim == 4 else part(x[None])[0]
 
 
 @contextmanager
@@ -193,25 +204,21 @@ def _muted() -> Iterator[None]:
         _thread.muted = before
 
 
-class Link:
-    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward pass.
+class _PerThread(threading.local):
+    """What belongs to the thread that wrote it, since several may use one network, and is not copied."""
 
-    A choice belongs to the thread that made it, so several threads may use one network.
-    """
+    def __reduce__(self) -> tuple:
+        return _PerThread, ()
+
+
+class Link:
+    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward pass."""
 
     def __init__(self, leader: Downsample, followers: Sequence[Downsample]) -> None:
-        self.readers, self.waiting = len(followers), threading.local()
+        self.readers, self.waiting = len(followers), _PerThread()
         leader.register_forward_pre_hook(self._choose)
         for follower in followers:
             follower.register_forward_pre_hook(self._follow)
-
-    def __getstate__(self) -> int:
-        """What is waiting is not copied."""
-        return self.readers
-
-    def __setstate__(self, readers: int) -> None:
-        """A copy waits for choices of its own."""
-        self.readers, self.waiting = readers, threading.local()
 
     def _choose(self, leader: Downsample, inputs: tuple) -> tuple:
         choice = leader.choose(inputs[0])
@@ -226,6 +233,32 @@ class Link:
         if not self.waiting.readers:  # what the choice was computed from may go
             self.waiting.choice = None
         return inputs[0], choice
+
+
+class Balance:
+    """Whenever ``home`` runs, what computes densely for a layer runs as often as the owner of the layer."""
+
+    def __init__(self, site: str, home: nn.Module, dense: nn.Module, owner: nn.Module) -> None:
+        self.site, self.dense = site, _PerThread()
+        home.register_forward_pre_hook(self._begin)
+        dense.register_forward_pre_hook(partial(self._count, 1))
+        owner.register_forward_pre_hook(partial(self._count, -1))
+        home.register_forward_hook(self._end)
+
+    def _begin(self, home: nn.Module, inputs: tuple) -> None:
+        self.dense.maps = 0
+
+    def _count(self, change: int, module: nn.Module, inputs: tuple) -> None:
+        if not any(isinstance(x, fx.Proxy) for x in inputs):  # a tracer goes into some modules and not into others
+            self.dense.maps = getattr(self.dense, "maps", 0) + change
+
+    def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
+        if self.dense.maps:
+            raise UsageError(
+                f"{self.site} and its downsampling layer did not run together, as they did when they were converted: "
+                f"the forward of {type(home).__name__} does something else at this size or with these values, or "
+                f"{self.site} was replaced; name it in skip, or convert with placement 'conv-then-pool'"
+            )
 
 
 class Place(NamedTuple):
@@ -255,28 +288,30 @@ class Guard:
         home = module if self.home is None else self.home
         for site, path, dense in self.places:
             owner, cut = _find(home, path)
-            if isinstance(owner, (Antialiased, Instead)) and owner.site == site:
+            if isinstance(owner, Antialiased) and owner.site == site:
                 if dense is None or _is_dense(_find(home, dense)[0]):
                     continue
             elif cut and (dense is None or _find(home, dense)[1]):
                 continue
             raise UsageError(
-                f"the downsampling layer of {site} lost its place: {'.'.join(path)} or the convolution in front of it "
-                "was replaced or removed after antialias(); replace modules, fuse or re-parameterise first, "
+                f"the downsampling layer of {site} lost its place: {'.'.join(path)}, a forward or the convolution in "
+                "front was replaced or removed after antialias(); replace modules, fuse or re-parameterise first, "
                 "then call antialias()"
             )
 
 
 def _find(home: nn.Module, path: tuple[str, ...]) -> tuple[nn.Module | None, bool]:
     """The module at ``path``, and whether it was cut away: an Identity in its place, or the end of a Sequential."""
-    module: nn.Module | None = home
-    for name in path:
-        parent = module
-        module = None if parent is None else parent._modules.get(name)
-        if module is None:
+    module = home
+    for name in (None, *path):
+        parent, child = module, module if name is None else module._modules.get(name)
+        if child is None:
             return None, isinstance(parent, nn.Sequential)
-        if isinstance(module, nn.Identity):
+        if isinstance(child, nn.Identity):
             return None, True
+        if isinstance(child, (Antialiased, Intercepted)) and "forward" in vars(child):
+            return None, False  # replaced by one that may know nothing of a layer
+        module = child
     return module, False
 
 
@@ -299,6 +334,9 @@ _POOLS: dict[Any, tuple[str, dict[str, Any]]] = {
     torch.max_pool2d: ("max", _MAX),
     F.avg_pool2d: ("average", _AVERAGE | {"divisor_override": None}),
 }
+for _name, _kind in (("max_pool2d", "max"), ("avg_pool2d", "average")):
+    _packet = getattr(torch.ops.aten, _name)
+    _POOLS |= dict.fromkeys((_packet, _packet.default), _POOLS[getattr(F, _name)])
 
 
 def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
@@ -321,7 +359,7 @@ def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
 
 
 def _slice(x: Any, index: Any) -> Call | None:
-    """``x[:, :, i::s, j::t]`` of a map; of other axes, or with an end, it has neither start nor stride."""
+    """``x[:, :, i::s, j::t]`` of a map; of other axes, or if it ends too early, it has neither start nor stride."""
     index = index if isinstance(index, tuple) else (index,)
     if getattr(x, "ndim", 0) != 4 or not any(isinstance(i, slice) and i.step not in (None, 1) for i in index):
         return None
@@ -330,7 +368,7 @@ def _slice(x: Any, index: Any) -> Call | None:
             index = (*index[:at], *[slice(None)] * (5 - len(index)), *index[at + 1 :])
             break
     index += (slice(None),) * (4 - len(index))
-    whole = all(isinstance(i, slice) and i.stop is None for i in index)
+    whole = all(isinstance(i, slice) and (i.stop is None or i.stop >= n) for i, n in zip(index, x.shape, strict=True))
     if not whole or any(i.start or i.step for i in index[:2]):
         return Call("slice", ())
     return Call(
@@ -356,6 +394,7 @@ class _Calls(TorchFunctionMode):
     def __init__(self, owners: nn.ModuleList, calls: tuple[tuple[int, Call], ...]) -> None:
         super().__init__()
         self.owners, self.calls, self.seen, self.done = owners, dict(calls), 0, 0
+        self.learning = torch.is_grad_enabled()
         self.wanted = [call for _, call in calls]
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -367,6 +406,11 @@ class _Calls(TorchFunctionMode):
         expected, self.seen = self.calls.get(self.seen), self.seen + 1
         if expected is None:
             return function(*args, **kwargs)
+        if self.learning and not torch.is_grad_enabled():
+            raise UsageError(
+                "a converted call of a function runs in a checkpoint, or without gradients, in one forward: it would "
+                "get the gradient of the original call; checkpoint the whole module, or name the call in skip"
+            )
         if call == expected:
             self.done += 1
             return _run(self.owners[self.done - 1], args[0] if args else kwargs["input"])

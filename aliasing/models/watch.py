@@ -1,22 +1,51 @@
-"""What a network does when it runs: every spatial reduction, whatever computes it, and the maps at chosen places."""
+"""What a network does when it runs: its steps, whose maps each of them reads, and every spatial reduction."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..layers.base import Downsample
-from .surgery import Antialiased, Instead, call_of
+from .surgery import Antialiased, Call, call_of
 
-__all__ = ["Reduction", "Run", "called", "evaluated", "examples", "run", "tensors"]
+__all__ = ["SPATIAL", "Reduction", "Run", "Step", "evaluated", "examples", "maps_of", "tensors", "watched"]
 
-_KINDS = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
+SPATIAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 _SIDES = (224, 32, 64, 28, 96, 128, 256, 299, 384, 512)
+# Functions that drop samples wherever they return fewer, at any number of dimensions.
+_SAMPLING = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
+# Functions that take a part of a map, or whose last two axes need not be those of a map.
+_PARTS = {"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "select", "pad", "glu"}
+_PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", "einsum", "tensordot", "linear", "scaled_dot_product_attention"}
+
+
+@dataclass(eq=False)
+class Step:
+    """One step of a run: a module that is taken as a whole, or a call of a function outside of such modules.
+
+    Attributes:
+        module: the module; ``None`` for a function.
+        name: of the function, without underscores.
+        alone: whether it was called with a single argument.
+        sources: the steps whose maps it read.
+        readers: the steps that read what it returned.
+        shape: of the first tensor it returned.
+        drops: whether a function that it called, or it itself, drops samples.
+    """
+
+    module: nn.Module | None
+    name: str
+    alone: bool
+    sources: list["Step"]
+    shape: tuple[int, ...]
+    drops: bool
+    readers: list["Step"] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,31 +54,35 @@ class Reduction:
 
     Attributes:
         function: its name.
-        module: in whose ``forward`` it was called.
-        stack: identities of the modules that were running, the outermost first, each with the number of the run.
+        stack: the modules that were running, the outermost first, each with the number of the run.
         call: what an owner may replace, if the function is one of those.
-        before, after: shapes of the maps.
-        source: identity of the map that was read.
-        result: the map that was returned.
+        before, after: height and width of the maps, or as many axes as there are.
+        source: the map that was read, which may have been changed since.
+        x, y: copies of the maps.
+        operator: the call as a function of the map.
     """
 
     function: str
-    module: nn.Module
-    stack: tuple[tuple[int, int], ...]
-    call: Any
+    stack: tuple[tuple[nn.Module, int], ...]
+    call: Call | None
     before: tuple[int, ...]
     after: tuple[int, ...]
-    source: int
-    result: Tensor
+    source: Tensor
+    x: Tensor
+    y: Tensor
+    operator: Callable[[Tensor], Tensor]
+
+    @property
+    def module(self) -> nn.Module:
+        """In whose ``forward`` it was called."""
+        return self.stack[-1][0]
 
 
 class Run(NamedTuple):
-    """What was seen in one forward pass: output, reductions, and inputs and outputs of modules, call by call."""
+    """What was seen in forward passes; the first step stands for the input."""
 
-    output: Any
+    steps: list[Step]
     reductions: list[Reduction]
-    inputs: dict[int, list[Tensor]]
-    outputs: dict[int, list[Tensor]]
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -64,6 +97,12 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def _dimensions(network: nn.Module) -> int:
+    """Of the images that ``network`` takes, without batch and channels."""
+    first = next((part for part in network.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
+    return 1 if isinstance(first, nn.Conv1d) else 3 if isinstance(first, nn.Conv3d) else 2
+
+
 def examples(network: nn.Module) -> Iterator[Any]:
     """Inputs that ``network`` may take: noise in [0, 1) of the size and channels it declares, or of usual ones."""
     first = next((part for part in network.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
@@ -73,7 +112,7 @@ def examples(network: nn.Module) -> Iterator[Any]:
     side = declared[-1] if isinstance(declared, (list, tuple)) else declared
     channels = getattr(first, "in_channels", 3)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-    dimensions = 1 if isinstance(first, nn.Conv1d) else 3 if isinstance(first, nn.Conv3d) else 2
+    dimensions = _dimensions(network)
     generator = torch.Generator().manual_seed(0)
     for n in dict.fromkeys((*((side,) if isinstance(side, int) else ()), *_SIDES[: None if dimensions < 3 else 3])):
         x = torch.rand((1, channels, *[n] * dimensions), generator=generator).to(parameter)
@@ -103,104 +142,135 @@ def call(network: nn.Module, example: Any) -> Any:
 
 
 @contextmanager
-def called(network: nn.Module, see: Callable[..., None]) -> Iterator[None]:
-    """Within, ``see(stack, function, args, kwargs, result)`` is told of every call of a function that takes a tensor.
-
-    ``stack`` has the modules that are running, the outermost first, each with the number of the run.
-    """
-    stack: list[tuple[nn.Module, int]] = []
+def watched(network: nn.Module) -> Iterator[Run]:
+    """Within, what ``network`` does when it runs is written down."""
+    whole = {id(m) for m in network.modules() if _is_whole(m)}
+    seen = Run([Step(None, "input", False, [], (), False)], [])
+    made: Any = WeakTensorKeyDictionary()  # the step that made a tensor
+    sides: Any = WeakTensorKeyDictionary()  # of a map, or of the map a tensor of other dimensions was made of
+    dimensions = _dimensions(network)
+    stack: list[tuple[nn.Module, int]] = []  # the modules that are running, each with the number of the run
     runs: Counter[int] = Counter()
 
-    def enter(module: nn.Module, inputs: tuple) -> None:
+    def step(module: nn.Module | None, name: str, args: tuple, kwargs: dict, result: Any, drops: bool) -> None:
+        sources = dict.fromkeys(made[x] for x in tensors([args, kwargs]) if x in made)
+        shape = next((tuple(y.shape) for y in tensors(result)), ())
+        new = Step(module, name, len(args) + len(kwargs) == 1, list(sources), shape, drops)
+        for source in sources:
+            source.readers.append(new)
+        for y in tensors(result):
+            made[y] = new
+        seen.steps.append(new)
+
+    def reduces(function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
+        """Keep the call if it drops samples."""
+        x, y = (next(tensors(values), None) for values in ([args, kwargs], result))
+        if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
+            return False
+        is_map, shape, after = y.ndim == dimensions + 2, tuple(x.shape[2:]), tuple(y.shape[2:])
+        before = sides.get(x, shape)
+        sides[y], before = (after, before) if is_map else (before, shape)
+        found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
+        name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
+        name = name.removesuffix(".default").rpartition(".")[2]
+        if found is None and not _drops(name, args, kwargs, x, y, before, is_map):
+            return False
+        name = "slice" if name == "__getitem__" else name
+        rest = {key: value for key, value in kwargs.items() if value is not x}
+        again = lambda z: function(z, *args[1:], **rest)  # noqa: E731
+        seen.reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again))
+        return True
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not stack:
+            for x in tensors([args, kwargs]):
+                made[x] = seen.steps[0]
         runs[id(module)] += 1
         stack.append((module, runs[id(module)]))
 
-    def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
-        while stack.pop()[0] is not module:
-            pass
+    def leave(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        while stack[-1][0] is not module:  # what raised an error that somebody caught
+            stack.pop()
+        if [m for m, _ in stack if id(m) in whole] == [module]:
+            with torch._C.DisableTorchFunction():
+                step(module, "", args, kwargs, output, any(stack[-1] in r.stack for r in seen.reductions))
+        stack.pop()
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-            result = function(*args, **(kwargs or {}))
+            kwargs = kwargs or {}
+            result = function(*args, **kwargs)
             if stack:
-                see(stack, function, args, kwargs or {}, result)
+                drops = reduces(function, args, kwargs, result)
+                if not any(id(m) in whole for m, _ in stack):
+                    step(None, getattr(function, "__name__", "").strip("_"), args, kwargs, result, drops)
             return result
 
     with ExitStack() as undo:
         for module in network.modules():
-            undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
-            undo.callback(module.register_forward_hook(leave).remove)
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
+            undo.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+            undo.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
         undo.enter_context(Watch())
-        yield
+        yield seen
 
 
-def run(
-    network: nn.Module,
-    example: Any,
-    into: Collection[nn.Module] = (),
-    out_of: Collection[nn.Module] = (),
-    instead: Callable[[nn.Module, str, Tensor], Tensor | None] | None = None,
-) -> Run:
-    """Run ``network`` once in evaluation mode, and keep what goes ``into`` and ``out_of`` some modules.
-
-    What ``instead(module, "input" or "output", map)`` returns takes the place of that map, and is not kept.
-    """
-    seen = Run(None, [], defaultdict(list), defaultdict(list))
-    alive: list[Any] = []  # so that identities stay theirs
-
-    def keep(kept: dict[int, list[Tensor]], kind: str, module: nn.Module, x: Any) -> Any:
-        if not isinstance(x, Tensor):
-            return None
-        if instead is not None:
-            return instead(module, kind, x)
-        kept[id(module)].append(x.clone())
-        return None
-
-    def arrive(module: nn.Module, inputs: tuple) -> Any:
-        x = keep(seen.inputs, "input", module, inputs[0]) if inputs else None
-        return None if x is None else (x, *inputs[1:])
-
-    def see(stack: list, function: Any, args: tuple, kwargs: dict, result: Any) -> None:
-        source, first = args[0] if args else kwargs.get("input"), next(tensors(result), None)
-        shape, after = _shape(source), _shape(first)
-        found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
-        if not (_fewer(shape, after) or (found is not None and 0 < len(after) == len(shape))):
-            return
-        if any(isinstance(m, (Downsample, Antialiased, Instead)) for m, _ in stack):
-            return
-        name = resolve_name(function) or getattr(function, "__name__", "")
-        if first is not None and (found or (_strided(name, args, kwargs) and set(after[2:]) != {1})):
-            alive.append(source)
-            short = "slice" if found is not None and found.kind == "slice" else name.rpartition(".")[2]
-            where = tuple((id(module), number) for module, number in stack)
-            seen.reductions.append(
-                Reduction(short, stack[-1][0], where, found, shape, after, id(source), first.clone())
-            )
-
-    with ExitStack() as undo:
-        undo.enter_context(called(network, see))
-        for module in into:
-            undo.callback(module.register_forward_pre_hook(arrive).remove)
-        for module in out_of:
-            hook = module.register_forward_hook(lambda m, i, y: keep(seen.outputs, "output", m, y), prepend=True)
-            undo.callback(hook.remove)
-        undo.enter_context(evaluated(network))
-        output = call(network, example)
-    return seen._replace(output=output)
+def _is_whole(module: nn.Module) -> bool:
+    """Whether a run goes through a module in one step: those without convolutions and pools inside, and these."""
+    return isinstance(module, (*SPATIAL, Downsample)) or not any(isinstance(m, SPATIAL) for m in module.modules())
 
 
-def _strided(name: str, args: tuple, kwargs: dict) -> bool:
-    """Whether a function that no owner replaces drops samples, rather than a border."""
+def _drops(name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple[int, ...], is_map: bool) -> bool:
+    """Whether a function that no owner replaces drops samples of a map, rather than a border or all of them."""
+    after = tuple(y.shape[2:])
+    lost = [(b, a) for b, a in zip(before, after, strict=False) if b >= 1.5 * a]
+    if not lost or len(before) != len(after) or set(after) == {1}:
+        return False
     if "conv" in name:
         stride = kwargs.get("stride", args[3] if len(args) > 3 else 1)
         return any(step != 1 for step in (stride if isinstance(stride, (list, tuple)) else (stride,)))
-    return any(kind in name for kind in _KINDS) and name.rpartition(".")[2] not in ("max_pool2d", "avg_pool2d")
+    if any(kind in name for kind in _SAMPLING):
+        return x.ndim == y.ndim and name not in ("max_pool2d", "avg_pool2d")
+    if name in _PARTS | _PRODUCTS or (name == "__getitem__" and not _skips(args[1])):
+        return False
+    return is_map and len(y) == len(x) and y.numel() < x.numel() and any(a > 1 for _, a in lost)
 
 
-def _shape(x: Any) -> tuple[int, ...]:
-    return tuple(x.shape) if isinstance(x, Tensor) and x.ndim in (3, 4, 5) else ()
+def _skips(index: Any) -> bool:
+    """Whether an index takes anything but a window."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(i, (Tensor, list)) or getattr(i, "step", None) not in (None, 1) for i in parts)
 
 
-def _fewer(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether an axis lost a third or more of its samples."""
-    return len(before) == len(after) > 0 and any(b >= 1.5 * a for b, a in zip(before[2:], after[2:], strict=True))
+def maps_of(
+    network: nn.Module,
+    example: Any,
+    into: Collection[nn.Module],
+    out_of: Collection[nn.Module],
+    instead: Callable[[nn.Module, bool, Tensor], Tensor | None] = lambda module, is_input, x: None,
+) -> tuple[Any, dict[tuple[nn.Module, bool], list[Tensor]]]:
+    """The output of ``network``, and what goes ``into`` (key: module, True) and ``out_of`` (False) modules, by call.
+
+    What ``instead(module, is_input, map)`` returns takes the place of that map.
+    """
+    maps: dict[tuple[nn.Module, bool], list[Tensor]] = defaultdict(list)
+
+    def keep(module: nn.Module, is_input: bool, x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return None
+        maps[module, is_input].append(x.clone())
+        return instead(module, is_input, x)
+
+    def arrive(module: nn.Module, inputs: tuple) -> Any:
+        x = keep(module, True, inputs[0]) if inputs else None
+        return None if x is None else (x, *inputs[1:])
+
+    with ExitStack() as undo:
+        for module in into:
+            undo.callback(module.register_forward_pre_hook(arrive).remove)
+        for module in out_of:
+            hook = module.register_forward_hook(lambda module, inputs, y: keep(module, False, y), prepend=True)
+            undo.callback(hook.remove)
+        undo.enter_context(evaluated(network))
+        return call(network, example), maps

@@ -12,6 +12,8 @@ import torchvision
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.utils import ModelEmaV3, reparameterize_model
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from aliasing import models
 from aliasing.errors import UsageError
@@ -66,6 +68,7 @@ CHANGES = {
     "an activation of a block": lambda n: setattr(n.layer2[0], "act1", nn.GELU()),
     "the convolution of the stem": lambda n: setattr(n, "conv1", nn.Conv2d(3, 64, 7, 2, 3)),
     "a pool": lambda n: setattr(n, "maxpool", nn.MaxPool2d(2)),
+    "a forward": lambda n: setattr(n.act1, "forward", F.gelu),
     "a block": lambda n: n.layer3.__setitem__(0, nn.Conv2d(128, 256, 1, 2)),
 }
 
@@ -105,9 +108,11 @@ def test_what_was_cut_away_on_purpose_is_not_missed() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")
-@pytest.mark.parametrize("tool", ["fuse", "fx fuse", "fx trace", "prepare", "prepare fx", "extract", "ema", "pickle"])
+@pytest.mark.parametrize(
+    "tool", ["fuse", "fx fuse", "fx trace", "prepare", "prepare fx", "qat", "qat fx", "extract", "ema", "pickle"]
+)
 def test_tools_keep_the_function(tool: str) -> None:
-    from torch.ao.quantization.quantize_fx import prepare_fx  # they warn when they are imported
+    from torch.ao.quantization.quantize_fx import prepare_fx, prepare_qat_fx  # they warn when they are imported
     from torch.fx.experimental.optimization import fuse
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -122,12 +127,15 @@ def test_tools_keep_the_function(tool: str) -> None:
     elif tool == "fx trace":
         changed = torch.fx.symbolic_trace(twin)
         assert "relu.down" in [str(node.target) for node in changed.graph.nodes]
-    elif tool == "prepare":
+    elif tool in ("prepare", "qat"):
         twin.qconfig = quantization.get_default_qconfig("x86")
-        changed = quantization.prepare(twin)
-    elif tool == "prepare fx":
+        changed = quantization.prepare(twin) if tool == "prepare" else quantization.prepare_qat(twin.train()).eval()
+    elif tool in ("prepare fx", "qat fx"):
         mapping = quantization.get_default_qconfig_mapping("x86")
-        changed = prepare_fx(twin, mapping, (X,))
+        changed = (
+            prepare_fx(twin, mapping, (X,)) if tool == "prepare fx" else prepare_qat_fx(twin.train(), mapping, (X,))
+        )
+        changed.eval()
     elif tool == "extract":
         extract = create_feature_extractor(twin, ["fc"])
         changed = lambda x: extract(x)["fc"]  # noqa: E731
@@ -196,9 +204,11 @@ def blur(x: Tensor) -> Tensor:
 CONVERTED = {
     "max": (lambda x: F.max_pool2d(x, 2), lambda x: blur(F.max_pool2d(x, 2, 1))),
     "max, torch": (lambda x: torch.max_pool2d(x, [3], [2], [1]), lambda x: blur(F.max_pool2d(x, 3, 1, 1))),
+    "max, aten": (lambda x: torch.ops.aten.max_pool2d(x, [2, 2], [2, 2]), lambda x: blur(F.max_pool2d(x, 2, 1))),
     "average": (lambda x: F.avg_pool2d(x, (2, 2)), blur),
     "average, divisor": (lambda x: F.avg_pool2d(x, 2, divisor_override=2), lambda x: 2 * blur(x)),
     "slices": (lambda x: x[:, :, ::2, ::2], blur),
+    "slices with ends": (lambda x: x[:, :, 0 : x.shape[2] : 2, 0 : x.shape[3] : 2], blur),
     "slices, odd": (lambda x: x[..., 1::2, 1::2], lambda x: blur(x[:, :, 1:, 1:])),
 }
 LEFT = {
@@ -207,8 +217,16 @@ LEFT = {
     "p-norm": (nn.LPPool2d(2, 2), "no layer is defined"),
     "adaptive": (nn.AdaptiveAvgPool2d(8), "no layer is defined"),
     "adaptive call": (lambda x: F.adaptive_max_pool2d(x, 8), "no layer is defined"),
+    "reshape and mean": (lambda x: x.reshape(len(x), 4, 8, 2, 8, 2).mean((3, 5)), "no layer is defined"),
+    "selection": (lambda x: x.index_select(2, torch.arange(0, 16, 2)), "no layer is defined"),
+    "list of rows": (lambda x: x[:, :, torch.arange(0, 16, 2)], "no layer is defined"),
+    "aten": (lambda x: torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])[0], "no layer is defined"),
     "phases": (lambda x: x[..., ::2, ::2] + x[..., 1::2, ::2], "nothing is dropped"),
     "rows": (lambda x: x[:, :, ::2], "strides differ"),
+    "a window": (lambda x: x[:, :, 2:9, 3:8], None),
+    "half": (lambda x: x.chunk(2, 3)[0], None),
+    "a mean over everything": (lambda x: x * x.mean((2, 3), keepdim=True), None),
+    "a product": (lambda x: x.transpose(2, 3) @ x[..., :4], None),
     "global": (lambda x: F.avg_pool2d(x, 4) if x.shape[-1] == 4 else x, "covers the whole map"),
 }
 
@@ -234,7 +252,16 @@ def test_what_has_no_layer_is_reported(case: str) -> None:
     side = 4 if case == "global" else 16
     _, report = antialias(network, example=images(1, 3, side, side), return_report=True)
     assert [change.name for change in report.replaced] == ["1"]
-    assert words in report.left[0].note
+    assert words in report.left[0].note if words else not report.left
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_networks_of_other_dimensions_are_left_with_all_their_places(n: int) -> None:
+    conv, pool = [(nn.Conv1d, nn.MaxPool1d), (), (nn.Conv3d, nn.MaxPool3d)][n - 1]
+    network = Custom(lambda n, x: n.pool(n.conv(x)[:, :, ::2]), conv=conv(3, 4, 3, 2, 1), pool=pool(2))
+    with pytest.raises(UsageError, match="nothing to anti-alias") as error:
+        antialias(network, example=images(1, 3, *[32] * n))
+    assert all(f"- {name}: " in str(error.value) for name in (f"conv:conv{n}d", f"pool:max_pool{n}d", "slice"))
 
 
 def test_other_dimensions_and_pixel_unshuffle_are_reported() -> None:
@@ -274,6 +301,114 @@ def test_a_call_that_no_longer_runs_is_noticed() -> None:
     network.reduce = lambda x: x
     with pytest.raises(UsageError, match="0 of 1"):
         network(X)
+
+
+def test_a_forward_that_was_replaced_is_missed() -> None:
+    network = antialias(called(lambda x: F.max_pool2d(x, 2)).eval(), example=X)
+    network.forward = type(network).__mro__[2].forward.__get__(network)
+    with pytest.raises(UsageError, match=LOST):
+        network(X)
+
+
+def checkpointed(n: Custom, x: Tensor) -> Tensor:
+    """Run again when gradients are computed, outside of the forward."""
+    return checkpoint(lambda x: F.max_pool2d(n.conv(x), 2), x, use_reentrant=True)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+def test_checkpoints_have_the_right_gradient_or_none() -> None:
+    block, x, gradients = Custom(checkpointed, conv=nn.Conv2d(3, 4, 3)), X.clone().requires_grad_(), []
+    with pytest.raises(UsageError, match="in a checkpoint"):
+        antialias(block, example=X)(x)
+    block.run = lambda n, x: F.max_pool2d(n.conv(x), 2)
+    inner = antialias(block, example=X)
+    for run in (inner, lambda x: checkpoint(inner, x, use_reentrant=True)):
+        x.grad = None
+        run(x).square().sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+
+
+def test_a_forward_that_goes_other_ways_is_noticed() -> None:
+    conv, relu = nn.Conv2d(3, 3, 3, 2, 1), nn.ReLU()
+    network = antialias(
+        Custom(lambda n, x: n.relu(n.conv(x) if x.shape[-1] > 8 else x), conv=conv, relu=relu), example=X
+    )
+    network(X)
+    with pytest.raises(UsageError, match="conv and its downsampling layer did not run together"):
+        network(X[..., :8])
+
+
+@pytest.mark.parametrize("downsample", ["subsample", "bin-5"])
+def test_hooks_that_were_there_see_what_they_saw(downsample: str) -> None:
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, 2), timm.layers.Conv2dSame(4, 4, 3, 2)),
+        *(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)),
+    ).eval()
+    seen: list[tuple] = []
+    for index in (1, 2, 3, 4, 5):
+        network[index].register_forward_hook(lambda m, args, y: seen.append(tuple(y.shape)))
+        if index > 1:
+            network[index].register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape)))
+    network(X[..., :50])
+    expected, seen[:] = seen.copy(), []
+    result = antialias(network, downsample, example=X)
+    seen.clear()
+    result(X[..., :50])
+    assert seen == expected
+
+
+class Hidden(nn.Linear):
+    """Its child has a name that an owner would use."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.down = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(super().forward(x.mT)).mT
+
+
+def test_names_of_a_module_are_not_hidden() -> None:
+    network = Custom(lambda n, x: n.next(F.relu(n.conv(x))), conv=nn.Conv2d(3, 4, 3, 2, 1), next=Hidden())
+    x = images(1, 3, 8, 8)
+    result, report = antialias(network, example=x, return_report=True)
+    assert result.next.down.weight.shape == (4, 4) and "hide" in report.replaced[0].note
+    result.load_state_dict(network.state_dict())
+
+
+UNUSUAL = {
+    "scripted part": lambda: nn.Sequential(
+        torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.ReLU())), block()
+    ),
+    "graph": lambda: torch.fx.symbolic_trace(
+        nn.Sequential(called(lambda x: F.max_pool2d(x, 2)), nn.Conv2d(5, 4, 3, 2))
+    ),
+    "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "spectral norm": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "orthogonal": lambda: nn.Sequential(parametrizations.orthogonal(nn.Conv2d(3, 4, 1, 2)), nn.MaxPool2d(2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_unusual_networks_are_converted(case: str) -> None:
+    network = UNUSUAL[case]().eval()
+    same, (blurred, report) = antialias(network, "subsample"), antialias(network, "tri-3", return_report=True)
+    torch.testing.assert_close(same(X), network(X), rtol=1e-4, atol=1e-5)
+    assert blurred(X).shape == network(X).shape
+    with torch.no_grad():
+        assert not torch.allclose(copy.deepcopy(antialias(network, "tri-3"))(X), network(X))
+    left = {"scripted part": ["scripted module"], "graph": ["fx.GraphModule"]}.get(case, [])
+    assert all(words in str(change) for words, change in zip(left, report.left, strict=True))
+
+
+@pytest.mark.parametrize("downsample", ["bin-5", "aps"])
+def test_a_map_without_a_batch(downsample: str) -> None:
+    parts = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2)
+    network = antialias(nn.Sequential(*parts), downsample, example=X)
+    torch.testing.assert_close(network(X[0]), network(X[:1])[0])
 
 
 def branching(block: nn.Module) -> Custom:

@@ -1,0 +1,125 @@
+"""What the steps of a run tell: the activation behind a convolution, and branches that meet again."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import activation
+
+from .surgery import stride_of
+from .watch import SPATIAL, Step
+
+__all__ = ["after_activation", "joined"]
+
+_ACTIVATIONS = {
+    *("relu", "relu6", "gelu", "silu", "softplus", "leaky_relu", "hardswish", "elu", "mish", "selu", "hardtanh"),
+    *("sigmoid", "tanh"),
+}
+_JOINS = {"add", "sub", "mul", "maximum", "cat", "concat", "stack"}
+_PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[list[nn.Module]], set[nn.Module]]:
+    """Which strided modules must keep the same pixels, because their branches are added or concatenated.
+
+    Returns:
+        Groups of modules whose inputs hold the same pixels, in the order of the run; and the modules in front
+        of joints for which there is no such group: one branch drops pixels in more steps than the other, or by other
+        means, or a module runs several times.
+    """
+    calls = Counter(step.module for step in steps)
+    wanted = set(strided)
+    drops: list[nn.Module | None] = []  # what dropped pixels, in the order of the run; None is a function
+    first: list[int] = []  # of those that keep the same pixels, as far as is known
+    paths: dict[Step, tuple[int, ...]] = {steps[0]: ()}  # what dropped pixels between the input and a step
+    apart: set[Any] = set()
+
+    def join(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+        """One path for both, where their modules can keep the same pixels; else the longer, noting the modules."""
+        if len(one) != len(other):
+            apart.update(drops[path[-1]] for path in (one, other) if path)
+            return max(one, other, key=len)
+        alike = True
+        for a, b in [(first[a], first[b]) for a, b in zip(one, other, strict=True)]:
+            x, y = drops[a], drops[b]
+            alike = alike and (a == b or (x is not None and y is not None and stride_of(x) == stride_of(y)))
+            if not alike:
+                apart.update((x, y))
+            first[:] = [a if alike and i == b else i for i in first]
+        return one
+
+    for step in steps[1:]:
+        ways = list(dict.fromkeys(paths[source] for source in step.sources if source in paths))
+        if not ways:
+            continue
+        path = ways[0]
+        for other in ways[1:] if step.module is not None or step.name in _JOINS else ():
+            path = join(path, other)
+        if step.module in wanted or step.drops:
+            drops.append(step.module if step.module in wanted else None)
+            first.append(len(first))
+            path = (*path, first[-1])
+            if calls[step.module] > 1:
+                apart.add(drops[-1])
+        paths[step] = path
+    apart.discard(None)
+    members: dict[int, list[nn.Module]] = defaultdict(list)
+    for leader, module in zip(first, drops, strict=True):
+        if module is not None:
+            members[leader].append(module)
+    groups = [group for group in members.values() if len(group) > 1]
+    together = [group for group in groups if not apart & set(group)]
+    return together, apart | {module for group in groups if apart & set(group) for module in group}
+
+
+def after_activation(
+    steps: Sequence[Step], convolutions: Collection[nn.Module]
+) -> dict[nn.Module, tuple[str, nn.Module]]:
+    """For each convolution followed by norm and activation, the place behind the activation.
+
+    The place is ``("after", m)``, the output of the module m, or ``("before", m)``, its input: an activation module may
+    serve several places of a network, so its only reader is taken instead. Convolutions without such a place are not
+    in the answer.
+    """
+    calls = Counter(step.module for step in steps)
+
+    def is_only(step: Step) -> bool:
+        return step.module is not None and calls[step.module] == 1 and step.alone
+
+    places: dict[nn.Module, tuple[str, nn.Module]] = {}
+    for step in steps:
+        if step.module not in convolutions or calls[step.module] > 1 or (end := _activated(step)) is None:
+            continue
+        if is_only(end):
+            places[step.module] = "after", end.module
+        elif len(end.readers) == 1 and is_only(end.readers[0]):
+            places[step.module] = "before", end.readers[0].module
+    return places
+
+
+def _activated(step: Step) -> Step | None:
+    """The activation reached from ``step`` through norms that nobody else reads."""
+    while len(step.readers) == 1:
+        step = step.readers[0]
+        module = step.module
+        if module is None:
+            return step if step.name in _ACTIVATIONS else None
+        act = getattr(module, "act", None)  # some libraries merge norm and activation in one module
+        merged = _is_norm(module) and act is not None and not isinstance(act, nn.Identity)
+        if merged or _is_activation(module):
+            return step
+        if not _is_norm(module) and not isinstance(module, _PASSED):
+            return None
+    return None
+
+
+def _is_activation(module: nn.Module) -> bool:
+    kind = type(module)
+    if isinstance(module, nn.MultiheadAttention):
+        return False
+    return kind.__module__ == activation.__name__ or kind.__module__.rpartition(".")[2].startswith("activations")
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "Norm" in type(module).__name__ and not any(isinstance(part, SPATIAL) for part in module.modules())
