@@ -57,8 +57,8 @@ def antialias(
     """Give every strided convolution and pool of ``module`` a downsampling layer; weights stay bit for bit.
 
     - Strided convolutions (any kernel, groups, dilation) run at stride 1, and the layer follows where ``placement``
-      says. ``act-then-pool`` needs the activation behind the convolution: ``torch.fx`` finds it in the largest parts
-      of the network that it can trace; where it does not, the layer follows the convolution itself.
+      says. ``act-then-pool`` needs the activation behind the convolution, which is found by watching ``example`` run;
+      where there is none, the layer follows the convolution itself.
     - Strided 1 x 1 convolutions get the layer in front: for a linear layer the same function, and cheaper.
     - Max-pools become dense max and the layer; with ``pool-then-conv`` the layer alone. Average pools become the layer.
     - Pools and slices ``x[:, :, ::2, ::2]`` that a ``forward`` calls as functions are converted likewise.
@@ -75,9 +75,9 @@ def antialias(
     next forward raises ``UsageError``.
 
     With polyphase layers (``aps``, ``lps``), branches that meet again, in a residual block for example, sample the grid
-    that the first of them chooses; where they cannot, or the network cannot be traced, the report says so, and whether
-    the output is exactly invariant to circular shifts: everything else has to be so as well (convolutions and pools
-    padded circularly, H and W divisible by the total stride).
+    that the first of them chooses; where they cannot, the report says so, and whether the output is exactly invariant
+    to circular shifts: everything else has to be so as well (convolutions and pools padded circularly, H and W
+    divisible by the total stride).
 
     To recover the accuracy of pretrained weights, fine-tune: Zhang's code starts from the original weights and runs
     the last two thirds of the original schedule (ImageNet: SGD, momentum 0.9, weight decay 1e-4, 60 epochs, learning
@@ -181,7 +181,7 @@ class _Job(Plan):
                 conv = network.get_submodule(site.name)
                 for end in (owner, conv):
                     end.register_forward_pre_hook(guard)
-                Balance(site.name, home, conv, owner)
+                Balance(site.name, home, not depth, conv, owner)
         for around, inside in places.items():
             network.get_submodule(around).register_forward_pre_hook(Guard(tuple(inside)))
 

@@ -238,27 +238,36 @@ class Link:
 class Balance:
     """Whenever ``home`` runs, what computes densely for a layer runs as often as the owner of the layer."""
 
-    def __init__(self, site: str, home: nn.Module, dense: nn.Module, owner: nn.Module) -> None:
+    def __init__(self, site: str, home: nn.Module, is_root: bool, dense: nn.Module, owner: nn.Module) -> None:
         self.site, self.dense = site, _PerThread()
         home.register_forward_pre_hook(self._begin)
         dense.register_forward_pre_hook(partial(self._count, 1))
         owner.register_forward_pre_hook(partial(self._count, -1))
-        home.register_forward_hook(self._end)
+        if not is_root:  # there a compiler would take the hook for a graph of its own
+            home.register_forward_hook(self._end)
 
     def _begin(self, home: nn.Module, inputs: tuple) -> None:
         self.dense.maps = 0
 
     def _count(self, change: int, module: nn.Module, inputs: tuple) -> None:
-        if not any(isinstance(x, fx.Proxy) for x in inputs):  # a tracer goes into some modules and not into others
-            self.dense.maps = getattr(self.dense, "maps", 0) + change
+        maps = getattr(self.dense, "maps", None)  # None: a part is called alone, or again for its gradient
+        if maps is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
+            return
+        self.dense.maps = maps + change
+        if maps + change < 0:
+            raise self._error()
 
     def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
-        if self.dense.maps:
-            raise UsageError(
-                f"{self.site} and its downsampling layer did not run together, as they did when they were converted: "
-                f"the forward of {type(home).__name__} does something else at this size or with these values, or "
-                f"{self.site} was replaced; name it in skip, or convert with placement 'conv-then-pool'"
-            )
+        maps, self.dense.maps = self.dense.maps, None
+        if maps:
+            raise self._error()
+
+    def _error(self) -> UsageError:
+        return UsageError(
+            f"{self.site} and its downsampling layer did not run together, as they did when they were converted: a "
+            f"forward does something else at this size or with these values, or {self.site} was replaced; name it in "
+            "skip, or convert with placement 'conv-then-pool'"
+        )
 
 
 class Place(NamedTuple):

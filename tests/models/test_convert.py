@@ -250,11 +250,6 @@ def uneven(n: Custom, x: torch.Tensor) -> torch.Tensor:
     return n.side(h) + F.max_pool2d(h, 2)
 
 
-def untraceable() -> Custom:
-    conv = nn.Conv2d(3, 4, 3, 2, 1)
-    return Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=conv, relu=nn.ReLU())
-
-
 def test_choices_that_cannot_be_shared_are_reported() -> None:
     one, two, side = (nn.Conv2d(channels, 4, 3, 2, 1) for channels in (3, 4, 4))
     network = Custom(uneven, one=one, two=two, four=nn.Conv2d(3, 4, 1, 4), side=side)
@@ -263,19 +258,17 @@ def test_choices_that_cannot_be_shared_are_reported() -> None:
     assert notes == {"one": False, "two": True, "four": True, "side": True, "max_pool2d": False}
     _, report = antialias(residual(), "aps", skip=("side",), return_report=True)
     assert "not shared" in report.replaced[0].note
-    _, report = antialias(untraceable(), "aps", return_report=True)
-    assert "cannot be traced" in report.replaced[0].note
     _, report = antialias(residual(), "bin-5", return_report=True)
     assert "grid" not in str(report)
 
 
-def test_networks_that_cannot_be_traced_are_filtered_behind_the_convolution() -> None:
-    network = untraceable()
-    converted, report = antialias(network, return_report=True)
-    assert "no activation found" in report.replaced[0].note
+def test_networks_that_look_at_values_are_filtered_behind_the_activation() -> None:
+    conv = nn.Conv2d(3, 4, 3, 2, 1)
+    network = Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=conv, relu=nn.ReLU())
     x = images(1, 3, 8, 8)
-    dense = F.conv2d(x, network.conv.weight, network.conv.bias, 1, 1)
-    torch.testing.assert_close(converted(x), create("bin-5", 4)(dense).relu())
+    dense = F.conv2d(x, conv.weight, conv.bias, 1, 1)
+    torch.testing.assert_close(antialias(network)(x), create("bin-5", 4)(dense.relu()))
+    assert torch.equal(antialias(network)(-x), -x)
 
 
 def test_report_says_what_was_left_and_why() -> None:
