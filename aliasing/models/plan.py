@@ -281,18 +281,10 @@ class Plan:
             ]
             for i, r in enumerate(converted):
                 name, target = gone[id(r)], f"{caller}.antialiased.{i}".lstrip(".")
-                site = self._site(name, pool_of(r.call), set())
+                where = {"target": target, "caller": caller, "place": still.index(r), "alike": len(still)}
+                site = self._site(name, pool_of(r.call), set())._replace(call=r.call, **where)
                 own_choice = "; its choice is its own" * isinstance(self.layers[name], Polyphase)
-                sites.append(
-                    site._replace(
-                        target=target,
-                        note=site.note + own_choice,
-                        call=r.call,
-                        caller=caller,
-                        place=still.index(r),
-                        alike=len(still),
-                    )
-                )
+                sites.append(site._replace(note=site.note + own_choice))
         return sites
 
 

@@ -97,22 +97,21 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
-def _dimensions(network: nn.Module) -> int:
-    """Of the images that ``network`` takes, without batch and channels."""
+def _first(network: nn.Module) -> tuple[Any, int]:
+    """The first convolution, and the axes of the images that ``network`` takes, without batch and channels."""
     first = next((part for part in network.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
-    return 1 if isinstance(first, nn.Conv1d) else 3 if isinstance(first, nn.Conv3d) else 2
+    return first, 1 if isinstance(first, nn.Conv1d) else 3 if isinstance(first, nn.Conv3d) else 2
 
 
 def examples(network: nn.Module) -> Iterator[Any]:
     """Inputs that ``network`` may take: noise in [0, 1) of the size and channels it declares, or of usual ones."""
-    first = next((part for part in network.modules() if isinstance(part, nn.modules.conv._ConvNd)), None)
+    first, dimensions = _first(network)
     config: Any = getattr(network, "default_cfg", None) or getattr(network, "config", None)
     get = config.get if isinstance(config, dict) else lambda name: getattr(config, name, None)
     declared = get("input_size") or get("image_size")
     side = declared[-1] if isinstance(declared, (list, tuple)) else declared
     channels = getattr(first, "in_channels", 3)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
-    dimensions = _dimensions(network)
     generator = torch.Generator().manual_seed(0)
     for n in dict.fromkeys((*((side,) if isinstance(side, int) else ()), *_SIDES[: None if dimensions < 3 else 3])):
         x = torch.rand((1, channels, *[n] * dimensions), generator=generator).to(parameter)
@@ -148,7 +147,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
     seen = Run([Step(None, "input", False, [], (), False)], [])
     made: Any = WeakTensorKeyDictionary()  # the step that made a tensor
     sides: Any = WeakTensorKeyDictionary()  # of a map, or of the map a tensor of other dimensions was made of
-    dimensions = _dimensions(network)
+    _, dimensions = _first(network)
     stack: list[tuple[nn.Module, int]] = []  # the modules that are running, each with the number of the run
     runs: Counter[int] = Counter()
 

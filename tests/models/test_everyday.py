@@ -412,7 +412,7 @@ def test_a_map_without_a_batch(downsample: str) -> None:
 
 
 def branching(block: nn.Module) -> Custom:
-    """Cannot be traced whole; its block can."""
+    """Looks at values."""
     return Custom(lambda n, x: n.block(x) if x.sum() > 0 else x, block=block)
 
 
