@@ -99,7 +99,7 @@ def after_activation(
 
 
 def _activated(step: Step) -> Step | None:
-    """The activation reached from ``step`` through norms that nobody else reads."""
+    """The activation reached from ``step`` through norms that feed nothing else."""
     while len(step.readers) == 1:
         step = step.readers[0]
         module = step.module

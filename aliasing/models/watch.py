@@ -188,7 +188,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
         stack.append((module, runs[id(module)]))
 
     def leave(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        while stack[-1][0] is not module:  # what raised an error that somebody caught
+        while stack[-1][0] is not module:  # these raised an error that was caught
             stack.pop()
         if [m for m, _ in stack if id(m) in whole] == [module]:
             with torch._C.DisableTorchFunction():
