@@ -146,9 +146,10 @@ class _Job(Plan):
             if complete is not None:
                 own(place, nn.Identity() if alone else part, site).complete = complete
             before = site.kind == "front" or site.reader
-            setattr(own(site.target, modules.get(site.target, part), site), "down_before" if before else "down", layer)
+            target: Any = modules.get(site.target, part)
+            setattr(own(site.target, target, site), "down_before" if before else "down", layer)
             if not site.reader:
-                owners[site.target].take_hooks(modules.get(site.target, part))
+                owners[site.target].take_hooks(target)
         swap = {id(modules[name]): new for name, new in owners.items() if name in modules}
         for parent in parents:  # under every name they have
             for key, child in parent._modules.items():

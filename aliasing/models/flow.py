@@ -87,7 +87,7 @@ def after_activation(
     def is_only(step: Step) -> bool:
         return step.module is not None and calls[step.module] == 1 and step.alone
 
-    places: dict[nn.Module, tuple[str, nn.Module]] = {}
+    places: dict[Any, tuple[str, Any]] = {}
     for step in steps:
         if step.module not in convolutions or calls[step.module] > 1 or (end := _activated(step)) is None:
             continue

@@ -281,7 +281,12 @@ class Plan:
             ]
             for i, r in enumerate(converted):
                 name, target = gone[id(r)], f"{caller}.antialiased.{i}".lstrip(".")
-                where = {"target": target, "caller": caller, "place": still.index(r), "alike": len(still)}
+                where: dict[str, Any] = {
+                    "target": target,
+                    "caller": caller,
+                    "place": still.index(r),
+                    "alike": len(still),
+                }
                 site = self._site(name, pool_of(r.call), set())._replace(call=r.call, **where)
                 own_choice = "; its choice is its own" * isinstance(self.layers[name], Polyphase)
                 sites.append(site._replace(note=site.note + own_choice))

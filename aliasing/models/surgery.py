@@ -24,7 +24,6 @@ __all__ = [
     "SAME",
     "Antialiased",
     "Balance",
-    "Call",
     "Centred",
     "Complete",
     "Guard",

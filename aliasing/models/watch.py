@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..layers.base import Downsample
-from .surgery import Antialiased, Call, call_of
+from .surgery import Antialiased, call_of
 
 __all__ = ["SPATIAL", "Reduction", "Run", "Step", "evaluated", "examples", "maps_of", "tensors", "watched"]
 
@@ -64,7 +64,7 @@ class Reduction:
 
     function: str
     stack: tuple[tuple[nn.Module, int], ...]
-    call: Call | None
+    call: Any  # a Call
     before: tuple[int, ...]
     after: tuple[int, ...]
     source: Tensor
