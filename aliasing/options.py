@@ -1,6 +1,6 @@
 """Options that arrive by name, from a study, a record or a reader: each must be of the type its function declares."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from inspect import formatannotation
 from types import NoneType, UnionType
@@ -8,7 +8,23 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, unknown
 
-__all__ = ["check_types"]
+__all__ = ["check_options", "check_types"]
+
+
+def check_options(
+    what: str, function: Callable[..., Any] | type, known: Collection[str], options: Mapping[str, object]
+) -> None:
+    """Refuse ``options`` of ``what`` that are not ``known``, or not of the type that ``function`` declares.
+
+    Raises:
+        UsageError: names the first such option, and what there is instead.
+    """
+    for option in options:
+        if not known:
+            raise UsageError(f"{what} has no options, got {option!r}")
+        if option not in known:
+            raise unknown(f"option of {what}", option, known)
+    check_types(what, function, options)
 
 
 def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError, UsageError, unknown
-from ..options import check_types
+from ..options import check_options
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .files import ImageFiles
@@ -104,11 +104,7 @@ def load(
             f"{name}: expected the archives {', '.join(archives)}, found {', '.join(there)} in {data_folder(root)}, "
             "another form of the same data set; numbers of the two must not be mixed"
         )
-    for option in options:
-        if option not in entry.options:
-            none = UsageError(f"{name} has no options")
-            raise unknown(f"option of {name}", option, entry.options) if entry.options else none
-    check_types(name, entry.function, options)
+    check_options(name, entry.function, entry.options, options)
     if not 0 <= options.get("seed", 0) < 2**32:
         raise UsageError(f"{name}: seed must be 0 to 2^32 - 1, got {options['seed']}")
     if "root" in signature(entry.function).parameters:

@@ -13,7 +13,7 @@ from inspect import signature
 from types import MappingProxyType
 
 from ..errors import UsageError, unknown
-from ..options import check_types
+from ..options import check_options
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
 from .base import Call, Downsample, PaddingMode, Stride, check_padding_mode, intercepted, outermost, recorded, whole
@@ -179,13 +179,8 @@ def create(
     entry = _entry(name)
     if (whole(channels) or 0) < 1:
         raise UsageError(f"{name}: channels must be a whole number of at least 1, got {channels!r}")
-    for option in options:
-        if option not in entry.options:
-            if not entry.options:
-                raise UsageError(f"{name} has no options, got {option!r}")
-            raise unknown(f"option of {name}", option, entry.options)
     check_padding_mode(padding_mode)
-    check_types(name, entry.layer, options)
+    check_options(name, entry.layer, entry.options, options)
     axes = {} if dims == 2 else {"dims": dims}  # a layer of your own need not take it
     layer: Callable[..., Downsample] = entry.layer
     return layer(int(channels), stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)

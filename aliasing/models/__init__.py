@@ -13,7 +13,7 @@ from torch import nn
 from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import PaddingMode
-from ..options import check_types
+from ..options import check_options, check_types
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
 from .imagenet import PRETRAINED, pretrained
@@ -127,11 +127,8 @@ def create(
         raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
     layer = dict(layer)
     build = CATALOGUE[name].build
-    known = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of {name}", option, [*known, "smooth", "shared", "filter_everywhere"])
-    check_types(name, build, options)
+    own = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
+    check_options(name, build, [*own, "smooth", "shared", "filter_everywhere"], options)  # the last are arguments here
     style = Style(
         layer.pop("name"),
         layer,

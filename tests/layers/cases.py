@@ -8,8 +8,11 @@ MODES = ("reflect", "circular", "zeros", "replicate")
 NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
-#: Every registered layer as it comes, and those whose options change what is computed: (name, options).
-CASES = {name: (name, {}) for name in NAMES} | {
+#: Every kind of layer, of the filters a short and a long one, an even and an odd: ``test_blur`` has the other lengths.
+LAYERS = tuple(name for name in NAMES if name not in ("tri-3", "bin-4", "bin-6", "bin-7"))
+
+#: These as they come, and those whose options change what is computed: (name, options).
+CASES = {name: (name, {}) for name in LAYERS} | {
     "bin-5 trainable": ("bin-5", {"trainable": True}),
     "tri-3 signs": ("tri-3", {"control": "signs"}),
     "flc faithful": ("flc", {"faithful": True}),

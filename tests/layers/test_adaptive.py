@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from aliasing.errors import UsageError
 from aliasing.layers import definitions
 from aliasing.layers.adaptive import DDAC, TIPS, regularisers
 from tests.layers.cases import MODES, NUMPY_MODES, noise
@@ -289,17 +288,3 @@ def test_gradients_of_ddac_through_its_batch_statistics(faithful):
         lambda x, *values: torch.func.functional_call(layer, dict(zip(names, values, strict=True)), x),
         (noise(2, 2, 5, 4).requires_grad_(), *values),
     )
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: DDAC(8, size=4), "size must be odd, got 4"),
-        (lambda: DDAC(6, groups=4), "groups must divide the 6 channels, got 4"),
-        (lambda: TIPS(6, 0), "tips: stride must be 1 to 4, got 0"),
-        (lambda: regularisers(TIPS(1), torch.ones(1, 1, 4, 4), form="twosided"), "unknown form 'twosided'"),
-    ],
-)
-def test_bad_arguments(call, words):
-    with pytest.raises(UsageError, match=words):
-        call()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from aliasing.errors import UsageError
 from aliasing.layers import create, definitions
 from aliasing.layers.blur import Blur, Max, binomial, blur, blur_definition
 from tests.layers.cases import FORMATS, MODES, noise
@@ -148,17 +147,3 @@ def test_random_signs_reach_as_far_as_the_filter_and_remove_no_alias_on_average(
     power = torch.fft.fft2(drawn[0], s=(64, 64)).abs().square().mean(0)
     assert ((inside[:, None] * inside) * power).sum() / power.sum() == pytest.approx(0.25, abs=0.02)  # white
     assert torch.equal(layer(impulse)[..., ::2, ::2], Blur(500, 2, "circular", taps=3, control="signs")(impulse))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        *(({"taps": taps}, "taps must") for taps in (0, -3, 2.5, "five", [])),
-        ({"control": "sideways"}, "unknown control of blur 'sideways'"),
-        ({"control": "signs", "trainable": True}, "choose one"),
-        ({"trainable": True, "dims": 1}, "dims must be 2, got 1"),
-    ],
-)
-def test_refuses_what_is_no_filter(options, words):
-    with pytest.raises(UsageError, match=words):
-        Blur(1, **options)

@@ -62,7 +62,7 @@ def test_the_auxiliary_losses_are_those_of_the_input_of_the_last_training_pass(f
     assert all(layer.auxiliary_losses() is None for layer in layers)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cases.LAYERS)
 def test_records_hold_the_map_before_and_after_filtering_the_choice_and_the_output(name):
     torch.manual_seed(0)
     network = nn.Sequential(create(name, 3, padding_mode="circular"), nn.ReLU(inplace=True)).eval()
@@ -116,7 +116,7 @@ def test_an_interception_stands_between_the_caller_and_the_layer():
     assert not network.main.observed
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cases.LAYERS)
 def test_what_is_no_map_of_floats_is_refused(name):
     layer = create(name, 3)
     for wrong, says in (

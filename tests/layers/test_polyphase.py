@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from aliasing.errors import UsageError
 from aliasing.layers import _phases, definitions
 from aliasing.layers.polyphase import APS, LPS
 from tests.layers.cases import FORMATS, MODES, NUMPY_MODES, noise
@@ -316,20 +315,3 @@ def test_padding_is_numpys(mode):
         for memory_format in FORMATS:
             np.testing.assert_array_equal(pad(x.contiguous(memory_format=memory_format)).numpy(), expected)
         assert torch.autograd.gradcheck(pad, x[:1, :1].clone().requires_grad_())
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: APS(2, 5), "aps: stride must be 1 to 4, got 5"),
-        (lambda: APS(2, norm=-1), "norm must be a number above 0, inf or 'max', got -1"),
-        (lambda: APS(2, norm="l2"), "norm must be"),
-        (lambda: LPS(2, blur="tri-4"), "unknown blur 'tri-4'"),
-        (lambda: APS(2, choose_from="output"), "unknown choose_from"),
-        (lambda: LPS(2, temperature=0), "temperature must be above 0"),
-        (lambda: APS(2).sample(noise(2, 2, 4, 4), torch.zeros(3, dtype=int)), r"weights \(2, 4\), got \(3,\)"),
-    ],
-)
-def test_bad_arguments(call, words):
-    with pytest.raises(UsageError, match=words):
-        call()

@@ -86,20 +86,6 @@ def test_scale_keeps_the_corner_and_adds_one_pixel():
         torch.testing.assert_close(other[:, top : top + 15, left : left + 15], larger)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_pairs_depend_on_the_seed_alone(protocol):
-    images = pictures(5)
-    before = torch.get_rng_state()
-    reference = pairs_of(protocol, images, 2)
-    for size in (1, 3):
-        for one, other in zip(reference, pairs_of(protocol, images, 2, batch_size=size), strict=True):
-            torch.testing.assert_close(one, other)
-    prefix = pairs_of(protocol, images[:2], 2)
-    torch.testing.assert_close(prefix[0], reference[0][:4])
-    assert not torch.equal(reference[1], pairs_of(protocol, images, 2, seed=2)[1])
-    assert torch.equal(before, torch.get_rng_state())
-
-
 def published_inpainting(image, taps, allowed):
     """The algorithm as described, one image, with dense two-dimensional convolutions."""
     row = special.binom(taps - 1, np.arange(taps)) / 2 ** (taps - 1)

@@ -28,13 +28,11 @@ def photographs(n=2, height=32, width=32, dtype=torch.float64):
 
 
 def loop(model, images):
-    """The slow way: roll, evaluate, one roll at a time."""
-    model = model.eval()
-    height, width = images.shape[-2:]
+    """The slow way: roll and evaluate, image by image, a row of rolls at a time."""
+    rows, columns = map(range, images.shape[-2:])
+    rolled = [[torch.stack([x.roll((a, b), (1, 2)) for b in columns]) for a in rows] for x in images]
     with torch.no_grad():
-        return torch.stack(
-            [torch.stack([model(images.roll((a, b), (2, 3))) for b in range(width)], 1) for a in range(height)], 1
-        )
+        return torch.stack([torch.stack([model.eval()(row) for row in own]) for own in rolled])
 
 
 def gather(parts):
