@@ -46,8 +46,7 @@ def corrected_axis(x, stride, variant, mode):
         weight = 1.0 if variant == "flc" else np.sqrt(0.54 + 0.46 * np.cos(omega))
         if variant == "kept-band":
             weight = 0.54 + 0.46 * np.cos(2 * np.pi * k / (bins - bins % 2 or 1))
-        for i in range(bins):
-            y[i] += weight * spectrum[k] * np.exp(2j * np.pi * k * i / bins)
+        y += weight * spectrum[k] * np.exp(2j * np.pi * k * np.arange(bins)[:, None] / bins)
     if variant != "pad-large":
         return y
     centre = np.array([abs((first + (rows - 1) / 2) * length / bins - before - (n - 1) / 2) for first in range(bins)])
