@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import multiprocessing
+import warnings
 
 import pytest
 import torch
@@ -21,11 +22,15 @@ def empty_store(tmp_path, monkeypatch):
     return tmp_path / "my runs"
 
 
+def fork(patch):
+    context = multiprocessing.get_context("fork")
+    patch.setattr(multiprocessing, "get_context", lambda kind: context)
+
+
 @pytest.fixture
 def forked(monkeypatch):
     """Workers are forked, and need not import the package: seconds each. Tests of the real start leave this out."""
-    context = multiprocessing.get_context("fork")
-    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)
+    fork(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +42,10 @@ def smoke_runs(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("smoke") / "runs"
     jobs = merged(job for study in STUDIES.values() for job in study.jobs("smoke"))
-    outcomes = execute(jobs, Store(folder, folder / "none"), "cpu", progress=False)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork")
+        fork(patch)
+        outcomes = execute(jobs, Store(folder, folder / "none"), "cpu", progress=False)
     assert set(outcomes.values()) == {"done"}, outcomes
     return folder
 

@@ -7,7 +7,6 @@ last execution into ``book/notebooks/``. ``--readme`` writes the verdicts into R
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import sys
@@ -305,7 +304,7 @@ def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) 
     jobs = [job for name in needed for job in chapters.planned(name, profile)]
     if jobs:  # a failed run is reported by its notebook, which tries it again
         run_jobs(merged(jobs), studies.open_store())
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2) as pool:
         waiting = [
             pool.submit(_refresh, path, output / path.name, profile, root, stamps[path])
             for path in sorted(old, key=lambda path: -path.stat().st_size)  # the longest first

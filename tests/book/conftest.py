@@ -59,18 +59,20 @@ def browser():
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
+def new_tab(browser, **options):
+    """A tab on a desk; options are those of a browser context."""
+    tab = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
+    tab.set_default_timeout(180_000)  # a crowded machine loads a page slowly
+    return tab
+
+
 @pytest.fixture
 def open_page(browser, site):
-    """Opens a page of the book in a tab of its own; options are those of a browser context."""
-    contexts = []
+    """Opens a page of the book from the disk in a tab of its own."""
 
     def opened(page, **options):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
-        contexts.append(context)
-        tab = context.new_page()
+        tab = new_tab(browser, **options)
         tab.goto((site / f"{page}.html").as_uri())
         return tab
 
-    yield opened
-    for context in contexts:
-        context.close()
+    return opened

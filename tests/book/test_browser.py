@@ -6,6 +6,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from .conftest import new_tab
+
 try:
     from axe_playwright_python.sync_playwright import Axe
 except ImportError:  # an environment from before it was required
@@ -62,7 +64,7 @@ def home(site, tmp_path_factory):
 def watched(browser, home):
     """A tab, and what goes wrong in it, by kind; what is not of the book is not let through."""
     found = {"error": [], "outside request": [], "missing": []}
-    tab = browser.new_page(viewport=DESKTOP, color_scheme="light")
+    tab = new_tab(browser, color_scheme="light")
 
     def only_local(route):
         if route.request.url.startswith((home, "data:", "blob:")):
