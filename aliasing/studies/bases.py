@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..measurements import Measurement
+from ..profiles import PROFILES
 from ..records import Run
 from ..training import Recipe
 from .evidence import Column, level
@@ -54,9 +55,9 @@ class Base:
     steps: int
     corrupted: int
     sampled: int
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    asap: str | dict[str, Any] = "asap"
-    by_image: bool = False
+    severities: tuple[int, ...]
+    asap: str | dict[str, Any]
+    by_image: bool
 
     def network(self, backbone: str, method: str) -> dict[str, Any]:
         """The ``backbone`` ("vgg" or "resnet") with a layer, for ``models.create``.
@@ -117,7 +118,7 @@ _SHAPES = {"name": "shapes", "seed": 1}
 _TEN = {"num_classes": 10, "padding_mode": "circular"}
 _VGG = {"name": "vgg-small"} | _TEN
 _RESNET = {"name": "resnet-small"} | _TEN
-_IMAGENET = {"name": "resnet50", "num_classes": 1000}
+_VGG16, _RESNET50 = ({"name": name, "num_classes": 1000} for name in ("vgg16-bn", "resnet50"))
 
 # The two recipes of photographs, for VGGs and for residual networks. Chosen on validation pictures with the plain
 # VGG13-bn of a quarter of the width, five epochs: of 250 images a step at rates of .1 and .05 (momentum .7 and .9) and
@@ -139,85 +140,32 @@ _TOY, _SMALL = Recipe(epochs=2, batch_size=64), Recipe(epochs=4, batch_size=32)
 _LONG = replace(DECISIVE, epochs=16, batch_size=500, lr=0.2)  # never run yet: no GPU was there
 _LARGE = Recipe(epochs=90, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="steps", warmup=0.0, flip=True)
 _PUBLISHED = {"name": "asap", "faithful": True}
-_PHOTOGRAPHS: dict[str, Any] = {"dataset": {"name": "cifar10"}, "seeds": 5, "tested": 10_000}
-_PHOTOGRAPHS |= {"asap": _PUBLISHED, "by_image": True}
-
+_CIFAR: dict[str, Any] = {"name": "cifar10"}
+_FOLDER: dict[str, Any] = {"name": "folder", "size": 224, "crop": "random-resized"}
+_VGG13: dict[str, Any] = {"name": "vgg13-bn"} | _TEN
+_RESNET18: dict[str, Any] = {"name": "resnet18", "stem": "cifar"} | _TEN
+_THREE, _FIVE = (1, 3, 5), (1, 2, 3, 4, 5)
+_TABLE: dict[str, tuple] = {  # smoke, laptop, desktop (half of the published widths), gpu, cluster
+    "dataset": (_SHAPES | {"count": 256}, _SHAPES | {"count": 4000}, _CIFAR, _CIFAR, _FOLDER),
+    "vgg": (_VGG | {"width": 4}, _VGG | {"width": 8}, _VGG13 | {"width": 32}, _VGG13, _VGG16),
+    "resnet": (_RESNET | {"width": 4}, _RESNET | {"width": 8}, _RESNET18 | {"width": 32}, _RESNET18, _RESNET50),
+    "recipe": (_TOY, _SMALL, DECISIVE, _LONG, _LARGE),
+    "residual": (_TOY, _SMALL, OTHER, _LONG, _LARGE),
+    "seeds": (2, 3, 5, 5, 1),
+    "tested": (32, 500, 10_000, 10_000, 50_000),
+    "count": (32, 500, 2000, 10_000, 50_000),
+    "exact": (32, 250, 1000, 2000, 50),
+    "attacked": (8, 48, 500, 1000, 1000),
+    "steps": (2, 10, 10, 20, 40),
+    "corrupted": (8, 48, 1000, 2000, 1000),
+    "severities": ((3,), _THREE, _THREE, _FIVE, _FIVE),
+    "sampled": (16, 256, 500, 1000, 1000),
+    "asap": ("asap", "asap", _PUBLISHED, _PUBLISHED, _PUBLISHED),
+    "by_image": (False, False, True, True, False),
+}
 BASES = {
-    "smoke": Base(
-        dataset=_SHAPES | {"count": 256},
-        vgg=_VGG | {"width": 4},
-        resnet=_RESNET | {"width": 4},
-        recipe=_TOY,
-        residual=_TOY,
-        seeds=2,
-        tested=32,
-        count=32,
-        exact=32,
-        attacked=8,
-        steps=2,
-        corrupted=8,
-        severities=(3,),
-        sampled=16,
-    ),
-    "laptop": Base(
-        dataset=_SHAPES | {"count": 4000},
-        vgg=_VGG | {"width": 8},
-        resnet=_RESNET | {"width": 8},
-        recipe=_SMALL,
-        residual=_SMALL,
-        seeds=3,
-        tested=500,
-        count=500,
-        exact=250,
-        attacked=48,
-        steps=10,
-        corrupted=48,
-        severities=(1, 3, 5),
-        sampled=256,
-    ),
-    "desktop": Base(  # half of the published widths
-        vgg={"name": "vgg13-bn", "width": 32} | _TEN,
-        resnet={"name": "resnet18", "stem": "cifar", "width": 32} | _TEN,
-        recipe=DECISIVE,
-        residual=OTHER,
-        count=2000,
-        exact=1000,
-        attacked=500,
-        steps=10,
-        corrupted=1000,
-        severities=(1, 3, 5),
-        sampled=500,
-        **_PHOTOGRAPHS,
-    ),
-    "gpu": Base(
-        vgg={"name": "vgg13-bn"} | _TEN,
-        resnet={"name": "resnet18", "stem": "cifar"} | _TEN,
-        recipe=_LONG,
-        residual=_LONG,
-        count=10_000,
-        exact=2000,
-        attacked=1000,
-        steps=20,
-        corrupted=2000,
-        sampled=1000,
-        **_PHOTOGRAPHS,
-    ),
-    "cluster": Base(
-        dataset={"name": "folder", "size": 224, "crop": "random-resized"},
-        vgg={"name": "vgg16-bn", "num_classes": 1000},
-        resnet=_IMAGENET,
-        recipe=_LARGE,
-        residual=_LARGE,
-        seeds=1,
-        tested=50_000,
-        count=50_000,
-        exact=50,
-        attacked=1000,
-        steps=40,
-        corrupted=1000,
-        sampled=1000,
-        asap=_PUBLISHED,
-    ),
+    profile: Base(**dict(zip(_TABLE, own, strict=True)))
+    for profile, own in zip(PROFILES, zip(*_TABLE.values(), strict=True), strict=True)
 }
 
 
