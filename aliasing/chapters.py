@@ -19,6 +19,7 @@ from .measurements import MEASUREMENTS
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home
 from .runner import Job, complete, execute
+from .studies.text import statistic
 from .training import pick_device
 from .version import __version__
 
@@ -276,14 +277,3 @@ class Ledger:
             f"{html.escape(first.claim)}<br><small>Published: {html.escape(first.published)}.</small>",
             f"<ul>{items}</ul>",
         )
-
-
-def statistic(row: Any) -> str:
-    """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
-    if row.outcome == "not run":
-        return "not run"
-    if row.low == row.high and not row.seeds:
-        return f"{row.value:.3g}, exact"
-    counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
-    over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]
-    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join(over)}"

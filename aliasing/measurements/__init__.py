@@ -1,12 +1,14 @@
 """Measurements: what can be asked of a trained network, by name, with the protocol as part of the name.
 
-A measurement is a function ``(subject, **protocol) -> {metric: value}`` in the table ``MEASUREMENTS``; the first line
-of its docstring is what ``aliasing list metrics`` says. With ``per_image=True`` some also return what they found for
-each image, as ``packed`` text under names that end in ``_by_image``, for statistics over networks and images.
+A measurement is a function ``(subject, **protocol) -> {metric: value}``, one of the public ones of the modules here;
+the first line of its docstring is what ``aliasing list metrics`` says. With ``per_image=True`` some also return what
+they found for each image, as ``packed`` text under names that end in ``_by_image``, for statistics over networks and
+images.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import isfunction
 from typing import Any
 
 from ..errors import unknown
@@ -16,23 +18,10 @@ from .subject import Subject, loaded, packed, unpacked
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement", "packed", "unpacked"]
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function
-    for function in (
-        *(classes.accuracy, classes.clean_error, classes.attacks, classes.corruptions, classes.band_removal),
-        *(classes.few_shot,),
-        *(shifted.circular_rolls, shifted.shift_curves, shifted.shift_consistency, shifted.circular_fidelity),
-        *(shifted.consistency_surface, shifted.masks, shifted.mask_pictures),
-        *(pixel_steps.one_pixel, pixel_steps.one_pixel_by_size, pixel_steps.jagged, pixel_steps.sweep),
-        *(pixel_steps.typicality, pixel_steps.photographers_bias),
-        *(features.shiftability, features.stage_readouts, features.feature_maps, features.exact_shifts),
-        *(features.equivariance, features.depth_error, features.sampling_bias, features.aliasing),
-        *(features.stability, features.aliasing_and_attack, features.map_spectra, features.kernels),
-        *(features.filter_variation, features.cost, features.macs),
-        *(realnetworks.one_pixel_windows, realnetworks.one_pixel_protocols, realnetworks.embedded_sizes),
-        *(realnetworks.inpainted_sweep, realnetworks.moving_maps, realnetworks.distance_to_training),
-        *(finetuned.fine_tuned,),
-        *(tips.tips_weights, tips.tips_phases, tips.undo_loss),
-    )
+    name: function
+    for module in (classes, shifted, pixel_steps, features, realnetworks, finetuned, tips)
+    for name, function in vars(module).items()
+    if isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
 }
 
 

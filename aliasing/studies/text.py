@@ -1,10 +1,22 @@
 """Findings as text, for a terminal of any width."""
 
 import textwrap
+from typing import Any
 
 import pandas as pd
 
-__all__ = ["one_line_each", "whole"]
+__all__ = ["one_line_each", "statistic", "whole"]
+
+
+def statistic(row: Any) -> str:
+    """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
+    if row.outcome == "not run":
+        return "not run"
+    if row.low == row.high and not row.seeds:
+        return f"{row.value:.3g}, exact"
+    counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
+    over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]
+    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join(over)}"
 
 
 def one_line_each(decided: pd.DataFrame, width: int) -> str:
@@ -19,12 +31,9 @@ def one_line_each(decided: pd.DataFrame, width: int) -> str:
     verdicts, names = first["verdict"].str.len().max(), first["finding"].str.len().max()
     lines = []
     for row in first.itertuples():
-        number = (
-            "-"
-            if row.verdict == "not run" or pd.isna(row.value)
-            else f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
-        )
-        profile = "-" if row.verdict == "not run" else row.profile
+        number, profile = "-", "-" if row.verdict == "not run" else row.profile
+        if row.verdict != "not run" and pd.notna(row.value):
+            number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
         line = f"{row.verdict:{verdicts}}  {profile:7}  {row.finding:{names}}  {number:22}  {row.claim}"
         lines.append(line if len(line) <= width else line[: width - 1] + "…")
     return "\n".join(lines)
@@ -39,14 +48,9 @@ def whole(own: pd.DataFrame, width: int) -> str:
         paragraphs.append(f"{profile}: {row.verdict}{f' ({row.note})' if row.note else ''}")
         paragraphs.append(f"  regime: {row.regime or 'none'}; rule of commit {row.commit}")
         for test in tests.itertuples():
-            found = "not run"
-            if test.outcome != "not run":
-                over = (
-                    f"{test.seeds} seeds, {test.pictures or 'no'} pictures" if test.seeds or test.pictures else "exact"
-                )
-                found = f"{test.value:.4g} [{test.low:.4g}, {test.high:.4g}], {over}, p {test.p:.2g}: {test.outcome}"
+            p, outcome = ("", "") if test.outcome == "not run" else (f", p {test.p:.2g}", f": {test.outcome}")
             asked = " (we ask this, not the paper)" if test.ours else ""
-            paragraphs.append(f"  - {test.statistic}{asked}: {found} (rule: {test.rule})")
+            paragraphs.append(f"  - {test.statistic}{asked}: {statistic(test)}{p}{outcome} (rule: {test.rule})")
     return "\n".join(
         textwrap.fill(text, width, subsequent_indent="    " if text.startswith("  ") else "  ") for text in paragraphs
     )

@@ -1,0 +1,302 @@
+"""What is asked of trained networks, on networks whose answers are known by hand, and against slow versions."""
+
+import base64
+import copy
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from aliasing import layers, models
+from aliasing.datasets import ImageSet, shapes
+from aliasing.errors import UsageError
+from aliasing.measurements import Measurement, Subject, packed, unpacked
+from aliasing.metrics import predict
+from aliasing.records import Run
+from aliasing.runner import build
+from aliasing.training import Recipe
+
+
+def subject(network="vgg-small", data=None, **options):
+    """Of a network, or of a small one with these options, which is then normalised; on drawn pictures."""
+    named = {"name": network, "num_classes": 10, "width": 4, "padding_mode": "circular"} | options
+    own = named if isinstance(network, str) else {"name": "vgg-small", "num_classes": 10}
+    run = Run({"name": "shapes", "seed": 1, "count": 32} | (data or {}), own, Recipe(), 0)
+    return Subject(run, (build(run) if isinstance(network, str) else network).eval(), torch.device("cpu"))
+
+
+def measured(name, chosen, **options):
+    return Measurement(name, options).measure(chosen)
+
+
+class Halving(nn.Module):
+    """Two stages that halve with ``layer``, a global average, as many classes as channels."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.act = nn.Identity()
+        self.layer1, self.layer2 = (layers.create(layer, 3, padding_mode="circular") for _ in range(2))
+
+    def forward(self, x):
+        return self.layer2(self.layer1(self.act(x))).mean((2, 3))
+
+
+class Place(nn.Module):
+    """Answers class 0 if the brightest column lies left of the middle, else class 1."""
+
+    def forward(self, x):
+        half = x.shape[3] // 2
+        return torch.stack([x[..., :half].amax((1, 2, 3)), x[..., half:].amax((1, 2, 3))], 1)
+
+
+class Constant(nn.Module):
+    """Always answers class 0."""
+
+    def forward(self, x):
+        return torch.eye(10)[:1].repeat(len(x), 1)
+
+
+def linear():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 10))
+
+
+def residual(**options):
+    return subject(models.create("resnet-small", 10, stem="imagenet", width=4, **options), {"count": 20})
+
+
+@pytest.mark.parametrize(("layer", "share", "law"), [("subsample", 1 / 16, 1.0), ("flc", 1.0, 16.0)])
+def test_exact_shifts_are_the_multiples_of_the_factor(layer, share, law):
+    """The mean of an ideal low-pass is that of its input, whatever the shift; subsampling by 4 keeps 1 of 16 shifts."""
+    values = measured("exact_shifts", subject(Halving(layer)), count=2, window=8)
+    found = [values[f"exact_shift_{name}"] for name in ("factor", "share", "law")]
+    assert found == pytest.approx([4, share, law]) and values["exact_shift_map"][4][4] == 1
+
+
+def test_stages_have_factors_and_maps_that_move_with_the_picture_by_their_multiples():
+    chosen = subject(Halving("subsample"))
+    values = measured("shiftability", chosen, count=4)
+    assert values["stage_factors"] == [1, 2, 4] and values["non_shiftability_circular"][0] == 0.0
+    assert len(values["non_shiftability_inpainting"]) == 3
+    values = measured("feature_maps", chosen, shifts=(0, 4))
+    for first, second in values["feature_maps"].values():
+        assert np.array_equal(np.roll(first, 4 * len(first) // 32, 0), second)
+    assert max(max(map(max, maps)) for maps in values["feature_maps"]["2"]) == 255
+    for first, second in values["feature_sums"].values():
+        assert first == pytest.approx(second)
+
+
+def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
+    values = measured("photographers_bias", subject(Place()), count=400)
+    assert values["bias_change_near"].n + values["bias_change_far"].n < 400
+    assert sum(value is not None for value in values["bias_agreement"]) == 5
+    assert 0 < values["bias_agreement_far"].value < 1
+    assert [len(row) for row in values["bias_accuracy_map"]] == [5] * 5
+    values = measured("photographers_bias", subject(Constant()), count=200)
+    assert values["bias_change"] == [0.0] * 5 and values["bias_agreement"] == [1.0] * 5
+    near, far = values["bias_accuracy_near"], values["bias_accuracy_far"]
+    zeros = int((shapes.sample(200, 1, "test", "uniform").labels == 0).sum())
+    assert near.value * near.n + far.value * far.n <= zeros
+    run = Run({"name": "cifar10"}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0)
+    with pytest.raises(UsageError, match="needs the data set shapes"):
+        measured("photographers_bias", Subject(run, Constant(), torch.device("cpu")), count=8)
+
+
+def test_typicality_orders_the_groups_by_distance():
+    values = measured("typicality", subject(linear(), {"count": 64}), count=50, training=64, pairs=2)
+    assert values["typicality_distance"] == sorted(values["typicality_distance"])
+    assert values["typicality_gap"] == pytest.approx(values["typicality_change"][-1] - values["typicality_change"][0])
+
+
+def test_a_sweep_keeps_what_the_network_saw():
+    chosen = subject(linear())
+    values = measured("sweep", chosen, count=4, pictures=2)
+    assert values["sweep_probability"].shape == (4, 32)
+    assert len(values["sweep_answers"]) == 4 and len(values["sweep_pictures"]) == 2
+    shown = np.array(Image.open(io.BytesIO(base64.b64decode(values["sweep_pictures"][0]))))
+    assert np.array_equal(shown, chosen.split("test", 4).images[0].permute(1, 2, 0).numpy())
+
+
+def test_strided_convolutions_count_what_they_keep():
+    # Stem 7 x 7 at 16 x 16, max-pool to 8 x 8, then three halving blocks of widths 4, 8, 16, and the linear layer.
+    blocks = [(4, 4, 4), (4, 8, 2), (8, 16, 1)]  # inputs, outputs, side of the output
+    count = 16 * 16 * 49 * 3 * 4 + sum(s * s * (9 * i * o + 9 * o * o + i * o) for i, o, s in blocks) + 160
+    chosen = residual()
+    before = copy.deepcopy(chosen.network.state_dict())
+    assert measured("macs", chosen) == {"macs": count}
+    assert not chosen.network.training
+    assert all(torch.equal(value, before[key]) for key, value in chosen.network.state_dict().items())
+
+
+def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():
+    chosen = subject(Constant(), {"count": 20})
+    assert measured("accuracy", chosen, count=20)["accuracy"].value == 0.1
+    assert measured("clean_error", chosen, count=20)["clean_error"].value == 0.9
+    assert measured("band_removal", chosen, count=20, bands=3)["accuracy_without_band"] == [0.1] * 3
+
+
+def test_kernels_names_every_convolution_and_learned_blur():
+    chosen = residual(downsample={"name": "tri-3", "trainable": True}, placement="conv-then-pool")
+    found = measured("kernels", chosen)["stop_band"]
+    assert found["layer2.0.downsample.0"] == pytest.approx(0.75) and found["layer2.0.main"] < 0.2
+    assert len(found) == 1 + 3 * 3 + 7
+
+
+def test_few_shot_episodes_are_the_same_for_every_call():
+    options = {"dataset": {"name": "glyphs", "classes": 6}, "domain": "glyphs", "shots": 1, "episodes": 5}
+    chosen = residual()
+    first, again = (measured("few_shot", chosen, **options) for _ in range(2))
+    assert again == first and [(name, found.n) for name, found in first.items()] == [("few_shot_glyphs_1", 5)]
+
+
+def test_numbers_by_image_survive_being_packed():
+    line = torch.arange(13)
+    for values in (line % 3 == 0, line * 17, torch.linspace(0, 1, 13).double(), torch.ones(0) > 0):
+        found = unpacked(packed(values))
+        torch.testing.assert_close(found, values, atol=1e-5 * values.is_floating_point(), rtol=0)
+
+
+def test_what_is_found_by_image_adds_up_to_the_values():
+    """With ``per_image`` the other values stay as they are."""
+    chosen = residual()
+    options = {
+        "accuracy": {},
+        "circular_rolls": {},
+        "shift_consistency": {"max_shift": 4},
+        "one_pixel": {"protocols": ("crop", "circular"), "pairs": 2},
+        "attacks": {"steps": 2},
+        "corruptions": {"severities": (1, 5)},
+    }
+    found = {}
+    for name, protocol in options.items():
+        plain, more = (measured(name, chosen, count=8, **protocol, per_image=own) for own in (False, True))
+        assert all(str(more[key]) == str(value) for key, value in plain.items())
+        assert all(key.endswith("_by_image") for key in more.keys() - plain.keys())
+        found |= {key: unpacked(more[key]).double() for key in more.keys() - plain.keys()} | plain
+    for name in ("accuracy", "circular_consistency", "standard_consistency", "sub_pixel_consistency"):
+        assert found[f"{name}_by_image"].mean().item() == pytest.approx(found[name].value, abs=1e-5)
+    for protocol in ("crop", "circular"):
+        changes = found[f"top1_changes_{protocol}_by_image"]
+        assert changes.mean().item() / 2 == pytest.approx(found[f"top1_change_{protocol}"].value)
+    for radius, value in enumerate(found["pgd_accuracy"]):
+        assert (found["pgd_radii_by_image"] > radius).double().mean().item() == pytest.approx(value)
+    assert found["corruption_errors_by_image"].mean().item() / 30 == pytest.approx(found["corruption_error"].value)
+
+
+def test_weights_of_an_untrained_layer_are_almost_uniform_and_the_mean_phase_is_theirs():
+    chosen = subject(downsample="tips")
+    values = measured("tips_weights", chosen, count=8)
+    assert [float(v) for v in values["tau_largest"]] == pytest.approx([0.25] * 4, abs=0.03)
+    assert all(0.5 <= float(v) < 0.53 for v in values["tau_norm"])
+    middle = measured("tips_phases", chosen, count=8, bins=3)["tau_mean_phase"]
+    assert torch.stack(middle).tolist() == [[0, 1, 0]] * 4  # almost uniform weights, everything within 1 to 2
+    for module in chosen.network.modules():
+        if type(module).__name__ == "_Tau":
+            module.register_forward_hook(lambda *args: torch.eye(4)[[3]].expand_as(args[-1]))
+    last = measured("tips_phases", chosen, count=2, bins=6)["tau_mean_phase"]
+    assert torch.stack(last).tolist() == [[0, 0, 0, 0, 0, 2]] * 4  # the last phase only: density 1/(3/6)
+
+
+def test_the_undo_loss_is_the_mean_over_all_shifts():
+    chosen = subject(downsample={"name": "tips", "faithful": True})
+    values = measured("undo_loss", chosen, count=4, pictured=2)
+    seen = {}
+    layer = next(m for m in chosen.network.modules() if type(m).__name__ == "TIPS")
+    layer.tau.register_forward_pre_hook(lambda _, args: seen.update(x=args[0]))
+    with torch.no_grad():
+        chosen.network(chosen.split("test", 4).images.float() / 255)
+        x = seen["x"]
+        psi = layer.tau.psi(x, layer.tau.filter.weight)
+        steps = range(-(x.shape[2] // 4), x.shape[2] // 4 + 1)
+        losses = [(psi - x.roll((i, j), (2, 3))).square().mean() for i in steps for j in steps]
+    slow = torch.stack(losses).mean() / x.square().mean()
+    assert float(values["undo_floor"][0] + values["undo_excess"][0]) == pytest.approx(float(slow), rel=1e-4)
+    assert len(values["undo_floor"]) == 4 and 0 < float(values["undo_floor"][0]) < 1
+    assert values["undo_pictures"].shape == (2, 4, *x.shape[2:])
+    assert (values["undo_pictures"][:, 0].roll((5, 3), (1, 2)) == values["undo_pictures"][:, 1]).all()
+
+
+def test_aps_moves_with_circular_shifts_and_not_with_others():
+    chosen = subject(downsample="aps")
+    values = measured("consistency_surface", chosen, count=12, max_shift=2)
+    assert values["surface_circular"].shape == values["surface_standard"].shape == (5, 5)
+    assert values["surface_standard"][2, 2] == 1 and (values["surface_circular"] == 1).all()
+    assert values["surface_standard"].min() < 1
+    values = measured("circular_fidelity", chosen, count=16)
+    assert values["circular_consistency_drawn"].value == 1
+    assert values["circular_fidelity_joint"].value == pytest.approx(values["accuracy"].value)
+    masks = subject("unet-small", num_classes=6, downsample="aps")
+    masks.run = replace(masks.run, recipe=replace(masks.run.recipe, target="masks"))
+    values = measured("mask_pictures", masks, count=2, down=3, right=5)
+    assert values["pictures"].shape == (2, 3, 32, 32) and values["true_masks"].shape == (2, 32, 32)
+    assert (values["masks"] == values["masks_moved_back"]).float().mean() > 0.999
+
+
+def test_without_an_attack_features_stay_and_with_a_large_one_they_move_more():
+    chosen = subject("resnet-small")
+    found = [measured("stability", chosen, count=8, eps=eps) for eps in (1e-4, 8, 32)]
+    cosines = [values["stability_attack"].value for values in found]
+    assert cosines[0] == pytest.approx(1, abs=1e-5)
+    assert cosines[0] > cosines[1] > cosines[2]
+    # A signed step has the energy of values +-eps, over all frequencies: Parseval bounds the mean of the logarithm.
+    assert found[1]["perturbation_spectrum"].exp().mean() <= (8 / 255) ** 2 * 1.01
+
+
+def test_alias_errors_of_pictures_that_are_broken_and_kept():
+    flc = subject("resnet-small", downsample="flc", placement="pool-then-conv")
+    values = measured("aliasing_and_attack", flc, count=32, eps=1, steps=1)
+    assert values["alias_error_rise"] == pytest.approx(0, abs=1e-5)  # FLC has none to raise
+    chosen = subject("resnet-small")
+    test = chosen.split("test", 32)
+    right = int((predict(chosen.network, test.images).argmax(1) == test.labels).sum())
+    values = measured("aliasing_and_attack", chosen, count=32, eps=1, steps=2)
+    assert right and values["broken"] + values["kept"] == right
+    with torch.no_grad():  # class 9 for every picture, of which none is asked
+        head = chosen.network.network.fc
+        head.weight.zero_()
+        head.bias.copy_(torch.arange(10.0))
+    chosen.split = lambda name, count: Subject.split(subject("resnet-small"), name)[torch.arange(9)]
+    values = measured("aliasing_and_attack", chosen, count=9, eps=1, steps=1)
+    assert values == {"alias_error_of_broken_minus_kept": None, "alias_error_rise": None, "broken": 0, "kept": 0}
+
+
+def test_spectra_in_front_of_and_behind_the_first_halving():
+    values = measured("map_spectra", subject("resnet-small"), count=4)
+    assert len(values["map_frequency"]) == 16 and len(values["sampled_frequency"]) == 8
+
+
+class Corner(nn.Module):
+    """Whether the top left pixel is bright; the map in front is that of a batch norm, so that it is watched."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, affine=False)
+
+    def forward(self, x):
+        bright = self.norm(x)[:, 0, 0, 0]
+        return torch.stack([bright, 0.5 - bright], 1)
+
+
+def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):
+    """Six pictures of vertical stripes, two pixels wide, on a network that reads one pixel."""
+    images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+    images[:, :, :, 0::4] = images[:, :, :, 1::4] = 255
+    data = ImageSet(images, torch.zeros(6, dtype=torch.long), ("bright", "dark"), "stripes")
+    for room in ("subject", "realnetworks"):
+        monkeypatch.setattr(f"aliasing.measurements.{room}.loaded", lambda dataset, split: data)
+    chosen = subject(Corner())
+    found = measured("one_pixel_windows", chosen, count=6, margin=4)
+    # The window's corner shows column 4, bright as column 5; of the two columns beside it, 3 is dark.
+    assert found["changes"] == [2] * 6
+    assert (found["top1_change"].value, found["accuracy"].value) == (0.5, 1)
+    assert found["mean_absolute_change"].value == pytest.approx((0.8176 - 0.3775) / 2, abs=1e-3)
+    found = measured("inpainted_sweep", chosen, count=6, positions=5)
+    assert (found["steps"], found["factors"], found["crossings"]) == (4, [1], 0)  # of two classes both are among five
+    assert len(found["probability"]) == len(found["non_shiftability_by_picture"]) == 6
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    options = {"count": 6, "against": {"name": "shapes"}, "training": 6, "margin": 4, "neighbours": 2}
+    near = measured("distance_to_training", subject(mean), **options)
+    assert near["distance"].tolist() == pytest.approx([0] * 6)  # a picture of the training set is its own neighbour
