@@ -128,7 +128,7 @@ def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
     assert chapters.best("zhang2019", store) == "desktop"
 
 
-def test_results_say_on_which_evidence_they_stand():
+def test_results_say_on_which_evidence_they_stand_and_what_their_columns_hold():
     results = chapters.on_record("zhang2019", "laptop", seeds=2)
     plain = results[(results["layer"] == "subsample") & ~results["augmented"]]
     accuracy = plain["accuracy.accuracy"].mean()
@@ -136,10 +136,7 @@ def test_results_say_on_which_evidence_they_stand():
     said = plots.badge(results)
     assert said.startswith("vgg-small on shapes (plain network") and "2 seeds" in said
     assert said.endswith("profile laptop")
-
-
-def test_columns_are_documented_by_their_measurements():
-    documented = chapters.columns(chapters.on_record("zhang2019", "laptop", seeds=1))
+    documented = chapters.columns(results)
     assert documented.loc["filter_variation", "columns"] == "filter_variation"
     assert all(documented["what was measured"].str.len() > 20)
 

@@ -1,4 +1,4 @@
-"""Records and stores: identity, merging, damage."""
+"""Records and stores: identity, merging, damage, verification."""
 
 import json
 import re
@@ -15,7 +15,8 @@ from aliasing.errors import DataError, UsageError
 from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
 from aliasing.records import Record, Run, Store, encode, merge, provenance, publish, read_lines
-from aliasing.studies import open_store
+from aliasing.runner import execute
+from aliasing.studies import get, open_store
 from aliasing.training import Recipe
 
 RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0)
@@ -57,14 +58,10 @@ def test_photographs_are_known_by_their_archive(tmp_path, monkeypatch):
         datasets.load(split="train", **copy.dataset)
 
 
-def test_encoding():
+def test_values_are_plain_json_and_a_line_reads_back():
     assert encode(Estimate(0.5, 0.4, float("inf"), 3)) == {"value": 0.5, "low": 0.4, "high": None, "n": 3}
-    assert encode(torch.tensor([[1 / 3]])) == [[0.33333]]
-    assert encode({"a": torch.tensor(2)}) == {"a": 2}
+    assert encode({"a": torch.tensor([[1 / 3]]), "b": torch.tensor(2)}) == {"a": [[0.33333]], "b": 2}
     assert encode([1, float("nan")]) == [1, None]
-
-
-def test_a_line_reads_back(tmp_path):
     written = Record(RUN)
     written.add("accuracy()", {"accuracy": Estimate(0.5, 0.4, 0.6, 9)}, provenance(torch.device("cpu"), 1.0))
     read = Record.from_line(written.to_line())
@@ -102,9 +99,12 @@ def test_merging_is_commutative_associative_and_idempotent(a, b, c):
     assert merge(first, first).to_line() == first.to_line()
 
 
-def test_what_was_measured_first_stays():
+def test_what_was_measured_first_stays_and_a_record_can_be_cut():
     merged = merge(record({"a": ("2026-02", 2.0)}), record({"a": ("2026-01", 1.0), "b": ("2026-03", 3.0)}))
     assert merged.measurements == {"a": {"x": 1.0}, "b": {"x": 3.0}}
+    part = merged.only(["b", "c"])
+    assert part.measurements == {"b": {"x": 3.0}} and part.provenance == {"b": {"date": "2026-03"}}
+    assert merge(part, merged.only(["a"])).to_line() == merged.to_line()
 
 
 RECORDS = st.lists(st.tuples(st.integers(0, 3), KEYS.filter(bool)), max_size=5)
@@ -125,14 +125,6 @@ def test_publishing_any_parts_in_any_order_gives_the_same_file(tmp_path_factory,
     assert in_parts.read_bytes() == at_once.read_bytes()
     publish(read_lines(in_parts), in_parts)
     assert in_parts.read_bytes() == at_once.read_bytes()
-
-
-def test_a_record_can_be_cut_to_some_measurements():
-    whole = record({"a": ("2026", 1.0), "b": ("2026", 2.0)})
-    part = whole.only(["b", "c"])
-    assert part.measurements == {"b": {"x": 2.0}}
-    assert part.provenance == {"b": {"date": "2026"}}
-    assert merge(part, whole.only(["a"])).to_line() == whole.to_line()
 
 
 def test_the_store_is_the_union_of_both_stores(tmp_path):
@@ -185,3 +177,24 @@ def test_a_damaged_working_record_is_named_and_measured_again(tmp_path):
         store.save(record({"b": ("2026", 1.0)}))
     assert store.load(RUN).measurements == {"b": {"x": 1.0}}
     assert path.with_name("record.json.damaged").read_text() == damaged
+
+
+def test_a_record_repeats_to_the_bit_and_a_changed_one_is_named(tmp_path, monkeypatch, capsys):
+    """The record of a run of the smoke profile, published in a project of its own."""
+    monkeypatch.chdir(tmp_path)
+    job = get("zhang2019").jobs("smoke", 1)[0]
+    path, store = tmp_path / "data/records/zhang2019.smoke.jsonl", Store(tmp_path / "runs")
+    execute([job], store, "cpu", 1, progress=False)
+    record = store.load(job.run)
+    publish([record], path)
+    assert main(["verify", job.run.id[:8]]) == 0
+    assert "True" in capsys.readouterr().out
+    key = next(key for key in record.measurements if key != "training")
+    name, value = next((n, v) for n, v in record.measurements[key].items() if isinstance(v, dict))
+    record.measurements[key][name] = value | {"value": value["value"] / 2 + 0.1}
+    path.unlink()
+    publish([record], path)
+    assert main(["verify", job.run.id]) == 1
+    assert f"{name}.value" in capsys.readouterr().out
+    assert main(["verify", "0000000"]) == 2
+    assert "begins none of those in the plans" in capsys.readouterr().err

@@ -143,20 +143,18 @@ def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count, for
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-@pytest.mark.parametrize("count", [2, 4])
-def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_path, count, undisturbed):
-    """Each dies, as by ``kill -9``, after a random time of computing; one that got to its end makes new work."""
-    where, draw, commands, killed = store(tmp_path), random.Random(count), [], 0
+def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_path, undisturbed):
+    """Each of four dies, as by ``kill -9``, after a random time of computing; one that ends makes new work."""
+    where, draw, commands, killed = store(tmp_path), random.Random(4), [], 0
 
     def command(life: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, life)  # whose signal nobody handles
         execute(JOBS, where, "cpu", workers=1, progress=False)
 
     while killed < 10:
-        for _ in range(count - len(commands)):
-            commands.append(
-                multiprocessing.get_context("fork").Process(target=command, args=(draw.uniform(0.01, 0.5),))
-            )
+        while len(commands) < 4:
+            life = draw.uniform(0.01, 0.5)
+            commands.append(multiprocessing.get_context("fork").Process(target=command, args=(life,)))
             commands[-1].start()
         wait([process.sentinel for process in commands])
         for process in [process for process in commands if not process.is_alive()]:

@@ -3,10 +3,11 @@
 A study plans its runs for each profile, and states its findings with the rule that decides each.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import missing, unknown
+from ..errors import UsageError, missing, unknown
 
 try:
     import pandas as pd
@@ -14,28 +15,28 @@ except ModuleNotFoundError as error:
     raise missing(error) from None
 from ..profiles import PROFILES
 from ..records import Store
-from ..runner import complete, execute, is_leased
-from .order import STUDIES, campaign, worth
+from ..runner import Job, complete, execute, is_leased, merged
+from .azulay2018 import STUDY as AZULAY2018
+from .bases import BASES
+from .comparison import STUDY as COMPARISON
+from .finetuned import STUDY as FINETUNED
+from .grabinski2023 import STUDY as GRABINSKI2023
+from .realnetworks import STUDY as REALNETWORKS
 from .rules import VERDICTS, Finding, Regime, Test, Verdict
+from .saha2024 import STUDY as SAHA2024
 from .study import Study, open_store, results
+from .vasconcelos2020 import STUDY as VASCONCELOS2020
+from .zhang2019 import STUDY as ZHANG2019
 
-__all__ = [
-    "STUDIES",
-    "VERDICTS",
-    "Finding",
-    "Regime",
-    "Study",
-    "Test",
-    "Verdict",
-    "campaign",
-    "findings",
-    "get",
-    "open_store",
-    "results",
-    "run",
-    "status_of",
-    "worth",
-]
+__all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "campaign", "findings", "get",
+           "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON, FINETUNED)
+}
+# Whose networks come first: the two chapters that ask for the plain network, its blurs and its augmentation.
+VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI2023)
 
 
 def get(name: str) -> Study:
@@ -105,3 +106,31 @@ def findings(names: Iterable[str] = (), profile: str | None = None, store: Store
         for chosen in profiles
     ]
     return pd.concat(decided, ignore_index=True)
+
+
+def campaign(profile: str, seeds: int | None = None) -> list[Job]:
+    """Every run of ``profile`` with all that the studies measure on it, in the order in which time is best spent.
+
+    A whole seed comes before the next, so that every stop leaves balanced results. On ``desktop``, where a network
+    takes half an hour, so does a whole chapter, with the networks that earlier ones lack.
+    """
+
+    def seed(job: Job) -> int:
+        return job.run.seed
+
+    if profile not in BASES:
+        raise UsageError(f"a campaign needs a profile of {', '.join(BASES)}, got {profile!r}")
+    chapters = [sorted(study.jobs(profile, seeds), key=seed) for study in VALUE]
+    jobs = merged(job for chapter in chapters for job in chapter)
+    return jobs if profile == "desktop" else sorted(jobs, key=seed)
+
+
+def worth(profile: str, store: Store) -> Counter[str]:
+    """How many findings that are not decided yet need each run of ``profile``, by its id."""
+    needed: Counter[str] = Counter()
+    for study in STUDIES.values():
+        jobs = study.jobs(profile)
+        decided = study.verdicts(results(jobs, store), profile).drop_duplicates("finding").set_index("finding")
+        undecided = [one for one in study.findings if decided["verdict"][one.id] in ("not run", "inconclusive")]
+        needed.update({job.run.id: sum(one.needs(job.labels) for one in undecided) for job in jobs})
+    return needed

@@ -7,7 +7,7 @@ windows, at the input size of the smallest.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
@@ -39,49 +39,37 @@ _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
 _DRAWN = {kind: {"name": "shapes", "seed": 2 + i, "size": 48, "count": 40} for i, kind in enumerate(_PHOTOGRAPHS)}
 
 
+# Pictures of most measurements, of those by size, and of sweeps; positions of a sweep; training pictures; pairs. There
+# is nothing to draw for these networks, so ``laptop`` has none; nor has ``cluster``, where nothing of this grows.
+_COUNTS = {
+    "smoke": (12, 4, 2, 3, 16, 1),
+    "desktop": (500, 100, 40, 33, 1000, 1),
+    "gpu": (12_000, 500, 200, 101, 12_000, 8),
+}
+
+
 def plan(profile: str) -> list[Job]:
-    """Every network on every kind of pictures.
-
-    There is nothing to draw for them, so ``laptop`` has none; nor has ``cluster``, where nothing of this grows.
-    """
-    if profile in ("laptop", "cluster"):
+    """Every network on every kind of pictures."""
+    if profile not in _COUNTS:
         return []
-    if profile == "smoke":
-        return _jobs(_DRAWN, _Sizes(pictures=12, few=4, swept=2, positions=3, training=16))
-    if profile == "desktop":
-        return _jobs(_PHOTOGRAPHS, _Sizes(pictures=500, few=100, swept=40, positions=33, training=1000))
-    return _jobs(_PHOTOGRAPHS, _Sizes(12_000, few=500, swept=200, positions=101, training=12_000, pairs=8))
-
-
-class _Sizes(NamedTuple):
-    """Pictures of most measurements, of those by size, and of sweeps; positions of a sweep; training pictures."""
-
-    pictures: int
-    few: int
-    swept: int
-    positions: int
-    training: int
-    pairs: int = 1
-
-
-def _jobs(kinds: dict[str, dict[str, Any]], sizes: _Sizes) -> list[Job]:
+    kinds = _DRAWN if profile == "smoke" else _PHOTOGRAPHS
+    pictures, few, swept, positions, training, pairs = _COUNTS[profile]
     jobs = []
     for kind, dataset in kinds.items():
         for network in NETWORKS:
-            count = 2 * sizes.pictures if kind == "sample" else sizes.pictures
+            count = 2 * pictures if kind == "sample" else pictures
             about = {"count": count, "margin": 8}  # of 224 pixels and of 160 alike
             wanted = [Measurement("one_pixel_windows", about)]
             if kind == "validation":
-                protocols = {"count": sizes.pictures, "protocols": PROTOCOLS, "pairs": sizes.pairs}
                 wanted += [
-                    Measurement("one_pixel_protocols", protocols),
-                    Measurement("inpainted_sweep", {"count": sizes.swept, "positions": sizes.positions}),
+                    Measurement("one_pixel_protocols", {"count": pictures, "protocols": PROTOCOLS, "pairs": pairs}),
+                    Measurement("inpainted_sweep", {"count": swept, "positions": positions}),
                     Measurement("moving_maps", {}),
-                    Measurement("embedded_sizes", {"count": sizes.few, "sizes": SIZES}),
+                    Measurement("embedded_sizes", {"count": few, "sizes": SIZES}),
                 ]
             if kind == "unseen":
-                training = {"against": kinds["seen"], "training": sizes.training}
-                wanted.append(Measurement("distance_to_training", about | training))
+                known = {"against": kinds["seen"], "training": training}
+                wanted.append(Measurement("distance_to_training", about | known))
             run = Run(dataset, {"name": network, "pretrained": True}, Recipe(epochs=0), 0)
             jobs.append(Job(run, tuple(wanted), {"pictures": kind}))
     return jobs

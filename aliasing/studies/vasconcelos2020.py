@@ -7,7 +7,7 @@ further halving would leave nothing to see.
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,23 +28,6 @@ FILTER = "tri-3"
 PLACES = ("conv", "skip", "pool")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One configuration.
-
-    Attributes:
-        network: options of ``models.create`` beside those of the profile.
-        randaugment: operations of RandAugment per picture.
-        other_stem: whether the first convolution has the other stride than in the profile's network.
-        matched: whether the stem halves and the network is wider instead, for the compute of one that does not halve.
-    """
-
-    network: dict[str, Any] = field(default_factory=dict)
-    randaugment: int = 0
-    other_stem: bool = False
-    matched: bool = False
-
-
 def _blur(*places: str, **options: Any) -> dict[str, Any]:
     """The paper's placement ("BlurAfterConv"), at some of the places or at all."""
     blurred = {"downsample": FILTER, "placement": "conv-then-pool"} | options
@@ -55,57 +38,49 @@ def _control(control: str) -> dict[str, Any]:
     return _blur(downsample={"name": FILTER, "control": control})
 
 
-SUBSETS = {
-    "none": Case(),
-    "all": Case(_blur()),
-    "conv": Case(_blur("conv")),
-    "skip": Case(_blur("skip")),
-    "pool": Case(_blur("pool")),
-    "conv + skip": Case(_blur("conv", "skip")),
-    "conv + pool": Case(_blur("conv", "pool")),
-    "skip + pool": Case(_blur("skip", "pool")),
+# Configurations, as options of ``models.create`` beside those of the profile.
+SUBSETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "all": _blur(),
+    "conv": _blur("conv"),
+    "skip": _blur("skip"),
+    "pool": _blur("pool"),
+    "conv + skip": _blur("conv", "skip"),
+    "conv + pool": _blur("conv", "pool"),
+    "skip + pool": _blur("skip", "pool"),
 }
 CASES = SUBSETS | {
-    "GELU": Case({"activation": "gelu"}),
-    "GELU + blur": Case(_blur(activation="gelu")),
-    "RandAugment": Case(randaugment=1),
-    "RandAugment + blur": Case(_blur(), randaugment=1),
-    "forward only": Case(_control("forward")),
-    "backward only": Case(_control("backward")),
-    "too late": Case(_control("late")),
-    "random signs": Case(_control("signs")),
-    "critical 7": Case(_blur(downsample="bin-7")),
-    "everywhere 7": Case(_blur(downsample="bin-7", filter_everywhere=True)),
-    "trainable": Case(_blur(downsample={"name": FILTER, "trainable": True})),
-    "after activation": Case(_blur(placement="act-then-pool")),
-    "other stem": Case(other_stem=True),
-    "other stem + blur": Case(_blur(), other_stem=True),
-    "wide stem": Case(matched=True),
+    "GELU": {"activation": "gelu"},
+    "GELU + blur": _blur(activation="gelu"),
+    "RandAugment": {},
+    "RandAugment + blur": _blur(),
+    "forward only": _control("forward"),
+    "backward only": _control("backward"),
+    "too late": _control("late"),
+    "random signs": _control("signs"),
+    "critical 7": _blur(downsample="bin-7"),
+    "everywhere 7": _blur(downsample="bin-7", filter_everywhere=True),
+    "trainable": _blur(downsample={"name": FILTER, "trainable": True}),
+    "after activation": _blur(placement="act-then-pool"),
+    "other stem": {},  # the first convolution has the other stride than in the profile's network
+    "other stem + blur": _blur(),
+    "wide stem": {},  # it halves and the network is wider instead, for the compute of one that does not halve
 }
-DECIDING = {name: case for name, case in CASES.items() if name != "GELU"}  # which is only drawn
+USUAL = tuple(CASES)
+CASES |= {
+    "critical 5": _blur(downsample="bin-5"),
+    "everywhere 3": _blur(filter_everywhere=True),
+    "everywhere 5": _blur(downsample="bin-5", filter_everywhere=True),
+    "GELU low": {"activation": "gelu", "smooth": "low"},
+    "GELU low + blur": _blur(activation="gelu", smooth="low"),
+    "SiLU": {"activation": "silu"},
+    "SiLU + blur": _blur(activation="silu"),
+}
+DECIDING = tuple(name for name in USUAL if name != "GELU")  # which is only drawn
 # Where time is short: what decides the claims of 2020 with the fewest networks, and two claims of 2021.
-FEWEST = (
-    "none",
-    "all",
-    "GELU + blur",
-    "RandAugment + blur",
-    "conv",
-    "skip",
-    "pool",
-    "other stem + blur",
-    "RandAugment",
-    "after activation",
-)
+FEWEST = ("none", "all", "GELU + blur", "RandAugment + blur", "conv", "skip", "pool", "other stem + blur",
+          "RandAugment", "after activation")  # fmt: skip
 PAPERS = (*FEWEST, "other stem", "too late", "random signs", "forward only", "backward only")
-MORE = {
-    "critical 5": Case(_blur(downsample="bin-5")),
-    "everywhere 3": Case(_blur(filter_everywhere=True)),
-    "everywhere 5": Case(_blur(downsample="bin-5", filter_everywhere=True)),
-    "GELU low": Case({"activation": "gelu", "smooth": "low"}),
-    "GELU low + blur": Case(_blur(activation="gelu", smooth="low")),
-    "SiLU": Case({"activation": "silu"}),
-    "SiLU + blur": Case(_blur(activation="silu")),
-}
 
 
 # What is measured only on networks that a finding or a figure needs.
@@ -119,7 +94,7 @@ class Sizes(NamedTuple):
     """What differs between profiles.
 
     Attributes:
-        cases: what is trained.
+        cases: what is trained, the names of ``CASES``.
         domains: data sets of the few-shot episodes; "known" is of the kind that the network was trained on.
         episodes: of few-shot classification.
         matched: width of the network whose stem halves and that computes as much as one of the profile's width whose
@@ -131,7 +106,7 @@ class Sizes(NamedTuple):
         base: what is measured on other numbers of images than by the other studies.
     """
 
-    cases: dict[str, Case]
+    cases: tuple[str, ...]
     domains: dict[str, dict[str, Any]]
     episodes: int = 600
     matched: int = 0
@@ -140,10 +115,6 @@ class Sizes(NamedTuple):
     network: dict[str, Any] = SAME
     recipe: dict[str, Any] = SAME
     base: dict[str, Any] = SAME
-
-
-def _named(names: tuple[str, ...]) -> dict[str, Case]:
-    return {name: CASES[name] for name in names}
 
 
 OTHER_SHAPES: dict[str, Any] = {"name": "shapes", "seed": 2}
@@ -160,7 +131,7 @@ LARGE: dict[str, dict[str, Any]] = {
 }
 SIZES = {
     "smoke": Sizes(
-        CASES,
+        USUAL,
         {"known": OTHER_SHAPES | {"count": 200}, "glyphs": {"name": "glyphs", "classes": 6}},
         episodes=10,
         matched=14,
@@ -178,9 +149,9 @@ SIZES = {
         recipe={"epochs": 5, "batch_size": 64},
         base={"tested": 1000, "corrupted": 80, "severities": (1, 5)},
     ),
-    "desktop": Sizes(_named(FEWEST), PHOTOGRAPHS, recipe={"epochs": 9}),  # small maps, a quarter of the time
-    "gpu": Sizes(_named(PAPERS), PHOTOGRAPHS),
-    "cluster": Sizes(CASES | MORE, LARGE, matched=128, stem=2, base={"corrupted": 50_000}),
+    "desktop": Sizes(FEWEST, PHOTOGRAPHS, recipe={"epochs": 9}),  # small maps, a quarter of the time
+    "gpu": Sizes(PAPERS, PHOTOGRAPHS),
+    "cluster": Sizes(tuple(CASES), LARGE, matched=128, stem=2, base={"corrupted": 50_000}),
 }
 
 
@@ -190,11 +161,12 @@ def plan(profile: str) -> list[Job]:
     base = replace(BASES[profile], **sizes.base)
     jobs = []
     for seed in range(base.seeds):
-        for name, case in sizes.cases.items():
-            stem = 2 if case.matched else 3 - sizes.stem if case.other_stem else sizes.stem
-            network = {"stem": "imagenet", "stem_stride": stem} | sizes.network | case.network
-            network |= {"width": sizes.matched} if case.matched else {}
-            recipe = sizes.recipe | {"randaugment": case.randaugment}
+        for name in sizes.cases:
+            wide, other = name == "wide stem", name.startswith("other stem")
+            stem = 2 if wide else 3 - sizes.stem if other else sizes.stem
+            network = {"stem": "imagenet", "stem_stride": stem} | sizes.network | CASES[name]
+            network |= {"width": sizes.matched} if wide else {}
+            recipe = sizes.recipe | {"randaugment": int(name.startswith("RandAugment"))}
             run = base.run("resnet", "subsample", seed, sizes.data, network, recipe)
             kind = {"none": "plain", "other stem": "plain", "all": "blurred", "other stem + blur": "blurred"}
             labels = {"case": name, "stem": stem, "kind": kind.get(name, name)}

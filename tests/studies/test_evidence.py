@@ -23,28 +23,20 @@ from aliasing.studies.evidence import (
 A, B, C = {"layer": "a"}, {"layer": "b"}, {"layer": "c"}
 
 
-def table(values, **columns):
+def table(values):
     """One row per layer and seed; ``values`` maps layers to a number per seed."""
-    rows = [
-        {"setting": layer, "layer": layer, "seed": seed, "m.x": value}
-        for layer, by_seed in values.items()
-        for seed, value in enumerate(by_seed)
-    ]
-    return pd.DataFrame(rows).assign(**columns)
+    rows = [(layer, layer, seed, value) for layer, own in values.items() for seed, value in enumerate(own)]
+    return pd.DataFrame(rows, columns=["setting", "layer", "seed", "m.x"])
 
 
-def test_a_level_has_students_interval():
-    values = [0.2, 0.5, 0.3, 0.9]
-    found = level("m.x", **A).of(table({"a": values}))
-    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    assert found[:5] == pytest.approx((np.mean(values), low, high, 4, 0))
-    assert found.p(0.1) == pytest.approx(stats.ttest_1samp(values, 0.1).pvalue)
-
-
-def test_a_difference_of_two_settings_is_the_paired_t_test():
+def test_intervals_are_students_and_differences_the_paired_t_test():
     first, second = [0.2, 0.5, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4]
-    found = minus("m.x", A, B).of(table({"a": first, "b": second}))
-    assert found.p(0) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    values = table({"a": first, "b": second})
+    found = level("m.x", **A).of(values)
+    low, high = stats.t.interval(0.95, 3, np.mean(first), stats.sem(first))
+    assert found[:5] == pytest.approx((np.mean(first), low, high, 4, 0))
+    assert found.p(0.1) == pytest.approx(stats.ttest_1samp(first, 0.1).pvalue)
+    assert minus("m.x", A, B).of(values).p(0) == pytest.approx(stats.ttest_rel(first, second).pvalue)
 
 
 def test_spread_is_pooled_over_the_settings_of_the_block():
@@ -67,7 +59,8 @@ def test_means_of_settings_and_differences_of_differences():
 
 
 @pytest.mark.parametrize("pictures_vary", [True, False])
-def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary):
+def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypatch):
+    monkeypatch.setattr("aliasing.studies.evidence.by_image", lambda table, column: table["outcomes"])
     rng = np.random.default_rng(1)
     inside = []
     for _ in range(200):
@@ -76,17 +69,11 @@ def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary):
         for seed in range(5):
             both = rng.normal(scale=0.1) + hard + rng.normal(scale=0.2, size=60)
             for layer, outcomes in (("a", both), ("b", np.zeros(60))):
-                rows.append({"setting": layer, "layer": layer, "seed": seed, "m.x": outcomes.mean()})
-                rows[-1]["m.x.outcomes"] = outcomes
-        found = minus("m.x", A, B).of(pd.DataFrame(rows))
+                rows.append((layer, layer, seed, outcomes, outcomes.mean()))
+        found = minus("m.x", A, B).of(pd.DataFrame(rows, columns=["setting", "layer", "seed", "outcomes", "m.x"]))
         assert found.pictures == 60 and found.seeds == 5
         inside.append(found.low <= 0 <= found.high)
     assert 0.89 < np.mean(inside) <= 0.99
-
-
-@pytest.fixture(autouse=True)
-def outcomes_as_arrays(monkeypatch):
-    monkeypatch.setattr("aliasing.studies.evidence.by_image", lambda table, column: table.get(f"{column}.outcomes"))
 
 
 def test_what_is_missing_gives_nothing():
@@ -95,9 +82,6 @@ def test_what_is_missing_gives_nothing():
         statistic = level(absent, **A) if isinstance(absent, Derived) else absent
         assert statistic.of(values) is None and statistic.of(values.iloc[:0]) is None
     assert level("m.x", **A).of(pd.DataFrame()) is None
-
-
-def test_labels_that_select_two_networks_of_a_seed_are_refused():
     with pytest.raises(ValueError, match="several networks"):
         level("m.x").of(table({"a": [1.0, 2], "b": [3.0, 4]}))
 
@@ -119,12 +103,8 @@ def test_the_best_is_chosen_in_each_seed_of_those_that_are_complete():
 def test_correlations_are_over_kinds_and_not_over_seeds():
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(2, 9))
-    rows = [
-        {"layer": kind, "seed": seed, "m.x": first[kind], "m.y": second[kind]}
-        for kind in range(9)
-        for seed in range(50)
-    ]
-    found = over_kinds("m.x", "m.y", {}, "layer").of(pd.DataFrame(rows))
+    rows = [(kind, seed, first[kind], second[kind]) for kind in range(9) for seed in range(50)]
+    found = over_kinds("m.x", "m.y", {}, "layer").of(pd.DataFrame(rows, columns=["layer", "seed", "m.x", "m.y"]))
     assert found.value == pytest.approx(stats.spearmanr(first, second).statistic)
     assert found.seeds == 50 and found.low < found.value < found.high and found.high - found.low > 0.5
 

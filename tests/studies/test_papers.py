@@ -27,8 +27,8 @@ def test_azulay_shares_its_runs_with_the_other_chapters():
 
 
 def test_vasconcelos_tries_every_subset_of_the_places():
-    found = {tuple(case.network.get("positions", PLACES)) for name, case in SUBSETS.items() if name != "none"}
-    assert found == {chosen for n in (1, 2, 3) for chosen in combinations(PLACES, n)} and not SUBSETS["none"].network
+    found = {tuple(case.get("positions", PLACES)) for name, case in SUBSETS.items() if name != "none"}
+    assert found == {chosen for n in (1, 2, 3) for chosen in combinations(PLACES, n)} and not SUBSETS["none"]
 
 
 def test_kernels_of_the_real_networks_have_roles():

@@ -1,4 +1,4 @@
-"""The rules: outcomes, verdicts, regimes, multiplicity, and what came first."""
+"""The rules: outcomes, verdicts, regimes, multiplicity, what came first; and findings as text."""
 
 import numpy as np
 import pandas as pd
@@ -6,9 +6,11 @@ import pytest
 from scipy import stats
 
 from aliasing import studies
+from aliasing.cli import main
 from aliasing.studies import rules
 from aliasing.studies.evidence import Result, fact, level
-from aliasing.studies.rules import FIXED, Finding, Regime, Test, decide, digest, judged
+from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, digest, judged
+from aliasing.studies.text import one_line_each, whole
 
 
 @pytest.mark.parametrize(
@@ -34,20 +36,28 @@ def test_the_margin_is_tested_before_significance(interval, outcome, side, thres
     assert Test(level("x"), side, threshold, 0.005).outcome(result) == outcome
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "verdict"),
-    [
-        ("holds holds", "reproduced"),
-        ("holds open", "partly"),
-        ("holds opposite", "partly"),
-        ("opposite null", "contradicted"),
-        ("null null", "not reproduced"),
-        ("null open", "inconclusive"),
-        ("holds not-run", "not run"),
-    ],
-)
-def test_verdicts(outcomes, verdict):
-    assert decide(outcome.replace("-", " ") for outcome in outcomes.split()) == verdict
+def test_verdicts():
+    verdicts = {
+        "holds": "reproduced",
+        "holds open": "partly",
+        "holds opposite": "partly",
+        "opposite null": "contradicted",
+        "null": "not reproduced",
+        "null open": "inconclusive",
+        "holds not-run": "not run",
+    }
+    found = {said: decide(outcome.replace("-", " ") for outcome in said.split()) for said in verdicts}
+    assert found == verdicts
+
+
+def test_a_claim_needs_words_tests_and_a_regime():
+    tests = {"zhang-1": {"x": above("x", {}, threshold=1)}}
+    (found,) = claims({"zhang-1": ()}, tests)
+    assert found.tests[0][0] == "x" and found.claim and found.settings == [{}]
+    with pytest.raises(ValueError, match="zhang-2"):
+        claims({"zhang-1 zhang-2": ()}, tests)
+    with pytest.raises(ValueError, match="unknown claim 'zhang-x'"):
+        claims({"zhang-x": ()}, {"zhang-x": tests["zhang-1"]})
 
 
 def finding(name, values, regime=(), **options):
@@ -108,3 +118,38 @@ def test_every_rule_is_as_it_was_when_it_was_fixed():
         assert time and digest(own) == said, (
             f"a rule of {commit} was changed: give findings that changed an entry of their own in FIXED; {digest(own)}"
         )
+
+
+LONG = "a claim that goes on and on " * 8
+
+
+@pytest.fixture
+def decided():
+    table = pd.DataFrame({"setting": "a", "seed": [0, 1, 2], "x": [0.31, 0.32, 0.33], "date": "2030"})
+    tests = ("level of x", above(level("x"), threshold=0.1)), ("below", below(level("x"), threshold=0.2, ours=True))
+    findings = [
+        Finding("one-1", LONG, "Table 1", "0.3", tests, by="another"),
+        Finding("one-2", LONG, "Table 2", "none", tests, (Regime("accuracy", level("x"), 0.9),)),
+        Finding("one-3", LONG, "Table 3", "none", (("y", above(level("y"))),)),
+    ]
+    return pd.concat([judged(findings, table, "laptop"), judged(findings, table.iloc[:0], "gpu")])
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_line_each_within_the_width(decided, width):
+    lines = one_line_each(decided, width).splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= width
+    assert lines[0].startswith("partly") and "laptop" in lines[0] and "one-1" in lines[0] and "0.32 [" in lines[0]
+    assert lines[1].startswith("not testable here") and lines[2].startswith("not run")
+
+
+def test_the_whole_of_one(decided):
+    text = whole(decided[decided["finding"] == "one-1"], 80)
+    assert max(map(len, text.splitlines())) <= 80
+    for part in ("Table 1", "1 as claimed, 1 the other way", "another paper", "we ask this", "3 seeds", "gpu: not run"):
+        assert part in " ".join(text.split())
+
+
+def test_a_claim_that_is_none_is_refused(capsys):
+    assert main(["findings", "--claim", "zhang-99"]) == 2
+    assert "zhang-5" in capsys.readouterr().err

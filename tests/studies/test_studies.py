@@ -1,4 +1,4 @@
-"""Every study: its plans in all profiles, its findings, its table."""
+"""Every study: its plans in all profiles, its findings, its table; and the order in which a campaign spends time."""
 
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
 from aliasing.runner import build
+from aliasing.studies import STUDIES, VALUE, campaign, worth
 from aliasing.studies.finetuned import LAYERS
 from aliasing.studies.rules import _lines
 from aliasing.studies.study import results
@@ -18,7 +19,7 @@ from aliasing.studies.study import results
 @pytest.mark.parametrize("profile", PROFILES)
 def test_plans_are_sound(profile):
     """Names exist, each run is planned once, seed by seed; and columns that are compared are of the same images."""
-    for name, study in studies.STUDIES.items():
+    for name, study in STUDIES.items():
         jobs, asked = study.jobs(profile), {}
         assert len({job.run.id for job in jobs}) == len(jobs)
         assert jobs or name in ("realnetworks", "finetuned")  # which need photographs
@@ -37,7 +38,7 @@ def test_plans_are_sound(profile):
         assert all(len(found) == 1 for found in asked.values()), (name, asked)
 
 
-@pytest.mark.parametrize("study", studies.STUDIES)
+@pytest.mark.parametrize("study", STUDIES)
 def test_the_networks_of_a_plan_can_be_built(study):
     seen = set()
     for job in studies.get(study).jobs("laptop", seeds=1):
@@ -49,7 +50,7 @@ def test_the_networks_of_a_plan_can_be_built(study):
 
 @pytest.mark.parametrize("profile", ["desktop", "gpu"])
 def test_verdicts_on_networks_trained_on_photographs_rest_on_five_seeds_and_of_fine_tuned_ones_on_three(profile):
-    for study in studies.STUDIES.values():
+    for study in STUDIES.values():
         seeds = [job.run.seed for job in study.jobs(profile)]
         if study.name == "finetuned":  # what is not tuned, once: nothing is drawn for it
             tuned = [job.run.seed for job in study.jobs(profile) if job.labels["tuned"]]
@@ -59,7 +60,7 @@ def test_verdicts_on_networks_trained_on_photographs_rest_on_five_seeds_and_of_f
 
 
 def test_findings_have_unique_names_and_say_where_they_come_from():
-    found = [finding for study in studies.STUDIES.values() for finding in study.findings]
+    found = [finding for study in STUDIES.values() for finding in study.findings]
     names = {finding.id for finding in found}
     assert len(names) == len(found) and _lines().keys() <= names  # every line of the table is tested
     assert all(finding.source and finding.published and finding.tests for finding in found)
@@ -92,3 +93,35 @@ def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
     monkeypatch.setattr("aliasing.studies.execute", lambda jobs, store, **options: stores.append(store) or {})
     assert len(studies.run("zhang2019", "desktop", progress=False)) == 0
     assert not list(stores[0].published.glob("*"))
+
+
+def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
+    with pytest.raises(UsageError, match="smoke, laptop, desktop"):
+        campaign("huge")
+    jobs = campaign("laptop")
+    asked = [
+        (job.run.id, m.key) for study in STUDIES.values() for job in study.jobs("laptop") for m in job.measurements
+    ]
+    assert len({job.run.id for job in jobs}) == len(jobs)
+    assert {(job.run.id, m.key) for job in jobs for m in job.measurements} == set(asked)
+
+
+def test_a_chapter_comes_before_the_next_and_in_it_a_whole_seed_before_the_next():
+    ordered = [job.run for job in campaign("desktop")]
+    done = set()
+    for study in VALUE:
+        own = {job.run.id for job in study.jobs("desktop")} - done
+        runs = ordered[len(done) : len(done) + len(own)]
+        assert {run.id for run in runs} == own
+        assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+        done |= own
+    assert len(done) == len(ordered)
+
+
+def test_a_run_is_worth_the_findings_that_need_it(tmp_path):
+    needed = worth("laptop", Store(tmp_path, tmp_path / "none"))
+    labels = {job.run.id: job.labels for job in STUDIES["zhang2019"].jobs("laptop", seeds=1)}
+    longest = next(name for name, label in labels.items() if label["longest"] and not label["augmented"])
+    middle = next(name for name, label in labels.items() if label["layer"] == "rect-2")
+    assert needed[longest] >= 6 > needed[middle]
+    assert not [run for run in needed if run not in {job.run.id for job in campaign("laptop")}]
