@@ -5,7 +5,7 @@ import html
 import math
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,27 +59,27 @@ def check(**parameters: Any) -> None:
                 raise unknown("profile", value, PROFILE)
         elif name == "device":
             pick_device(value)
-        elif name == "layers":
-            for layer in _several(name, value, lambda item: isinstance(item, str), "names of layers"):
+        elif name in LISTS:
+            words, sound = LISTS[name]
+            if not isinstance(value, list | tuple) or not value or not all(map(sound, value)):
+                raise UsageError(f"{name} must be a list of {words}, got {value!r}")
+            for layer in value if name == "layers" else ():
                 if layer not in layers.CATALOGUE:
                     raise unknown("downsampling layer", layer, layers.CATALOGUE)
-        elif name == "radii":
-            _several(name, value, lambda item: _number(item) and item < math.inf, "numbers from 0 on")
-        elif name == "shifts":
-            _several(name, value, lambda item: _number(item, int), "whole numbers from 0 on")
         elif not _number(value, int, 1) and not (name == "seeds" and value is None):
             all_of_them = ", or None for all of the profile" if name == "seeds" else ""
             raise UsageError(f"{name} must be a whole number from 1 on{all_of_them}, got {value!r}")
 
 
 def _number(value: Any, kind: Any = int | float, least: int = 0) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value >= least
+    return isinstance(value, kind) and not isinstance(value, bool) and least <= value < math.inf
 
 
-def _several(name: str, value: Any, sound: Callable[[Any], bool], words: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple) or not value or not all(map(sound, value)):
-        raise UsageError(f"{name} must be a list of {words}, got {value!r}")
-    return value
+LISTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "layers": ("names of layers", lambda item: isinstance(item, str)),
+    "radii": ("numbers from 0 on", _number),
+    "shifts": ("whole numbers from 0 on", lambda item: _number(item, int)),
+}
 
 
 def _refuse_unknown() -> None:

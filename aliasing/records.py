@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -24,7 +24,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from . import datasets, models
-from .errors import DamagedError, DataError, StorageError, UsageError
+from .errors import DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
 from .metrics import Estimate
 from .training import Recipe, recipe_from
@@ -293,42 +293,31 @@ class Store:
 
     def load(self, run: Run) -> Record:
         """Everything measured on ``run`` so far; empty if nothing was."""
-        record = self._records.get(run.id, Record(run))
-        try:
-            return merge(record, self._working(run))
-        except DamagedError as error:
-            warnings.warn(f"{error}; it was ignored, and will be measured again", stacklevel=2)
-            return record
+        return self._known(run, lambda path: "it was ignored, and will be measured again")
 
     def save(self, record: Record) -> None:
         """Write the record to the working store, keeping what is already there.
 
         A damaged record is set aside, not overwritten.
         """
-        path = self.folder(record.run) / "record.json"
-        known = self._records.get(record.run.id, Record(record.run))
-        try:
-            known = merge(known, self._working(record.run))
-        except DamagedError as error:
-            warnings.warn(f"{error}; kept as {set_aside(path)}", stacklevel=2)
-        write_atomically(path, merge(known, record).to_line() + "\n")
+        known = self._known(record.run, lambda path: f"kept as {set_aside(path)}")
+        write_atomically(self.folder(record.run) / "record.json", merge(known, record).to_line() + "\n")
 
-    def _working(self, run: Run) -> Record:
-        """What the working store has of ``run``; ``DamagedError`` where that is no record of it, ``DataError`` where it
-        cannot be read.
-        """
-        path = self.folder(run) / "record.json"
+    def _known(self, run: Run, where_damaged: Callable[[Path], str]) -> Record:
+        """What both stores have of ``run``; ``DataError`` where it cannot be read."""
+        record, path = self._records.get(run.id, Record(run)), self.folder(run) / "record.json"
         try:
-            record = Record.from_line(path.read_text(encoding="utf-8"))
-            if record.run.id != run.id:
-                raise ValueError(f"it is of run {record.run.id}")
-            return record
+            working = Record.from_line(path.read_text(encoding="utf-8"))
+            if working.run.id != run.id:
+                raise ValueError(f"it is of run {working.run.id}")
+            return merge(record, working)
         except (FileNotFoundError, NotADirectoryError):
-            return Record(run)
+            return record
         except OSError as error:  # not damaged, and not to be made again
             raise DataError(f"{path} cannot be read ({error.strerror}); ALIASING_RUNS names its store") from error
         except ValueError as error:
-            raise DamagedError(f"{path} is damaged ({error})") from error
+            warnings.warn(f"{path} is damaged ({error}); {where_damaged(path)}", stacklevel=3)
+            return record
 
 
 def read_lines(path: Path, strict: bool = False) -> list[Record]:

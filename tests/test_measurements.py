@@ -1,7 +1,6 @@
 """What is asked of trained networks, on networks whose answers are known by hand, and against slow versions."""
 
 import base64
-import copy
 import io
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from aliasing import layers, models
+from aliasing import layers
 from aliasing.datasets import ImageSet, shapes
 from aliasing.errors import UsageError
 from aliasing.measurements import Measurement, Subject, packed, unpacked
@@ -62,10 +61,6 @@ class Constant(nn.Module):
 
 def linear():
     return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 10))
-
-
-def residual(**options):
-    return subject(models.create("resnet-small", 10, stem="imagenet", width=4, **options), {"count": 20})
 
 
 @pytest.mark.parametrize(("layer", "share", "law"), [("subsample", 1 / 16, 1.0), ("flc", 1.0, 16.0)])
@@ -120,36 +115,11 @@ def test_a_sweep_keeps_what_the_network_saw():
     assert np.array_equal(shown, chosen.split("test", 4).images[0].permute(1, 2, 0).numpy())
 
 
-def test_strided_convolutions_count_what_they_keep():
-    # Stem 7 x 7 at 16 x 16, max-pool to 8 x 8, then three halving blocks of widths 4, 8, 16, and the linear layer.
-    blocks = [(4, 4, 4), (4, 8, 2), (8, 16, 1)]  # inputs, outputs, side of the output
-    count = 16 * 16 * 49 * 3 * 4 + sum(s * s * (9 * i * o + 9 * o * o + i * o) for i, o, s in blocks) + 160
-    chosen = residual()
-    before = copy.deepcopy(chosen.network.state_dict())
-    assert measured("macs", chosen) == {"macs": count}
-    assert not chosen.network.training
-    assert all(torch.equal(value, before[key]) for key, value in chosen.network.state_dict().items())
-
-
 def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():
     chosen = subject(Constant(), {"count": 20})
     assert measured("accuracy", chosen, count=20)["accuracy"].value == 0.1
     assert measured("clean_error", chosen, count=20)["clean_error"].value == 0.9
     assert measured("band_removal", chosen, count=20, bands=3)["accuracy_without_band"] == [0.1] * 3
-
-
-def test_kernels_names_every_convolution_and_learned_blur():
-    chosen = residual(downsample={"name": "tri-3", "trainable": True}, placement="conv-then-pool")
-    found = measured("kernels", chosen)["stop_band"]
-    assert found["layer2.0.downsample.0"] == pytest.approx(0.75) and found["layer2.0.main"] < 0.2
-    assert len(found) == 1 + 3 * 3 + 7
-
-
-def test_few_shot_episodes_are_the_same_for_every_call():
-    options = {"dataset": {"name": "glyphs", "classes": 6}, "domain": "glyphs", "shots": 1, "episodes": 5}
-    chosen = residual()
-    first, again = (measured("few_shot", chosen, **options) for _ in range(2))
-    assert again == first and [(name, found.n) for name, found in first.items()] == [("few_shot_glyphs_1", 5)]
 
 
 def test_numbers_by_image_survive_being_packed():
@@ -161,7 +131,7 @@ def test_numbers_by_image_survive_being_packed():
 
 def test_what_is_found_by_image_adds_up_to_the_values():
     """With ``per_image`` the other values stay as they are."""
-    chosen = residual()
+    chosen = subject("resnet-small", stem="imagenet", padding_mode="zeros")
     options = {
         "accuracy": {},
         "circular_rolls": {},
@@ -261,11 +231,6 @@ def test_alias_errors_of_pictures_that_are_broken_and_kept():
     chosen.split = lambda name, count: Subject.split(subject("resnet-small"), name)[torch.arange(9)]
     values = measured("aliasing_and_attack", chosen, count=9, eps=1, steps=1)
     assert values == {"alias_error_of_broken_minus_kept": None, "alias_error_rise": None, "broken": 0, "kept": 0}
-
-
-def test_spectra_in_front_of_and_behind_the_first_halving():
-    values = measured("map_spectra", subject("resnet-small"), count=4)
-    assert len(values["map_frequency"]) == 16 and len(values["sampled_frequency"]) == 8
 
 
 class Corner(nn.Module):

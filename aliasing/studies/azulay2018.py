@@ -52,35 +52,27 @@ def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augment
     """A network on the profile's own data."""
     run = base.run(backbone, layer, seed, recipe={"shift": SHIFT if augmented else 0})
     plain, blurred = LAYERS[profile][0][0], LAYERS[profile][0][-1]
-    wanted = [
-        *base.rolls(),
-        base.ask("one_pixel", count=base.count, protocols=(*PROTOCOLS, "circular")),
-    ]
+    wanted = [*base.rolls(), base.ask("one_pixel", count=base.count, protocols=(*PROTOCOLS, "circular"))]
     bias = "3" if base.dataset["name"] == "shapes" else "given"
     if layer == plain or (backbone == "vgg" and layer == blurred and not augmented):
-        wanted += _closely(base.count, augmented, pictured=seed == 0)
+        count = base.count
+        wanted.append(Measurement("one_pixel_by_size", {"count": count // 2}))
+        if not augmented:
+            wanted += [
+                Measurement("typicality", {"count": count, "training": 4 * count}),
+                Measurement("shiftability", {"count": min(50, count // 4)}),
+                Measurement("stage_readouts", {"count": count // 2, "training": 2 * count}),
+                Measurement("exact_shifts", {"count": min(4, count // 16)}),
+                Measurement("jagged", {"count": min(200, count // 4)}),
+            ]
+            if seed == 0:  # what only the pictures show
+                wanted.append(Measurement("sweep", {"count": min(48, count // 2), "pictures": 12}))
+                wanted.append(Measurement("feature_maps"))
         if bias == "3" and backbone == "vgg":
             wanted.append(Measurement("photographers_bias", {"count": SCENES[profile]}))
     longest = backbone == "vgg" and layer == blurred
     labels = {"layer": layer, "backbone": backbone, "augmented": augmented, "bias": bias, "main": True}
     return Job(run, tuple(wanted), labels | {"longest": longest})
-
-
-def _closely(count: int, augmented: bool, pictured: bool) -> list[Measurement]:
-    """What is asked only of the plain networks, of the longest blur and, of these, of augmentation alone."""
-    wanted = [Measurement("one_pixel_by_size", {"count": count // 2})]
-    if not augmented:
-        wanted += [
-            Measurement("typicality", {"count": count, "training": 4 * count}),
-            Measurement("shiftability", {"count": min(50, count // 4)}),
-            Measurement("stage_readouts", {"count": count // 2, "training": 2 * count}),
-            Measurement("exact_shifts", {"count": min(4, count // 16)}),
-            Measurement("jagged", {"count": min(200, count // 4)}),
-        ]
-        if pictured:
-            wanted.append(Measurement("sweep", {"count": min(48, count // 2), "pictures": 12}))
-            wanted.append(Measurement("feature_maps", {}))
-    return wanted
 
 
 def _biased(profile: str, base: Base, seed: int) -> list[Job]:

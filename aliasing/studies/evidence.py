@@ -232,11 +232,15 @@ def _from_pictures(
         outcomes.append(np.stack([*rows]))  # (seeds, pictures)
     crossed = np.tensordot(weight, np.array(outcomes), 1)
     count, pictures = crossed.shape
-    means = crossed.mean(0)
-    residual = crossed - means - crossed.mean(1, keepdims=True) + crossed.mean()
-    between = count * means.var(ddof=1)
-    within = (residual**2).sum() / ((count - 1) * (pictures - 1))
-    return max(0.0, float(between - within)) / (count * pictures), pictures - 1.0, pictures
+    between = count * crossed.mean(0).var(ddof=1)
+    return max(0.0, float(between - _interaction(crossed))) / (count * pictures), pictures - 1.0, pictures
+
+
+def _interaction(values: np.ndarray) -> float:
+    """Variance of what is left of a two-way layout without the means of its rows and columns."""
+    left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    rows, columns = values.shape
+    return float((left**2).sum() / ((rows - 1) * (columns - 1)))
 
 
 def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[float, float] | None:
@@ -249,9 +253,7 @@ def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[flo
     values = layout[layout.std(axis=1) > 0].to_numpy()
     if len(values) < 2:
         return None
-    left = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-    freedom = (len(values) - 1) * (len(seeds) - 1)
-    return float((left**2).sum() / freedom), float(freedom)
+    return _interaction(values), float((len(values) - 1) * (len(seeds) - 1))
 
 
 def level(column: Column, **setting: Any) -> Statistic:

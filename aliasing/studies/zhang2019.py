@@ -11,7 +11,7 @@ import numpy as np
 
 from ..measurements import Measurement
 from ..runner import Job
-from .bases import BASES, Base, finished, trained
+from .bases import BASES, finished, trained
 from .evidence import Derived, entry, level
 from .rules import POINT, Regime, above, below, claims
 from .study import Study
@@ -40,21 +40,13 @@ def plan(profile: str) -> list[Job]:
         for augmented, filters in zip((False, True), LAYERS[profile], strict=True):
             for layer in filters:
                 run = base.run("vgg", layer, seed, recipe={"shift": SHIFT if augmented else 0})
-                wanted = _measurements(base, pictured=seed == 0 and not augmented)
+                wanted = [*base.rolls(), Measurement("filter_variation")]
+                if seed == 0 and not augmented:  # what only the pictures show
+                    wanted.append(Measurement("shift_curves", {"count": 48}))
+                    wanted.append(Measurement("equivariance", {"count": 8, "max_shift": 8}))
                 longest = layer == max(LAYERS[profile][0], key=FILTERS.index)
-                jobs.append(Job(run, wanted, {"layer": layer, "augmented": augmented, "longest": longest}))
+                jobs.append(Job(run, tuple(wanted), {"layer": layer, "augmented": augmented, "longest": longest}))
     return jobs
-
-
-def _measurements(base: Base, pictured: bool) -> tuple[Measurement, ...]:
-    """What every network is asked, and what only those are asked that the pictures show."""
-    wanted = [*base.rolls(), Measurement("filter_variation")]
-    if pictured:
-        wanted += [
-            Measurement("shift_curves", {"count": 48}),
-            Measurement("equivariance", {"count": 8, "max_shift": 8}),
-        ]
-    return tuple(wanted)
 
 
 NONE, LONGEST = {"layer": "subsample"}, {"longest": True}

@@ -13,27 +13,22 @@ from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, c
 from aliasing.studies.text import one_line_each, whole
 
 
-@pytest.mark.parametrize(
-    ("interval", "outcome"),
-    [
+def test_the_margin_is_tested_before_significance():
+    cases = [
         ((0.03, 0.02, 0.04), "holds"),
         ((-0.03, -0.04, -0.02), "opposite"),
         ((0.03, -0.01, 0.07), "open"),
         ((0.002, 0.001, 0.003), "null"),  # significant, and below the margin
         ((0.004, 0.001, 0.007), "open"),
         ((0.0, -0.004, 0.004), "null"),
-        (None, "not run"),
-    ],
-)
-@pytest.mark.parametrize("side", ["above", "below"])
-@pytest.mark.parametrize("threshold", [0.0, 0.7])
-def test_the_margin_is_tested_before_significance(interval, outcome, side, threshold):
-    sign = 1 if side == "above" else -1
-    result = None
-    if interval is not None:
-        value, low, high = (threshold + sign * number for number in interval)
-        result = Result(value, min(low, high), max(low, high), 3)
-    assert Test(level("x"), side, threshold, 0.005).outcome(result) == outcome
+    ]
+    for side, sign in (("above", 1), ("below", -1)):
+        for threshold in (0.0, 0.7):
+            test = Test(level("x"), side, threshold, 0.005)
+            for interval, outcome in cases:
+                value, *ends = (threshold + sign * number for number in interval)
+                assert test.outcome(Result(value, min(ends), max(ends), 3)) == outcome
+            assert test.outcome(None) == "not run"
 
 
 def test_verdicts():
