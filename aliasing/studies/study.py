@@ -64,7 +64,7 @@ class Study:
         return jobs
 
     def verdicts(self, table: pd.DataFrame, profile: str) -> pd.DataFrame:
-        """Every finding decided on results of ``profile``; see ``findings.judged`` for the columns."""
+        """Every finding decided on results of ``profile``; see ``rules.judged`` for the columns."""
         return judged(self.findings, table, profile)
 
 
