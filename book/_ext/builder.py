@@ -264,11 +264,33 @@ def _about(stamp: str, profile: str) -> dict[str, Any]:
     return {"stamp": stamp, "profile": profile, "fresh": fresh()}
 
 
-def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
-    """Execute the notebook; beside it goes its stamp, from before the execution: a change since makes it stale.
+def reproducible(content: dict[str, Any]) -> dict[str, Any]:
+    """An executed notebook without what differs from one execution to the next.
 
-    What differs between two executions goes there, too, so that the notebook itself is the same.
+    That is names of cells, clocks, what the standard error says (progress and paths, which no page shows), and where a
+    kernel happened to cut what a cell prints.
     """
+    content["metadata"] = {key: content["metadata"][key] for key in ("kernelspec", "language_info")}
+    for index, cell in enumerate(content["cells"]):
+        tags = cell["metadata"].get("tags", [])
+        hidden = ["remove-cell"] * ("injected-parameters" in tags)  # both parameter cells are shown otherwise
+        cell |= {"id": f"cell-{index}", "metadata": {"tags": [*tags, *hidden]}}
+        outputs: list[dict[str, Any]] = []
+        for output in cell.pop("outputs", ()):
+            if output.get("name") == "stdout":
+                text = "".join(output["text"])
+                if outputs and outputs[-1].get("name") == "stdout":
+                    text = outputs.pop()["text"] + text
+                outputs.append(output | {"text": text})
+            elif output.get("name") != "stderr":
+                outputs.append(output)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = outputs
+    return content
+
+
+def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
+    """Execute the notebook; beside it goes its stamp, from before the execution: a change since makes it stale."""
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
@@ -277,13 +299,7 @@ def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: st
     print(f"{notebook.name}: executing", flush=True)
     output.with_suffix(".json").unlink(missing_ok=True)
     seconds = execute(notebook, output, parameters, root)
-    content = json.loads(output.read_text())
-    content["metadata"] = {key: content["metadata"][key] for key in ("kernelspec", "language_info")}
-    for index, cell in enumerate(content["cells"]):
-        tags = cell["metadata"].get("tags", [])
-        hidden = ["remove-cell"] * ("injected-parameters" in tags)  # both parameter cells are shown otherwise
-        cell |= {"id": f"cell-{index}", "metadata": {"tags": [*tags, *hidden]}}
-    write_atomically(output, json.dumps(content, indent=1) + "\n")
+    write_atomically(output, json.dumps(reproducible(json.loads(output.read_text())), indent=1) + "\n")
     ended = datetime.now(UTC).isoformat(timespec="minutes")
     note = {"parameters": parameters, "seconds": round(seconds, 1), "ended": ended} | _about(current, profile)
     write_atomically(output.with_suffix(".json"), json.dumps(note, indent=1) + "\n")

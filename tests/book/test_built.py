@@ -155,6 +155,19 @@ def test_links_follow_the_repository(environment, present, absent, tmp_path, mon
     assert (tmp_path / "html/sitemap.xml").exists() == bool(environment)
 
 
+def test_executions_that_differ_by_chance_give_the_same_notebook():
+    def executed(name, *streams):
+        outputs = [{"output_type": "stream", "name": kind, "text": text} for kind, text in streams]
+        outputs.append({"output_type": "display_data", "data": {"text/plain": ["a"]}, "metadata": {}})
+        cell = {"cell_type": "code", "id": name, "metadata": {"papermill": name, "tags": ["x"]}, "outputs": outputs}
+        kept = {"kernelspec": {}, "language_info": {}, "papermill": {"duration": name}}
+        return builder.reproducible({"cells": [cell, {"cell_type": "markdown", "metadata": {}}], "metadata": kept})
+
+    one = executed("p", ("stdout", ["a\n", "b\n"]), ("stderr", ["/tmp/1"]), ("stdout", ["c\n"]))
+    assert one == executed("q", ("stdout", ["a\n"]), ("stdout", ["b\n", "c\n"]))
+    assert one["cells"][0]["outputs"][0]["text"] == "a\nb\nc\n" and len(one["cells"][0]["outputs"]) == 2
+
+
 def test_a_stale_notebook_stops_the_build(tmp_path, monkeypatch):
     """The book's own extension, on a notebook that is fresh, then changed, then of unknown origin."""
     monkeypatch.syspath_prepend(ROOT / "book/_ext")
