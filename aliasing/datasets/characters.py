@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .archives import cached, find, members, verify
 from .decoding import Decoded, decode, square, whole
-from .imageset import SPLITS, ImageSet, check_split
+from .imageset import SPLITS, ImageSet
 
 STROKES, POINTS = 3, 9  # strokes of a character, points a stroke is drawn with
 
@@ -24,7 +24,6 @@ def glyphs(split: str, classes: int = 60, each: int = 20, seed: int = 0, size: i
     each image writes it anew, with the strokes' points displaced and the whole character turned, scaled and moved a
     little. Every split and seed has its own characters. Design and numbers are our choice.
     """
-    check_split(split)
     if min(classes, each) < 1 or seed < 0 or size < 8:
         raise UsageError(f"glyphs: classes and each >= 1, seed >= 0, size >= 8, got {(classes, each, seed, size)}")
     generator = torch.Generator().manual_seed(len(SPLITS) * seed + SPLITS.index(split))

@@ -259,7 +259,6 @@ def load(
     By default 8,000 / 1,000 / 2,000 images; splits and seeds never share a stream of numbers. `masks` are 0 for the
     background and 1 to 5 for the visible part of a disc, square, triangle, plus or ring.
     """
-    check_split(split)
     if not 0 <= noise <= 1:
         raise UsageError(f"shapes: noise must be 0 to 1 of the full range, got {noise}")
     scenes = sample(COUNTS[split] if count is None else count, seed, split, position_sigma, size)

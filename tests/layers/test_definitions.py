@@ -1,5 +1,6 @@
 """Every layer where its fast form cannot serve: second derivatives, ``torch.func``, ``meta``, exporters, other axes."""
 
+from contextlib import suppress
 from functools import partial
 from itertools import product
 
@@ -165,16 +166,14 @@ def test_gradients_with_a_graph_in_training():
 def test_a_trace_serves_other_sizes_or_fails(case):
     others = {"dense maximum": lambda: partial(DenseMax(3), stride=2), "upsampling": lambda: Upsample(3, 3, 5)}
     layer = others[case]() if case in others else layer_of(case).float()
-    for size, other in product([(12, 16), (2, 4), (9, 11), (1, 1)], repeat=2):
-        if "faithful" in case and 1 in (*size, *other):
-            continue
-        x = noise(2, 3, *other, dtype=torch.float32)
-        try:
-            traced = torch.jit.trace(lambda x: layer(x), noise(2, 3, *size, dtype=torch.float32), check_trace=False)
-            y = traced(x)
-        except RuntimeError:
-            continue
-        torch.testing.assert_close(y, layer(x), atol=1e-5, rtol=1e-5, msg=f"{size} {other}")
+    sizes = [(12, 16), (2, 4), (9, 11), (1, 1)][: 3 if "faithful" in case else 4]
+    maps = [noise(2, 3, *size, dtype=torch.float32) for size in sizes]
+    for given in maps:
+        with suppress(RuntimeError):
+            traced = torch.jit.trace(lambda x: layer(x), given, check_trace=False)
+            for other in maps:
+                with suppress(RuntimeError):
+                    torch.testing.assert_close(traced(other), layer(other), atol=1e-5, rtol=1e-5)
 
 
 def test_a_long_signal_needs_no_matrix():

@@ -144,7 +144,7 @@ def test_falls_back_to_brute_force_and_says_so(model, size):
 
 @pytest.mark.parametrize(("name", "width"), [("vgg-small", None), ("vgg13-bn", 4)])
 def test_costs_at_most_a_tenth_of_the_forward_passes(name, width):
-    model, images = network(name, width=width), photographs(1)
+    model, images = network(name, width=width, dtype=torch.float32), photographs(1, dtype=torch.float32)
 
     def operations(call):
         with FlopCounterMode(display=False) as counter:
