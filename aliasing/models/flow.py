@@ -51,7 +51,7 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
 
     for step in steps[1:]:
         ways = list(dict.fromkeys(paths[source] for source in step.sources if source in paths))
-        if not ways:
+        if not ways or set(step.shape[2:]) <= {1}:  # no pixels are left that could be others
             continue
         path = ways[0]
         for other in ways[1:] if step.module is not None or step.name in _JOINS else ():
