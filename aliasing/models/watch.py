@@ -170,6 +170,10 @@ def watched(network: nn.Module) -> Iterator[Run]:
         before = sides.get(x, shape)
         sides[y], before = (after, before) if is_map else (before, shape)
         found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
+        if found is None and (
+            len(before) != len(after) or all(b < 1.5 * a for b, a in zip(before, after, strict=True))
+        ):
+            return False
         name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
         name = name.removesuffix(".default").rpartition(".")[2]
         if found is None and not _drops(name, args, kwargs, x, y, before, is_map):
@@ -223,8 +227,7 @@ def _is_whole(module: nn.Module) -> bool:
 def _drops(name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple[int, ...], is_map: bool) -> bool:
     """Whether a function that no owner replaces drops samples of a map, rather than a border or all of them."""
     after = tuple(y.shape[2:])
-    lost = [(b, a) for b, a in zip(before, after, strict=False) if b >= 1.5 * a]
-    if not lost or len(before) != len(after) or set(after) == {1}:
+    if set(after) == {1}:
         return False
     if "conv" in name:
         stride = kwargs.get("stride", args[3] if len(args) > 3 else 1)
@@ -233,7 +236,12 @@ def _drops(name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: t
         return x.ndim == y.ndim and name not in ("max_pool2d", "avg_pool2d")
     if name in _PARTS | _PRODUCTS or (name == "__getitem__" and not _skips(args[1])):
         return False
-    return is_map and len(y) == len(x) and y.numel() < x.numel() and any(a > 1 for _, a in lost)
+    return (
+        is_map
+        and len(y) == len(x)
+        and y.numel() < x.numel()
+        and any(b >= 1.5 * a > 1.5 for b, a in zip(before, after, strict=True))
+    )
 
 
 def _skips(index: Any) -> bool:
