@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from colorsys import hls_to_rgb
 from importlib.resources import files
 from itertools import count, cycle
 from typing import Any, NamedTuple
@@ -18,10 +17,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from jinja2 import Environment
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -65,7 +64,8 @@ class _Looks(dict[str, str]):
 
 
 # Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
-_HUES = (to_hex(hls_to_rgb((0.93 + 0.618034 * step) % 1, 0.4, 0.7)) for step in count())
+_HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
+_CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
 # light that it fades on white, or, turned for the dark page, on black.
 COLOURS = _Looks(
@@ -78,12 +78,12 @@ COLOURS = _Looks(
         "bin-5": "#1764ab",
         "bin-6": "#0e4b8a",
         "bin-7": "#08306b",
-        "flc": "#de8f05",
-        "asap": "#d55e00",
-        "aps": "#029e73",
+        "flc": _CYCLE[1],
+        "asap": _CYCLE[3],
+        "aps": _CYCLE[2],
         "lps": "#a89a00",
-        "tips": "#cc78bc",
-        "ddac": "#ca9161",
+        "tips": _CYCLE[4],
+        "ddac": _CYCLE[5],
         "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
     },
     _HUES,
