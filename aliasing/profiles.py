@@ -19,7 +19,9 @@ class Profile(NamedTuple):
 PROFILES = {
     "smoke": Profile("generated shapes, a few hundred", "toy", "CPU, seconds a study", "tests"),
     "laptop": Profile("generated shapes", "small", "2 CPU cores, minutes a study", "trying it, teaching"),
-    "desktop": Profile("photographs: CIFAR-10", "small", "2 CPU cores, hours; GPU, minutes", "evidence without a GPU"),
+    "desktop": Profile(
+        "photographs: CIFAR-10", "the papers', half as wide", "2 CPU cores, days", "the book without a GPU"
+    ),
     "gpu": Profile("CIFAR-10, Imagenette, Tiny-ImageNet-100, CamVid", "the papers'", "one GPU, minutes", "the book"),
     "cluster": Profile("ImageNet-1k", "the papers', their schedules", "many GPUs, days", "full scale"),
 }

@@ -81,19 +81,25 @@ def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
     assert builder.stale(output, tmp_path)
 
 
-def test_verdicts_are_counted_once_per_claim_and_profile():
-    """By hand: three claims, one with two parts, and a profile in which nothing was decided."""
-    rows = [("zhang-1", "laptop", "partly")] * 2 + [("zhang-2", "laptop", "reproduced"), ("saha-1", "laptop", "partly")]
-    rows += [("zhang-1", "gpu", "not run"), ("zhang-2", "gpu", "not run")]
-    counts = builder.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict"]))
-    assert [*counts.index] == [("zhang2019", "laptop"), ("saha2024", "laptop")]
-    assert counts.loc[("zhang2019", "laptop")].tolist() == [1, 1, 0, 0, 0, 0, 0]
-    assert [*counts.columns[:2]] == ["reproduced", "partly"]
+def test_each_claim_is_told_on_its_best_evidence():
+    """By hand: one with two parts, one that only the smaller networks decide, one that the larger ones cannot test."""
+    rows = [("zhang-1", "laptop", "partly", 3)] * 2 + [("zhang-1", "desktop", "reproduced", 2)]
+    rows += [("zhang-2", "laptop", "partly", 3), ("zhang-2", "desktop", "not run", 0)]
+    rows += [("zhang-3", "laptop", "not run", 0), ("zhang-3", "desktop", "not testable here", 2)]
+    rows += [("saha-1", "laptop", "not run", 0)]
+    said = builder.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"]))
+    assert said == {
+        "zhang2019": (
+            "1 of 3 reproduced, 1 partly, 1 not testable here",
+            "1 on desktop (2 seeds), 1 on laptop (3 seeds)",
+        ),
+        "saha2024": ("1 of 1 not run", "none"),
+    }
 
 
 def test_readme_has_the_verdicts_of_the_published_records():
     text = (ROOT / "README.md").read_text()
-    old = re.sub(r"(\| (?:laptop|`tf_efficientnet_lite0`) \|) [\d.]+", r"\1 99", text)
+    old = re.sub(r"(\| (?:\d+ on laptop|`tf_efficientnet_lite0`)(?: \||)) ?[(\d.]+", r"\1 99", text)
     assert old != text
     assert builder.update_readme(old) == text, "the records have changed: make readme"
 

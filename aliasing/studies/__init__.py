@@ -28,8 +28,8 @@ from .study import Study, open_store, results
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
 from .zhang2019 import STUDY as ZHANG2019
 
-__all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "campaign", "findings", "get",
-           "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
+__all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "best_evidence", "campaign",
+           "findings", "get", "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -106,6 +106,17 @@ def findings(names: Iterable[str] = (), profile: str | None = None, store: Store
         for chosen in profiles
     ]
     return pd.concat(decided, ignore_index=True)
+
+
+def best_evidence(decided: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``findings`` on which the verdict on each claim rests: one profile per claim.
+
+    It is the one with the largest networks that decides the claim; where none does, the largest in which it was found
+    not testable, and else the largest of all.
+    """
+    worth = decided["verdict"].map({"not run": 0, "not testable here": 1}).fillna(2) * len(PROFILES)
+    worth += decided["profile"].map([*PROFILES].index)
+    return decided[worth == worth.groupby(decided["finding"]).transform("max")]
 
 
 def campaign(profile: str, seeds: int | None = None) -> list[Job]:

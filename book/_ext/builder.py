@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -31,7 +31,7 @@ from aliasing.records import Store, fresh, home
 from aliasing.runner import execute as run_jobs
 from aliasing.runner import merged
 from aliasing.studies.evidence import level, select
-from aliasing.studies.rules import Verdict
+from aliasing.studies.rules import VERDICTS
 
 __all__ = [
     "execute",
@@ -45,17 +45,27 @@ __all__ = [
 SMOKE = {"epochs": 1, "width": 4}  # of the networks that a chapter itself trains, in a book of profile smoke
 
 
-def verdicts(decided: pd.DataFrame) -> pd.DataFrame:
-    """How many findings got which verdict: one row per study and profile that counts as evidence for it.
+def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """By study: how many claims got which verdict on the best evidence, and on what they were decided, both in words.
 
     Args:
         decided: the findings, as ``studies.findings`` returns them.
     """
-    each = _with_studies(decided.drop_duplicates(["finding", "profile"]))
-    each = each.groupby(["study", "profile"]).filter(lambda rows: chapters.mostly_decided(rows["verdict"]))
-    counts = pd.crosstab([each["study"], each["profile"]], each["verdict"]).reindex(columns=[*get_args(Verdict)])
-    order = sorted(counts.index, key=lambda row: ([*studies.STUDIES].index(row[0]), [*PROFILES].index(row[1])))
-    return counts.loc[order].fillna(0).astype(int).rename_axis(columns=None)
+    best = _with_studies(studies.best_evidence(decided))
+    said = {}
+    for name, rows in best.groupby("study", sort=False):
+        claims = rows.groupby("finding", sort=False).agg({"verdict": "first", "profile": "first", "seeds": "max"})
+        sure = claims[~claims["verdict"].isin(["not run", "not testable here"])]
+        evidence = []
+        for profile in sorted(sure["profile"].unique(), key=[*PROFILES].index, reverse=True):
+            own = sure[sure["profile"] == profile]
+            seeds = f" ({own['seeds'].max()} seeds)".replace("(1 seeds", "(1 seed") if own["seeds"].max() else ""
+            evidence.append(f"{len(own)} on {profile}{seeds}")
+        said[name] = (
+            told(claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)),
+            ", ".join(evidence) or "none",
+        )
+    return {name: said[name] for name in studies.STUDIES if name in said}
 
 
 def _with_studies(decided: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +77,7 @@ def _with_studies(decided: pd.DataFrame) -> pd.DataFrame:
 def markdown(headings: str, rows: Iterable[Iterable[object]]) -> list[str]:
     """The lines of a table under ``headings``, columns of numbers to the right; none without rows."""
     cells = [[str(cell) for cell in row] for row in rows]
-    numbers = [all(re.match(r"[\d.,]+( |$)", cell) for cell in column) for column in zip(*cells, strict=True)]
+    numbers = [all(re.match(r"[\d.,]+( [%(]|$)", cell) for cell in column) for column in zip(*cells, strict=True)]
     sides = ["--:" if number else "---" for number in numbers]
     return [f"| {line} |" for line in (headings, *map(" | ".join, [sides, *cells]))] if cells else []
 
@@ -79,17 +89,12 @@ def told(counts: pd.Series) -> str:
 
 
 def verdict_table(decided: pd.DataFrame, link: str) -> list[str]:
-    """The counts of ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``.
-
-    Seeds are the most that stand behind a test; none where trained networks of others are measured.
-    """
-    seeds = _with_studies(decided).groupby(["study", "profile"])["seeds"].max()
-    rows = []
-    for (name, profile), row in verdicts(decided).iterrows():
-        study = studies.get(name)
-        chapter = f"[{study.title}]({link.format(study=study.chapter)})"
-        rows.append((chapter, profile, seeds[name, profile] or "none", told(row)))
-    return markdown("chapter | profile | seeds | verdicts on its claims", rows)
+    """The ``verdicts`` as lines of a Markdown table; ``link`` makes a link from ``{study}``."""
+    rows = [
+        (f"[{studies.get(name).title}]({link.format(study=studies.get(name).chapter)})", *said)
+        for name, said in verdicts(decided).items()
+    ]
+    return markdown("chapter | verdicts on its claims | decided on", rows)
 
 
 class Front(NamedTuple):

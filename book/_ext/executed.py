@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder import execution, stale, told, verdicts
+from builder import execution, stale, verdicts
 from computed import decided, profile_of
 from docutils import nodes
 from sources import found
@@ -68,14 +68,10 @@ def markdown(name, text):
 
 
 def counted(shown, book):
-    """The verdicts of the studies that a page shows, one line per profile; guests come first."""
-    counts = verdicts(decided(profile_of(book)))
-    lines = [
-        f"* {STUDIES[name].title}, profile `{profile}`: {told(row)}."
-        for name in sorted(shown, key=list(STUDIES).index, reverse=True)
-        for (_, profile), row in counts.query("study == @name").iterrows()
-    ]
-    return "\n".join(lines)
+    """The verdicts of the studies that a page shows, one line each; guests come first."""
+    said = verdicts(decided(profile_of(book)))
+    names = sorted(shown, key=list(STUDIES).index, reverse=True)
+    return "\n".join(f"* {STUDIES[name].title}: {said[name][0]}; decided: {said[name][1]}." for name in names)
 
 
 def complete(app, page, source):
@@ -84,8 +80,7 @@ def complete(app, page, source):
     notebook = json.loads(source[0])
     path = Path(app.srcdir) / f"{page}.ipynb"
     if shown := [study.name for study in STUDIES.values() if study.chapter == path.stem]:
-        counts = counted(shown, Path(app.srcdir)) or "None was decided: no profile has records."
-        notebook["cells"].insert(1, markdown("verdicts", VERDICTS.format(counts=counts)))
+        notebook["cells"].insert(1, markdown("verdicts", VERDICTS.format(counts=counted(shown, Path(app.srcdir)))))
     link_figures(notebook, path.stem)  # after the insertion, which moves the cells
     source_code = found().source
     repository = f"[the repository]({source_code})" if source_code else "the repository"
