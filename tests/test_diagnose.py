@@ -244,7 +244,8 @@ def test_the_report_answers_three_questions_first(photos, factories):
     worst = max(found.sites, key=lambda site: site.alias_energy.value)
     assert glance.index(f"<code>{worst.name}</code>") == glance.index("<li><code>") + 4
     assert "tri-3 low-pass filters at 2 places" in glance
-    assert f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors" in glance
+    command = f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors"
+    assert f"{command} --size {SIZE}" in glance  # the network that was measured
     assert "random weights" not in glance
     page = aliasing.diagnose({"mean": MeanColour()}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page

@@ -23,7 +23,7 @@ from ..training import pick_device
 from ..version import __version__
 from . import networks, pictures, report
 from .measuring import REMEDY, Curve, Portrait, portray
-from .networks import OF_MODULE, Network
+from .networks import OF_MODULE, SIZE, Network
 
 __all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
 
@@ -93,10 +93,12 @@ class Diagnosis:
         if not portrait.layers and isinstance(portrait.conversion, str):
             return ""
         if portrait.weights == OF_MODULE:
-            return f'aliasing.finetune(network, "{REMEDY}", {self.folder!r})' if not portrait.layers else ""
+            size = f", size={portrait.size}" * (portrait.size != SIZE)
+            return f'aliasing.finetune(network, "{REMEDY}", {self.folder!r}{size})' if not portrait.layers else ""
         name = f"{plain}+{layer or REMEDY}"
         file = f"{name.replace(':', '-').replace('/', '-')}.safetensors"
-        return f"aliasing finetune {shlex.quote(name)} --images {shlex.quote(self.folder)} --out {shlex.quote(file)}"
+        words = ("finetune", name, "--images", self.folder, "--out", file, *portrait.options)
+        return shlex.join(["aliasing", *words])
 
     def html(self) -> str:
         """The report: one page that asks for nothing outside itself."""
@@ -255,7 +257,7 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
     if len(files) != len(named):
         raise UsageError(f"weights must be given once, or once per network: got {len(files)} for {len(named)} networks")
     return [
-        networks.load(model, file, size) if isinstance(model, str) else Network(name, model, size or 224, OF_MODULE)
+        networks.load(model, file, size) if isinstance(model, str) else Network(name, model, size or SIZE, OF_MODULE)
         for (name, model), file in zip(named, files, strict=True)
     ]
 

@@ -103,6 +103,7 @@ class Portrait:
         layers: the anti-aliasing layers that it has, and how many of each.
         conversion: what ``antialias`` would replace with ``REMEDY``, or why nothing.
         class_names: empty where they are unknown.
+        options: of the command line that names the same network.
         seconds: spent on it.
     """
 
@@ -122,6 +123,7 @@ class Portrait:
     layers: dict[str, int]
     conversion: Report | str
     class_names: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     seconds: float = field(default=0.0, compare=False)
 
     def class_name(self, index: int) -> str:
@@ -192,6 +194,7 @@ def portray(
         dict(has),
         _conversion(network),
         network.classes,
+        network.options,
         time.perf_counter() - started,
     )
 

@@ -28,7 +28,7 @@ from ..models import pretrained as pretrained_of_package
 __all__ = ["Adapted", "Network", "adapted", "load", "reason"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
-_SIZE = 224
+SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
 _PRETRAINED = "pretrained weights"
 OF_MODULE = "weights of the module"
@@ -46,6 +46,7 @@ class Network:
         weights: where its weights come from, in words.
         classes: names of the classes; empty where they are unknown.
         owner: the network as its owner knows it: what ``antialias`` converts and a file of weights is of.
+        options: what a command line needs beside the name, to get the same network.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Network:
     weights: str
     classes: tuple[str, ...] = ()
     owner: nn.Module | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def original(self) -> nn.Module:
@@ -113,8 +115,10 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         raise UsageError(f"expected NETWORK or NETWORK+LAYER, such as {plain}+tri-3, got {name!r}")
     if size is not None and size < 8:
         raise UsageError(f"size must be at least 8 pixels, got {size}")
+    options = () if weights == "pretrained" else ("--weights", weights)
+    options += () if size is None else ("--size", str(size))
     own = ":" in plain and not plain.startswith(("timm:", "torchvision:"))
-    found = _factory(plain, size or _SIZE) if own else _library(plain, weights, size)
+    found = _factory(plain, size or SIZE) if own else _library(plain, weights, size)
     module, note = found.module, found.weights
     if weights not in ("pretrained", "none"):
         tensors, about = _open(weights)
@@ -131,7 +135,7 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         _fill(module, tensors, weights)
     if layer:
         module, note = antialias(module, layer), f"{note}, anti-aliased without fine-tuning"
-    return replace(found, name=name, module=module.eval(), weights=note)
+    return replace(found, name=name, module=module.eval(), weights=note, options=options)
 
 
 def _library(name: str, weights: str, size: int | None) -> Network:
@@ -228,7 +232,7 @@ def _source(name: str) -> _Source:
         timm = None
     if timm is not None and library != "torchvision" and timm.is_model(plain):
         config = timm.get_pretrained_cfg(plain)
-        shape = config.input_size if config is not None else (3, _SIZE, _SIZE)
+        shape = config.input_size if config is not None else (3, SIZE, SIZE)
         mean, std = (config.mean, config.std) if config is not None else (_MEAN, _STD)
         named = imagenet_classes() if config is not None and config.num_classes == 1000 else ()
 
