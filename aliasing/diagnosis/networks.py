@@ -115,7 +115,7 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         raise UsageError(f"expected NETWORK or NETWORK+LAYER, such as {plain}+tri-3, got {name!r}")
     if size is not None and size < 8:
         raise UsageError(f"size must be at least 8 pixels, got {size}")
-    options = () if weights == "pretrained" else ("--weights", weights)
+    options: tuple[str, ...] = () if weights == "pretrained" else ("--weights", weights)
     options += () if size is None else ("--size", str(size))
     own = ":" in plain and not plain.startswith(("timm:", "torchvision:"))
     found = _factory(plain, size or SIZE) if own else _library(plain, weights, size)
