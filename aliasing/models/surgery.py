@@ -264,8 +264,8 @@ class Balance:
     def _error(self) -> UsageError:
         return UsageError(
             f"{self.site} and its downsampling layer did not run together, as they did when they were converted: a "
-            f"forward does something else at this size or with these values, or {self.site} was replaced; name it in "
-            "skip, or convert with placement 'conv-then-pool'"
+            f"forward does something else at this size or with these values, {self.site} was replaced, or a part was "
+            "called alone; call the whole network, name it in skip, or convert with placement 'conv-then-pool'"
         )
 
 
