@@ -120,7 +120,7 @@ def finetune(
     if isinstance(network, str):
         subject = networks.load(network, weights, size)
     else:
-        subject = networks.Network(type(network).__name__, deepcopy(network), size or networks.SIZE, networks.OF_MODULE)
+        subject = networks.of_module(type(network).__name__, deepcopy(network), size)
     subject.module.float()  # half precision does not learn
     subject = networks.adapted(subject, place)
     original = subject.module.eval()

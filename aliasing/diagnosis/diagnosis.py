@@ -93,8 +93,8 @@ class Diagnosis:
         if not portrait.layers and isinstance(portrait.conversion, str):
             return ""
         if portrait.weights == OF_MODULE:
-            size = f", size={portrait.size}" * (portrait.size != SIZE)
-            return f'aliasing.finetune(network, "{REMEDY}", {self.folder!r}{size})' if not portrait.layers else ""
+            size = "" if portrait.size == SIZE else f", size={portrait.size}"
+            return "" if portrait.layers else f'aliasing.finetune(network, "{REMEDY}", {self.folder!r}{size})'
         name = f"{plain}+{layer or REMEDY}"
         file = f"{name.replace(':', '-').replace('/', '-')}.safetensors"
         words = ("finetune", name, "--images", self.folder, "--out", file, *portrait.options)
@@ -257,7 +257,7 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
     if len(files) != len(named):
         raise UsageError(f"weights must be given once, or once per network: got {len(files)} for {len(named)} networks")
     return [
-        networks.load(model, file, size) if isinstance(model, str) else Network(name, model, size or SIZE, OF_MODULE)
+        networks.load(model, file, size) if isinstance(model, str) else networks.of_module(name, model, size)
         for (name, model), file in zip(named, files, strict=True)
     ]
 

@@ -25,7 +25,7 @@ from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 
-__all__ = ["Adapted", "Network", "adapted", "load", "reason"]
+__all__ = ["Adapted", "Network", "adapted", "load", "of_module", "reason"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 SIZE = 224
@@ -61,6 +61,11 @@ class Network:
     def original(self) -> nn.Module:
         """The owner's network."""
         return self.module if self.owner is None else self.owner
+
+
+def of_module(name: str, module: nn.Module, size: int | None) -> Network:
+    """A module that its caller made, for images of ``size`` pixels, by default 224."""
+    return Network(name, module, size or SIZE, OF_MODULE)
 
 
 class Adapted(nn.Module):

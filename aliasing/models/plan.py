@@ -207,7 +207,7 @@ class Plan:
         place = self.name_of[id(target)], side == "before"
         if self.placement == "act-then-pool" and side and name not in self.demoted and place not in taken:
             taken.add(place)
-            seen = "; hooks on the convolution see the map in front of it" * bool(part._forward_hooks)
+            seen = "; hooks on the convolution see the map in front of it" if part._forward_hooks else ""
             return Site(name, "behind", *place, note="stride 1, layer after the activation" + seen)
         reason = {
             "conv-then-pool": "",
@@ -288,7 +288,7 @@ class Plan:
                     "alike": len(still),
                 }
                 site = self._site(name, pool_of(r.call), set())._replace(call=r.call, **where)
-                own_choice = "; its choice is its own" * isinstance(self.layers[name], Polyphase)
+                own_choice = "; its choice is its own" if isinstance(self.layers[name], Polyphase) else ""
                 sites.append(site._replace(note=site.note + own_choice))
         return sites
 

@@ -57,15 +57,13 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
         claims = rows.groupby("finding", sort=False).agg({"verdict": "first", "profile": "first", "seeds": "max"})
         sure = claims[~claims["verdict"].isin(["not run", "not testable here"])]
         evidence = []
-        for profile in sorted(sure["profile"].unique(), key=[*PROFILES].index, reverse=True):
-            own = sure[sure["profile"] == profile]
-            seeds = f" ({own['seeds'].max()} seeds)".replace("(1 seeds", "(1 seed") if own["seeds"].max() else ""
-            evidence.append(f"{len(own)} on {profile}{seeds}")
-        said[name] = (
-            told(claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)),
-            ", ".join(evidence) or "none",
-        )
-    return {name: said[name] for name in studies.STUDIES if name in said}
+        for profile, own in sorted(sure.groupby("profile"), key=lambda pair: [*PROFILES].index(pair[0]), reverse=True):
+            seeds = own["seeds"].max()  # none behind facts about layers, and where networks of others are measured
+            behind = f" ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else ""
+            evidence.append(f"{len(own)} on {profile}{behind}")
+        counts = claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
+        said[name] = told(counts), ", ".join(evidence) or "none"
+    return said
 
 
 def _with_studies(decided: pd.DataFrame) -> pd.DataFrame:
