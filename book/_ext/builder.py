@@ -276,7 +276,7 @@ def reproducible(content: dict[str, Any]) -> dict[str, Any]:
     content["metadata"] = {key: content["metadata"][key] for key in ("kernelspec", "language_info")}
     for index, cell in enumerate(content["cells"]):
         tags = cell["metadata"].get("tags", [])
-        hidden = ["remove-cell"] * ("injected-parameters" in tags)  # both parameter cells are shown otherwise
+        hidden = ["remove-cell"] if "injected-parameters" in tags else []  # both parameter cells are shown otherwise
         cell |= {"id": f"cell-{index}", "metadata": {"tags": [*tags, *hidden]}}
         outputs: list[dict[str, Any]] = []
         for output in cell.pop("outputs", ()):
