@@ -7,7 +7,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import multiprocessing
-import warnings
 
 import pytest
 import torch
@@ -23,7 +22,13 @@ def empty_store(tmp_path, monkeypatch):
 
 
 def fork(patch):
-    context = multiprocessing.get_context("fork")
+    """Fork workers from a process that has imported the package and done nothing else.
+
+    A fork of the tests' own process cannot train once a derivative on another device, such as "meta", was taken in it:
+    that starts threads of autograd, which a fork does not have.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["aliasing.campaign"])
     patch.setattr(multiprocessing, "get_context", lambda kind: context)
 
 
@@ -42,8 +47,7 @@ def smoke_runs(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("smoke") / "runs"
     jobs = merged(job for study in STUDIES.values() for job in study.jobs("smoke"))
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork")
+    with pytest.MonkeyPatch.context() as patch:
         fork(patch)
         outcomes = execute(jobs, Store(folder, folder / "none"), "cpu", progress=False)
     assert set(outcomes.values()) == {"done"}, outcomes
