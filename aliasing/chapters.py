@@ -62,7 +62,8 @@ def check(**parameters: Any) -> None:
         elif name in LISTS:
             words, sound = LISTS[name]
             if not isinstance(value, list | tuple) or not value or not all(map(sound, value)):
-                raise UsageError(f"{name} must be a list of {words}, got {value!r}")
+                how = f"papermill is given lists as -y '{{{name}: [A, B]}}'"
+                raise UsageError(f"{name} must be a list of {words}, got {value!r}; {how}")
             for layer in value if name == "layers" else ():
                 if layer not in layers.CATALOGUE:
                     raise unknown("downsampling layer", layer, layers.CATALOGUE)

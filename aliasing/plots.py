@@ -376,7 +376,8 @@ def legend(
 class Captioned:
     """A figure or table with caption, shown as HTML in notebooks and in the book; ``image`` of a table is its HTML.
 
-    ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark), "picture" or "table".
+    ``kind`` is "chart" (a transparent drawing, whose black the book turns to white in the dark), "picture" or
+    "tabular" (a class "table" would have the look that the book's theme gives tables).
     """
 
     steps: Mapping[str, "Captioned"] = {}
@@ -446,11 +447,12 @@ def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, i
         long = frame.map(lambda cell: isinstance(cell, str) and len(cell) > 40).any(axis=None)
         look = "ledger" if long else "dataframe"  # lines of text are wrapped, numbers are not
         content = frame.to_html(border=0, index=index, na_rep="", float_format="{:.4g}".format, classes=look)
-    return Captioned(f'<div class="drawing">{content}</div>', caption, "", "table", "" if rows is None else badge(rows))
+    evidence = "" if rows is None else badge(rows)
+    return Captioned(f'<div class="drawing">{content}</div>', caption, "", "tabular", evidence)
 
 
 def _missing(caption: str) -> Captioned:
-    return Captioned("<p><em>Not on record in this profile yet.</em></p>", caption, "", "table")
+    return Captioned("<p><em>Not on record in this profile yet.</em></p>", caption, "", "tabular")
 
 
 def badge(rows: pd.DataFrame) -> str:

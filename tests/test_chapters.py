@@ -30,7 +30,7 @@ def test_wrong_parameters_stop_before_anything_runs():
         "seeds must be a whole number from 1 on, or None": {"seeds": "3"},
         "width must be a whole number from 1 on, got True": {"width": True},
         "unknown downsampling layer 'bin-9'; choose from subsample": {"layers": ["bin-9"]},
-        "layers must be a list of names of layers, got 'bin-5'": {"layers": "bin-5"},
+        "layers must be a list of names of layers, got 'bin-5'; papermill is given lists as -y": {"layers": "bin-5"},
         "radii must be a list of numbers from 0 on": {"radii": [-1]},
         "shifts must be a list of whole numbers from 0 on": {"shifts": [0.5]},
     }
