@@ -104,12 +104,15 @@ class Derived:
 
     def of(self, table: pd.DataFrame) -> pd.Series:
         """Its values by row."""
-        values = pd.Series(np.nan, table.index, dtype=float)
-        if set(self.needs) <= set(table):
-            for index, row in zip(table.index, table[list(self.needs)].itertuples(index=False), strict=True):
-                if all(isinstance(entry, list | dict) or pd.notna(entry) for entry in row):
-                    values[index] = self.function(*row)
-        return values
+        if not set(self.needs) <= set(table):
+            return pd.Series(np.nan, table.index, dtype=float)
+
+        def known(entry: Any) -> bool:
+            return isinstance(entry, list | dict) or pd.notna(entry)
+
+        rows = table[list(self.needs)].itertuples(index=False, name=None)
+        values = [self.function(*row) if all(map(known, row)) else np.nan for row in rows]
+        return pd.Series(values, table.index, dtype=float)
 
 
 Column = str | Derived
@@ -150,18 +153,19 @@ _BY_IMAGE = {
 }
 
 
+def _outcomes_of(column: Column) -> tuple[str, Callable[[np.ndarray], np.ndarray] | None]:
+    """The column with the outcomes by image behind ``column``, "" where there is none, and what is made of them."""
+    if isinstance(column, str):
+        return _BY_IMAGE.get(column, column.replace("top1_change_", "top1_changes_") + "_by_image"), None
+    return column.by_image or ("", None)
+
+
 def by_image(table: pd.DataFrame, column: Column) -> pd.Series | None:
     """What ``column`` is the mean of: the outcomes of each network image by image, arrays of floats.
 
     ``None`` where no record holds them, or the column is computed from others.
     """
-    if isinstance(column, str):
-        own = column.replace("top1_change_", "top1_changes_") + "_by_image"
-        name, function = _BY_IMAGE.get(column, own), None
-    elif column.by_image:
-        name, function = column.by_image
-    else:
-        return None
+    name, function = _outcomes_of(column)
     if name not in table:
         return None
 
@@ -173,8 +177,7 @@ def by_image(table: pd.DataFrame, column: Column) -> pd.Series | None:
             return function(found)
         return found * (value / found.mean()) if found.any() else found  # such as 45 corruptions, counted
 
-    values = table[column] if isinstance(column, str) else column.of(table)
-    found = [outcomes(text, value) for text, value in zip(table[name], values, strict=True)]
+    found = [outcomes(text, value) for text, value in zip(table[name], values_of(column, table), strict=True)]
     return pd.Series(found, table.index, dtype=object)
 
 
@@ -193,8 +196,11 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
     two seeds that every setting has.
     """
     settings, weight = tuple(setting for setting, _ in weights), np.array([weight for _, weight in weights])
+    needed = {"setting", "seed", _outcomes_of(column)[0]}.union(block or (), *settings)
+    needed |= {column} if isinstance(column, str) else {*column.needs}
 
     def of(table: pd.DataFrame) -> Result | None:
+        table = table[[name for name in table if name in needed]]  # of hundreds of columns, all copied by a selection
         columns = [across_seeds(table, column, **setting) for setting in settings]
         if any(column.index.has_duplicates for column in columns):
             raise ValueError(f"labels that select several networks of a seed: {settings}")
@@ -248,8 +254,8 @@ def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[flo
 
     Settings that lack a seed, and those that do not vary, are left out.
     """
-    layout = table[["setting", "seed"]].assign(value=values_of(column, table)).pivot_table("value", "setting", "seed")
-    layout = layout.reindex(columns=seeds).dropna()
+    by_run = values_of(column, table).set_axis([table["setting"], table["seed"]])
+    layout = by_run.unstack().reindex(columns=seeds).dropna()
     values = layout[layout.std(axis=1) > 0].to_numpy()
     if len(values) < 2:
         return None

@@ -246,11 +246,11 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
     ``post_hoc``, whether a record that decides is older than that; ``note``, what of all this a reader should know.
     """
     rows: list[dict[str, Any]] = []
+    dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
+    older = {commit: table[[date < time for date in dates]] for commit, (time, _) in FIXED.items()}
     for finding in findings:
         checks = [(part, part.statistic.of(table)) for part in finding.regime if len(table)]
         holding = [part.holds(result, profile) for part, result in checks]
-        time, _ = FIXED[finding.fixed]
-        older = table[[isinstance(date, str) and date < time for date in table.get("date", [None] * len(table))]]
         shared = {
             "finding": finding.id,
             **{name: getattr(finding, name) for name in ("claim", "source", "published", "by")},
@@ -261,7 +261,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             ),
             "tested": False if False in holding else None if None in holding else True,
             "commit": finding.fixed,
-            "post_hoc": len(older) > 0 and any(len(select(older, setting)) for setting in finding.settings),
+            "post_hoc": any(len(select(older[finding.fixed], setting)) for setting in finding.settings),
         }
         for label, test in finding.tests:
             result = test.statistic.of(table) if len(table) else None  # facts too: nothing was run in this profile

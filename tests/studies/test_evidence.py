@@ -60,7 +60,7 @@ def test_means_of_settings_and_differences_of_differences():
 
 @pytest.mark.parametrize("pictures_vary", [True, False])
 def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypatch):
-    monkeypatch.setattr("aliasing.studies.evidence.by_image", lambda table, column: table["outcomes"])
+    monkeypatch.setattr("aliasing.studies.evidence.by_image", lambda table, column: table["m.x_by_image"])
     rng = np.random.default_rng(1)
     inside = []
     for _ in range(200):
@@ -70,7 +70,7 @@ def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypat
             both = rng.normal(scale=0.1) + hard + rng.normal(scale=0.2, size=60)
             for layer, outcomes in (("a", both), ("b", np.zeros(60))):
                 rows.append((layer, layer, seed, outcomes, outcomes.mean()))
-        found = minus("m.x", A, B).of(pd.DataFrame(rows, columns=["setting", "layer", "seed", "outcomes", "m.x"]))
+        found = minus("m.x", A, B).of(pd.DataFrame(rows, columns=["setting", "layer", "seed", "m.x_by_image", "m.x"]))
         assert found.pictures == 60 and found.seeds == 5
         inside.append(found.low <= 0 <= found.high)
     assert 0.89 < np.mean(inside) <= 0.99
