@@ -5,7 +5,6 @@ line that says on which evidence it stands.
 """
 
 import base64
-import colorsys
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from jinja2 import Environment
 from matplotlib.axes import Axes
@@ -63,10 +63,11 @@ class _Looks(dict[str, str]):
         return self[name]
 
 
-# Hues far from each other, dark enough for a white page, and, inverted, for a dark one.
-_HUES = (mpl.colors.to_hex(colorsys.hls_to_rgb((0.93 + 0.618034 * step) % 1, 0.35, 0.75)) for step in count())
-# Baselines are dark, blurs run from light to dark blue with their length, every other layer has a hue of its own, for
-# colour-blind eyes too. None is so light that it fades on white, or, turned for the dark page, on black.
+# Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
+_HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
+_CYCLE = sns.color_palette("colorblind", 10).as_hex()
+# Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
+# light that it fades on white, or, turned for the dark page, on black.
 COLOURS = _Looks(
     {
         "subsample": "#222222",
@@ -77,12 +78,12 @@ COLOURS = _Looks(
         "bin-5": "#1764ab",
         "bin-6": "#0e4b8a",
         "bin-7": "#08306b",
-        "flc": "#de8f05",
-        "asap": "#d55e00",
-        "aps": "#029e73",
+        "flc": _CYCLE[1],
+        "asap": _CYCLE[3],
+        "aps": _CYCLE[2],
         "lps": "#a89a00",
-        "tips": "#cc78bc",
-        "ddac": "#ca9161",
+        "tips": _CYCLE[4],
+        "ddac": _CYCLE[5],
         "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
     },
     _HUES,
