@@ -127,13 +127,15 @@ class Optimizers:
             ValueError: it is that of other optimizers; named is the first tensor that does not fit.
         """
         for number, optimizer in enumerate(self._all()):
-            sizes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+            owners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for name in [name for name in tensors if name.startswith(f"{number}.")]:
                 _, index, key = name.split(".")
                 value = tensors.pop(name)
-                if int(index) >= len(sizes) or (value.ndim and value.shape != sizes[int(index)]):
+                if int(index) >= len(owners) or (value.ndim and value.shape != owners[int(index)].shape):
                     raise ValueError(f"it has {name} {tuple(value.shape)}")
+                if value.ndim:  # in the memory format of its parameter, which fused steps on CUDA take for granted
+                    value = torch.empty_like(owners[int(index)], requires_grad=False).copy_(value)
                 state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         if tensors:

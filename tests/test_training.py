@@ -156,6 +156,18 @@ def test_no_label_is_ignored():
     assert history[0]["loss"] > 0.5
 
 
+def test_a_loaded_state_has_the_memory_format_of_its_parameters():
+    """Fused steps, as on CUDA, walk through both in the order of memory."""
+    network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    first, then = (Optimizers(network, "sgd", 0.1, 0.0, 0.9, 0.0) for _ in range(2))
+    network(torch.rand(2, 3, 5, 5)).sum().backward()
+    first.step()
+    then.load({key: value.contiguous() for key, value in first.state().items()})
+    kept = {parameter: state["momentum_buffer"] for parameter, state in then.rest.state.items()}
+    assert kept[network.weight].stride() == network.weight.stride() != (27, 9, 3, 1)
+    torch.testing.assert_close(kept[network.weight], network.weight.grad)
+
+
 def test_muon_steps_from_the_weights_there_are_and_leaves_networks_without_filters_to_the_other():
     filters = nn.Conv2d(3, 4, 3, bias=False)  # not channels_last: its matrix has memory of its own
     optimizer = Optimizers(filters, "muon", 0.1, 0.1, 0.9, 0.0)
