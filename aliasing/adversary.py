@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .errors import UsageError, unknown
 from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
-from .streams import image_seeds, per_image
+from .streams import image_seeds, per_image, sent
 
 __all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
 
@@ -141,9 +141,13 @@ def perturb(
     The network stays in the mode it is in, so in training mode its batch statistics see this pass as well, as in
     the published recipe.
     """
-    problem = Problem(model, check_images(images, unit=True), labels, eps)
-    noise = torch.rand(images.shape, generator=generator).to(images)
-    start = problem.inside(images + eps * (2 * noise - 1))
+    return signed_step(Problem(model, check_images(images, unit=True), labels, eps), generator, alpha)
+
+
+def signed_step(problem: "Problem", generator: Generator, alpha: float) -> Tensor:
+    """``perturb`` without a look at the images, for which a GPU would be waited for."""
+    noise = sent(torch.rand(problem.images.shape, generator=generator), problem.images.device).to(problem.images.dtype)
+    start = problem.inside(problem.images + problem.eps * (2 * noise - 1))
     return problem.inside(start + alpha * problem.slope(start)[1].sign())
 
 

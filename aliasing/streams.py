@@ -1,11 +1,14 @@
-"""Random numbers that belong to images: with a stream of its own, what one gets does not depend on those beside it."""
+"""Random numbers that belong to images: with a stream of its own, what one gets does not depend on those beside it.
+
+They are drawn on the CPU, so that they are the same for every device; ``sent`` takes them there.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["image_seeds", "per_image", "streams"]
+__all__ = ["image_seeds", "per_image", "sent", "streams"]
 
 
 def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
@@ -20,6 +23,11 @@ def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
 def streams(seeds: Tensor) -> list[Generator]:
     """A generator per image; all of them on the CPU, whatever device the work is done on."""
     return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+
+
+def sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on ``device``; on the way to a GPU neither of the two waits for the other."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def per_image(seeds: Tensor, draw: Callable[[Generator], Tensor]) -> Tensor:

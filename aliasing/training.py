@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import distributed
-from .adversary import Attack, perturb, survivors
+from .adversary import Attack, Problem, signed_step, survivors
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
@@ -29,7 +29,7 @@ from .inference import as_float
 from .optimizers import Optimizers
 from .options import check_types
 from .shifts import taken
-from .streams import image_seeds
+from .streams import image_seeds, sent
 
 __all__ = ["Recipe", "TrainingError", "augment", "keep_weights", "load_weights", "pick_device", "train"]
 
@@ -132,11 +132,6 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def _sent(drawn: Tensor, device: torch.device) -> Tensor:
-    """What was drawn on the CPU, on ``device``; neither waits for the other."""
-    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
-
-
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
     n, _, height, width = images.shape
@@ -147,10 +142,10 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
     rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
     columns = torch.where(mirrored, width - 1 - columns, columns)
     device = images.device
-    shifted = taken(images, _sent(rows % height, device), _sent(columns % width, device))
+    shifted = taken(images, sent(rows % height, device), sent(columns % width, device))
     if recipe.shift_mode == "standard":
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        shifted = shifted * _sent(inside[:, None], device)
+        shifted = shifted * sent(inside[:, None], device)
     return shifted
 
 
@@ -184,7 +179,8 @@ def train(
         recipe: how to train.
         seed: decides the order of the images, their augmentation and any noise inside the network.
         device: where to train.
-        checkpoint: file rewritten after every epoch; if it exists, training continues from it.
+        checkpoint: file rewritten after every epoch, on CUDA where that takes a tenth of the time at most, and at the
+            end; if it exists, training continues from it.
         on_epoch: called with each new history entry.
 
     Raises:
@@ -202,6 +198,7 @@ def train(
     model = distributed.shared(network, device)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     devices = [device] if device.type == "cuda" else []
+    written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
     with torch.random.fork_rng(devices=devices), _auxiliary(network, recipe) as layers:
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
@@ -229,7 +226,8 @@ def train(
                 batch = as_float(batch).contiguous(memory_format=torch.channels_last)
                 if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
                     with mixed:
-                        batch = perturb(network, batch, target, generator, recipe.adversary, 1.25 * recipe.adversary)
+                        problem = Problem(network, batch, target, recipe.adversary)
+                        batch = signed_step(problem, generator, 1.25 * recipe.adversary)
                 progress = (epoch * steps + step + 1) / (recipe.epochs * steps + 1)
                 optimizer.set_rates(partial(_learning_rate, recipe, progress))
                 with mixed:
@@ -258,8 +256,13 @@ def train(
             history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
             if world.size > 1:
                 history[-1]["processes"] = world.size
-            if checkpoint and world.rank == 0:
+            # On a GPU an epoch may take less time than writing it down, on which at most a tenth is spent.
+            due = device.type != "cuda" or epoch + 1 == recipe.epochs or time.perf_counter() - written >= 10 * took
+            if checkpoint and world.rank == 0 and due:
+                started = time.perf_counter()
                 write_tensors(checkpoint, _state(network, optimizer), history=history)
+                written = time.perf_counter()
+                took = written - started
             if on_epoch:
                 on_epoch(history[-1])
     network.eval()
@@ -323,7 +326,7 @@ def _reader(
     images, labels = data.images.to(device), data.labels.to(device)
     if recipe.target == "masks" and data.masks is not None:
         images = torch.cat([images, data.masks[:, None].to(device)], 1)
-    return lambda batches, _: ((images[here], labels[here]) for here in (_sent(batch, device) for batch in batches))
+    return lambda batches, _: ((images[here], labels[here]) for here in (sent(batch, device) for batch in batches))
 
 
 def _state(network: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..streams import sent
+
 # Of 1, RandAugment's magnitude 3 of 10: rotations of up to 9 degrees. Much larger ones would change the labels of the
 # procedural shapes, half of which are told apart by the direction of their stripes.
 STRENGTH = 0.3
@@ -46,10 +48,11 @@ def _posterize(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
 
 def _cutout(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
     height, width = x.shape[2:]
-    half = (strength[:, 0, 0].abs() * 40 / 224) * torch.tensor([height, width], device=x.device)
-    centre = place * torch.tensor([height, width], device=x.device)
-    down = (torch.arange(height, device=x.device) + 0.5 - centre[:, :1]).abs() < half[:, :1]
-    right = (torch.arange(width, device=x.device) + 0.5 - centre[:, 1:]).abs() < half[:, 1:]
+    half = strength[:, 0, 0].abs() * 40 / 224  # of the side
+    down, right = (
+        (torch.arange(side, device=x.device) + 0.5 - centre * side).abs() < half * side
+        for side, centre in zip((height, width), place.split(1, 1), strict=True)
+    )
     return torch.where((down[:, :, None] & right[:, None, :])[:, None], torch.full_like(x, GREY), x)
 
 
@@ -102,7 +105,7 @@ def randaugment(images: Tensor, operations: int, generator: Generator, strength:
         for index, operation in enumerate(OPERATIONS.values()):
             concerned = (which == index).nonzero()[:, 0]
             if len(concerned):
-                there = concerned.to(x.device)
-                arguments = (strength * sign[concerned, None, None, None]).to(x), place[concerned].to(x)
+                drawn = concerned, strength * sign[concerned, None, None, None], place[concerned]
+                there, *arguments = (sent(part, x.device) for part in drawn)
                 x[there] = operation(x[there], *arguments).round().clamp(0, 255)
     return x.to(torch.uint8)

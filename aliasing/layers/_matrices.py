@@ -110,6 +110,15 @@ def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
     return get
 
 
+def _outer(*lines: Any) -> tuple[Tensor]:
+    *taps, device = lines
+    each = (torch.tensor(line, dtype=torch.float64, device=device) for line in taps)
+    return (reduce(lambda kernel, line: kernel[..., None] * line, each),)
+
+
+outer = kept(_outer)  # the kernel whose axes have the taps of each of the lines; a GPU would wait for it in every pass
+
+
 def full_precision(function: Callable[[Tensor], Tensor], x: Tensor, least: torch.dtype | None = None) -> Tensor:
     """``function(x)`` without autocast, in the wider dtype of ``x`` and ``least``; its result in the dtype of ``x``."""
     wide = x if least is None else x.to(torch.promote_types(x.dtype, least))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
+from ..streams import sent
 from ._matrices import differentiated, full_precision, memory_format, plain
 from ._phases import (
     chunks,
@@ -276,7 +277,7 @@ def regularisers(
     n, (h, w) = x.shape[0], x.shape[2:]
     limit = torch.tensor((h // 4, w // 4))
     drawn = torch.rand(1 if layer.faithful else n, 2, generator=generator)
-    down, right = ((drawn * (2 * limit + 1)).long() - limit).expand(n, 2).to(x.device).unbind(1)
+    down, right = sent((drawn * (2 * limit + 1)).long() - limit, x.device).expand(n, 2).unbind(1)
     rows, columns = (
         (torch.arange(size, device=x.device) - shift[:, None]) % size for size, shift in ((h, down), (w, right))
     )

@@ -1,7 +1,6 @@
 """Fixed low-pass filters before subsampling (Zhang 2019; Vasconcelos et al. 2020), and the two baselines."""
 
 from collections.abc import Sequence
-from functools import reduce
 from math import comb
 from typing import Literal, get_args
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
-from ._matrices import full_precision, memory_format, separable
+from ._matrices import full_precision, memory_format, outer, separable
 from ._phases import pad_axes, phase
 from .base import Downsample, PaddingMode, Stride, per_axis, whole
 
@@ -30,8 +29,7 @@ def blur_definition(
     ``stride * i`` for odd m and half a pixel further for even m. Maps smaller than the filter are padded by mirroring,
     or going round, as often as needed.
     """
-    line = torch.tensor(taps, dtype=x.dtype, device=x.device)
-    kernel = reduce(lambda kernel, line: kernel[..., None] * line, [line] * (x.dim() - 2))
+    (kernel,) = outer(x, *[taps] * (x.dim() - 2))
     return filter_depthwise(x, kernel.expand(int(x.shape[1]), 1, *kernel.shape), stride, padding_mode)
 
 

@@ -1,13 +1,10 @@
 """Anti-aliased upsampling: zeros between the pixels, then a low-pass that fills them."""
 
-from functools import reduce
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ._matrices import full_precision, memory_format, separable
+from ._matrices import full_precision, memory_format, outer, separable
 from ._phases import pad_axes
 from .base import PaddingMode, Stride, check_map, check_padding_mode, check_stride, per_axis, whole
 
@@ -31,8 +28,8 @@ def upsample_definition(x: Tensor, factor: Stride = 2, taps: int = 3, padding_mo
     """Pad (N, C, ...), insert ``factor - 1`` zeros after every pixel of every axis, filter, and cut to n * factor."""
     dims = x.dim() - 2
     factors, sides = per_axis(factor, dims), x.shape[2:]
-    lines = [torch.tensor(interpolator(f, taps), dtype=x.dtype, device=x.device) for f in factors]
-    kernel = reduce(lambda kernel, line: kernel[..., None] * line, lines)
+    lines = [interpolator(f, taps) for f in factors]
+    (kernel,) = outer(x, *lines)
     reach = [-(-(len(line) - 1) // f) for line, f in zip(lines, factors, strict=True)]  # pixels a filter sees
     given, x = x, pad_axes(x, [(n, n) for n in reach], padding_mode)
     spread = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]

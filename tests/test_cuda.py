@@ -1,0 +1,99 @@
+"""What CUDA would refuse, or be waited for, on a machine without it: CPU tensors play those of the device.
+
+They say that they are on "cuda:0", and every operation is looked at: none may mix them with others, and no step of a
+training may need a value that the device has, or a copy for which it is waited for.
+"""
+
+from collections import Counter
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from aliasing import layers, models
+from aliasing.datasets import ImageSet
+from aliasing.layers import _matrices
+from aliasing.training import Recipe, train
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+CUDA = torch.device("cuda:0")
+VALUES = ("_local_scalar_dense", "nonzero", "masked_select", "equal")  # operations that give the host a value
+
+
+class Played(Tensor):
+    device = property(lambda self: CUDA)
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, arguments=(), options=None):
+        return looked_at(operation, arguments, dict(options or {}), Counter())
+
+
+def looked_at(operation, arguments, options, waits):
+    name, tensors = operation._schema.name.removeprefix("aten::"), tree_leaves((arguments, options))
+    tensors = [t for t in tensors if isinstance(t, Tensor)]
+    there = [isinstance(t, Played) for t in tensors]
+    made_there = getattr(options.pop("device", None), "type", "") == "cuda"
+    copied = name in ("_to_copy", "copy_")
+    assert copied or not any(there) or all(p or t.dim() == 0 for p, t in zip(there, tensors, strict=True)), name
+    sent = copied and not options.get("non_blocking") and (made_there or any(there)) and not all(there)
+    masked = name.startswith("index") and any(getattr(t, "dtype", 0) == torch.bool for t in tree_leaves(arguments[1]))
+    waits[name] += sent or (any(there) and (name in VALUES or masked))
+    with torch._C._DisableTorchDispatch():
+        result = operation(*arguments, **options)
+    if operation._schema.is_mutable or not (any(there) or made_there):
+        return result
+    return tree_map_only(Tensor, lambda t: t if isinstance(t, Played) else Tensor._make_subclass(Played, t), result)
+
+
+class Looking(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.waits = Counter()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        return looked_at(operation, arguments, dict(options or {}), self.waits)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """What has happened there so far."""
+    autocast, enabled = torch.autocast, torch.is_autocast_enabled
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch, "autocast", lambda device, *a, **o: autocast("cpu", *a, **o))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device="cpu": enabled("cpu"))
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(_matrices, "Tensor", Played)
+    monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+    with Looking() as looking:
+        yield looking.waits
+
+
+RECIPES = {
+    "sgd": {},
+    "adamw": {"optimizer": "adamw", "shift": 2, "shift_mode": "standard", "flip": True},
+    "muon": {"optimizer": "muon", "rest_lr": 0.1, "precision": "bfloat16", "clip_norm": 1.0},
+    "adversary": {"adversary": 8 / 255},
+    "randaugment": {"randaugment": 2},
+    "losses": {"auxiliary": 0.35, "auxiliary_wake": 0.0},
+}
+CASES = [(name, "muon") for name in layers.NAMES] + [("tips" if r == "losses" else "bin-5", r) for r in RECIPES]
+
+
+@pytest.mark.parametrize(("layer", "recipe"), CASES)
+def test_no_step_of_a_training_waits_for_the_device(cuda, layer, recipe):
+    images = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    waits = []
+    for count in (4, 4, 12):  # the first time more is done: constants are sent there
+        torch.manual_seed(0)
+        network = models.create("vgg-small", 4, width=8, downsample=layer, padding_mode="circular")
+        data = ImageSet(images[:count], torch.arange(count) % 4, tuple("abcd"), "noise")
+        cuda.clear()
+        train(network, data, Recipe(epochs=1, batch_size=4, lr=0.01, **RECIPES[recipe]), 0, CUDA)
+        waits.append(+cuda)
+    assert waits[1] == waits[2]
+    assert isinstance(next(network.parameters()), Played)
