@@ -14,23 +14,32 @@ from .errors import UsageError
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put ``model`` into evaluation mode and give every submodule its own mode back afterwards, also on error.
-
-    Convolutions run in full float32 on CUDA meanwhile: with TF32 the logits would depend on the batch size.
-    """
-    modes = [(module, module.training) for module in model.modules()]
+def full_float32() -> Iterator[None]:
+    """Convolutions run in full float32 on CUDA meanwhile: with TF32, its default, only ten bits of a number count."""
     switch: tuple[Any, str, Any] = (torch.backends.cudnn, "allow_tf32", False)
     if hasattr(torch.backends.cudnn, "conv"):  # PyTorch 2.9 and newer, where the old switch must not be mixed in
         switch = (torch.backends.cudnn.conv, "fp32_precision", "ieee")
     place, name, full = switch
     before = getattr(place, name)
     try:
-        model.eval()
         setattr(place, name, full)
-        yield model
+        yield
     finally:
         setattr(place, name, before)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put ``model`` into evaluation mode and give every submodule its own mode back afterwards, also on error.
+
+    Within ``full_float32``: else the logits would depend on the batch size.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with full_float32():
+            yield model
+    finally:
         for module, training in modes:
             module.training = training
 

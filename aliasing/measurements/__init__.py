@@ -12,6 +12,7 @@ from inspect import isfunction
 from typing import Any
 
 from ..errors import unknown
+from ..inference import full_float32
 from . import classes, features, finetuned, pixel_steps, realnetworks, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
@@ -52,4 +53,5 @@ class Measurement:
         """Carry it out: metric names to estimates, numbers or lists."""
         if self.name not in list(MEASUREMENTS):  # a list, since a wrong name need not be hashable
             raise unknown("measurement", self.name, MEASUREMENTS)
-        return MEASUREMENTS[self.name](subject, **self.options)
+        with full_float32():
+            return MEASUREMENTS[self.name](subject, **self.options)

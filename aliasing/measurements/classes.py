@@ -11,7 +11,7 @@ from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accura
 from ..metrics.robustness import corrupted
 from .subject import Subject, loaded, packed
 
-KEPT = 2**28  # bytes of corrupted images that are kept for the next network; making them takes longest
+KEPT = 2**29  # bytes of corrupted images that are kept for the next network; making them takes longest
 
 
 def accuracy(subject: Subject, count: int, per_image: bool = False) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def corruptions(
     test = subject.split("test", count)
     source = None  # where all the cells would not fit
     if test.images.nbytes * len(NAMES) * len(SEVERITIES) <= KEPT:
-        key = {"dataset": subject.run.dataset, "count": count}
+        key = {"dataset": subject.run.dataset, "count": count, "device": test.images.device}
         if _made.get("key") != key:
             _made.update(key=key, source=cache(corrupted(test.images, batch_size=len(test.images))))
         source = _made["source"]
