@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import models
-from .errors import DamagedError, StorageError, UsageError
+from .errors import DamagedError, DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance
@@ -174,14 +174,22 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         record.add("training", curves | values | {"parameters": parameters}, origin)
         store.save(record)
     network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    subject = Subject(run, network, device)
+    subject, absent = Subject(run, network, device), None
     for wanted in missing(job, record):
         started = time.perf_counter()
-        measured = wanted.measure(subject)
+        try:
+            measured = wanted.measure(subject)
+        except (
+            DataError
+        ) as error:  # such as an archive that is not there; what needs none of it is measured all the same
+            absent = error
+            continue
         origin = provenance(device, time.perf_counter() - started)
         record.add(wanted.key, measured, origin | ({"weights": "published, in half precision"} if kept else {}))
         store.save(record)
         notify(1)
+    if absent:
+        raise absent
 
 
 def execute(
@@ -201,8 +209,8 @@ def execute(
         jobs: most informative first.
         store: where records and checkpoints go.
         device: as for ``pick_device``.
-        workers: processes; by default one per core on a CPU, one on a GPU. On a CPU every run computes in one
-            thread, because sums depend on the number of threads: records are equal whatever the number of workers.
+        workers: processes; by default one per core on a CPU, one on a GPU. What a run computes on a CPU it computes in
+            one thread, because sums depend on their number: records are equal whatever the number of workers.
         progress: draw a progress bar on standard error.
         limit_minutes: start no further run after this time.
         cut: end those that run then, too; they lose the epoch in flight and are continued by the next call.
@@ -265,7 +273,7 @@ class _Plan:
 
     def work(self, store: Store, notify: Notify) -> None:
         waiting, before = self.jobs, None
-        with threads(1 if self.device.type == "cpu" else None):
+        with threads(1):
             while waiting and waiting != before:  # what was busy is looked at again, until that changes nothing
                 before, waiting = waiting, [job for job in waiting if self._carry_out(job, store, notify) == "busy"]
 
@@ -344,11 +352,10 @@ def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Compute in ``count`` threads meanwhile; ``None`` leaves their number alone."""
+def threads(count: int) -> Iterator[None]:
+    """Compute in ``count`` threads meanwhile."""
     before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -40,7 +40,7 @@ def execute(
     chosen = device_of_process(pick_device(device))
     outcomes = {job.run.id: "done" for job in jobs}
     deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else float("inf")
-    with joined(chosen) as world, threads(1 if chosen.type == "cpu" else None):
+    with joined(chosen) as world, threads(1):
         left = world.first([not complete(job, store.load(job.run)) for job in jobs])
         todo = [job for job, wanted in zip(jobs, left, strict=True) if wanted]
         silent = not (progress and todo and world.rank == 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Run, Store, publish
 from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
@@ -114,6 +115,16 @@ def test_a_failing_run_is_named_and_the_others_go_on(tmp_path):
     assert outcomes[bad.run.id].startswith("failed: the loss is")
     assert outcomes[RUN.id] == "done"
     assert "TrainingError" in (where.folder(bad.run) / "failed.txt").read_text()
+
+
+def test_what_needs_no_absent_data_is_measured_all_the_same(tmp_path, monkeypatch):
+    def absent(subject):
+        raise DataError("no archive")
+
+    monkeypatch.setitem(MEASUREMENTS, "absent", absent)
+    job, where = replace(JOB, measurements=(Measurement("absent"), *JOB.measurements)), store(tmp_path)
+    assert carry_out(job, where, CPU) == "failed: no archive"
+    assert JOB.measurements[0].key in where.load(RUN).measurements and not complete(job, where.load(RUN))
 
 
 def test_no_run_is_started_after_the_limit(tmp_path):
