@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,10 +29,12 @@ from .clone import benchmarks
 from .datasets import ImageSet
 from .errors import DataError, UsageError
 from .files import write_atomically
+from .inference import full_float32
 from .measurements import Measurement, Subject, loaded
 from .records import Run, Store, code_version, encode, provenance, publish
 from .runner import Job, build, complete, end_with_parent, execute, is_leased, threads
 from .studies import STUDIES, campaign, worth
+from .studies.bases import DECISIVE
 from .training import Recipe, pick_device, train
 
 __all__ = ["checks", "durations", "order", "parallel", "run"]
@@ -85,9 +88,6 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         # The fewest processes that are nearly as fast as any number of them.
         workers = min((int(count) for count, rate in rates.items() if rate > 0.95 * max(rates.values())), default=None)
         log(f"{workers or 'as many trainings as cores'} at once; measured steps per second: {rates or 'none'}")
-        guess = notes.once(f"estimate of {profile}", lambda: durations(jobs, store, chosen, known))
-        seconds = [guess[job.run.id][0] for job in todo if guess[job.run.id][0] is not None]
-        log(f"{len(seconds)} of them take {sum(seconds):.0f} s one after the other, by estimate")
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
@@ -103,14 +103,14 @@ def order(profile: str, store: Store) -> list[dict[str, Any]]:
     """The runs of ``profile`` in order of value: their state, the seconds each takes, the open verdicts they share.
 
     ``verdicts`` counts the claims that are not decided yet and need the run. Seconds are the median of recorded runs of
-    such a network, or an ``estimate`` for this machine's CPU: see ``durations``.
+    such a network, or an ``estimate`` for a core of this machine: see ``durations``.
     """
     needed, jobs = worth(profile, store), campaign(profile)
     owners: dict[str, list[str]] = {}
     for name, study in STUDIES.items():
         for job in study.jobs(profile):
             owners.setdefault(job.run.id, []).append(name)
-    seconds, rows = durations(jobs, store, CPU, store), []
+    seconds, rows = durations(jobs, store), []
     for job in jobs:
         done, (taken, estimated) = complete(job, store.load(job.run)), seconds[job.run.id]
         rows.append(
@@ -133,14 +133,12 @@ def _kind(job: Job) -> str:
     return f"{job.run.network['name']} {job.run.network.get('width') or ''}".strip()
 
 
-def durations(
-    jobs: list[Job], store: Store, device: torch.device, others: Store
-) -> dict[str, tuple[float | None, bool]]:
+def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bool]]:
     """Seconds that each of ``jobs`` takes one after the other, by id, and whether that is only an estimate.
 
     It is one for networks of which ``store`` has no finished run: from the training of one that is not finished, else
-    from a second of training on ``device``; and from the share of measuring in the small runs that ``others`` has.
-    Nothing is said where the training images are not there.
+    from a second of training on the CPU; and from the share of measuring in the small runs. Nothing is said where the
+    training images are not there.
     """
     recorded: dict[str, list[float]] = {}
     rates: dict[str, float] = {}  # images per second
@@ -160,13 +158,13 @@ def durations(
             found[job.run.id] = (median(recorded[kind]), False)
             continue
         found[job.run.id] = (None, True)
-        with suppress(DataError, torch.OutOfMemoryError):
+        with suppress(DataError):
             images = recipe.epochs * len(loaded(job.run.dataset, "train"))
             if kind not in rates:
-                rates[kind] = recipe.batch_size * _steps(job.run, device, PROBE)
+                rates[kind] = recipe.batch_size * _steps(job.run, CPU, PROBE)
             found[job.run.id] = (images / rates[kind], True)
     if rates:
-        small = [others.load(job.run).provenance for job in campaign("laptop")]
+        small = [store.load(job.run).provenance for job in campaign("laptop")]
         shares = [sum(o["seconds"] for o in each.values()) / each["training"]["seconds"] for each in small if each]
         share = median(shares or [1.0])
         found = {run: (share * taken if guess and taken else taken, guess) for run, (taken, guess) in found.items()}
@@ -175,7 +173,8 @@ def durations(
 
 def _steps(run: Run, device: torch.device, seconds: float) -> float:
     """Steps per second of the training of ``run`` on noise, the first one not counted."""
-    count, side, classes = run.recipe.batch_size, run.dataset.get("size", 32), run.network["num_classes"]
+    steps = 1 if device.type == "cpu" else 10  # an epoch, after which a GPU is waited for
+    count, side, classes = steps * run.recipe.batch_size, run.dataset.get("size", 32), run.network["num_classes"]
     draw = partial(torch.randint, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels, masks = torch.arange(count) % classes, draw(classes, (count, side, side))
     data, began = ImageSet(draw(256, (count, 3, side, side)), labels, (), "noise", masks), []
@@ -185,27 +184,30 @@ def _steps(run: Run, device: torch.device, seconds: float) -> float:
         if began[-1] - began[0] >= seconds and len(began) > 1:
             raise InterruptedError
 
-    with threads(1 if device.type == "cpu" else None), suppress(InterruptedError):
+    with threads(1), suppress(InterruptedError):
         train(build(run), data, replace(run.recipe, epochs=10**9, probe=0), run.seed, device, on_epoch=on_epoch)
-    return (len(began) - 1) / (began[-1] - began[0])
+    return steps * (len(began) - 1) / (began[-1] - began[0])
 
 
 def parallel(
     run: Run, device: torch.device, seconds: float = 2.0, counts: Sequence[int] | None = None
 ) -> dict[int, float]:
-    """Steps per second of 1, 2 and 4 processes together that train ``run``: small maps do not fill a large GPU.
+    """Steps per second of 1, 2, 4 and 8 processes together that train ``run``: small maps do not fill a large GPU.
 
     What does not fit into the memory is absent. On a CPU, where every core has its own training, ``counts`` is empty.
     """
-    counts = counts if counts is not None else () if device.type == "cpu" else (1, 2, 4)
+    counts = counts if counts is not None else () if device.type == "cpu" else (1, 2, 4, 8)
     context, rates = multiprocessing.get_context("spawn"), {}
     pool = ProcessPoolExecutor(max(counts, default=1), context, end_with_parent)
+
+    def together(count: int, lasting: float) -> float:
+        return sum(pool.map(_steps, [run] * count, [device] * count, [lasting] * count))
+
     with pool, suppress(torch.OutOfMemoryError, BrokenProcessPool):
-        list(pool.map(abs, counts and range(max(counts))))  # all processes start together
+        with suppress(torch.OutOfMemoryError):
+            together(max(counts, default=0), 0.0)  # all have started and are warm before any is timed
         for count in counts:
-            for lasting in (0.0, seconds):  # the first time warms up
-                rate = sum(pool.map(_steps, [run] * count, [device] * count, [lasting] * count))
-            rates[count] = rate
+            rates[count] = together(count, seconds)
     return rates
 
 
@@ -271,10 +273,13 @@ def checks(device: torch.device, jobs: list[Job], seconds: float, notes: _Notes)
         What was checked, with its outcome: "passed", a reason, or "no time left" for a later call.
     """
     end = time.monotonic() + seconds
-    return {
-        what: notes.once(what, partial(_outcome, check)) if what in notes.found or time.monotonic() < end else NO_TIME
-        for what, check in _checks(device, jobs)
-    }
+    with full_float32():
+        return {
+            what: notes.once(what, partial(_outcome, check))
+            if what in notes.found or time.monotonic() < end
+            else NO_TIME
+            for what, check in _checks(device, jobs)
+        }
 
 
 def _outcome(check: Callable[[], None]) -> str:
@@ -288,6 +293,7 @@ def _outcome(check: Callable[[], None]) -> str:
 def _checks(device: torch.device, jobs: list[Job]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Training first, since everything depends on it; then layers, then measurements."""
     yield "training", partial(_check_training, device)
+    yield "continued training", partial(_check_continued, device)
     for name in layers.NAMES:
         yield f"layer {name}", partial(_check_layer, name, device)
     wanted = {m.name for job in jobs for m in job.measurements}
@@ -302,30 +308,31 @@ def _check_layer(name: str, device: torch.device) -> None:
     """Forward and gradient on ``device`` against the CPU, for both memory formats and both precisions."""
     torch.manual_seed(0)
     layer = layers.create(name, 16, padding_mode="circular").eval()
-    images = torch.randn(2, 16, 18, 16)
+    images = torch.randn(2, 16, 18, 16).bfloat16()
 
     def value_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
         x.requires_grad_()
         y = layer(x)
-        return y.detach(), torch.autograd.grad(y.float().square().mean(), x)[0]
+        return y.detach(), torch.autograd.grad(y.float().square().sum(), x)[0]
 
-    expected = value_and_gradient(images.clone())
+    expected = value_and_gradient(images.float())
     layer = layer.to(device)
-    for form in (torch.contiguous_format, torch.channels_last):
-        for half, tolerance in ((False, 1e-4), (True, 0.05)):
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                found = value_and_gradient(images.to(device).clone(memory_format=form))
-            for ours, theirs in zip(found, expected, strict=True):
-                torch.testing.assert_close(ours.float().cpu(), theirs, rtol=tolerance, atol=tolerance)
+    for form, dtype in product((torch.contiguous_format, torch.channels_last), (torch.float32, torch.bfloat16)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found = value_and_gradient(images.to(device, dtype).contiguous(memory_format=form))
+        for ours, theirs in zip(found, expected, strict=True):
+            _check_near(ours, theirs, 1e-4 if dtype == torch.float32 else 0.03)
 
 
 def _check_training(device: torch.device) -> None:
-    """Two epochs on ``device`` against the CPU; and the same interrupted after the first and continued, bit by bit."""
-    data, run = datasets.load("shapes", "train", count=64, seed=1), campaign("smoke")[0].run
-    recipe = Recipe(epochs=2, batch_size=16, flip=True, shift=2)
-    there, here, continued = (build(run) for _ in range(3))
-    losses = [train(network, data, recipe, 0, place)[-1]["loss"] for network, place in ((there, device), (here, CPU))]
-    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0.02)
+    """How far two epochs move the weights on ``device`` against the CPU."""
+    recipe = Recipe(epochs=2, batch_size=16, lr=0.05, flip=True, shift=2)
+    _check_near(_moved(recipe, device), _moved(recipe, CPU), 0.02)
+
+
+def _check_continued(device: torch.device) -> None:
+    """The recipe of photographs, cut after the first of two epochs and continued, against the same uncut."""
+    recipe = replace(DECISIVE, epochs=2, batch_size=16)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.safetensors"
 
@@ -333,10 +340,24 @@ def _check_training(device: torch.device) -> None:
             raise InterruptedError
 
         with suppress(InterruptedError):
-            train(build(run), data, recipe, 0, device, checkpoint, stop)
-        train(continued, data, recipe, 0, device, checkpoint)
-    for ours, theirs in zip(continued.state_dict().values(), there.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+            _moved(recipe, device, checkpoint, stop)
+        _check_near(_moved(recipe, device, checkpoint), _moved(recipe, device), 0.1)
+
+
+def _moved(recipe: Recipe, device: torch.device, *options: Any) -> Tensor:
+    """By how much ``recipe`` changes each weight of a small network; ``options`` as for ``train``."""
+    data, run = datasets.load("shapes", "train", count=64, seed=1), campaign("smoke")[0].run
+    network = build(run)
+    train(network, data, recipe, 0, device, *options)
+    pairs = zip(network.parameters(), build(run).parameters(), strict=True)
+    return torch.cat([(after.detach().cpu() - before.detach()).flatten() for after, before in pairs])
+
+
+def _check_near(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    """``ours`` differs from ``theirs`` by at most ``tolerance`` of its norm."""
+    distance = (ours.detach().float().cpu() - theirs).norm() / theirs.norm()
+    if not distance <= tolerance:
+        raise ArithmeticError(f"the distance is {distance:.2g} of the norm, and may be {tolerance:g}")
 
 
 def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> None:
@@ -346,7 +367,7 @@ def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> N
         network = build(job.run).to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         values.append(_numbers(encode(wanted.measure(Subject(job.run, network, place)))))
     if wanted.name != "cost":  # a clock
-        torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.1)
+        torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.26)  # two pictures of eight
 
 
 def _numbers(value: Any) -> Tensor:

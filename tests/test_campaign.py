@@ -97,23 +97,20 @@ def test_seconds_are_estimated_where_nothing_is_on_record(tmp_path):
     store = Store(tmp_path / "runs", tmp_path / "none")
     twice = replace(JOBS[0], run=replace(JOBS[0].run, recipe=replace(JOBS[0].run.recipe, epochs=4)))
     elsewhere = replace(JOBS[0], run=replace(JOBS[0].run, dataset={"name": "folder"}))
-    found = campaign.durations([JOBS[0], twice, elsewhere], store, campaign.CPU, store)
+    found = campaign.durations([JOBS[0], twice, elsewhere], store)
     (once, estimated), (more, _), nothing = (found[job.run.id] for job in (JOBS[0], twice, elsewhere))
     assert estimated and once > 0 and more == pytest.approx(2 * once) and nothing == (None, True)
     execute([replace(JOBS[0], measurements=())], store, "cpu", 1, progress=False)
     training = store.load(JOBS[0].run).provenance["training"]["seconds"]
-    assert campaign.durations(JOBS[:1], store, campaign.CPU, Store(tmp_path, tmp_path))[JOBS[0].run.id] == (
-        pytest.approx(training, rel=0.01),
-        True,
-    )
+    assert campaign.durations(JOBS[:1], store)[JOBS[0].run.id] == (pytest.approx(training, rel=0.01), True)
     execute(JOBS[:1], store, "cpu", 1, progress=False)
-    assert not campaign.durations(JOBS[:1], store, campaign.CPU, store)[JOBS[0].run.id][1]
+    assert not campaign.durations(JOBS[:1], store)[JOBS[0].run.id][1]
 
 
 def test_every_network_of_a_campaign_can_be_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(campaign, "PROBE", 0.0)
     jobs = [job for job in studies.campaign("smoke") if job.run.seed == 0]
-    found = campaign.durations(jobs, Store(tmp_path, tmp_path), campaign.CPU, Store(tmp_path, tmp_path))
+    found = campaign.durations(jobs, Store(tmp_path, tmp_path))
     assert len(found) == len(jobs) and all(seconds > 0 for seconds, _ in found.values())
 
 
