@@ -22,20 +22,21 @@ def empty_store(tmp_path, monkeypatch):
 
 
 def fork(patch):
-    """Fork workers from a process that has imported the package and done nothing else.
+    """Fork workers from a process that has imported the package and done nothing else; returns what starts them.
 
     A fork of the tests' own process cannot train once a derivative on another device, such as "meta", was taken in it:
     that starts threads of autograd, which a fork does not have.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["aliasing.campaign"])
+    context.set_forkserver_preload(["aliasing.campaign", "pytest"])
     patch.setattr(multiprocessing, "get_context", lambda kind: context)
+    return context
 
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Workers are forked, and need not import the package: seconds each. Tests of the real start leave this out."""
-    fork(monkeypatch)
+    """Processes need not import the package: seconds each. Tests of the real start leave this out."""
+    return fork(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,14 @@ from aliasing.adversary import ATTACKS, Attack, Problem, apgd, checkpoints, surv
 from aliasing.errors import UsageError
 from aliasing.metrics import attack_accuracy, attack_images, perturb
 from aliasing.streams import image_seeds
+from tests.toys import Answer
 
 
-class Linear(nn.Module):
+def linear(weight):
     """Logits ``images @ weight``; two classes differ by the direction ``weight[:, 1] - weight[:, 0]``."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, images):
-        return images.flatten(1) @ self.weight
+    layer = nn.Linear(*weight.shape, bias=False)
+    layer.weight = nn.Parameter(weight.T.clone())
+    return nn.Sequential(nn.Flatten(), layer)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +97,7 @@ def test_eps_sweep_of_a_linear_network_by_hand(attack):
     radii = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1) / direction.abs().sum()
     ordered = radii.sort().values
     eps = [(ordered[k : k + 2].mean()).item() for k in (9, 19, 29)]
-    alive = survivors(Linear(weight), images, labels, (0.0, *eps), Attack(attack))
+    alive = survivors(linear(weight), images, labels, (0.0, *eps), Attack(attack))
     assert [int(hits.sum()) for hits in alive.values()] == [36, 30, 20, 10]
 
 
@@ -162,22 +159,20 @@ def test_apgd_equals_a_loop_over_single_images(toy):
     model.zero_grad()
 
 
-class Peak(nn.Module):
+def peak(images):
     """A loss that rises gently with the mean of the image, but for a narrow peak; the class never changes."""
-
-    def forward(self, images):
-        mean = images.flatten(1).mean(1)
-        loss = mean + 3 * torch.exp(-(((mean - 0.12) / 0.01) ** 2))
-        return torch.stack([torch.full_like(loss, 9), loss], 1)
+    mean = images.flatten(1).mean(1)
+    loss = mean + 3 * torch.exp(-(((mean - 0.12) / 0.01) ** 2))
+    return torch.stack([torch.full_like(loss, 9), loss], 1)
 
 
 def test_apgd_halves_its_step_when_it_rises_without_reaching_the_best_point():
     """Away from the peak nearly every step rises, so that the two reasons to halve, and their memory, come apart."""
     images, labels = torch.full((10, 3, 1, 1), 0.5, dtype=torch.float64), torch.zeros(10, dtype=torch.long)
     start = images - 0.38 + torch.linspace(-0.01, 0.01, 10, dtype=torch.float64)[:, None, None, None]
-    problem = Problem(Peak(), images, labels, 0.4)
+    problem = Problem(Answer(peak), images, labels, 0.4)
     points, broken = apgd(problem, start, 100)
-    slow = [slow_apgd(Peak(), image, labels[0], x, 0.4, 100)[0] for image, x in zip(images, start, strict=True)]
+    slow = [slow_apgd(Answer(peak), image, labels[0], x, 0.4, 100)[0] for image, x in zip(images, start, strict=True)]
     assert not broken.any()
     torch.testing.assert_close(points, torch.stack(slow), atol=1e-9, rtol=0)
 
@@ -193,11 +188,11 @@ def test_restarts_only_ever_break_more(toy):
 def test_training_perturbation_on_a_linear_network():
     weight = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [2.0, 0.0]])
     images = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 0.5]])[:, :, None, None]
-    found = perturb(Linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 10.0)
+    found = perturb(linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 10.0)
     # A large step ends in the corner of the ball that hurts the label most, within the box.
     expected = torch.tensor([[0.4, 0.6, 0.4], [0.1, 0.9, 0.6]])[:, :, None, None]
     torch.testing.assert_close(found, expected)
-    small = perturb(Linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 0.0)
+    small = perturb(linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 0.0)
     noise = torch.rand(2, 3, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
     torch.testing.assert_close(small, (images + noise).clamp(0, 1))
 

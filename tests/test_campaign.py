@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,16 +17,30 @@ from aliasing.runner import execute, merged
 from aliasing.studies import get
 
 FORK = multiprocessing.get_context("fork")
-JOBS = merged(get("zhang2019").jobs("smoke", 1))[:3]
+JOBS = [replace(job, measurements=job.measurements[:3]) for job in merged(get("zhang2019").jobs("smoke", 1))[:3]]
+
+
+def reduced(patch):
+    """A campaign of three runs that checks nothing."""
+    patch.setattr(campaign, "campaign", lambda profile: JOBS)
+    patch.setattr(campaign, "checks", lambda *a: {})
+    patch.setattr(campaign, "PROBE", 0.0)
+    patch.setattr(campaign, "_speed", lambda *a: {"layers": {"rows": [{"ratio": 1.0}]}})
 
 
 @pytest.fixture
 def small(monkeypatch, forked):
-    """A campaign of three runs that checks nothing."""
-    monkeypatch.setattr(campaign, "campaign", lambda profile: JOBS)
-    monkeypatch.setattr(campaign, "checks", lambda *a: {})
-    monkeypatch.setattr(campaign, "PROBE", 0.0)
-    monkeypatch.setattr(campaign, "_speed", lambda *a: {"layers": {"rows": [{"ratio": 1.0}]}})
+    reduced(monkeypatch)
+    return forked
+
+
+def command(folder):
+    """In a process of its own, whose workers are its forks."""
+    with pytest.MonkeyPatch.context() as patch:
+        reduced(patch)
+        patch.setattr(multiprocessing, "get_context", lambda kind: FORK)
+        found = campaign.run("cpu", "smoke", 3000, folder)
+    assert found["done"] == found["planned"]
 
 
 def measured(folder) -> dict[str, dict]:
@@ -36,20 +51,22 @@ def measured(folder) -> dict[str, dict]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_killed_at_random_it_continues_and_nothing_is_lost_or_doubled(tmp_path, small):
-    assert campaign.run("cpu", "smoke", 300, tmp_path / "whole")["done"] == len(JOBS)
-    drawn = random.Random(0)
-    for _ in range(3):
-        process = FORK.Process(target=campaign.run, args=("cpu", "smoke", 300, tmp_path / "cut"))
+    assert campaign.run("cpu", "smoke", 3000, tmp_path / "whole")["done"] == len(JOBS)
+    drawn, whole, cut = random.Random(0), tmp_path / "whole", tmp_path / "cut"
+    for _ in range(4):
+        process = small.Process(target=command, args=(cut,))
         process.start()
-        process.join(drawn.uniform(1, 4))
+        while process.is_alive() and not (cut / "runs").exists():
+            time.sleep(0.02)
+        process.join(drawn.uniform(0, 1.5))
         process.kill()
         process.join()
+        assert process.exitcode in (0, -signal.SIGKILL) and not list(cut.rglob("failed.txt"))
     time.sleep(1)  # workers see that their parent is gone
-    assert campaign.run("cpu", "smoke", 300, tmp_path / "cut")["done"] == len(JOBS)
-    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
-    assert campaign.run("cpu", "smoke", 300, tmp_path / "cut")["planned"] == len(JOBS)  # and nothing is done again
+    assert campaign.run("cpu", "smoke", 3000, cut)["done"] == len(JOBS)
+    assert measured(cut) == measured(whole)
+    assert campaign.run("cpu", "smoke", 3000, cut)["planned"] == len(JOBS)  # and nothing is done again
 
 
 def test_a_budget_is_positive_and_is_kept(tmp_path, small):
@@ -64,7 +81,7 @@ def test_a_budget_is_positive_and_is_kept(tmp_path, small):
 def test_a_folder_that_cannot_take_records_ends_the_campaign_before_it_begins(tmp_path, small):
     (tmp_path / "records.jsonl").write_text("{")
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(DataError, match="line 1 is damaged"):
-        campaign.run("cpu", "smoke", 300, tmp_path)
+        campaign.run("cpu", "smoke", 3000, tmp_path)
     assert not list((tmp_path / "runs").glob("*/record.json"))
 
 

@@ -51,34 +51,6 @@ def test_the_keyboard_ends_the_imports_with_one_line(module):
     assert line.startswith("aliasing") and "stopped" in line
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            ["findings", "--profile", "lapto"],
-            "choose from smoke, laptop, desktop, gpu, cluster. Did you mean 'laptop'?",
-        ),
-        (["run", "zang2019"], "Did you mean 'zhang2019'?"),
-        (["run", "zhang2019", "--only", "layer=bin-9"], "layer=VALUE with VALUE one of bin-5, bin-7"),
-        (["run", "zhang2019", "--only", "filter=bin-5"], "KEY one of ['augmented', 'layer'"),
-        (["run", "zhang2019", "--seeds", "0"], "seeds must be 1 or more"),
-        (["run", "zhang2019", "--device", "tpu"], "choose from auto, cpu"),
-        (["data", "cifar"], "cifar10"),
-        (["findings", "--claim", "zhang-5", "--study", "azulay2018"], "a finding of zhang2019, not of azulay2018"),
-    ],
-)
-def test_bad_usage_ends_with_2_and_says_what_is_valid(arguments, message, capsys):
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_a_wrong_shard_is_refused(capsys):
-    for shard in ("0/2", "3/2", "1", "a/b"):
-        with pytest.raises(SystemExit, match="2"):
-            main(["run", "zhang2019", "--shard", shard])
-        assert "1 <= I <= N" in capsys.readouterr().err
-
-
 def test_run_status_publish_findings(tmp_path, capsys):
     only = ["--only", "layer=subsample", "--only", "augmented=False"]
     run = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet", *only]

@@ -14,20 +14,11 @@ import torch
 from aliasing import files, runner
 from aliasing.cli import main
 from aliasing.errors import StorageError
-from aliasing.measurements import Measurement
-from aliasing.records import Run, Store, publish
-from aliasing.runner import Job, carry_out, execute
-from aliasing.training import Recipe
+from aliasing.records import publish
+from aliasing.runner import carry_out, execute
+from tests.runs import CPU, JOB, RUN, store
 
-CPU = torch.device("cpu")
-NETWORK = {"name": "vgg-small", "num_classes": 10, "width": 2, "padding_mode": "circular", "downsample": "tri-3"}
-RUN = Run({"name": "shapes", "count": 32}, NETWORK, Recipe(epochs=3, batch_size=16), 0)
-JOB = Job(RUN, (Measurement("circular_rolls", {"count": 2}),))
 SMOKE = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--quiet"]
-
-
-def store(folder) -> Store:
-    return Store(folder, folder / "published")
 
 
 @pytest.fixture(scope="module")

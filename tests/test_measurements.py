@@ -18,6 +18,7 @@ from aliasing.metrics import predict
 from aliasing.records import Run
 from aliasing.runner import build
 from aliasing.training import Recipe
+from tests.toys import Answer
 
 
 def subject(network="vgg-small", data=None, **options):
@@ -44,19 +45,9 @@ class Halving(nn.Module):
         return self.layer2(self.layer1(self.act(x))).mean((2, 3))
 
 
-class Place(nn.Module):
-    """Answers class 0 if the brightest column lies left of the middle, else class 1."""
-
-    def forward(self, x):
-        half = x.shape[3] // 2
-        return torch.stack([x[..., :half].amax((1, 2, 3)), x[..., half:].amax((1, 2, 3))], 1)
-
-
-class Constant(nn.Module):
-    """Always answers class 0."""
-
-    def forward(self, x):
-        return torch.eye(10)[:1].repeat(len(x), 1)
+# Class 0 if the brightest column lies left of the middle, else class 1; and always class 0.
+PLACE = Answer(lambda x: torch.stack([half.amax((1, 2, 3)) for half in x.chunk(2, 3)], 1))
+CONSTANT = Answer(lambda x: torch.eye(10)[:1].repeat(len(x), 1))
 
 
 def linear():
@@ -85,19 +76,19 @@ def test_stages_have_factors_and_maps_that_move_with_the_picture_by_their_multip
 
 
 def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
-    values = measured("photographers_bias", subject(Place()), count=400)
+    values = measured("photographers_bias", subject(PLACE), count=400)
     assert values["bias_change_near"].n + values["bias_change_far"].n < 400
     assert sum(value is not None for value in values["bias_agreement"]) == 5
     assert 0 < values["bias_agreement_far"].value < 1
     assert [len(row) for row in values["bias_accuracy_map"]] == [5] * 5
-    values = measured("photographers_bias", subject(Constant()), count=200)
+    values = measured("photographers_bias", subject(CONSTANT), count=200)
     assert values["bias_change"] == [0.0] * 5 and values["bias_agreement"] == [1.0] * 5
     near, far = values["bias_accuracy_near"], values["bias_accuracy_far"]
     zeros = int((shapes.sample(200, 1, "test", "uniform").labels == 0).sum())
     assert near.value * near.n + far.value * far.n <= zeros
     run = Run({"name": "cifar10"}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0)
     with pytest.raises(UsageError, match="needs the data set shapes"):
-        measured("photographers_bias", Subject(run, Constant(), torch.device("cpu")), count=8)
+        measured("photographers_bias", Subject(run, CONSTANT, torch.device("cpu")), count=8)
 
 
 def test_typicality_orders_the_groups_by_distance():
@@ -116,7 +107,7 @@ def test_a_sweep_keeps_what_the_network_saw():
 
 
 def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():
-    chosen = subject(Constant(), {"count": 20})
+    chosen = subject(CONSTANT, {"count": 20})
     assert measured("accuracy", chosen, count=20)["accuracy"].value == 0.1
     assert measured("clean_error", chosen, count=20)["clean_error"].value == 0.9
     assert measured("band_removal", chosen, count=20, bands=3)["accuracy_without_band"] == [0.1] * 3

@@ -301,9 +301,3 @@ def test_python_on_pages_runs(page):
         shape = remark[remark.find("(") :].partition(")")[0] + ")"
         if shape.lstrip("([")[:1].isdigit():
             assert tuple(eval(value, names)) == tuple(ast.literal_eval(shape))
-
-
-def test_nothing_that_is_made_can_be_committed():
-    made = [".venv/x", "runs/x", "book/_build/x", "book/notebooks/x", "dist/x", "aliasing.egg-info/x"]
-    done = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == made

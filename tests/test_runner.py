@@ -1,7 +1,6 @@
 """Carrying out runs: equal records whatever the way, shared stores, failures."""
 
 import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -10,35 +9,19 @@ import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import wait
-from pathlib import Path
 
 import pytest
 import torch
 
 from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
-from aliasing.records import Run, Store, publish
+from aliasing.records import Store, publish
 from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
-from aliasing.training import Recipe, keep_weights
+from aliasing.training import keep_weights
+from tests.runs import CPU, JOB, RUN, numbers, store
 
-ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
-RUN = Run(
-    {"name": "shapes", "count": 64},
-    {"name": "vgg-small", "num_classes": 10, "width": 2, "padding_mode": "circular", "downsample": "tri-3"},
-    Recipe(epochs=2, batch_size=32),
-    0,
-)
-JOB = Job(RUN, (Measurement("circular_rolls", {"count": 4}),), {"layer": "tri-3"})
 JOBS = [replace(JOB, run=replace(RUN, seed=seed)) for seed in range(3)]
-
-
-def store(folder) -> Store:
-    return Store(folder, folder / "published")
-
-
-def numbers(jobs, where: Store) -> dict:
-    return {job.run.id: where.load(job.run).measurements for job in jobs}
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +36,8 @@ def test_a_run_is_trained_and_measured_once(tmp_path, monkeypatch):
     where = store(tmp_path)
     assert carry_out(JOB, where, CPU) == "done"
     record = where.load(RUN)
-    assert complete(JOB, record) and len(record.measurements["training"]["loss"]) == 2
-    assert set(record.measurements) == {"training", "circular_rolls(count=4)"} == set(record.provenance)
+    assert complete(JOB, record) and len(record.measurements["training"]["loss"]) == 3
+    assert set(record.measurements) == {"training", "circular_rolls(count=2)"} == set(record.provenance)
     assert {path.name for path in where.folder(RUN).iterdir()} == {"lock", "record.json", "checkpoint.safetensors"}
     monkeypatch.setitem(MEASUREMENTS, "circular_rolls", lambda *a, **k: pytest.fail("measured twice"))
     monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
@@ -74,7 +57,7 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     job = replace(JOB, measurements=(*JOB.measurements, Measurement("accuracy", {"count": 16})))
     assert carry_out(job, elsewhere, CPU) == "done"
     assert carry_out(job, where, CPU) == "done"
-    (key,) = set(elsewhere.load(RUN).measurements) - {"training", "circular_rolls(count=4)"}
+    (key,) = set(elsewhere.load(RUN).measurements) - {"training", "circular_rolls(count=2)"}
     assert elsewhere.load(RUN).measurements[key] == where.load(RUN).measurements[key]
     assert elsewhere.load(RUN).provenance[key]["weights"] == "published, in half precision"
     assert "weights" not in where.load(RUN).provenance[key]
@@ -151,21 +134,21 @@ def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count, for
     assert len(named) == (0 if count == 1 else len(jobs))
 
 
+def command(folder, life: float) -> None:
+    """Carries out all runs, or dies, as by ``kill -9``, after some seconds of computing."""
+    signal.setitimer(signal.ITIMER_PROF, life)  # whose signal nobody handles
+    outcomes = execute(JOBS, store(folder), "cpu", workers=1, progress=False)
+    assert not [outcome for outcome in outcomes.values() if outcome.startswith("failed")], outcomes
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_path, undisturbed):
-    """Each of four dies, as by ``kill -9``, after a random time of computing; one that ends makes new work."""
+def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_path, undisturbed, forked):
+    """Each of four dies at a random moment; one that ends makes new work."""
     where, draw, commands, killed = store(tmp_path), random.Random(4), [], 0
-
-    def command(life: float) -> None:
-        signal.setitimer(signal.ITIMER_PROF, life)  # whose signal nobody handles
-        execute(JOBS, where, "cpu", workers=1, progress=False)
-
     while killed < 10:
         while len(commands) < 4:
-            life = draw.uniform(0.01, 0.5)
-            commands.append(multiprocessing.get_context("fork").Process(target=command, args=(life,)))
+            commands.append(forked.Process(target=command, args=(tmp_path, draw.uniform(0.01, 0.5))))
             commands[-1].start()
         wait([process.sentinel for process in commands])
         for process in [process for process in commands if not process.is_alive()]:
@@ -193,17 +176,17 @@ def wait_for(where: Store, count: int) -> None:
         time.sleep(0.1)
 
 
-def test_a_stopped_command_leaves_no_process_behind(tmp_path):
+def unending(folder) -> None:
+    multiprocessing.get_context = lambda kind: FORK  # not a new interpreter, which takes seconds
+    execute(endless(), store(folder), "cpu", 2, progress=False)
+
+
+def test_a_stopped_command_leaves_no_process_behind(tmp_path, forked):
     """Workers end when their parent is killed: otherwise every interrupted campaign would leak processes."""
-    code = (
-        "from tests.test_runner import Path, endless, execute, store\n"
-        f"if __name__ == '__main__': execute(endless(), store(Path({str(tmp_path)!r})), 'cpu', 2, progress=False)\n"
-    )
-    (tmp_path / "script.py").write_text(code)
-    command = [sys.executable, str(tmp_path / "script.py")]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
-        try:
-            wait_for(store(tmp_path), 2)
-        finally:
-            process.kill()
+    process = forked.Process(target=unending, args=(tmp_path,))
+    process.start()
+    try:
+        wait_for(store(tmp_path), 2)
+    finally:
+        process.kill()
     wait_for(store(tmp_path), 0)

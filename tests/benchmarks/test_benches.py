@@ -81,12 +81,6 @@ def test_corruptions_and_attacks_notice_other_work_and_do_without_peers(tmp_path
     assert "nothing to compare with" in capsys.readouterr().out
 
 
-def test_nonsense_is_refused(capsys):
-    assert main(["bench", "evaluation", "--quick", "--repeats", "0"]) == 2
-    assert "repeats must be 1 or more" in capsys.readouterr().err
-    assert main(["bench", "layers", "--device", "tpu"]) == 2
-
-
 def test_in_the_time_that_a_campaign_has_a_case_is_timed_and_failures_are_told(monkeypatch):
     for bench in (training, evaluation):
         monkeypatch.setattr(bench, "measure", lambda *a: 1 / 0)

@@ -10,14 +10,10 @@ from torch import nn
 from aliasing import metrics
 from aliasing.metrics import draw_shifts, shift_images
 from aliasing.metrics.rolls import RollPredictions, accuracy_by_distance, roll_predictions, variation_per_image
+from tests.toys import Answer
 
-
-class OnePixelReader(nn.Module):
-    """Class 1 if the top left pixel is bright, else class 0."""
-
-    def forward(self, x):
-        bright = x[:, 0, 0, 0]
-        return torch.stack([torch.full_like(bright, 0.5), bright], 1) * 4
+# Class 1 if the top left pixel is bright, else class 0.
+READER = Answer(lambda x: 4 * torch.stack([torch.full_like(x[:, 0, 0, 0], 0.5), x[:, 0, 0, 0]], 1))
 
 
 def random_network(classes=4):
@@ -41,15 +37,15 @@ def half_bright(n=3, size=8):
 
 def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
     # Bright with probability 1/4: two rolls agree with probability 1/16 + 9/16.
-    estimate = metrics.consistency(OnePixelReader(), half_bright(), exhaustive=True)
+    estimate = metrics.consistency(READER, half_bright(), exhaustive=True)
     assert estimate == pytest.approx((10 / 16, 10 / 16, 10 / 16, 3))
-    sampled = metrics.consistency(OnePixelReader(), half_bright(4000))
+    sampled = metrics.consistency(READER, half_bright(4000))
     assert sampled.low < 10 / 16 < sampled.high
     # Rolls by -1..1: bright where down and right are 0 or -1 (4 of 9), wrapped-in pixels are dark.
-    window = metrics.consistency(OnePixelReader(), half_bright(), max_shift=1, exhaustive=True)
+    window = metrics.consistency(READER, half_bright(), max_shift=1, exhaustive=True)
     assert window.value == pytest.approx((4 / 9) ** 2 + (5 / 9) ** 2)
     # Zero-fill shifts by -1..1: the same four of nine.
-    standard = metrics.consistency(OnePixelReader(), half_bright(4000), "standard", max_shift=1)
+    standard = metrics.consistency(READER, half_bright(4000), "standard", max_shift=1)
     assert standard.low < (4 / 9) ** 2 + (5 / 9) ** 2 < standard.high
 
 
@@ -71,9 +67,9 @@ def test_sampled_equals_a_loop_over_single_images(shift):
 def test_restricted_to_correct_images():
     images = torch.cat([half_bright(2), half_bright(2).roll(4, 2)])  # the last two are dark at the corner
     labels = torch.ones(4, dtype=torch.long)
-    estimate = metrics.consistency(OnePixelReader(), images, exhaustive=True, labels=labels)
+    estimate = metrics.consistency(READER, images, exhaustive=True, labels=labels)
     assert (estimate.value, estimate.n) == (10 / 16, 2)
-    assert metrics.consistency(OnePixelReader(), images, labels=labels).n == 2
+    assert metrics.consistency(READER, images, labels=labels).n == 2
 
 
 def test_fidelity_has_three_meanings():

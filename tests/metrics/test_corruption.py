@@ -7,14 +7,10 @@ from torch import nn
 
 from aliasing.datasets.corruptions import corrupt
 from aliasing.metrics import corruption_error
+from tests.toys import Answer
 
-
-class Bright(nn.Module):
-    """Says 1 for an image whose mean is above one half."""
-
-    def forward(self, images):
-        mean = images.mean((1, 2, 3))
-        return torch.stack([0.5 - mean, mean - 0.5], 1)
+# Says 1 for an image whose mean is above one half.
+BRIGHT = Answer(lambda x: (x.mean((1, 2, 3))[:, None] - 0.5) * torch.tensor([-1, 1]))
 
 
 def noisy_pictures(n=20):
@@ -41,9 +37,7 @@ def test_equals_a_loop_over_images_and_cells():
     images, labels = noisy_pictures(9), torch.arange(9) % 2
     names, severities = ("fog", "pixelate", "contrast"), (2, 4)
     stored = {(name, severity): corrupt(images, name, severity) for name in names for severity in severities}
-    found = corruption_error(
-        Bright(), images, labels, names, severities, batch_size=4, source=lambda *cell: stored[cell]
-    )
+    found = corruption_error(BRIGHT, images, labels, names, severities, batch_size=4, source=lambda *cell: stored[cell])
     bright = [[stored[name, s].double().mean((1, 2, 3)) > 127.5 for s in severities] for name in names]
     wrong = np.array(bright) != labels.bool().numpy()
     np.testing.assert_allclose(found.table, wrong.mean(2))

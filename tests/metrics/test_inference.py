@@ -7,6 +7,7 @@ from torch import nn
 from aliasing import metrics, models
 from aliasing.errors import UsageError
 from aliasing.inference import batches, predict
+from tests.toys import Answer
 
 
 def network():
@@ -56,24 +57,16 @@ def test_batches_take_the_precision_of_the_network():
     assert next(batches(nn.Identity(), pictures())).dtype == torch.float32
 
 
-class Gives(nn.Module):
-    """The answer of a function of the images."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.forward = answer
-
-
 def test_answers_that_are_not_finite_are_counted():
     some = torch.where(torch.arange(6)[:, None] < 2, torch.nan, 0.0).expand(6, 3)
     with pytest.raises(UsageError, match="are NaN or infinite for 2 of 6 images"):
-        predict(Gives(lambda x: some), pictures(6))
+        predict(Answer(lambda x: some), pictures(6))
 
 
 def test_one_logit_means_two_classes():
     images = pictures(8)
-    model = Gives(lambda x: 20 * x.mean((1, 2, 3))[:, None] - 10)
-    two = Gives(lambda x: torch.cat([torch.zeros(len(x), 1), model(x)], 1))
+    model = Answer(lambda x: 20 * x.mean((1, 2, 3))[:, None] - 10)
+    two = Answer(lambda x: torch.cat([torch.zeros(len(x), 1), model(x)], 1))
     assert predict(model, images).equal(predict(two, images))
     assert metrics.consistency(model, images, "sub-pixel") == metrics.consistency(two, images, "sub-pixel")
     labels = predict(two, images).argmax(1)
@@ -83,4 +76,4 @@ def test_one_logit_means_two_classes():
 
 def test_a_network_that_returns_no_tensor_is_named():
     with pytest.raises(UsageError, match="returns dict; wrap it"):
-        predict(Gives(lambda x: {"out": x}), pictures())
+        predict(Answer(lambda x: {"out": x}), pictures())

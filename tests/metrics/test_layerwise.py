@@ -11,6 +11,7 @@ from aliasing.metrics.canvases import shrink
 from aliasing.metrics.downsampling import outputs
 from aliasing.metrics.motion import ONE_PIXEL_ROLLS, realigned, realigned_errors
 from aliasing.metrics.sweeps import crossings
+from tests.toys import Answer
 
 
 def pictures(n=3, size=16):
@@ -115,21 +116,15 @@ def test_the_picture_moves_down_one_row_per_frame(border):
     torch.testing.assert_close(frames[13, :, :, 15:29, 9:23], small)
 
 
-class ByRow(nn.Module):
-    """Class 0 while the brightest row is even, class 1 while it is odd."""
-
-    def forward(self, x):
-        row = x.mean((1, 3)).argmax(1) % 2
-        return nn.functional.one_hot(row, 2).double()
-
-
 def test_jaggedness_by_hand():
+    """Class 0 while the brightest row is even, class 1 while it is odd."""
+    by_row = Answer(lambda x: nn.functional.one_hot(x.mean((1, 3)).argmax(1) % 2, 2).double())
     images = torch.zeros(2, 3, 8, 8)
     images[:, :, 2] = 1
-    result = metrics.jaggedness(ByRow(), images, torch.tensor([0, 1]), top=1, border="circular")
+    result = metrics.jaggedness(by_row, images, torch.tensor([0, 1]), top=1, border="circular")
     assert result == (14, metrics.Estimate.proportion(2, 2), metrics.Estimate(1, 1, 1, 2))
     probability, rank = metrics.probability_curves(
-        ByRow(), metrics.vertical_sweep(images, 3, "circular"), torch.tensor([0, 1])
+        by_row, metrics.vertical_sweep(images, 3, "circular"), torch.tensor([0, 1])
     )
     likely = torch.e / (torch.e + 1)
     expected = torch.tensor([[likely, 1 - likely, likely], [1 - likely, likely, 1 - likely]]).double()

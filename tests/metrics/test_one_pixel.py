@@ -10,6 +10,7 @@ from torch import nn
 from aliasing import metrics
 from aliasing.metrics.canvases import embed, inpaint, shrink
 from aliasing.metrics.pixel_pairs import ONE_PIXEL, SIZES, one_pixel_pairs, size_pairs
+from tests.toys import Answer
 
 PROTOCOLS = sorted(ONE_PIXEL)
 
@@ -115,25 +116,19 @@ def test_inpainting_equals_the_published_algorithm(size, taps):
         assert (filled.sum(0) == 0).sum() <= allowed
 
 
-class Reader(nn.Module):
-    """Class 1 if the pixel (5, 5) is brighter than a half."""
-
-    def forward(self, x):
-        value = x[:, 0, 5, 5]
-        return torch.stack([torch.full_like(value, 0.5), value], 1) * 4
-
-
 def test_a_network_that_reads_one_pixel_by_hand():
+    """Class 1 if the pixel (5, 5) is brighter than a half."""
+    reader = Answer(lambda x: 4 * torch.stack([torch.full_like(x[:, 0, 5, 5], 0.5), x[:, 0, 5, 5]], 1))
     board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2).float()
     stripes = (torch.arange(32) % 2).float().expand(32, 32)
     images = torch.stack([board, stripes])[:, None].expand(2, 3, 32, 32)
-    result = metrics.one_pixel(Reader(), images, "circular", pairs=4)
+    result = metrics.one_pixel(reader, images, "circular", pairs=4)
     # A diagonal step keeps the parity of row + column, and flips that of the column.
     assert result.images.tolist() == [0, 1]
     gap = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))).item()
     assert result.mean_absolute_change.value == pytest.approx(gap / 2)
-    assert metrics.top1_change(Reader(), images, "circular", pairs=4) == result.top1_change
-    assert metrics.mean_absolute_change(Reader(), images, "circular", pairs=4) == result.mean_absolute_change
+    assert metrics.top1_change(reader, images, "circular", pairs=4) == result.top1_change
+    assert metrics.mean_absolute_change(reader, images, "circular", pairs=4) == result.mean_absolute_change
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -12,6 +12,7 @@ from aliasing import layers, metrics
 from aliasing.layers import Blur
 from aliasing.metrics.kernels import band_accuracy, low_pass, remove_band, stop_band, stop_bands
 from aliasing.metrics.spectra import aliasable, ideal
+from tests.toys import Answer
 
 
 def wave(rows, columns, height=16, width=16):
@@ -167,13 +168,9 @@ def test_a_wave_is_removed_with_its_own_band_and_no_other():
 
 
 def test_accuracy_falls_where_the_network_looks():
-    class FindsStripes(nn.Module):
-        def forward(self, x):
-            strength = x.std((1, 2, 3))
-            return torch.stack([0.1 - strength, strength - 0.1], 1)
-
+    finds_stripes = Answer(lambda x: (x.std((1, 2, 3))[:, None] - 0.1) * torch.tensor([-1, 1]))
     images, labels = torch.cat([stripes(4)] * 5), torch.ones(5, dtype=torch.long)
-    found = [estimate.value for estimate in band_accuracy(FindsStripes(), images, labels)]
+    found = [estimate.value for estimate in band_accuracy(finds_stripes, images, labels)]
     assert found == [float(band != 5) for band in range(16)]
 
 

@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 from aliasing import studies
-from aliasing.cli import main
 from aliasing.studies import rules
 from aliasing.studies.evidence import Result, fact, level
 from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, digest, judged
@@ -143,8 +142,3 @@ def test_the_whole_of_one(decided):
     assert max(map(len, text.splitlines())) <= 80
     for part in ("Table 1", "1 as claimed, 1 the other way", "another paper", "we ask this", "3 seeds", "gpu: not run"):
         assert part in " ".join(text.split())
-
-
-def test_a_claim_that_is_none_is_refused(capsys):
-    assert main(["findings", "--claim", "zhang-99"]) == 2
-    assert "zhang-5" in capsys.readouterr().err
