@@ -52,7 +52,7 @@ def test_the_keyboard_ends_the_imports_with_one_line(module):
 
 
 def test_run_status_publish_findings(tmp_path, capsys):
-    only = ["--only", "layer=subsample", "--only", "augmented=False"]
+    only = ["--only", "layer=subsample", "--only", "augmented=True"]
     run = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet", *only]
     assert main([*run, "--shard", "1/2"]) == 0
     assert "1 done" in capsys.readouterr().out

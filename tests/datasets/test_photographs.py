@@ -84,13 +84,6 @@ def test_a_damaged_archive_is_refused_by_load_and_fetch(cifar_copy, downloads):
             call()
 
 
-def test_a_missing_archive_names_folder_and_command(downloads):
-    with pytest.raises(DataError, match=f"in {downloads} .*`aliasing data cifar10`"):
-        load("cifar10", "train")
-    with pytest.raises(DataError, match=r"camvid-240\.tar\.xz"):
-        fetch("camvid")
-
-
 def test_fetch_downloads_what_is_missing(offer, downloads, served):
     made = pack(served[0] / "a.zip", {"a": b"a"})
     offer("cifar10", [Archive("official.zip", made.checksum, f"{served[1]}/a.zip")], place=0)

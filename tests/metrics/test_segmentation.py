@@ -82,15 +82,6 @@ def test_the_interval_of_mean_iou_covers():
     assert 0.92 <= np.mean([low <= 0.5 <= high for _, low, high, _ in found]) <= 0.98  # 0.75, 0.75 and 0
 
 
-def test_border_hides_what_zero_padding_does():
-    torch.manual_seed(0)
-    model = nn.Conv2d(3, 4, 5, padding=2)
-    images = pictures()
-    assert mask_equivariance_error(model, images, shift="standard", max_shift=4).value > 1e-4
-    assert mask_equivariance_error(model, images, shift="standard", max_shift=4, border=2).value < 1e-6
-    assert mask_consistency(model, images, shift="standard", max_shift=4, border=2).value == 1
-
-
 def test_shifts_are_uniform_without_the_centre():
     shifts = _draw_shifts(24000, 2, torch.Generator().manual_seed(0))
     counts = torch.bincount((shifts[:, 0] + 2) * 5 + shifts[:, 1] + 2, minlength=25)
