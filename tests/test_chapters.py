@@ -104,7 +104,9 @@ def test_each_claim_is_told_on_its_best_evidence():
     rows += [("zhang-2", "laptop", "partly", 3), ("zhang-2", "desktop", "not run", 0)]
     rows += [("zhang-3", "laptop", "not run", 0), ("zhang-3", "desktop", "not testable here", 2)]
     rows += [("saha-1", "laptop", "not run", 0)]
-    said = builder.verdicts(pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"]))
+    decided = pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"])
+    study = decided["finding"].map(lambda name: {"zhang": "zhang2019", "saha": "saha2024"}[name[:-2]])
+    said = builder.verdicts(decided.assign(study=study))
     assert said == {
         "zhang2019": (
             "1 of 3 reproduced, 1 partly, 1 not testable here",

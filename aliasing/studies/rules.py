@@ -150,6 +150,12 @@ class Regime:
         low, high = self.bounds(profile)
         return None if result is None else low <= result.value <= high
 
+    def told(self, result: Result, profile: str) -> str:
+        """The value in so many digits, three or more, that it is seen whether it lies in the range."""
+        shown = (f"{result.value:.{digits}g}" for digits in range(3, 18))
+        inside = self.holds(result, profile)
+        return next(text for text in shown if self.holds(result._replace(value=float(text)), profile) == inside)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -248,15 +254,18 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
     rows: list[dict[str, Any]] = []
     dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
     older = {commit: table[[date < time for date in dates]] for commit, (time, _) in FIXED.items()}
+    findings = list(findings)
+    regimes = {id(part): part for finding in findings for part in finding.regime if len(table)}
+    values = {key: part.statistic.of(table) for key, part in regimes.items()}  # many claims share one
     for finding in findings:
-        checks = [(part, part.statistic.of(table)) for part in finding.regime if len(table)]
+        checks = [(part, values[id(part)]) for part in finding.regime if len(table)]
         holding = [part.holds(result, profile) for part, result in checks]
         shared = {
             "finding": finding.id,
             **{name: getattr(finding, name) for name in ("claim", "source", "published", "by")},
             "profile": profile,
             "regime": "; ".join(
-                f"{part.rule(profile)}{'' if result is None else f' (is {result.value:.3g})'}"
+                f"{part.rule(profile)}{'' if result is None else f' (is {part.told(result, profile)})'}"
                 for part, result in checks
             ),
             "tested": False if False in holding else None if None in holding else True,

@@ -64,8 +64,8 @@ class Study:
         return jobs
 
     def verdicts(self, table: pd.DataFrame, profile: str) -> pd.DataFrame:
-        """Every finding decided on results of ``profile``; see ``rules.judged`` for the columns."""
-        return judged(self.findings, table, profile)
+        """Every finding decided on results of ``profile``; see ``rules.judged`` for the columns beside ``study``."""
+        return judged(self.findings, table, profile).assign(study=self.name)
 
 
 def open_store() -> Store:

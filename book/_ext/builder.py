@@ -51,7 +51,7 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
     Args:
         decided: the findings, as ``studies.findings`` returns them.
     """
-    best = _with_studies(studies.best_evidence(decided))
+    best = studies.best_evidence(decided)
     said = {}
     for name, rows in best.groupby("study", sort=False):
         claims = rows.groupby("finding", sort=False).agg({"verdict": "first", "profile": "first", "seeds": "max"})
@@ -64,12 +64,6 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
         counts = claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
         said[name] = told(counts), ", ".join(evidence) or "none"
     return said
-
-
-def _with_studies(decided: pd.DataFrame) -> pd.DataFrame:
-    """The findings with a column more: whose they are."""
-    owner = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
-    return decided.assign(study=decided["finding"].map(owner))
 
 
 def markdown(headings: str, rows: Iterable[Iterable[object]]) -> list[str]:
