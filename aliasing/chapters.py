@@ -23,22 +23,6 @@ from .studies.text import statistic
 from .training import pick_device
 from .version import __version__
 
-__all__ = [
-    "PROFILE",
-    "Ledger",
-    "begin",
-    "best",
-    "check",
-    "columns",
-    "findings",
-    "mostly_decided",
-    "on_record",
-    "papers",
-    "planned",
-    "statistic",
-    "sweep",
-]
-
 PROFILE = ("best", *PROFILES)
 # Where the accuracy of the plain network is found, in the order of preference.
 ACCURACY = ("accuracy.accuracy", "circular_rolls.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",

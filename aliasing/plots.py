@@ -8,7 +8,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import count, cycle
 from typing import Any, NamedTuple
@@ -25,30 +25,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .metrics import Estimate
-
-__all__ = [
-    "COLOURS",
-    "MARKERS",
-    "Captioned",
-    "Group",
-    "Walk",
-    "across",
-    "badge",
-    "bands",
-    "bars",
-    "forest",
-    "grid",
-    "groups",
-    "interval",
-    "legend",
-    "losses",
-    "maps",
-    "measured",
-    "panels",
-    "points",
-    "show",
-    "table",
-]
 
 
 class _Looks(dict[str, str]):
@@ -173,23 +149,10 @@ def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, n
     return (mean, low, high) if len(stacked) >= FEW else (mean, mean, mean)
 
 
-def _whiskers(values: Iterable[float]) -> tuple[float, list[list[float]]]:
-    """Mean, and how far its interval reaches below and above, as matplotlib asks for it."""
+def _whiskers(values: pd.Series) -> tuple[float, list[list[float]], str | None]:
+    """Mean, how far its interval reaches below and above, as matplotlib asks for it, and the kind of the interval."""
     (mean,), (low,), (high,) = across([[float(value)] for value in values])
-    return mean, [[mean - low], [high - mean]]
-
-
-def _summary(rows: pd.DataFrame, column: str, scale: float) -> tuple[float, list[list[float]], str | None]:
-    """``_whiskers`` of a column and their kind; of a single run those over its test pictures, where measured."""
-    ends = [f"{column}.low", f"{column}.high"]
-    if len(rows) > 1 or measured(rows, *ends).empty:
-        return *_whiskers(scale * rows[column]), _kind(rows)
-    mean, low, high = (scale * float(value) for value in rows[[column, *ends]].iloc[0])
-    return mean, [[mean - low], [high - mean]], "pictures"
-
-
-def _kind(runs: Sized) -> str | None:
-    return "seeds" if len(runs) >= FEW else None
+    return mean, [[mean - low], [high - mean]], "seeds" if len(values) >= FEW else None
 
 
 def _each(axis: Axes, x: Any, y: Any, look: Mapping[str, Any]) -> None:
@@ -268,8 +231,8 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
     for label, look, own in groups(rows, by):
         look = look | {"linestyle": "none"}
         _each(axis, scale * own[x], scale * own[y], look)
-        (right, across_x), (up, across_y) = (_whiskers(scale * own[column]) for column in (x, y))
-        axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, gid=_kind(own), **look)
+        (right, across_x, kind), (up, across_y, _) = (_whiskers(scale * own[column]) for column in (x, y))
+        axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, gid=kind, **look)
     axis.set_xlim(*_frame(scale * rows[x]))
     axis.set_ylim(*_frame(scale * rows[y]))
 
@@ -289,7 +252,10 @@ def bars(
             known = measured(own, column)
             if known.empty:
                 continue
-            mean, reach, kind = _summary(known, column, scale)
+            mean, reach, kind = _whiskers(scale * known[column])
+            if len(known) == 1 and not measured(known, *(ends := [f"{column}.low", f"{column}.high"])).empty:
+                low, high = scale * known[ends].iloc[0].astype(float)
+                reach, kind = [[mean - low], [high - mean]], "pictures"
             middle = place + (index - len(found) / 2 + 0.5) * width
             top = max(top, mean)
             axis.bar(
@@ -316,8 +282,8 @@ def forest(
         values = own.set_index("seed")[column]
         values = (values if base is None else (values - base).dropna()) * scale
         if len(values):
-            mean, reach = _whiskers(values)
-            axis.errorbar(mean, place, xerr=reach, capsize=3, gid=_kind(values), **look | {"linestyle": "none"})
+            mean, reach, kind = _whiskers(values)
+            axis.errorbar(mean, place, xerr=reach, capsize=3, gid=kind, **look | {"linestyle": "none"})
         if 1 < len(values) < FEW:
             _each(axis, values, [place] * len(values), look)
     axis.set_yticks(range(len(found)), [group.label for group in found])
@@ -460,8 +426,10 @@ def badge(rows: pd.DataFrame) -> str:
     told = rows[["data", "network", "plain", "device"]].drop_duplicates(["data", "network"])
     parts = [f"{row.network} on {row.data} ({row.plain})" for row in told.itertuples()]
     seeds = rows["seed"].nunique()
+    if seeds > 1 or "training.images" not in rows or rows["training.images"].any():  # else others have trained them
+        parts[-1] += f" · {seeds} seed{'s' * (seeds > 1)}"
     devices, profiles = ", ".join(rows["device"].unique()), ", ".join(rows["profile"].unique())
-    return f"{'; '.join(parts)} · {seeds} seed{'s' if seeds > 1 else ''} · {devices} · profile {profiles}"
+    return f"{'; '.join(parts)} · {devices} · profile {profiles}"
 
 
 def interval(values: pd.Series | Estimate, sign: str = "") -> str:
@@ -476,11 +444,11 @@ def interval(values: pd.Series | Estimate, sign: str = "") -> str:
     values = values.dropna()
     if len(values) < FEW:
         return ", ".join(f"{100 * value:{sign}.1f}" for value in values)
-    mean, ((below,), _) = _whiskers(values)
+    mean, ((below,), _), _ = _whiskers(values)
     return f"{100 * mean:{sign}.1f} ±\N{NO-BREAK SPACE}{100 * below:.1f}"
 
 
-def losses(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def losses(histories: Mapping[str, Sequence[Mapping[str, float]]], pictures: int) -> Captioned:
     """The training loss by epoch of networks that a page trains: layer to what ``training.train`` returned."""
     figure, axis = grid(width=6, height=2.4)
     for layer, history in histories.items():
@@ -489,4 +457,7 @@ def losses(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     axis.set(xlabel="epoch", ylabel="training loss")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
-    return figure
+    caption = (
+        f"Networks of this page: {pictures} drawn pictures, {len(epochs)} epoch{'s' * (len(epochs) > 1)}, one seed."
+    )
+    return show(figure, caption, f"A curve of loss against epoch for {' and '.join(histories)}.")

@@ -103,6 +103,8 @@ def test_a_figure_says_on_which_evidence_it_stands():
     html = plots.show(plots.grid()[0], "a < b", 'x "y"', ROWS)._repr_html_()
     assert 'alt="x &#34;y&#34;"' in html and "<figcaption>a &lt; b" in html
     assert "vgg on shapes (plain network 50.0 % accurate) · 3 seeds · cpu · profile laptop" in html
+    others = plots.badge(ROWS[ROWS["seed"] == 0].assign(**{"training.images": 0}))  # nothing was drawn
+    assert "seed" not in others and "accurate) · cpu" in others
     assert "of 3 seeds" not in plots.show(plots.grid()[0], "", "")._repr_html_()
     assert "Not on record" in plots.show(plots.grid()[0], "", "", ROWS.iloc[:0])._repr_html_()
     assert "profile laptop" in plots.table(ROWS[["layer", "x"]], "", ROWS)._repr_html_()

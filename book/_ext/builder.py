@@ -33,15 +33,6 @@ from aliasing.runner import merged
 from aliasing.studies.evidence import level, select
 from aliasing.studies.rules import VERDICTS
 
-__all__ = [
-    "execute",
-    "execution",
-    "stale",
-    "stamp",
-    "update_readme",
-    "verdicts",
-]
-
 SMOKE = {"epochs": 1, "width": 4}  # of the networks that a chapter itself trains, in a book of profile smoke
 
 
