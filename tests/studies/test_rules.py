@@ -80,6 +80,12 @@ def test_a_regime_that_does_not_hold_says_nothing_about_the_claim():
     assert set(judged([finding("good", [1.0], (good,))], table, "gpu")["verdict"]) == {"not testable here"}
 
 
+def test_a_value_near_a_bound_has_the_digits_that_tell_them_apart():
+    bounded = Regime("accuracy", level("x"), 0.75)
+    values = (0.7499996, "0.7499996"), (0.75, "0.75"), (0.7512, "0.751"), (0.31234, "0.312")
+    assert [bounded.told(Result(value, 0, 1, 2), "laptop") for value, _ in values] == [said for _, said in values]
+
+
 def test_parts_that_went_the_other_way_are_counted():
     found = judged([finding("mixed", [1.0, -1.0, 1.0])], pd.DataFrame({"seed": [0]}), "laptop")
     assert set(found["verdict"]) == {"partly"} and set(found["outcomes"]) == {"2 as claimed, 1 the other way"}
