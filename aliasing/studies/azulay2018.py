@@ -83,7 +83,7 @@ def _biased(profile: str, base: Base, seed: int) -> list[Job]:
     chosen: list[tuple[Any, str]] = [(0, "subsample"), ("uniform", "subsample"), (0, LAYERS[profile][0][-1])]
     jobs = []
     for bias, layer in chosen:
-        run = base.run("vgg", layer, seed, {"position_sigma": bias})
+        run = base.changed({"position_sigma": bias}).run("vgg", layer, seed)
         labels = {"layer": layer, "backbone": "vgg", "augmented": False, "bias": str(bias), "main": False}
         labels["longest"] = layer != "subsample"
         jobs.append(Job(run, (Measurement("photographers_bias", {"count": SCENES[profile]}),), labels))

@@ -81,7 +81,6 @@ class Base:
         backbone: str,
         method: str,
         seed: int,
-        data: dict[str, Any] = SAME,
         network: dict[str, Any] = SAME,
         recipe: dict[str, Any] = SAME,
     ) -> Run:
@@ -89,7 +88,21 @@ class Base:
         own = self.recipe if backbone == "vgg" else self.residual
         if method.endswith((" + losses", " as published")):
             own = replace(own, auxiliary=ALPHA)
-        return Run(self.dataset | data, self.network(backbone, method) | network, replace(own, **recipe), seed)
+        return Run(self.dataset, self.network(backbone, method) | network, replace(own, **recipe), seed)
+
+    def changed(
+        self, data: dict[str, Any] = SAME, network: dict[str, Any] = SAME, recipe: dict[str, Any] = SAME, **own: Any
+    ) -> "Base":
+        """The same ground but for options of the data, of both networks and of both recipes, and attributes."""
+        return replace(
+            self,
+            dataset=self.dataset | data,
+            vgg=self.vgg | network,
+            resnet=self.resnet | network,
+            recipe=replace(self.recipe, **recipe),
+            residual=replace(self.residual, **recipe),
+            **own,
+        )
 
     def rolls(self) -> list[Measurement]:
         """Every circular shift, and the accuracy."""

@@ -4,7 +4,6 @@ The layers are those of the authors' code. Their result tables could not be read
 radii of the attacks and schedules are our choice, and none was chosen on the pictures that are measured.
 """
 
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -28,41 +27,43 @@ NATIVE, INPUT, ADVERSARIAL, TWIN = "native", "input", "adversarial", "twin"
 
 
 class Sizes(NamedTuple):
-    """What differs between profiles, of the adversarially trained networks and of the measurements.
+    """What differs between profiles.
 
     Attributes:
-        recipe: epochs, of which the first two fifths are clean, and so on.
-        data: beside the profile's own options.
-        network: likewise.
+        training: how the common ground is ``changed`` for adversarial training, whose first two fifths are clean.
         groups: beside the naturally trained networks.
-        hardened: layers.
-        base: what is measured on more images than by the other studies.
+        hardened: layers of the adversarially trained networks.
+        measured: on more images than by the other studies.
     """
 
-    recipe: dict[str, Any] = SAME
-    data: dict[str, Any] = SAME
-    network: dict[str, Any] = SAME
+    training: dict[str, Any] = SAME
     groups: tuple[str, ...] = (INPUT, ADVERSARIAL, TWIN)
     hardened: tuple[str, ...] = ("subsample", "flc", "asap")
-    base: dict[str, Any] = SAME
+    measured: dict[str, Any] = SAME
 
 
 FEWER = Sizes(groups=(ADVERSARIAL,), hardened=("subsample", "flc"))
 # An adversary makes a step cost three: at a quarter of the width, with a twin of the same.
-NARROW = FEWER._replace(groups=(ADVERSARIAL, TWIN), network={"width": 16}, recipe={"epochs": 9})
+NARROW = FEWER._replace(groups=(ADVERSARIAL, TWIN), training={"network": {"width": 16}, "recipe": {"epochs": 9}})
 SIZES = {
-    "smoke": Sizes({"epochs": 2}, {"count": 128}, {"width": 4}, base={"attacked": 16, "corrupted": 16}),
-    "laptop": Sizes({"epochs": 6, "batch_size": 64}, EASY | {"count": 2000}, {"width": 8}),
+    "smoke": Sizes(
+        {"data": {"count": 128}, "network": {"width": 4}, "recipe": {"epochs": 2}},
+        measured={"attacked": 16, "corrupted": 16},
+    ),
+    "laptop": Sizes(
+        {"data": EASY | {"count": 2000}, "network": {"width": 8}, "recipe": {"epochs": 6, "batch_size": 64}}
+    ),
     "desktop": NARROW,
     "gpu": FEWER,
-    "cluster": Sizes({"epochs": 30}, base={"attacked": 5000, "steps": 50, "corrupted": 50_000}),
+    "cluster": Sizes({"recipe": {"epochs": 30}}, measured={"attacked": 5000, "steps": 50, "corrupted": 50_000}),
 }
 
 
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``, a whole seed before the next; natural training first."""
     sizes = SIZES[profile]
-    base = replace(BASES[profile], **sizes.base)
+    base = BASES[profile].changed(**sizes.measured)
+    trained = base.changed(**sizes.training)
     jobs = []
     for seed in range(base.seeds):
         for layer in POOLS:
@@ -71,9 +72,9 @@ def plan(profile: str) -> list[Job]:
             jobs.append(Job(base.run("resnet", layer, seed), _native(layer, base), labels))
         if INPUT in sizes.groups:
             jobs += [_input_control(base, layer, seed) for layer in ("subsample", "flc")]
-        jobs += [_adversarial(base, sizes, layer, seed) for layer in sizes.hardened]
+        jobs += [_adversarial(trained, layer, seed) for layer in sizes.hardened]
         if TWIN in sizes.groups:
-            jobs.append(_adversarial(base, sizes, "subsample", seed, clean=True))
+            jobs.append(_adversarial(trained, "subsample", seed, clean=True))
     return jobs
 
 
@@ -111,7 +112,7 @@ def _input_control(base: Base, layer: str, seed: int) -> Job:
     )
 
 
-def _adversarial(base: Base, sizes: Sizes, layer: str, seed: int, clean: bool = False) -> Job:
+def _adversarial(base: Base, layer: str, seed: int, clean: bool = False) -> Job:
     """Single-step adversarial training (or the same without adversary), probed by PGD after every epoch."""
     adversary = {} if clean else {"adversary": RADIUS / 255, "adversary_wake": 0.4, "probe": base.attacked}
     wanted = (
@@ -120,8 +121,7 @@ def _adversarial(base: Base, sizes: Sizes, layer: str, seed: int, clean: bool = 
         Measurement("aliasing", {"count": base.attacked}),
     )
     labels = {"layer": layer, "group": TWIN if clean else ADVERSARIAL, "twin": clean}
-    run = base.run("resnet", layer, seed, sizes.data, sizes.network, sizes.recipe | adversary)
-    return Job(run, wanted, labels)
+    return Job(base.run("resnet", layer, seed, recipe=adversary), wanted, labels)
 
 
 EPS, TRAINED = 2, 5  # indices of 1/255, and of the radius of training, among those of the measurement "attacks"

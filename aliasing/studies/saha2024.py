@@ -59,11 +59,11 @@ SIZES: dict[str, dict[str, Any]] = {
     "gpu": _USUAL | {"variants": ((ALPHA, 0.4, "two_sided"),)},
     "cluster": _USUAL | {"surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 224},
 }
-# Data, network and recipe of the variants, where they differ from the profile's own.
-VARIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "smoke": ({"count": 64}, {}, {"epochs": 2, "batch_size": 32}),
-    "laptop": (EASY | {"count": 1000}, {"width": 8}, {"epochs": 5, "batch_size": 32}),
-    "cluster": ({}, {}, {"epochs": 30}),
+# How the common ground of a profile is ``changed`` for the variants.
+VARIED: dict[str, dict[str, Any]] = {
+    "smoke": {"data": {"count": 64}, "recipe": {"epochs": 2, "batch_size": 32}},
+    "laptop": {"data": EASY | {"count": 1000}, "recipe": {"epochs": 5, "batch_size": 32}},
+    "cluster": {"recipe": {"epochs": 30}},
 }
 _UNET = {"name": "unet-small", "num_classes": 6, "padding_mode": "circular"}
 _CAMVID = {"name": "unet-small", "num_classes": 11, "padding_mode": "circular"}
@@ -134,9 +134,8 @@ def _segmenter(profile: str, layer: str, seed: int) -> Job:
 
 
 def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, seed: int) -> Job:
-    data, network, recipe = VARIED.get(profile, (SAME, SAME, SAME))
     losses = {"auxiliary": alpha, "auxiliary_wake": wake, "auxiliary_form": form}
-    run = base.run("vgg", "tips", seed, data, network, recipe | losses)
+    run = base.changed(**VARIED.get(profile, SAME)).run("vgg", "tips", seed, recipe=losses)
     wanted = (
         Measurement("circular_fidelity", {"count": base.count // 2}),
         Measurement("shift_consistency", {"count": base.count // 2, "max_shift": 8}),

@@ -7,7 +7,6 @@ further halving would leave nothing to see.
 """
 
 import re
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -100,10 +99,7 @@ class Sizes(NamedTuple):
         matched: width of the network whose stem halves and that computes as much as one of the profile's width whose
             stem does not, within a twentieth; 0 where no such network is trained.
         stem: stride of the first convolution.
-        data: beside the profile's own options.
-        network: likewise.
-        recipe: likewise.
-        base: what is measured on other numbers of images than by the other studies.
+        changes: how the common ground of the profile is ``changed``.
     """
 
     cases: tuple[str, ...]
@@ -111,10 +107,7 @@ class Sizes(NamedTuple):
     episodes: int = 600
     matched: int = 0
     stem: int = 1
-    data: dict[str, Any] = SAME
-    network: dict[str, Any] = SAME
-    recipe: dict[str, Any] = SAME
-    base: dict[str, Any] = SAME
+    changes: dict[str, Any] = SAME
 
 
 OTHER_SHAPES: dict[str, Any] = {"name": "shapes", "seed": 2}
@@ -135,39 +128,35 @@ SIZES = {
         {"known": OTHER_SHAPES | {"count": 200}, "glyphs": {"name": "glyphs", "classes": 6}},
         episodes=10,
         matched=14,
-        network={"width": 4},
-        recipe={"epochs": 1},
-        base={"tested": 64},
+        changes={"network": {"width": 4}, "recipe": {"epochs": 1}, "tested": 64},
     ),
     "laptop": Sizes(
         DECIDING,
         {"known": OTHER_SHAPES | EASY | {"count": 1000}, "glyphs": {"name": "glyphs"}},
         episodes=300,
         matched=25,
-        data=EASY | {"count": 1200},
-        network={"width": 8},
-        recipe={"epochs": 5, "batch_size": 64},
-        base={"tested": 1000, "corrupted": 80, "severities": (1, 5)},
+        changes={"data": EASY | {"count": 1200}, "network": {"width": 8}, "recipe": {"epochs": 5, "batch_size": 64}}
+        | {"tested": 1000, "corrupted": 80, "severities": (1, 5)},
     ),
-    "desktop": Sizes(FEWEST, PHOTOGRAPHS, recipe={"epochs": 9}),  # small maps, a quarter of the time
+    "desktop": Sizes(FEWEST, PHOTOGRAPHS, changes={"recipe": {"epochs": 9}}),  # small maps, a quarter of the time
     "gpu": Sizes(PAPERS, PHOTOGRAPHS),
-    "cluster": Sizes(tuple(CASES), LARGE, matched=128, stem=2, base={"corrupted": 50_000}),
+    "cluster": Sizes(tuple(CASES), LARGE, matched=128, stem=2, changes={"corrupted": 50_000}),
 }
 
 
 def plan(profile: str) -> list[Job]:
     """All runs of ``profile``: a whole seed before the next, so that every stop leaves balanced results."""
     sizes = SIZES[profile]
-    base = replace(BASES[profile], **sizes.base)
+    base = BASES[profile].changed(**sizes.changes)
     jobs = []
     for seed in range(base.seeds):
         for name in sizes.cases:
             wide, other = name == "wide stem", name.startswith("other stem")
             stem = 2 if wide else 3 - sizes.stem if other else sizes.stem
-            network = {"stem": "imagenet", "stem_stride": stem} | sizes.network | CASES[name]
+            network = {"stem": "imagenet", "stem_stride": stem} | CASES[name]
             network |= {"width": sizes.matched} if wide else {}
-            recipe = sizes.recipe | {"randaugment": int(name.startswith("RandAugment"))}
-            run = base.run("resnet", "subsample", seed, sizes.data, network, recipe)
+            recipe = {"randaugment": int(name.startswith("RandAugment"))}
+            run = base.run("resnet", "subsample", seed, network=network, recipe=recipe)
             kind = {"none": "plain", "other stem": "plain", "all": "blurred", "other stem + blur": "blurred"}
             labels = {"case": name, "stem": stem, "kind": kind.get(name, name)}
             jobs.append(Job(run, _measurements(name, base, sizes, seed), labels))
