@@ -95,12 +95,14 @@ class Derived:
     Attributes:
         needs: the others.
         function: of their values.
-        by_image: a column with outcomes by image, and what makes of them the outcomes whose mean this is.
+        by_image: a column with outcomes by image; "" where there is none.
+        outcome: makes of them the outcomes whose mean this is; by default a factor does, the same for all.
     """
 
     needs: tuple[str, ...]
     function: Callable[..., float]
-    by_image: tuple[str, Callable[[np.ndarray], np.ndarray]] | None = None
+    by_image: str = ""
+    outcome: Callable[[np.ndarray], np.ndarray] | None = None
 
     def of(self, table: pd.DataFrame) -> pd.Series:
         """Its values by row."""
@@ -114,13 +116,35 @@ class Derived:
         values = [self.function(*row) if all(map(known, row)) else np.nan for row in rows]
         return pd.Series(values, table.index, dtype=float)
 
+    def outcomes(self, table: pd.DataFrame) -> list[np.ndarray | None]:
+        """What it is the mean of, by row: a number per image; ``None`` where no record has them."""
+
+        def own(text: Any, value: float) -> np.ndarray | None:
+            if not isinstance(text, str):
+                return None
+            found = unpacked(text).double().numpy()
+            if self.outcome:
+                return self.outcome(found)
+            return found * (value / found.mean()) if found.any() else found  # such as 45 corruptions, counted
+
+        return list(map(own, table.get(self.by_image, [None] * len(table)), self.of(table)))
+
 
 Column = str | Derived
 
+# Columns whose outcomes by image are called otherwise, or stand in a measurement that was made on the same images.
+_BY_IMAGE = {
+    "circular_fidelity.accuracy": "accuracy.accuracy_by_image",
+    "corruptions.corruption_error": "corruptions.corruption_errors_by_image",
+}
 
-def values_of(column: Column, table: pd.DataFrame) -> pd.Series:
-    """The numbers in a column, measured or derived, by row."""
-    return (Derived((column,), float) if isinstance(column, str) else column).of(table)
+
+def derived(column: Column) -> Derived:
+    """A column that was measured is the simplest of those that are computed."""
+    if isinstance(column, Derived):
+        return column
+    own = column.replace("top1_change_", "top1_changes_") + "_by_image"
+    return Derived((column,), float, _BY_IMAGE.get(column, own))
 
 
 def entry(column: str, index: int, less: int | None = None) -> Derived:
@@ -136,49 +160,14 @@ def survived(radii: int | slice) -> Derived:
         return (alive > last) * 1.0 if isinstance(radii, int) else np.minimum(alive, radii.stop) / radii.stop
 
     return Derived(
-        ("attacks.pgd_accuracy",), lambda curve: np.mean(curve[radii]), ("attacks.pgd_radii_by_image", outcomes)
+        ("attacks.pgd_accuracy",), lambda curve: np.mean(curve[radii]), "attacks.pgd_radii_by_image", outcomes
     )
 
 
 def across_seeds(table: pd.DataFrame, column: Column, **setting: Any) -> pd.Series:
     """The values of ``column`` by seed, for the networks with the labels ``setting``; empty if there are none."""
     rows = select(table, setting)
-    return values_of(column, rows).set_axis(rows["seed"] if len(rows) else []).dropna().astype(float)
-
-
-# Columns whose outcomes by image are called otherwise, or stand in a measurement that was made on the same images.
-_BY_IMAGE = {
-    "circular_fidelity.accuracy": "accuracy.accuracy_by_image",
-    "corruptions.corruption_error": "corruptions.corruption_errors_by_image",
-}
-
-
-def _outcomes_of(column: Column) -> tuple[str, Callable[[np.ndarray], np.ndarray] | None]:
-    """The column with the outcomes by image behind ``column``, "" where there is none, and what is made of them."""
-    if isinstance(column, str):
-        return _BY_IMAGE.get(column, column.replace("top1_change_", "top1_changes_") + "_by_image"), None
-    return column.by_image or ("", None)
-
-
-def by_image(table: pd.DataFrame, column: Column) -> pd.Series | None:
-    """What ``column`` is the mean of: the outcomes of each network image by image, arrays of floats.
-
-    ``None`` where no record holds them, or the column is computed from others.
-    """
-    name, function = _outcomes_of(column)
-    if name not in table:
-        return None
-
-    def outcomes(text: Any, value: float) -> np.ndarray | None:
-        if not isinstance(text, str):
-            return None
-        found = unpacked(text).double().numpy()
-        if function:
-            return function(found)
-        return found * (value / found.mean()) if found.any() else found  # such as 45 corruptions, counted
-
-    found = [outcomes(text, value) for text, value in zip(table[name], values_of(column, table), strict=True)]
-    return pd.Series(found, table.index, dtype=object)
+    return derived(column).of(rows).set_axis(rows["seed"] if len(rows) else []).dropna()
 
 
 def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Setting | None = None) -> Statistic:
@@ -196,8 +185,8 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
     two seeds that every setting has.
     """
     settings, weight = tuple(setting for setting, _ in weights), np.array([weight for _, weight in weights])
-    needed = {"setting", "seed", _outcomes_of(column)[0]}.union(block or (), *settings)
-    needed |= {column} if isinstance(column, str) else {*column.needs}
+    column = derived(column)
+    needed = {"setting", "seed", column.by_image}.union(column.needs, block or (), *settings)
 
     def of(table: pd.DataFrame) -> Result | None:
         table = table[[name for name in table if name in needed]]  # of hundreds of columns, all copied by a selection
@@ -224,18 +213,16 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
 
 
 def _from_pictures(
-    table: pd.DataFrame, column: Column, settings: tuple[Setting, ...], weight: np.ndarray, seeds: pd.Index
+    table: pd.DataFrame, column: Derived, settings: tuple[Setting, ...], weight: np.ndarray, seeds: pd.Index
 ) -> tuple[float, float, int]:
     """Variance of a contrast from pictures, its degrees of freedom, number of pictures."""
-    known = by_image(table, column)
-    if known is None:
-        return 0.0, 1.0, 0
     outcomes = []
     for setting in settings:
-        rows = select(table.assign(outcomes=known), setting).set_index("seed")["outcomes"].reindex(seeds)
-        if not all(isinstance(one, np.ndarray) for one in rows):
+        rows = select(table, setting)
+        own = pd.Series(column.outcomes(rows), rows["seed"], dtype=object).reindex(seeds)
+        if not all(isinstance(one, np.ndarray) for one in own):
             return 0.0, 1.0, 0
-        outcomes.append(np.stack([*rows]))  # (seeds, pictures)
+        outcomes.append(np.stack([*own]))  # (seeds, pictures)
     crossed = np.tensordot(weight, np.array(outcomes), 1)
     count, pictures = crossed.shape
     between = count * crossed.mean(0).var(ddof=1)
@@ -249,12 +236,12 @@ def _interaction(values: np.ndarray) -> float:
     return float((left**2).sum() / ((rows - 1) * (columns - 1)))
 
 
-def _residual(table: pd.DataFrame, column: Column, seeds: pd.Index) -> tuple[float, float] | None:
+def _residual(table: pd.DataFrame, column: Derived, seeds: pd.Index) -> tuple[float, float] | None:
     """Variance and degrees of freedom of what is left of (settings, seeds) without the means of both.
 
     Settings that lack a seed, and those that do not vary, are left out.
     """
-    by_run = values_of(column, table).set_axis([table["setting"], table["seed"]])
+    by_run = column.of(table).set_axis([table["setting"], table["seed"]])
     layout = by_run.unstack().reindex(columns=seeds).dropna()
     values = layout[layout.std(axis=1) > 0].to_numpy()
     if len(values) < 2:

@@ -1,8 +1,11 @@
 """The statistics, against what is known of them by hand, by scipy or by simulation."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from aliasing.studies.evidence import (
@@ -60,7 +63,7 @@ def test_means_of_settings_and_differences_of_differences():
 
 @pytest.mark.parametrize("pictures_vary", [True, False])
 def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypatch):
-    monkeypatch.setattr("aliasing.studies.evidence.by_image", lambda table, column: table["m.x_by_image"])
+    monkeypatch.setattr("aliasing.studies.evidence.unpacked", lambda text: torch.tensor(json.loads(text)))
     rng = np.random.default_rng(1)
     inside = []
     for _ in range(200):
@@ -69,7 +72,7 @@ def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypat
         for seed in range(5):
             both = rng.normal(scale=0.1) + hard + rng.normal(scale=0.2, size=60)
             for layer, outcomes in (("a", both), ("b", np.zeros(60))):
-                rows.append((layer, layer, seed, outcomes, outcomes.mean()))
+                rows.append((layer, layer, seed, json.dumps([*outcomes]), outcomes.mean()))
         found = minus("m.x", A, B).of(pd.DataFrame(rows, columns=["setting", "layer", "seed", "m.x_by_image", "m.x"]))
         assert found.pictures == 60 and found.seeds == 5
         inside.append(found.low <= 0 <= found.high)
