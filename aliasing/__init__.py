@@ -4,7 +4,8 @@ A module imports only from lines above its own (a test holds it to that):
 
     errors, version
     clone, files, inference, optimizers, options, profiles, streams
-    adversary, distributed, layers, shifts
+    adversary, distributed, shifts
+    layers
     models
     datasets
     metrics

@@ -11,11 +11,13 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pandas as pd
@@ -33,7 +35,7 @@ from .inference import as_float, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .optimizers import Optimizers
-from .training import pick_device
+from .training import load_weights, pick_device, write_weights
 
 __all__ = ["COLUMNS", "finetune"]
 
@@ -88,7 +90,7 @@ def finetune(
         layer: name of a downsampling layer.
         images: a folder of pictures, or pictures larger than the window (N, 3, H, W). Every third is held out.
         out: safetensors file for the result, which must not exist. A stopped call that is repeated continues from
-            ``out`` with ``.partial`` behind it.
+            the folder ``out`` with ``.partial`` behind it.
         epochs: passes over the pictures that are not held out.
         minutes: at most so long for the training of both networks; the schedule is shortened, not cut.
         size: side of the windows in pixels; by default the network's own input, 224 for modules.
@@ -128,9 +130,24 @@ def finetune(
     data = _data(images, subject.size, held_out, subject.classes)
     plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, epochs, lr, batch_size, seed)
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
-    job = Job(plan, data, original, students, None if out is None else out.with_name(out.name + ".partial"))
+    folder = None if out is None else out.with_name(out.name + ".partial")
     with tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True) as bar:
-        control, tuned = job.run(minutes, bar)
+        bar.set_description("answers of the original")
+        if begun := _begun(folder, plan):
+            lesson = Lesson(plan, data, original, begun[0])
+            lesson.steps = begun[1]
+        else:
+            lesson = Lesson(plan, data, original, averaged(original, data, batch_size, bar))
+            if minutes is not None:
+                lesson.shorten(students["the original"], 60 * minutes / len(students))
+            if folder is not None:
+                about = {"plan": asdict(plan), "steps": lesson.steps}
+                write_tensors(folder / "answers.safetensors", {"answers": lesson.answers}, about=about)
+        for number, (name, student) in enumerate(students.items()):
+            bar.set_description(f"fine-tuning {name}")
+            file = None if folder is None else folder / f"{name.replace(' ', '-')}.safetensors"
+            lesson.teach(student, file, lambda share, n=number: bar.update(20 + 35 * (n + share) - bar.n))  # type: ignore[misc]
+        control, tuned = students.values()
         bar.set_description("measuring")
         expected = answers(original, data)
         table = _table([measure(n, data, expected) for n in (original, control, converted, tuned)])
@@ -206,145 +223,110 @@ def _labels(names: list[str], classes: tuple[str, ...]) -> Tensor | None:
     return None if None in own else torch.tensor(own)
 
 
-class Job:
-    """Fine-tuning of several ``students`` towards one original, each on the same windows in the same order."""
+def windows(data: Data, rows: Tensor, shifts: Tensor, place: torch.device) -> Tensor:
+    """Windows of some pictures to learn from, on ``place``, moved by ``shifts`` (2,) or (N, 2) from the middle."""
+    moved = shift_images(data.learn[rows], shifts.expand(len(rows), 2), "crop", data.margins[0])
+    return as_float(moved).to(place).contiguous(memory_format=torch.channels_last)
 
-    def __init__(
-        self, plan: Plan, data: Data, original: nn.Module, students: dict[str, nn.Module], file: Path | None = None
-    ) -> None:
-        self.plan, self.data, self.file = plan, data, file
-        self.original = original.eval().requires_grad_(False)
+
+def _fast(place: torch.device) -> torch.autocast:
+    """bfloat16 where the processor computes in it."""
+    if place.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported())
+    able: dict = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(able.get("amx_bf16") or able.get("avx512_bf16")))
+
+
+@torch.no_grad()
+def averaged(original: nn.Module, data: Data, batch_size: int, bar: Any = None) -> Tensor:
+    """The original's probabilities (N, classes), averaged over windows half-way to the corners."""
+    reach, place, found = (data.margins[0] + 1) // 2, device_of(original, data.learn), []
+    for rows in torch.arange(len(data.learn)).split(batch_size):
+        total = torch.zeros(())
+        for corner in VIEWS:
+            with _fast(place):
+                logits = original(windows(data, rows, reach * torch.tensor(corner), place))
+            total = total + finite(logits.float(), "answers of the original").softmax(1).cpu() / len(VIEWS)
+        found.append(total)
+        if bar is not None:
+            bar.update(20 * (int(rows[-1]) + 1) / len(data.learn) - bar.n)
+    return torch.cat(found)
+
+
+class Lesson:
+    """What networks learn from ``original``: its averaged ``answers``, on windows that depend on the step alone."""
+
+    def __init__(self, plan: Plan, data: Data, original: nn.Module, answers: Tensor) -> None:
+        self.plan, self.data, self.original, self.answers = plan, data, original, answers
         self.place = device_of(original, data.learn)
-        self.students = {
-            name: student.to(self.place).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
-            for name, student in students.items()
-        }
-        self.optimizers = {name: self._optimizer(name) for name in students}
-        self.answers: Tensor | None = None
-        self.done = dict.fromkeys(self.students, 0)
-        self.steps = 0
-        self.saved = time.monotonic()
+        self.steps = max(1, round(plan.epochs * math.ceil(len(data.learn) / plan.batch_size)))
 
-    def run(self, minutes: float | None = None, bar: Any = None) -> list[nn.Module]:
-        """Train what is missing; the students in evaluation mode."""
-        bar = tqdm(total=100, disable=True) if bar is None else bar
-        if not self._resume():
+    def teach(self, student: nn.Module, file: Path | None = None, say: Callable[[float], None] | None = None) -> None:
+        """Train ``student`` in place, into evaluation mode; ``file`` keeps how far it is, and continues it.
+
+        ``say`` hears the share of the steps that are done.
+        """
+        optimizer, done, saved = self._optimizer(student), 0, time.monotonic()
+        if file is not None and file.exists():
+            done = load_weights(file, student, optimizer)
+        else:
             some = torch.arange(min(64, len(self.data.learn)))
-            for student in self.students.values():
-                _recalibrate(student, self.original, self._windows(some, torch.tensor([0, 0])))
-        if self.answers is None:
-            bar.set_description("answers of the original")
-            self.answers = self.averaged(bar)
-            self._keep(force=True)
-        if not self.steps:
-            per_epoch = math.ceil(len(self.data.learn) / self.plan.batch_size)
-            self.steps = max(1, round(self.plan.epochs * per_epoch))
-            if minutes is not None:
-                self.steps = max(1, min(self.steps, int(60 * minutes / len(self.students) / self._seconds())))
-        for number, name in enumerate(self.students):
-            bar.set_description(f"fine-tuning {name}")
-            for step in range(self.done[name], self.steps):
-                self._step(name, step)
-                self.done[name] = step + 1
-                self._keep()
-                bar.update(20 + 70 * (number + (step + 1) / self.steps) / len(self.students) - bar.n)
-            self._keep(force=True)
-        return [student.eval() for student in self.students.values()]
+            _recalibrate(student, self.original, windows(self.data, some, torch.tensor([0, 0]), self.place))
+        for step in range(done, self.steps):
+            self._step(student, optimizer, step)
+            if file is not None and (step + 1 == self.steps or time.monotonic() - saved > KEEP):
+                write_weights(file, student, optimizer, step + 1)
+                saved = time.monotonic()
+            if say is not None:
+                say((step + 1) / self.steps)
+        student.eval()
 
-    def _optimizer(self, name: str) -> Optimizers:
-        return Optimizers(self.students[name], "sgd", self.plan.lr, self.plan.lr, 0.9, 0.0)
+    def shorten(self, student: nn.Module, seconds: float) -> None:
+        """Take no more steps than a network like ``student`` can within ``seconds``; the faster of two counts."""
+        student, times = deepcopy(student), []
+        optimizer = self._optimizer(student)
+        for step in range(2):
+            started = time.perf_counter()
+            self._step(student, optimizer, step)
+            times.append(time.perf_counter() - started)
+        self.steps = max(1, min(self.steps, int(seconds / min(times))))
 
-    def _windows(self, rows: Tensor, shifts: Tensor) -> Tensor:
-        """Windows of some pictures, moved by ``shifts`` (2,) or (N, 2) from the middle."""
-        shifts = shifts.expand(len(rows), 2)
-        windows = as_float(shift_images(self.data.learn[rows], shifts, "crop", self.data.margins[0])).to(self.place)
-        return windows.contiguous(memory_format=torch.channels_last)
+    def _optimizer(self, student: nn.Module) -> Optimizers:
+        student.to(self.place).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+        return Optimizers(student, "sgd", self.plan.lr, self.plan.lr, 0.9, 0.0)
 
-    def _fast(self) -> torch.autocast:
-        """bfloat16 where the processor computes in it."""
-        if self.place.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported())
-        able: dict = getattr(torch.cpu, "get_capabilities", dict)()
-        return torch.autocast("cpu", torch.bfloat16, enabled=bool(able.get("amx_bf16") or able.get("avx512_bf16")))
-
-    @torch.no_grad()
-    def averaged(self, bar: Any = None) -> Tensor:
-        """The original's probabilities (N, classes), averaged over windows half-way to the corners."""
-        reach, found = (self.data.margins[0] + 1) // 2, []
-        for rows in torch.arange(len(self.data.learn)).split(self.plan.batch_size):
-            total = torch.zeros(())
-            for corner in VIEWS:
-                windows = self._windows(rows, reach * torch.tensor(corner))
-                with self._fast():
-                    logits = self.original(windows)
-                total = total + finite(logits.float(), "answers of the original").softmax(1).cpu() / len(VIEWS)
-            found.append(total)
-            if bar is not None:
-                bar.update(20 * (int(rows[-1]) + 1) / len(self.data.learn) - bar.n)
-        return torch.cat(found)
-
-    def _step(self, name: str, step: int) -> None:
-        """One batch; order and windows depend on the step alone, so both networks see the same."""
-        student, optimizer, count = self.students[name], self.optimizers[name], len(self.data.learn)
-        start = step * self.plan.batch_size
-        seeds = (self.plan.seed * 100_003 + epoch for epoch in (start // count, start // count + 1))
+    def _step(self, student: nn.Module, optimizer: Optimizers, step: int) -> None:
+        plan, count, reach = self.plan, len(self.data.learn), self.data.margins[0]
+        start = step * plan.batch_size
+        seeds = (plan.seed * 100_003 + epoch for epoch in (start // count, start // count + 1))
         order = torch.cat([torch.randperm(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        rows = order[start % count :][: self.plan.batch_size]
-        generator, reach = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + step), self.data.margins[0]
-        windows = self._windows(rows, torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator))
+        rows = order[start % count :][: plan.batch_size]
+        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+        shifts = torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator)
         warm = min(1.0, (step + 1) / max(1, self.steps // 20))
         optimizer.set_rates(lambda peak: peak * warm * (0.5 + 0.5 * math.cos(math.pi * step / self.steps)))
         student.eval()  # batch norms keep their statistics
-        with self._fast():
-            logits = student(windows)
-        assert self.answers is not None
+        with _fast(self.place):
+            logits = student(windows(self.data, rows, shifts, self.place))
         loss = F.cross_entropy(logits.float(), self.answers[rows].to(self.place))
         optimizer.zero_grad()
         loss.backward()
         if not math.isfinite(loss.item()):
-            raise UsageError(f"the loss is {loss.item()} in step {step + 1}; try a smaller lr than {self.plan.lr}")
+            raise UsageError(f"the loss is {loss.item()} in step {step + 1}; try a smaller lr than {plan.lr}")
         optimizer.step()
 
-    def _seconds(self) -> float:
-        """Of one step, the faster of two; what the student learned is forgotten."""
-        name = next(iter(self.students))
-        before, times = deepcopy(self.students[name].state_dict()), []
-        for step in range(2):
-            started = time.perf_counter()
-            self._step(name, step)
-            times.append(time.perf_counter() - started)
-        self.students[name].load_state_dict(before)
-        self.optimizers[name] = self._optimizer(name)
-        return min(times)
 
-    def _keep(self, force: bool = False) -> None:
-        if self.file is not None and (force or time.monotonic() - self.saved > KEEP):
-            tensors = {} if self.answers is None else {"answers": self.answers}
-            for name, student in self.students.items():
-                tensors |= {f"{name}.network.{key}": value for key, value in student.state_dict().items()}
-                tensors |= {f"{name}.{key}": value for key, value in self.optimizers[name].state().items()}
-            tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-            write_tensors(self.file, tensors, about={"plan": asdict(self.plan), "done": self.done, "steps": self.steps})
-            self.saved = time.monotonic()
-
-    def _resume(self) -> bool:
-        if self.file is None or not self.file.exists():
-            return False
-        try:
-            tensors, about = read_tensors(self.file, "about")
-        except DataError as error:
-            raise DataError(f"{error}; remove it to begin anew") from error
-        if about["plan"] != asdict(self.plan):
-            raise UsageError(f"{self.file} is of another fine-tuning; remove it, or name another file with --out")
-        self.answers, self.done, self.steps = tensors["answers"], about["done"], about["steps"]
-        for name, student in self.students.items():
-            own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-            student.load_state_dict({key: own.pop(f"network.{key}") for key in student.state_dict()})
-            try:
-                self.optimizers[name].load(own)
-            except ValueError as error:
-                raise DataError(f"{self.file} is of another version ({error}); remove it to begin anew") from None
-        return True
+def _begun(folder: Path | None, plan: Plan) -> tuple[Tensor, int] | None:
+    """The answers and the number of steps of a fine-tuning that was stopped."""
+    if folder is None or not (file := folder / "answers.safetensors").exists():
+        return None
+    try:
+        tensors, about = read_tensors(file, "about")
+    except DataError as error:
+        raise DataError(f"{error}; remove {folder} to begin anew") from error
+    if about["plan"] != asdict(plan):
+        raise UsageError(f"{folder} is of another fine-tuning; remove it, or name another file with --out")
+    return tensors["answers"], about["steps"]
 
 
 @torch.no_grad()
@@ -413,13 +395,13 @@ def _table(measured: list[dict[str, Tensor]]) -> pd.DataFrame:
 
 
 def _write(out: Path, tuned: nn.Module, plan: Plan, table: pd.DataFrame) -> None:
-    """The owner's tensors, with what they are in the header; the checkpoint goes."""
+    """The owner's tensors, with what they are in the header; the checkpoints go."""
     inner = tuned.network if isinstance(tuned, networks.Adapted) else tuned
     assert isinstance(inner, nn.Module)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in inner.state_dict().items()}
     about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": plain(table)}
     write_atomically(out, save(tensors, {networks.NOTE: json.dumps(about)}))
-    out.with_name(out.name + ".partial").unlink(missing_ok=True)
+    rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)
 
 
 def plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The optimizers of a recipe, behind one face: which parameters each takes, and what is stored to continue."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ __all__ = ["Muon", "Optimizers"]
 
 
 class Muon:
-    """``torch.optim.Muon``, which takes matrices, for the filters of convolutions: (K, C, h, w) as (K, C * h * w).
+    """``torch.optim.Muon``, which takes matrices, for the filters of convolutions: (K, C, h, w) as (K, h * w * C).
 
     After each step a filter bank is scaled back to norm sqrt(K). Behind it stands a normalisation, so its scale has no
     influence on the network but for the relative size of the next step, which the learning rate alone then decides.
@@ -17,35 +17,30 @@ class Muon:
 
     def __init__(self, filters: list[Tensor], lr: float, momentum: float) -> None:
         self.filters = filters
-        # Parameters of their own that share the filters' memory, whichever its format.
-        self.matrices = [nn.Parameter(self._matrix(weight.detach())) for weight in filters]
+        self.matrices = [nn.Parameter(self._matrix(weight.detach()).clone()) for weight in filters]
         self.inner = torch.optim.Muon(self.matrices, lr=lr, momentum=momentum, weight_decay=0.0)
-        self._normalise()
+        self._write_back()
 
     @staticmethod
     def _matrix(weight: Tensor) -> Tensor:
         # A view where the memory is channels_last, as in our networks, whose order of columns is as good as any.
         return weight.permute(0, 2, 3, 1).flatten(1)
 
-    @staticmethod
-    def _shared(matrix: Tensor, weight: Tensor) -> bool:
-        return matrix.data_ptr() == weight.data_ptr()
-
     @torch.no_grad()
-    def _normalise(self) -> None:
+    def _write_back(self) -> None:
+        """The matrices, normalised, are the filters."""
         for matrix, weight in zip(self.matrices, self.filters, strict=True):
             matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp_min(1e-7))
-            if not self._shared(matrix, weight):
-                weight.copy_(matrix.view_as(weight.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+            weight.copy_(matrix.view_as(weight.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
+    @torch.no_grad()
     def step(self) -> None:
-        """Move the filters against their gradients."""
+        """Move the filters, which may have been loaded meanwhile, against their gradients."""
         for matrix, weight in zip(self.matrices, self.filters, strict=True):
-            if not self._shared(matrix, weight):  # it may have been loaded meanwhile
-                matrix.data.copy_(self._matrix(weight.detach()))
+            matrix.copy_(self._matrix(weight))
             matrix.grad = None if weight.grad is None else self._matrix(weight.grad).to(matrix.dtype)
         self.inner.step()
-        self._normalise()
+        self._write_back()
 
 
 class Optimizers:
@@ -58,19 +53,13 @@ class Optimizers:
     def __init__(
         self, network: nn.Module, kind: str, lr: float, rest_lr: float, momentum: float, weight_decay: float
     ) -> None:
-        exempt = {
-            id(parameter) for module in network.modules() for parameter in getattr(module, "no_weight_decay", tuple)()
-        }
+        exempt = {id(p) for module in network.modules() for p in getattr(module, "no_weight_decay", tuple)()}
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.muon: Muon | None = None
         if kind == "muon":
-            # One without a bias has a normalisation behind it, which has the bias.
-            convolutions = [
-                m for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None
-            ]
-            # By identity: two convolutions may share one.
-            filters = {id(m.weight): m.weight for m in convolutions if m.weight.requires_grad}
-            filters = {key: weight for key, weight in filters.items() if key not in exempt}
+            # One without a bias has a normalisation behind it, which has the bias. By identity: two may share a filter.
+            layers = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None]
+            filters = {id(m.weight): m.weight for m in layers if m.weight.requires_grad and id(m.weight) not in exempt}
             parameters = [p for p in parameters if id(p) not in filters]
             if filters:
                 self.muon = Muon(list(filters.values()), lr, momentum)
@@ -79,34 +68,32 @@ class Optimizers:
         others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         fused = any(p.device.type == "cuda" for p in parameters)
-        if kind == "adamw":
-            self.rest: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
-        else:
-            self.rest = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
-        for group in self._groups():
-            group["peak"] = group["lr"]
-
-    def _groups(self) -> Iterator[dict]:
-        for optimizer in self._all():
-            yield from optimizer.param_groups
-
-    def _all(self) -> list[torch.optim.Optimizer]:
-        return [self.rest] if self.muon is None else [self.rest, self.muon.inner]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=lr, fused=fused)
+            if kind == "adamw"
+            else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        ]
+        if self.muon is not None:
+            self.all.append(self.muon.inner)
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["peak"] = group["lr"]
 
     def set_rates(self, rate: Callable[[float], float]) -> None:
         """Give every group the rate that ``rate(peak)`` says."""
-        for group in self._groups():
-            group["lr"] = rate(group["peak"])
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(group["peak"])
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        self.rest.zero_grad(set_to_none=True)
+        self.all[0].zero_grad()
         for weight in [] if self.muon is None else self.muon.filters:
             weight.grad = None
 
     def step(self) -> None:
         """Move all parameters."""
-        self.rest.step()
+        self.all[0].step()
         if self.muon is not None:
             self.muon.step()
 
@@ -114,7 +101,7 @@ class Optimizers:
         """What a later process needs to continue, by name."""
         return {
             f"{number}.{index}.{key}": value
-            for number, optimizer in enumerate(self._all())
+            for number, optimizer in enumerate(self.all)
             for index, state in optimizer.state_dict()["state"].items()
             for key, value in state.items()
             if value is not None
@@ -126,7 +113,7 @@ class Optimizers:
         Raises:
             ValueError: it is that of other optimizers; named is the first tensor that does not fit.
         """
-        for number, optimizer in enumerate(self._all()):
+        for number, optimizer in enumerate(self.all):
             owners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for name in [name for name in tensors if name.startswith(f"{number}.")]:

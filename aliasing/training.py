@@ -28,10 +28,10 @@ from .files import read_tensors, write_tensors
 from .inference import as_float
 from .optimizers import Optimizers
 from .options import check_types
-from .shifts import taken
+from .shifts import shift_images
 from .streams import image_seeds, sent
 
-__all__ = ["Recipe", "TrainingError", "augment", "keep_weights", "load_weights", "pick_device", "train"]
+__all__ = ["Recipe", "TrainingError", "keep_weights", "load_weights", "pick_device", "train", "write_weights"]
 
 
 class TrainingError(RuntimeError):
@@ -119,12 +119,10 @@ def pick_device(device: str = "auto") -> torch.device:
     Raises:
         UsageError: the device is not of this machine.
     """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next(kind for kind, there in available.items() if there))
     kind, colon, index = str(device).partition(":")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind not in available or (colon and not (kind == "cuda" and index.isdecimal())):
         raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:N", "mps"))
     if not available[kind]:
@@ -134,19 +132,12 @@ def pick_device(device: str = "auto") -> torch.device:
 
 def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Flip and shift each image of a batch (N, C, H, W) by its own draw; the draws come from the CPU ``generator``."""
-    n, _, height, width = images.shape
     if not recipe.flip and not recipe.shift:
         return images
-    mirrored = torch.rand(n, 1, generator=generator) < 0.5 * recipe.flip
-    dy, dx = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)
-    rows, columns = torch.arange(height) - dy, torch.arange(width) - dx
-    columns = torch.where(mirrored, width - 1 - columns, columns)
-    device = images.device
-    shifted = taken(images, sent(rows % height, device), sent(columns % width, device))
-    if recipe.shift_mode == "standard":
-        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        shifted = shifted * sent(inside[:, None], device)
-    return shifted
+    mirrored = torch.rand(len(images), 1, generator=generator) < 0.5 * recipe.flip
+    shifts = torch.randint(-recipe.shift, recipe.shift + 1, (2, len(images)), generator=generator).T
+    images = torch.where(sent(mirrored[..., None, None], images.device), images.flip(3), images)
+    return shift_images(images, sent(shifts, images.device), recipe.shift_mode)
 
 
 def _learning_rate(recipe: Recipe, progress: float, peak: float) -> float:
@@ -260,7 +251,7 @@ def train(
             due = device.type != "cuda" or epoch + 1 == recipe.epochs or time.perf_counter() - written >= 10 * took
             if checkpoint and world.rank == 0 and due:
                 started = time.perf_counter()
-                write_tensors(checkpoint, _state(network, optimizer), history=history)
+                write_weights(checkpoint, network, optimizer, history)
                 written = time.perf_counter()
                 took = written - started
             if on_epoch:
@@ -329,14 +320,15 @@ def _reader(
     return lambda batches, _: ((images[here], labels[here]) for here in (sent(batch, device) for batch in batches))
 
 
-def _state(network: nn.Module, optimizer: Optimizers) -> dict[str, Tensor]:
+def write_weights(path: Path, network: nn.Module, optimizer: Optimizers, history: Any) -> None:
+    """Write a checkpoint, from which ``load_weights`` continues."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"optimizer.{key}": value for key, value in optimizer.state().items()}
-    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    write_tensors(path, {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, history=history)
 
 
-def load_weights(path: Path, network: nn.Module, optimizer: Optimizers | None = None) -> list[dict]:
-    """Load a checkpoint of ``train`` into ``network``, and the state of ``optimizer``; returns its history.
+def load_weights(path: Path, network: nn.Module, optimizer: Optimizers | None = None) -> Any:
+    """Load a checkpoint into ``network``, and the state of ``optimizer``; returns its history.
 
     Raises:
         DamagedError: the file cannot be read or its content was changed.
@@ -374,7 +366,6 @@ def keep_weights(checkpoint: Path, path: Path) -> None:
 def recipe_from(values: dict) -> Recipe:
     """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
     known = [field.name for field in fields(Recipe)]
-    for key in values:
-        if key not in known:
-            raise unknown("recipe field", key, known)
+    if odd := [key for key in values if key not in known]:
+        raise unknown("recipe field", odd[0], known)
     return Recipe(**values)

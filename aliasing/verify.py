@@ -45,22 +45,20 @@ def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[s
         if outcome != "done":
             raise DataError(f"{job.run.id} {outcome}")
         repeated = again.load(job.run)
-    made, now = record.provenance["training"], repeated.provenance["training"]
+    made, here = record.provenance["training"], repeated.provenance["training"]
     for about in ("processor", "device", "torch"):
-        if made.get(about, "unknown") != now[about]:
+        if made.get(about, "unknown") != here[about]:
             warnings.warn(
-                f"{job.run.id} was made with {about} {made.get(about, 'unknown')}, this is {now[about]}: sums are "
+                f"{job.run.id} was made with {about} {made.get(about, 'unknown')}, this is {here[about]}: sums are "
                 "rounded differently, and trainings drift apart",
                 stacklevel=2,
             )
-    return [_compared(key, record.measurements[key], repeated.measurements[key]) for key in repeated.measurements]
-
-
-def _compared(key: str, before: Any, now: Any) -> dict[str, Any]:
-    differences = dict(_differences("", before, now))
-    where = max(differences, key=lambda place: differences[place], default="")
-    largest = differences.get(where, 0.0)
-    return {"measurement": key, "equal": not differences, "difference": largest, "where": where}
+    rows = []
+    for key, now in repeated.measurements.items():
+        differences = list(_differences("", record.measurements[key], now))
+        where, largest = max(differences, key=lambda difference: difference[1], default=("", 0.0))
+        rows.append({"measurement": key, "equal": not differences, "difference": largest, "where": where})
+    return rows
 
 
 def _differences(place: str, before: Any, now: Any) -> Iterator[tuple[str, float]]:

@@ -98,16 +98,16 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     table = json.loads(capsys.readouterr().out)
     assert set(table["consistency, crop shifts"]) == set(finetuning.COLUMNS)
 
-    steps, step = [], finetuning.Job._step
+    steps, step = [], finetuning.Lesson._step
 
-    def stopping(job, name, number):
-        steps.append((name, number))
-        if len(steps) == 5:
+    def stopping(lesson, student, optimizer, number):
+        steps.append((len(list(student.modules())), number))
+        if len(steps) == 11:  # while the second one learns
             raise KeyboardInterrupt
-        step(job, name, number)
+        step(lesson, student, optimizer, number)
 
     monkeypatch.setattr(finetuning, "KEEP", -1)  # a checkpoint after every step
-    monkeypatch.setattr(finetuning.Job, "_step", stopping)
+    monkeypatch.setattr(finetuning.Lesson, "_step", stopping)
     assert main([*command, "--out", "again.safetensors"]) == 130
     assert (own / "again.safetensors.partial").exists() and not (own / "again.safetensors").exists()
     with pytest.raises(UsageError, match="another fine-tuning"):

@@ -79,6 +79,6 @@ def omniglot(split: str, root: str | Path | None = None, size: int = 28) -> Imag
             for name, content in members(verify(archive, root))
             if name.endswith(".png") and PurePosixPath(name).parts[-3] in alphabets
         )
-        return decode(files, lambda image: Image.fromarray(255 - np.asarray(square(size)(image.convert("L")))))
+        return decode(files, lambda image: Image.fromarray(255 - np.asarray(square(image.convert("L"), size))))
 
     return whole(*cached("omniglot", [archive.checksum, alphabets, size], build), "Omniglot")

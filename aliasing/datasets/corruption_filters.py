@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..errors import extra
+from ..layers._phases import pad_axes
 
 Streams = list[Generator]
 
@@ -22,8 +23,7 @@ def draw(sampler: Callable[..., Tensor], streams: Streams, shape: tuple[int, ...
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     """Correlate each channel with ``kernel`` (k, k), k odd, mirroring on the border pixels; large ones by FFT."""
     reach = kernel.shape[0] // 2
-    rows, columns = (_mirror(n, reach).to(x.device) for n in x.shape[2:])
-    padded = x.index_select(2, rows).index_select(3, columns)
+    padded = pad_axes(x, [(reach, reach)] * 2, "reflect")
     if reach <= 2:
         weight = kernel.to(x)[None, None]
         return F.conv2d(padded.flatten(0, 1)[:, None], weight).view_as(x)
@@ -34,12 +34,6 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(kernel.to(x), s=size)
     full = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum.conj(), s=size)
     return full[:, :, : x.shape[2], : x.shape[3]]
-
-
-def _mirror(n: int, reach: int) -> Tensor:
-    period = max(2 * n - 2, 1)
-    folded = torch.arange(-reach, n + reach) % period
-    return torch.where(folded < n, folded, period - folded)
 
 
 @cache

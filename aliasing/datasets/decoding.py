@@ -36,44 +36,40 @@ def decode(
     transform: Callable[[Image.Image], Image.Image] = lambda image: image,
     classes: list[str] | None = None,
 ) -> Decoded:
-    """Decode files of (class, name, content); classes are sorted where no order is given.
-
-    Images come in a fixed random order, whatever the order of storage, so that the first few are a fair sample.
-    """
-    decoded = []
+    """Decode files of (class, name, content); their order and that of the classes are those of ``arranged``."""
+    found, images = [], []
     for of_class, name, content in files:
         try:
-            decoded.append((name, of_class, pixels(transform(Image.open(io.BytesIO(content))))))
+            images.append(pixels(transform(Image.open(io.BytesIO(content)))))
         except OSError as error:
             raise DataError(f"{name} is not a readable image: {error}") from error
-    order, labels, classes = arranged([(name, of_class) for name, of_class, _ in decoded], classes)
-    return {"images": torch.stack([decoded[i][2] for i in order]), "labels": labels}, classes
+        found.append((name, of_class))
+    order, labels, classes = arranged(found, classes)
+    return {"images": torch.stack([images[i] for i in order]), "labels": labels}, classes
 
 
 def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> tuple[list[int], Tensor, list[str]]:
-    """The order in which files of (name, class) come, their labels (N,) in that order, and the classes."""
+    """The order in which files of (name, class) come, their labels (N,) in that order, and the classes.
+
+    The order is random and fixed, whatever that of storage, so that the first few are a fair sample; the classes are
+    sorted where no order is given.
+    """
     if not files:
         raise DataError("no image found where the data set should have some; is it laid out as folders of classes?")
     by_name = sorted(range(len(files)), key=lambda i: files[i][0])
-    drawn = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-    order = [by_name[i] for i in drawn]
+    order = [by_name[i] for i in torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()]
     classes = classes or sorted({of_class for _, of_class in files})
-    index = {of_class: i for i, of_class in enumerate(classes)}
-    return order, torch.tensor([index[files[i][1]] for i in order]), classes
+    return order, torch.tensor([classes.index(files[i][1]) for i in order]), classes
 
 
-def square(size: int) -> Callable[[Image.Image], Image.Image]:
-    """Resize the short side to ``size``, with an anti-aliasing filter, and keep the middle square."""
-
-    def transform(image: Image.Image) -> Image.Image:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-        if image.mode not in ("L", "RGB"):
-            image = image.convert("RGB")
-        return image.resize((size, size), Image.Resampling.BICUBIC)
-
-    return transform
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The middle square, resized to ``size`` with an anti-aliasing filter."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def random_part(image: Image.Image, size: int, seed: int) -> Image.Image:

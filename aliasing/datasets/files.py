@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..errors import DataError, UsageError
 from .decoding import arranged, pixels, random_part, square
@@ -109,11 +110,10 @@ class ImageFiles:
         Raises:
             DataError: a file that is no readable image.
         """
-        numbers = [batch.tolist() for batch in batches]
         loader: DataLoader = DataLoader(
-            _Decoded(self.paths, self.size, seeds),
-            batch_sampler=numbers,
-            collate_fn=_collate,
+            range(len(self)),  # type: ignore[arg-type]  # decoding a batch is "collating" its numbers
+            batch_sampler=[batch.tolist() for batch in batches],
+            collate_fn=partial(self._decoded, seeds),
             num_workers=readers() if workers is None else workers,
             pin_memory=pinned,
             generator=torch.Generator(),  # otherwise it would draw from the global one
@@ -123,25 +123,16 @@ class ImageFiles:
                 raise DataError(images)
             yield images.view(len(batch), 3, self.size, self.size), self.labels[batch]
 
-
-class _Decoded(Dataset):
-    """What the reading processes do."""
-
-    def __init__(self, paths: np.ndarray, size: int, seeds: Tensor | None) -> None:
-        self.paths, self.size, self.seeds = paths, size, seeds
-        self.square = square(size)
-
-    def __getitem__(self, index: int) -> Tensor | str:
-        path = os.fsdecode(self.paths[index])
-        try:
-            with Image.open(path) as image:
-                if self.seeds is None:
-                    return pixels(self.square(image))
-                return pixels(random_part(image, self.size, int(self.seeds[index])))
-        except OSError as error:  # an exception would arrive with the traceback of another process
-            return f"{path} is not a readable image: {error}"
-
-
-def _collate(items: list[Tensor | str]) -> Tensor | str:
-    errors = [item for item in items if isinstance(item, str)]
-    return errors[0] if errors else torch.stack(items) if items else torch.empty(0, dtype=torch.uint8)  # type: ignore[arg-type]
+    def _decoded(self, seeds: Tensor | None, numbers: list[int]) -> Tensor | str:
+        """What the reading processes do; an exception would arrive with the traceback of another process."""
+        images = []
+        for path, number in zip(map(os.fsdecode, self.paths[numbers]), numbers, strict=True):
+            try:
+                with Image.open(path) as image:
+                    part = (
+                        square(image, self.size) if seeds is None else random_part(image, self.size, int(seeds[number]))
+                    )
+                    images.append(pixels(part))
+            except OSError as error:
+                return f"{path} is not a readable image: {error}"
+        return torch.stack(images) if images else torch.empty(0, dtype=torch.uint8)

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -97,7 +98,7 @@ def imagenette(
         parts = ("train", "val") if both else ("train" if part == "train" else "val",)
         files = (file for path in paths for own in parts for file in files_of(path, own))
         kept = (f for f in files if not both or ("ILSVRC2012_val" in f[1]) == (origin == "val"))
-        tensors, wnids = decode(kept, square(size))
+        tensors, wnids = decode(kept, partial(square, size=size))
         return tensors, [_IMAGENETTE_WORDS.get(wnid, wnid) for wnid in wnids]
 
     key = [[archive.checksum for archive in used], part, size, *([origin] if both else [])]
@@ -137,7 +138,7 @@ def _imagenet(name: str, split: str, only: str, root: str | Path | None, size: i
     (archive,) = find(name, root)
 
     def build() -> Decoded:
-        tensors, folders = decode(files_of(verify(archive, root), name), square(size))
+        tensors, folders = decode(files_of(verify(archive, root), name), partial(square, size=size))
         return {"images": tensors["images"], "labels": torch.tensor(ranks)[tensors["labels"]]}, folders
 
     tensors, _ = cached(name, [archive.checksum, size], build)

@@ -105,14 +105,13 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
 
 def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str, bool]]:
     """Each path with its pixels (3, side, side), or the reason why there are none, and whether they were enlarged."""
-    resize = square(side)
     for path in paths:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # odd metadata is no reason to stop
                 with Image.open(path) as image:
                     upright = ImageOps.exif_transpose(image)
-                    yield path, pixels(resize(_colour(upright))), min(upright.size) < side
+                    yield path, pixels(square(_colour(upright), side)), min(upright.size) < side
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             # Pillow raises SyntaxError for some broken PNG files.
             yield path, str(error).replace(str(path), path.name) or type(error).__name__, False

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError, unknown
+from ..shifts import circular
 from ..streams import sent
 from ._matrices import differentiated, full_precision, memory_format, plain
 from ._phases import (
@@ -277,13 +278,8 @@ def regularisers(
     n, (h, w) = x.shape[0], x.shape[2:]
     limit = torch.tensor((h // 4, w // 4))
     drawn = torch.rand(1 if layer.faithful else n, 2, generator=generator)
-    down, right = sent((drawn * (2 * limit + 1)).long() - limit, x.device).expand(n, 2).unbind(1)
-    rows, columns = (
-        (torch.arange(size, device=x.device) - shift[:, None]) % size for size, shift in ((h, down), (w, right))
-    )
-    image = torch.arange(n, device=x.device)[:, None, None]
-    rolled = x.detach()[image, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
-    return fm, F.mse_loss(psi, rolled.to(psi.dtype))
+    shifts = sent((drawn * (2 * limit + 1)).long() - limit, x.device).expand(n, 2)
+    return fm, F.mse_loss(psi, circular(x.detach(), shifts).to(psi.dtype))
 
 
 class DDAC(Downsample):

@@ -171,7 +171,9 @@ class APS(Polyphase):
         """Index of the phase of largest (smallest) norm, (N,)."""
         x = x.detach()
         norms = torch.cat([self._norms(part) for (part,) in chunks(x)])
-        if self.order is not None and not (plain(x) and x.device.type == "cpu" and _ordinary(norms)):
+        best = norms.amax(1)
+        ordinary = plain(x) and x.device.type == "cpu" and bool(((best > 1e-25) & (best < 1e35)).all())
+        if self.order is not None and not ordinary:
             # Powers of very large or small values are infinite or zero, which would make ties; off the CPU, where
             # looking at the norms would wait for them, images are always divided by their largest magnitude.
             x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -190,11 +192,6 @@ class APS(Polyphase):
         # Channels first: they add up in the same pass as the rows.
         n, c, rows, *others = power.shape
         return phase_reduce(power.reshape(n, 1, c * rows, *others), self.strides).sum(1)
-
-
-def _ordinary(norms: Tensor) -> bool:
-    best = norms.amax(1)
-    return bool(((best > 1e-25) & (best < 1e35)).all())
 
 
 class LPS(Polyphase):

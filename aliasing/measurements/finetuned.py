@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..datasets.photographs import IMAGENETTE_RANKS
-from ..finetuning import MOVES, Data, Job, Plan, answers, measure
+from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
 from ..inference import correct
 from ..metrics import Estimate
 from ..models import antialias
@@ -34,13 +34,11 @@ def fine_tuned(
     student = deepcopy(original) if layer == "none" else antialias(original, layer)
     if run.network["tuned"]:
         plan = Plan(run.network["name"], run.network["weights"], layer, len(train), size, epochs, lr, 32, run.seed)
-        job = Job(plan, data, original, {layer: student})
         key = (run.network["name"], json.dumps(run.dataset), count, size)  # the same answers for every layer and seed
-        job.answers = _averaged.get(key)
-        (student,) = job.run()
-        if job.answers is not None:
+        if key not in _averaged:
             _averaged.clear()
-            _averaged[key] = job.answers
+            _averaged[key] = averaged(original, data, plan.batch_size)
+        Lesson(plan, data, original, _averaged[key]).teach(student)
     found = measure(student, data, answers(original, data))
     middle = slice((rest.images.shape[-1] - size) // 2, (rest.images.shape[-1] + size) // 2)
     found["accuracy on all classes"] = correct(student, rest.images[:, :, middle, middle], rest.labels, 32).double()

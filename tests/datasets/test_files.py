@@ -41,7 +41,7 @@ def test_on_the_disk_and_in_memory_are_the_same(folder, monkeypatch):
         held = load("folder", split, root=folder, size=8)
         part = folder / ("val" if split == "test" else "train")
         files = [(path.parent.name, str(path), path.read_bytes()) for path in part.glob("*/*.png")]
-        other = decoding.cut(*decoding.decode(files, decoding.square(8)), split, "other")
+        other = decoding.cut(*decoding.decode(files, lambda image: decoding.square(image, 8)), split, "other")
         monkeypatch.setenv("ALIASING_MEMORY", "0")
         read = load("folder", split, root=folder, size=8)
         monkeypatch.delenv("ALIASING_MEMORY")
