@@ -39,18 +39,12 @@ class Run:
 
     What is not said in ``dataset``, ``network`` and ``recipe`` is filled in when the run is made, so that the id covers
     every value that counts: a default that changes makes other runs.
-
-    Attributes:
-        dataset: name and options for ``datasets.load``, and the checksums of the archives.
-        network: name and options for ``models.create``, those of the layer included.
-        recipe: how it is trained.
-        seed: decides initial weights, order, augmentation.
     """
 
-    dataset: dict[str, Any]
-    network: dict[str, Any]
-    recipe: Recipe
-    seed: int
+    dataset: dict[str, Any]  # name and options for ``datasets.load``, and the checksums of the archives
+    network: dict[str, Any]  # name and options for ``models.create``, those of the layer included
+    recipe: Recipe  # how it is trained
+    seed: int  # decides initial weights, order, augmentation
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", datasets.resolved(**self.dataset))
@@ -103,16 +97,12 @@ _SINCE: list[tuple[str, str, Any]] = []
 
 @dataclass
 class Record:
-    """A run and everything measured on its network so far.
-
-    Attributes:
-        run: the run.
-        measurements: key ("training", or a measurement with its protocol) to the measured values.
-        provenance: the same keys to code version, device, library versions, date and seconds.
-    """
+    """A run and everything measured on its network so far."""
 
     run: Run
+    # "training", or a measurement with its protocol, to the measured values.
     measurements: dict[str, dict] = field(default_factory=dict)
+    # The same keys to code version, device, library versions, date and seconds.
     provenance: dict[str, dict] = field(default_factory=dict)
 
     def add(self, key: str, values: dict, origin: dict) -> None:

@@ -38,17 +38,11 @@ Notify = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A run and what a study wants measured on it.
-
-    Attributes:
-        run: the training.
-        measurements: what to measure on its network.
-        labels: the run's place in the study, such as layer and augmentation; columns of the results table.
-    """
+    """A run and what a study wants measured on its network."""
 
     run: Run
     measurements: tuple[Measurement, ...] = ()
-    labels: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)  # the run's place in the study: columns of the results table
 
     @property
     def steps(self) -> int:

@@ -40,63 +40,37 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; part of a run's identity.
+    """How a network is trained; part of a run's identity. What is 0 by default is off."""
 
-    Attributes:
-        epochs: passes over the training set; 0 for a network that was trained elsewhere.
-        batch_size: images per step.
-        precision: "float32", or "bfloat16" for automatic mixed precision.
-        optimizer: "sgd" (Nesterov momentum), "adamw", or "muon" (Jordan et al. 2024): orthogonalised momentum for the
-            filters of convolutions, each kept at unit norm per output channel, which a normalisation behind it makes
-            free; SGD for everything else.
-        lr: peak learning rate.
-        rest_lr: that of what "muon" leaves to SGD; 0 with other optimizers.
-        momentum: of SGD and Muon.
-        weight_decay: not applied to biases and normalisation parameters.
-        schedule: "one-cycle" (linear up over ``warmup``, linear down to zero), "cosine" (after the same warm-up),
-            or "steps" (divided by ten after each third).
-        warmup: share of the steps over which the rate rises.
-        label_smoothing: as in Szegedy et al. 2016.
-        flip: mirror each image left-right with probability one half.
-        shift: largest random shift of the augmentation in pixels per axis, uniform on -shift..shift; 0 for none.
-        shift_mode: "circular" (wrap around) or "standard" (zero fill).
-        randaugment: operations per image of RandAugment, see ``datasets.randaugment``; 0 for none.
-        clip_norm: largest norm of the gradient; 0 for none.
-        adversary: radius (fraction of 1, l_inf) of single-step adversarial training (Wong et al. 2020); 0 for none.
-        adversary_wake: share of the epochs before the adversary begins.
-        probe: training images attacked after every epoch, within ``adversary``, for the history; 0 for none.
-        auxiliary: weight alpha of the layers' own losses, ``(1 - alpha) * task + always + alpha * weighed``, means over
-            the layers (TIPS: Saha & Gokhale 2025, Eq. 5 as read by a third party); 0 for none of them.
-        auxiliary_wake: share of the epochs before ``weighed`` begins.
-        auxiliary_form: which reading of them, see ``layers.regularisers``.
-        target: "labels", or "masks" for networks that classify every pixel.
-        ignore: mask value that is not trained on.
-    """
-
-    epochs: int = 4
-    batch_size: int = 128
-    precision: Literal["float32", "bfloat16"] = "float32"
+    epochs: int = 4  # passes over the training set; 0 for a network that was trained elsewhere
+    batch_size: int = 128  # images per step
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
+    # SGD with Nesterov momentum, AdamW, or Muon (Jordan et al. 2024): orthogonalised momentum for filters of convolutions,
+    # each kept at unit norm per output channel, which a normalisation behind it makes free, and SGD for the rest.
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
-    lr: float = 0.2
-    rest_lr: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: float = 0.2  # peak learning rate
+    rest_lr: float = 0.0  # that of what "muon" leaves to SGD
+    momentum: float = 0.9  # of SGD and Muon
+    weight_decay: float = 5e-4  # not applied to biases and normalisation parameters
+    # Linear up over ``warmup``, then linear down to zero, by half a cosine, or divided by ten after each third.
     schedule: Literal["one-cycle", "cosine", "steps"] = "one-cycle"
-    warmup: float = 0.25
-    label_smoothing: float = 0.1
-    flip: bool = False
-    shift: int = 0
-    shift_mode: Literal["circular", "standard"] = "circular"
-    randaugment: int = 0
-    clip_norm: float = 0.0
-    adversary: float = 0.0
-    adversary_wake: float = 0.0
-    probe: int = 0
+    warmup: float = 0.25  # share of the steps over which the rate rises
+    label_smoothing: float = 0.1  # as in Szegedy et al. 2016
+    flip: bool = False  # mirror each image left-right with probability one half
+    shift: int = 0  # largest random shift of the augmentation in pixels per axis, uniform on -shift..shift
+    shift_mode: Literal["circular", "standard"] = "circular"  # wrap around, or zero fill
+    randaugment: int = 0  # operations per image of RandAugment, see ``datasets.randaugment``
+    clip_norm: float = 0.0  # largest norm of the gradient
+    adversary: float = 0.0  # radius (fraction of 1, l_inf) of single-step adversarial training (Wong et al. 2020)
+    adversary_wake: float = 0.0  # share of the epochs before the adversary begins
+    probe: int = 0  # training images attacked after every epoch, within ``adversary``, for the history
+    # Weight alpha of the layers' own losses, ``(1 - alpha) * task + always + alpha * weighed``, means over the layers
+    # (TIPS: Saha & Gokhale 2025, Eq. 5 as read by a third party).
     auxiliary: float = 0.0
-    auxiliary_wake: float = 0.4
-    auxiliary_form: Literal["code", "linear", "two_sided"] = "code"
-    target: Literal["labels", "masks"] = "labels"
-    ignore: int = 255
+    auxiliary_wake: float = 0.4  # share of the epochs before ``weighed`` begins
+    auxiliary_form: Literal["code", "linear", "two_sided"] = "code"  # which reading, see ``layers.regularisers``
+    target: Literal["labels", "masks"] = "labels"  # "masks" for networks that classify every pixel
+    ignore: int = 255  # mask value that is not trained on
 
     def __post_init__(self) -> None:
         check_types("recipe", Recipe, vars(self))

@@ -30,22 +30,13 @@ __all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
 
 @dataclass
 class Diagnosis:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        portraits: one per network, in the order asked for.
-        folder: where the pictures are.
-        skipped: pictures that could not be read, and why.
-        failed: networks that could not be measured, and why.
-        device: what the networks ran on.
-        versions: of this package and torch.
-    """
-
-    portraits: list[Portrait]
-    folder: str
-    skipped: dict[str, str]
-    device: str
-    failed: dict[str, str] = field(default_factory=dict)
+    portraits: list[Portrait]  # one per network, in the order asked for
+    folder: str  # where the pictures are
+    skipped: dict[str, str]  # pictures that could not be read, and why
+    device: str  # what the networks ran on
+    failed: dict[str, str] = field(default_factory=dict)  # networks that could not be measured, and why
     versions: dict[str, str] = field(default_factory=lambda: {"aliasing": __version__, "torch": torch.__version__})
 
     def table(self) -> pd.DataFrame:

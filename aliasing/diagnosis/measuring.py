@@ -33,98 +33,54 @@ _KNOWN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Downsample)  # modules that cou
 
 @dataclass(frozen=True)
 class Curve:
-    """Probabilities while the window over one picture moves down and right by one pixel per step.
+    """Probabilities while the window over one picture moves down and right by one pixel per step."""
 
-    Attributes:
-        name: file of the picture.
-        positions: pixels (P,) from the centre, of the picture in the window.
-        answers: most probable class at each position.
-        classes: the classes that are ever the answer, most frequent first, at most four.
-        probabilities: (P, len(classes)).
-        changes: neighbouring positions with different answers.
-        before: window (3, S, S), bytes, at the first of the steepest changes.
-        after: the window one pixel further.
-        step: index of ``before`` among the positions.
-    """
-
-    name: str
-    positions: list[int]
-    answers: list[int]
-    classes: list[int]
-    probabilities: Tensor
-    changes: int
-    before: Tensor
-    after: Tensor
-    step: int
+    name: str  # file of the picture
+    positions: list[int]  # pixels (P,) from the centre, of the picture in the window
+    answers: list[int]  # most probable class at each position
+    classes: list[int]  # those that are ever the answer, most frequent first, at most four
+    probabilities: Tensor  # (P, len(classes))
+    changes: int  # neighbouring positions with different answers
+    before: Tensor  # window (3, S, S), bytes, at the first of the steepest changes
+    after: Tensor  # the window one pixel further
+    step: int  # index of ``before`` among the positions
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place where the network drops samples; fractions with intervals over pictures.
+    """One place where the network drops samples; fractions with intervals over pictures."""
 
-    Attributes:
-        name: of the module; of a function, that of the module that calls it.
-        module: class of the module, or name of the function.
-        stride: how many times fewer samples come out, per axis.
-        alias_energy: what does alias: the share of the output that comes from frequencies which the output's grid
-            cannot hold.
-        at_risk: what could alias: their share of the map in front of the layer, filter included.
-        alias_error: distance of the output from ideal downsampling, relative to it.
-        max_bias: how often the sample nearest to the output is the maximum of its window; ``None`` for functions.
-    """
-
-    name: str
-    module: str
-    stride: int
-    alias_energy: Estimate
-    at_risk: Estimate
-    alias_error: Estimate
-    max_bias: Estimate | None
+    name: str  # of the module; of a function, that of the module that calls it
+    module: str  # class of the module, or name of the function
+    stride: int  # how many times fewer samples come out, per axis
+    alias_energy: Estimate  # what does alias: the share of the output from frequencies that its grid cannot hold
+    at_risk: Estimate  # what could alias: their share of the map in front of the layer, filter included
+    alias_error: Estimate  # distance of the output from ideal downsampling, relative to it
+    max_bias: Estimate | None  # how often the sample nearest to the output is its window's maximum; not of functions
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """Everything measured on one network.
-
-    Attributes:
-        network: its name.
-        weights: where they come from.
-        size: side of its input in pixels.
-        pictures: how many it saw.
-        enlarged: how many of them were smaller than its windows and their margin ask for.
-        margin: reach of the crop shifts in pixels.
-        top1_change: how often one pixel changes the answer (Azulay and Weiss 2019, crop protocol).
-        mean_absolute_change: of the probability of the answer, by one pixel.
-        changes: rate of each picture (N,), in the order of the pictures, for paired differences.
-        crop: consistency under crop shifts up to the margin.
-        standard: consistency under standard (zero-fill) shifts up to an eighth of the side.
-        curves: of the most fragile pictures.
-        sites: where the network drops samples, in the order of its modules, functions behind them.
-        layers: the anti-aliasing layers that it has, and how many of each.
-        conversion: what ``antialias`` would replace with ``REMEDY``, or why nothing.
-        class_names: empty where they are unknown.
-        options: of the command line that names the same network.
-        seconds: spent on it.
-    """
+    """Everything measured on one network."""
 
     network: str
-    weights: str
-    size: int
-    pictures: int
-    enlarged: int
-    margin: int
-    top1_change: Estimate
-    mean_absolute_change: Estimate
-    changes: Tensor
-    crop: Estimate
-    standard: Estimate
-    curves: list[Curve]
-    sites: list[Site]
-    layers: dict[str, int]
-    conversion: Report | str
-    class_names: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-    seconds: float = field(default=0.0, compare=False)
+    weights: str  # where they come from
+    size: int  # side of its input in pixels
+    pictures: int  # how many it saw
+    enlarged: int  # how many of them were smaller than its windows and their margin ask for
+    margin: int  # reach of the crop shifts in pixels
+    top1_change: Estimate  # how often one pixel changes the answer (Azulay and Weiss 2019, crop protocol)
+    mean_absolute_change: Estimate  # of the probability of the answer, by one pixel
+    changes: Tensor  # rate of each picture (N,), in the order of the pictures, for paired differences
+    crop: Estimate  # consistency under crop shifts up to the margin
+    standard: Estimate  # consistency under standard (zero-fill) shifts up to an eighth of the side
+    curves: list[Curve]  # of the most fragile pictures
+    sites: list[Site]  # where the network drops samples, in the order of its modules, functions behind them
+    layers: dict[str, int]  # the anti-aliasing layers that it has, and how many of each
+    conversion: Report | str  # what ``antialias`` would replace with ``REMEDY``, or why nothing
+    class_names: tuple[str, ...] = ()  # empty where they are unknown
+    options: tuple[str, ...] = ()  # of the command line that names the same network
+    seconds: float = field(default=0.0, compare=False)  # spent on it
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number."""

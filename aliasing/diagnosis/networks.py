@@ -37,25 +37,15 @@ NOTE = "aliasing"  # under which a fine-tuned file says what it is
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is ready to be measured.
+    """A network that is ready to be measured."""
 
-    Attributes:
-        name: as it was asked for.
-        module: takes float images (N, 3, size, size) in [0, 1] and returns logits (N, classes).
-        size: side of its input in pixels.
-        weights: where its weights come from, in words.
-        classes: names of the classes; empty where they are unknown.
-        owner: the network as its owner knows it: what ``antialias`` converts and a file of weights is of.
-        options: what a command line needs beside the name, to get the same network.
-    """
-
-    name: str
-    module: nn.Module
-    size: int
-    weights: str
-    classes: tuple[str, ...] = ()
-    owner: nn.Module | None = None
-    options: tuple[str, ...] = ()
+    name: str  # as it was asked for
+    module: nn.Module  # takes float images (N, 3, size, size) in [0, 1] and returns logits (N, classes)
+    size: int  # side of its input in pixels
+    weights: str  # where they come from, in words
+    classes: tuple[str, ...] = ()  # their names; empty where they are unknown
+    owner: nn.Module | None = None  # as its owner knows it: what ``antialias`` converts and a file of weights is of
+    options: tuple[str, ...] = ()  # what a command line needs beside the name, to get the same network
 
     @property
     def original(self) -> nn.Module:

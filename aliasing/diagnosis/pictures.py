@@ -20,21 +20,13 @@ _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 class Pictures(NamedTuple):
-    """Pictures of one size.
+    """Pictures of one size."""
 
-    Attributes:
-        images: (N, 3, size + 2 margin, size + 2 margin), uint8.
-        names: paths relative to the folder.
-        skipped: what could not be read, and why.
-        margin: pixels on each side beyond the network's input: how far crop shifts reach.
-        enlarged: how many were smaller and had to be enlarged, which leaves nothing in them that could alias.
-    """
-
-    images: Tensor
-    names: list[str]
-    skipped: dict[str, str]
-    margin: int
-    enlarged: int = 0
+    images: Tensor  # (N, 3, size + 2 margin, size + 2 margin), uint8
+    names: list[str]  # paths relative to the folder
+    skipped: dict[str, str]  # what could not be read, and why
+    margin: int  # pixels on each side beyond the network's input: how far crop shifts reach
+    enlarged: int = 0  # how many were smaller and had to be enlarged, which leaves nothing in them that could alias
 
 
 def margin_of(size: int) -> int:

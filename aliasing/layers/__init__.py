@@ -60,23 +60,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Entry:
-    """What the registry knows about a name.
+    """What the registry knows about a name."""
 
-    Attributes:
-        layer: the class; its constructor takes ``channels, stride, padding_mode`` and then options by keyword.
-        description: one line, for lists and tables.
-        source: the paper or the convention the layer comes from.
-        linear: whether the output is a linear function of the input.
-        parameters: whether it learns anything by default.
-        preset: options that the name fixes.
-    """
-
-    layer: type[Downsample]
-    description: str
-    source: str
-    linear: bool = True
-    parameters: bool = False
-    preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    layer: type[Downsample]  # its constructor takes ``channels, stride, padding_mode``, then options by keyword
+    description: str  # one line, for lists and tables
+    source: str  # the paper or the convention the layer comes from
+    linear: bool = True  # whether the output is a linear function of the input
+    parameters: bool = False  # whether it learns anything by default
+    preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # options that the name fixes
 
     @property
     def strides(self) -> tuple[int, ...]:

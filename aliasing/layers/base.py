@@ -182,21 +182,13 @@ def intercepted(network: nn.Module, around: Around) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Call:
-    """One batch that passed a downsampling layer.
+    """One batch that passed a downsampling layer."""
 
-    Attributes:
-        name: of the layer in the network.
-        layer: the layer.
-        x: the map (N, C, H, W) before filtering.
-        choice: the grid it was sampled on, chosen by the layer or handed in; ``None`` where there is no choice.
-        y: what the layer returned, (N, C, ceil(H/stride), ceil(W/stride)).
-    """
-
-    name: str
+    name: str  # of the layer in the network
     layer: Downsample
-    x: Tensor
-    choice: Tensor | None
-    y: Tensor
+    x: Tensor  # the map (N, C, H, W) before filtering
+    choice: Tensor | None  # the grid it was sampled on, chosen by the layer or handed in, if there is one
+    y: Tensor  # what the layer returned, (N, C, ceil(H/stride), ceil(W/stride))
 
     def again(self, x: Tensor) -> Tensor:
         """What the layer makes of another map, on the grid it chose for this one."""
