@@ -28,7 +28,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import missing
-from .version import __version__
 
 if TYPE_CHECKING:
     from . import datasets, layers, metrics, models, studies
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from .metrics import Estimate
     from .models import antialias
     from .studies import run
+    from .version import __version__
 
 __all__ = [
     "Estimate",
@@ -54,6 +54,7 @@ __all__ = [
 
 # Loaded on first use: one layer alone should not wait for pandas and the studies.
 _HOMES = {
+    "__version__": "version",
     "Estimate": "metrics",
     "antialias": "models",
     "diagnose": "diagnosis",

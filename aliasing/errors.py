@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, requires
 
 __all__ = ["DamagedError", "DataError", "ExtraError", "StorageError", "UsageError", "extra", "missing", "unknown"]
 
@@ -38,6 +37,8 @@ class ExtraError(DataError, ImportError):
 
 def missing(error: ModuleNotFoundError) -> Exception:
     """The error for an import that failed: which extra of this package brings it; ``error`` itself if none does."""
+    from importlib.metadata import PackageNotFoundError, requires  # slow, and seldom needed
+
     wanted = (error.name or "").partition(".")[0].lower().replace("_", "-")
     try:
         requirements = requires("aliasing") or []

@@ -3,13 +3,11 @@
 SLURM does the rest: it queues, starts, stops and requeues. A task that starts again continues where it was.
 """
 
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .errors import UsageError
 from .records import Store
@@ -27,21 +25,16 @@ def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str]
         options: of ``sbatch``, each of which goes before ours.
         processes: that ``torchrun`` starts in a task, to train every network together; with 1 it is not used.
     """
-    store = Store().working.absolute()
-    ours = [f"--job-name={name}", f"--array=1-{tasks}", f"--output={store / 'slurm'}/%x-%A-%a.log"]
+    logs = Store().working.absolute() / "slurm"
+    ours = [f"--job-name={name}", f"--array=1-{tasks}", f"--output={logs}/%x-%A-%a.log"]
     ours += ["--open-mode=append", "--requeue"]
-    folders = {name: os.environ[name] for name in ("ALIASING_DATA", "ALIASING_CACHE") if name in os.environ}
     python = [sys.executable, "-m"]
     if processes > 1:
         python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    lines = ["#!/bin/sh"]
-    # Of two options that disagree, the later counts.
-    lines += [f"#SBATCH {shlex.quote(option)}" for option in (*ours, *options)]
-    for variable, folder in ({"ALIASING_RUNS": store} | folders).items():
-        lines.append(f"export {variable}={shlex.quote(str(Path(folder).absolute()))}")
-    lines.append(f"cd {shlex.quote(str(Path.cwd()))}")
-    lines.append(f'exec {shlex.join([*python, "aliasing", *command])} --quiet --shard "$SLURM_ARRAY_TASK_ID/{tasks}"')
-    return "\n".join([*lines, ""])
+    # Of two options that disagree, the later counts. Folder and environment are those of the call.
+    lines = [f"#SBATCH {shlex.quote(option)}" for option in (*ours, *options)]
+    line = f'exec {shlex.join([*python, "aliasing", *command])} --quiet --shard "$SLURM_ARRAY_TASK_ID/{tasks}"'
+    return "\n".join(["#!/bin/sh", *lines, line, ""])
 
 
 def submit(text: str) -> str:

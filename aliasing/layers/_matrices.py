@@ -191,18 +191,24 @@ def _joint_matrix(definition: Definition, sides: tuple[int, ...], keys: tuple[Ke
     return reduce(torch.kron, (axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True))).to(dtype)
 
 
-def separable(x: Tensor, definition: Definition, keys: Sequence[Key], whole: Callable[[Tensor], Tensor]) -> Tensor:
-    """``definition`` with its own key along each axis of ``x``, as matrices; where they are slow ``whole(x)``.
+def separable(x: Tensor, definition: Definition, keys: Sequence[Key]) -> Tensor:
+    """``definition`` with its own key along each axis of ``x``, without autocast, as matrices where they are fast.
 
     Sparse matrices run at nearly the speed of memory, but small maps do not repay the time to list their entries. In
     channels_last the entries are those of all axes together, each for a pixel with all its channels; else those of
     one axis, each for a line of pixels. Where maps are so small that a product along one axis is no work, one dense
     matrix serves all axes. Long axes and exotic dtypes are left to the definition.
     """
+    return full_precision(lambda x: _separable(x, definition, keys), x)
+
+
+def _separable(x: Tensor, definition: Definition, keys: Sequence[Key]) -> Tensor:
     sides = tuple(x.shape[2:])
     known = plain(x) and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64, torch.bfloat16)
     if not known or max(sides) > LONG:
-        return whole(x)
+        # An argument that is the same for all axes is given once, others as a tuple.
+        together = [v[0] if all(value == v[0] for value in v) else v for v in zip(*keys, strict=True)]
+        return definition(x, *together)
     last, large = is_channels_last(x), LARGE <= x.numel() < 2**31
     matrices = [axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True)]
     joint = prod(sides) <= TINY or (last and large and len(sides) == 2)

@@ -58,10 +58,7 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: Stride = 2, padding_mode: P
     if len(taps) == 1:
         kept_pixels = phase(x, (0,) * len(strides), strides) * taps[0]
         return kept_pixels.contiguous(memory_format=memory_format(x))
-    keys = [(taps, step, padding_mode) for step in strides]
-    return full_precision(
-        lambda x: separable(x, blur_definition, keys, lambda x: blur_definition(x, taps, strides, padding_mode)), x
-    )
+    return separable(x, blur_definition, [(taps, step, padding_mode) for step in strides])
 
 
 class Blur(Downsample):

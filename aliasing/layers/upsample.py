@@ -4,11 +4,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ._matrices import full_precision, memory_format, outer, separable
+from ._matrices import memory_format, outer, separable
 from ._phases import pad_axes
 from .base import PaddingMode, Stride, check_map, check_padding_mode, check_stride, per_axis, whole
 
-__all__ = ["Upsample", "interpolator", "upsample", "upsample_definition"]
+__all__ = ["Upsample", "interpolator", "upsample_definition"]
 
 
 def interpolator(factor: int, taps: int) -> tuple[float, ...]:
@@ -37,18 +37,6 @@ def upsample_definition(x: Tensor, factor: Stride = 2, taps: int = 3, padding_mo
     for axis, (n, f, line, pixels) in enumerate(zip(sides, factors, lines, reach, strict=True), start=2):
         y = y.narrow(axis, pixels * f + (len(line) - 1) // 2, n * f)
     return y.contiguous(memory_format=memory_format(given))
-
-
-def upsample(x: Tensor, factor: Stride = 2, taps: int = 3, padding_mode: PaddingMode = "reflect") -> Tensor:
-    """``upsample_definition``, on the CPU by matrices; (N, C, H, W) -> (N, C, H * factor, W * factor)."""
-    factors = per_axis(factor, x.dim() - 2)
-    keys = [(step, taps, padding_mode) for step in factors]
-    return full_precision(
-        lambda x: separable(
-            x, upsample_definition, keys, lambda x: upsample_definition(x, factors, taps, padding_mode)
-        ),
-        x,
-    )
 
 
 class Upsample(nn.Module):
@@ -94,7 +82,8 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge ``x``."""
         check_map("Upsample", x, self.dims)
-        return upsample(x, self.factor, self.taps, self.padding_mode)
+        keys = [(factor, self.taps, self.padding_mode) for factor in per_axis(self.factor, self.dims)]
+        return separable(x, upsample_definition, keys)
 
     def extra_repr(self) -> str:
         """Show what distinguishes two layers."""
