@@ -45,8 +45,8 @@ class Recipe:
     epochs: int = 4  # passes over the training set; 0 for a network that was trained elsewhere
     batch_size: int = 128  # images per step
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: automatic mixed precision
-    # SGD with Nesterov momentum, AdamW, or Muon (Jordan et al. 2024): orthogonalised momentum for the convolutions, whose
-    # filters are kept at unit norm, which a normalisation behind them makes free, and SGD for everything else.
+    # SGD with Nesterov momentum, AdamW, or Muon (Jordan et al. 2024): orthogonalised momentum for convolutions, with
+    # filters kept at unit norm, which a normalisation behind them makes free, and SGD for everything else.
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     lr: float = 0.2  # peak learning rate
     rest_lr: float = 0.0  # that of what "muon" leaves to SGD
