@@ -30,11 +30,10 @@ __all__ = [
 
 
 class Entry(NamedTuple):
-    """A data set: the function that loads a split of it, who made it, and on which terms it is used."""
+    """A data set: the function that loads a split of it, and who made it. Its terms of use are in data/README.md."""
 
     function: Callable[..., ImageSet | ImageFiles]
     source: str
-    licence: str
 
     @property
     def description(self) -> str:
@@ -47,32 +46,24 @@ class Entry(NamedTuple):
         return {n: p for n, p in signature(self.function).parameters.items() if n not in ("split", "root")}
 
 
-_IMAGENET, _TERMS = "Deng et al., CVPR 2009", "terms of ImageNet, research use"
+_IMAGENET = "Deng et al., CVPR 2009"
 CATALOGUE: dict[str, Entry] = {
-    "shapes": Entry(shapes.load, "this package", "MIT, generated"),
-    "glyphs": Entry(characters.glyphs, "this package", "MIT, generated"),
-    "cifar10": Entry(
-        photographs.cifar10,
-        "Krizhevsky, Learning multiple layers of features from tiny images, 2009",
-        "no licence stated; research use",
-    ),
+    "shapes": Entry(shapes.load, "this package"),
+    "glyphs": Entry(characters.glyphs, "this package"),
+    "cifar10": Entry(photographs.cifar10, "Krizhevsky, Learning multiple layers of features from tiny images, 2009"),
     "imagenette": Entry(
-        photographs.imagenette,
-        f"Howard, fastai/imagenette, version 2; images of ImageNet ({_IMAGENET})",
-        "Apache-2.0 for the collection; images under the terms of ImageNet, research use",
+        photographs.imagenette, f"Howard, fastai/imagenette, version 2; images of ImageNet ({_IMAGENET})"
     ),
-    "imagenet-val-500": Entry(photographs.imagenet_val_500, _IMAGENET, _TERMS),
-    "imagenet-sample-1000": Entry(photographs.imagenet_sample_1000, f"{_IMAGENET}; collected by E. Schwartz", _TERMS),
+    "imagenet-val-500": Entry(photographs.imagenet_val_500, _IMAGENET),
+    "imagenet-sample-1000": Entry(photographs.imagenet_sample_1000, f"{_IMAGENET}; collected by E. Schwartz"),
     "tiny-imagenet-100": Entry(
-        photographs.tiny_imagenet_100, f"Stanford CS231n, Tiny ImageNet; images of ImageNet ({_IMAGENET})", _TERMS
+        photographs.tiny_imagenet_100, f"Stanford CS231n, Tiny ImageNet; images of ImageNet ({_IMAGENET})"
     ),
-    "omniglot": Entry(characters.omniglot, "Lake, Salakhutdinov and Tenenbaum, Science 350, 2015", "MIT"),
+    "omniglot": Entry(characters.omniglot, "Lake, Salakhutdinov and Tenenbaum, Science 350, 2015"),
     "camvid": Entry(
-        photographs.camvid,
-        "Brostow, Fauqueur and Cipolla, Pattern Recognition Letters 30, 2009; split of SegNet",
-        "research use",
+        photographs.camvid, "Brostow, Fauqueur and Cipolla, Pattern Recognition Letters 30, 2009; split of SegNet"
     ),
-    "folder": Entry(photographs.folder, "you", "yours"),
+    "folder": Entry(photographs.folder, "you"),
 }
 NAMES: tuple[str, ...] = tuple(CATALOGUE)
 

@@ -42,18 +42,14 @@ def readers() -> int:
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Labelled images in files, all of one size once decoded; what ``ImageSet`` is for images in memory.
+    """Labelled images in files, all of one size once decoded; what ``ImageSet`` is for images in memory."""
 
-    `paths`: of the files, as bytes `(N,)`. `labels`: int64 `(N,)`. `size`: of the short side, whose middle square is
-    kept. `random_crop`: whether training looks at random parts instead; see `batches`.
-    """
-
-    paths: np.ndarray  # not a list, whose million objects every reading process would come to copy
-    labels: Tensor
+    paths: np.ndarray  # of the files, bytes (N,); not a list, whose objects every reading process would come to copy
+    labels: Tensor  # int64 (N,)
     classes: tuple[str, ...]
     name: str
-    size: int
-    random_crop: bool = False
+    size: int  # of the short side, whose middle square is kept
+    random_crop: bool = False  # whether training looks at random parts instead; see ``batches``
     masks: None = None
 
     @classmethod

@@ -14,17 +14,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with their labels.
+    """Images with their labels."""
 
-    `images`: uint8 `(N, 3, H, W)`. `labels`: int64 `(N,)`, indices into `classes`. `name`: what captions call the set.
-    `masks`: uint8 `(N, H, W)` segmentation, or None; its values are explained by the data set.
-    """
-
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # uint8 (N, 3, H, W)
+    labels: Tensor  # int64 (N,), indices into ``classes``
     classes: tuple[str, ...]
-    name: str
-    masks: Tensor | None = None
+    name: str  # what captions call the set
+    masks: Tensor | None = None  # segmentation, uint8 (N, H, W); the data set explains its values
 
     def __post_init__(self) -> None:
         n = len(self.images)
