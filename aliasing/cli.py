@@ -233,7 +233,8 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 def _finetune(arguments: argparse.Namespace) -> int:
     """Anti-alias a trained network and fine-tune it on pictures; needs no labels."""
     from .diagnosis.diagnosis import aligned, percent
-    from .finetuning import finetune, plain
+    from .finetuning import finetune
+    from .records import encode
 
     network, plus, layer = arguments.network.partition("+")
     if not plus:
@@ -241,7 +242,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("out", "epochs", "minutes", "size", "weights", "device")}
     _, table = finetune(network, layer, arguments.images, progress=True, **options)
     if arguments.json:
-        print(json.dumps(plain(table), indent=1))
+        print(json.dumps(encode(table.to_dict("index")), indent=1))
     else:
         signs = {row: "+" if ", minus" in row else "" for row in table.index}
         rows = {row: [percent(cell, signs[row]) if cell else "" for cell in table.loc[row]] for row in table.index}

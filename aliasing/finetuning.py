@@ -35,6 +35,7 @@ from .inference import as_float, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .optimizers import Optimizers
+from .records import encode
 from .training import load_weights, pick_device, write_weights
 
 __all__ = ["COLUMNS", "finetune"]
@@ -399,14 +400,6 @@ def _write(out: Path, tuned: nn.Module, plan: Plan, table: pd.DataFrame) -> None
     inner = tuned.network if isinstance(tuned, networks.Adapted) else tuned
     assert isinstance(inner, nn.Module)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in inner.state_dict().items()}
-    about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": plain(table)}
+    about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": encode(table.to_dict("index"))}
     write_atomically(out, save(tensors, {networks.NOTE: json.dumps(about)}))
     rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)
-
-
-def plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The table as plain values: measure to column to value, ends of the interval and number of pictures."""
-    return {
-        str(row): {name: None if cell is None else cell._asdict() for name, cell in cells.items()}
-        for row, cells in table.to_dict(orient="index").items()
-    }

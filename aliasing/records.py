@@ -13,7 +13,7 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from torch import Tensor
 from . import datasets, models
 from .errors import DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
-from .metrics import Estimate
 from .training import Recipe, recipe_from
 from .version import __version__
 
@@ -159,21 +158,20 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def encode(value: Any) -> Any:
-    """Measured values as JSON: estimates as objects, tensors as lists of five significant digits, no NaN."""
-    if isinstance(value, Estimate):
-        return {"value": encode(value.value), "low": encode(value.low), "high": encode(value.high), "n": value.n}
+def encode(value: Any, digits: int | None = 5) -> Any:
+    """Measured values as JSON: what has named parts as objects, lists of ``digits`` significant digits, no NaN."""
     if isinstance(value, Tensor):
-        return encode(value.detach().cpu().double().tolist()) if value.ndim else encode(value.item())
+        value = value.detach().cpu().double().tolist() if value.ndim else value.item()
+    if is_dataclass(value):
+        value = vars(value)
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
-        return {str(key): encode(item) for key, item in value.items()}
+        return {str(key): encode(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [
-            float(f"{item:.5g}") if isinstance(item, float) and math.isfinite(item) else encode(item) for item in value
-        ]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        items = [encode(item, digits) for item in value]
+        return [float(f"{item:.{digits}g}") if digits and isinstance(item, float) else item for item in items]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def merge(first: Record, second: Record) -> Record:

@@ -16,14 +16,10 @@ __all__ = ["script", "submit"]
 
 
 def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str] = (), processes: int = 1) -> str:
-    """The text of an array job.
+    """The text of an array job that deals the runs of a ``command`` of ``aliasing`` into so many ``tasks``.
 
-    Args:
-        command: arguments of ``aliasing``, such as ``run zhang2019 --profile gpu``; each task adds its ``--shard``.
-        name: of the job.
-        tasks: into how many shards the runs are dealt.
-        options: of ``sbatch``, each of which goes before ours.
-        processes: that ``torchrun`` starts in a task, to train every network together; with 1 it is not used.
+    The ``options`` of ``sbatch`` count more than ours. In each task ``torchrun`` starts so many ``processes``, which
+    train every network together; with 1 it is not used.
     """
     logs = Store().working.absolute() / "slurm"
     ours = [f"--job-name={name}", f"--array=1-{tasks}", f"--output={logs}/%x-%A-%a.log"]

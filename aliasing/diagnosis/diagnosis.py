@@ -8,7 +8,7 @@ import shlex
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from torch import nn
 from ..errors import DataError, UsageError
 from ..files import write_atomically
 from ..metrics import Estimate
+from ..records import encode
 from ..training import pick_device
 from ..version import __version__
 from . import networks, pictures, report
-from .measuring import REMEDY, Curve, Portrait, portray
+from .measuring import REMEDY, Portrait, portray
 from .networks import OF_MODULE, SIZE, Network
 
 __all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
@@ -69,9 +70,10 @@ class Diagnosis:
 
     def plain(self) -> dict[str, Any]:
         """Everything but the pictures as plain values, for JSON: fractions, not per cent; NaN becomes null."""
-        values = _plain(self)
-        values["networks"] = [own | {"class_names": len(own["class_names"])} for own in values.pop("portraits")]
-        return values
+        found = [vars(own) | {"class_names": len(own.class_names)} for own in self.portraits]
+        for own in found:
+            own["curves"] = [{k: v for k, v in vars(c).items() if k not in ("before", "after")} for c in own["curves"]]
+        return encode({k: v for k, v in vars(self).items() if k != "portraits"} | {"networks": found}, digits=None)
 
     def commands(self) -> dict[str, str]:
         """The command that would mend each network that lacks something, and the empty text for the others."""
@@ -256,20 +258,3 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
 def _mean(values: list[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
     return f"{100 * sum(finite) / len(finite):.1f} %" if finite else "-"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        value = value.tolist()
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if is_dataclass(value):
-        windows = ("before", "after") if isinstance(value, Curve) else ()
-        value = {key: item for key, item in vars(value).items() if key not in windows}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

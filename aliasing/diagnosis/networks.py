@@ -135,9 +135,8 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
 
 def _library(name: str, weights: str, size: int | None) -> Network:
     source = _source(name)
-    names: tuple[str, ...] = ()
     if weights == "pretrained":
-        names = source.classes
+        note, names = _PRETRAINED, source.classes
         try:
             network = source.build(True, None)
         except DataError:  # it says itself what is missing
@@ -148,9 +147,8 @@ def _library(name: str, weights: str, size: int | None) -> Network:
                 f"({reason(error)}); "
                 "name a safetensors file with --weights FILE, or ask for random weights with --weights none"
             ) from error
-        note = _PRETRAINED
     else:
-        classes = None
+        note, names, classes = "random weights", (), None
         if weights != "none":
             last, (tensors, about) = list(source.build(False, None).state_dict())[-1], _open(weights)
             classes = tensors[last].shape[0] if last in tensors else None  # the head of a fine-tuned network
@@ -159,9 +157,7 @@ def _library(name: str, weights: str, size: int | None) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = source.build(False, classes)
-        note = "random weights"
-    module = normalized(network, source.mean, source.std)
-    return Network(name, module, size or source.size, note, names)
+    return Network(name, normalized(network, source.mean, source.std), size or source.size, note, names)
 
 
 @contextmanager

@@ -18,13 +18,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
 
 
 def page(found: Any, command: Mapping[str, str], rows: Mapping[str, Sequence[str]]) -> str:
-    """The whole page.
-
-    Args:
-        found: the ``Diagnosis``.
-        command: network to the command that would mend it.
-        rows: the table: measure to a cell per network.
-    """
+    """The whole page of a ``Diagnosis``; a ``command`` would mend a network, ``rows`` are those of the table."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"png": _png, "shift": _shift, "percent": _percent, "worst": _worst}
     environment.globals |= {"drawing": _drawing, "windows": _windows, "at_sites": AT_SITES, "pairs": PAIRS}

@@ -112,16 +112,11 @@ def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None 
 
 
 def weighted_slices(x: Tensor, weights: Tensor, size: Strides, strides: Strides) -> Tensor:
-    """Weighted sum over windows of ``size``, ``strides`` apart.
+    """Weighted sum over windows of ``size``, ``strides`` apart, in pixels per axis, of ``x`` (..., H, W).
 
-    ``y[m, n] = sum_ij weights[size_w * i + j, m, n] * x[stride_h * m + i, stride_w * n + j]``
-
-    Args:
-        x: (..., H, W).
-        weights: (..., size_h * size_w, H', W') with H' = (H - size_h)//stride_h + 1, or 1 where the weights are the
-            same everywhere; the leading dimensions broadcast to those of ``x``.
-        size: of the window, in pixels per axis.
-        strides: distance of the windows, in pixels per axis.
+    ``y[m, n] = sum_ij weights[size_w * i + j, m, n] * x[stride_h * m + i, stride_w * n + j]``; the weights are
+    (..., size_h * size_w, H', W') with H' = (H - size_h)//stride_h + 1, or 1 where they are the same everywhere, and
+    their leading dimensions broadcast to those of ``x``.
     """
     weights = weights if x.dtype == torch.float16 else weights.to(x.dtype)  # whose sums over space would pass 65504
     return (_WeightedSlices.apply if plain(x) else _weighted_slices)(x, weights, size, strides)
