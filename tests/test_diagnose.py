@@ -278,6 +278,12 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     assert "It has tri-3 at 1 places. If it was not fine-tuned" in found.html()
 
 
+def test_a_layer_with_a_stride_per_axis_is_one_that_the_network_has(photos):
+    network = nn.Sequential(aliasing.layers.create("tri-3", 3, stride=(2, 1)), MeanColour())
+    found = aliasing.diagnose(network, photos, size=SIZE, device="cpu").portraits[0]
+    assert found.layers == {"tri-3": 1} and [site.stride for site in found.sites] == [2]
+
+
 def test_grey_networks_and_single_logits_are_diagnosed(photos):
     torch.manual_seed(0)
     grey = nn.Sequential(

@@ -109,13 +109,7 @@ class Portrait:
         return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters:"
 
 
-def portray(
-    network: Network,
-    pictures: Pictures,
-    shown: int,
-    batch_size: int,
-    say: Callable[[str], None],
-) -> Portrait:
+def portray(network: Network, pictures: Pictures, shown: int, batch_size: int, say: Callable[[str], None]) -> Portrait:
     """Measure ``network`` where it is; every draw comes from private generators, so networks are compared in pairs."""
     started = time.perf_counter()
     model, margin = network.module, pictures.margin
@@ -129,9 +123,10 @@ def portray(
     say("the most fragile pictures")
     fragile = pixel.images.argsort(descending=True, stable=True)[: CANDIDATES * shown]
     curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
-    curves.sort(key=lambda curve: (curve.changes, _range(curve)), reverse=True)
+    ranges = {curve.name: float(curve.probabilities[:, 0].max() - curve.probabilities[:, 0].min()) for curve in curves}
+    curves.sort(key=lambda curve: (curve.changes, ranges[curve.name]), reverse=True)
     say("downsampling sites")
-    has = Counter(_label(layer) for layer in outermost(model).values() if layer.stride > 1)
+    has = Counter(_label(layer) for layer in outermost(model).values() if max(layer.strides) > 1)
     has.pop("subsample", None)
     return Portrait(
         network.name,
@@ -180,11 +175,6 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
         windows[step + 1],
         step,
     )
-
-
-def _range(curve: Curve) -> float:
-    first = curve.probabilities[:, 0]
-    return float(first.max() - first.min())
 
 
 def _sites(network: Network, images: Tensor) -> list[Site]:

@@ -61,13 +61,7 @@ class Upsample(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        factor: Stride = 2,
-        taps: int = 3,
-        padding_mode: PaddingMode = "reflect",
-        *,
-        dims: int = 2,
+        self, channels: int, factor: Stride = 2, taps: int = 3, padding_mode: PaddingMode = "reflect", *, dims: int = 2
     ) -> None:
         super().__init__()
         if whole(dims) not in (1, 2, 3):
