@@ -22,8 +22,6 @@ from .version import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["main"]
-
 
 def _print(table: "pd.DataFrame", as_json: bool) -> None:
     import pandas as pd

@@ -7,8 +7,6 @@ from types import ModuleType
 
 from .errors import DataError
 
-__all__ = ["benchmarks"]
-
 
 def benchmarks() -> ModuleType:
     """The scripts that measure our speed beside that of others.

@@ -17,8 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UsageError
 
-__all__ = ["World", "device_of_process", "joined", "launched", "shared", "world"]
-
 PATIENCE = timedelta(days=30)  # a process that has measured its share waits for the others, however long they take
 
 

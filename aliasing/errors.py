@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["DamagedError", "DataError", "ExtraError", "StorageError", "UsageError", "extra", "missing", "unknown"]
-
 
 class UsageError(ValueError):
     """An argument that cannot work; the command line answers it with exit status 2."""

@@ -12,8 +12,6 @@ from torch import Tensor, uint8
 
 from .errors import DamagedError, StorageError
 
-__all__ = ["read_tensors", "set_aside", "write_atomically", "write_tensors"]
-
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write under a temporary name, flush to the disk and rename: a reader sees all of it or none.

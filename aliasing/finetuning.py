@@ -38,8 +38,6 @@ from .optimizers import Optimizers
 from .records import encode
 from .training import load_weights, pick_device, write_weights
 
-__all__ = ["COLUMNS", "finetune"]
-
 MOVES = "one pixel moves its probability by"
 COLUMNS = ("original", "original, fine-tuned", "converted", "converted, fine-tuned")
 LEAST, MEASURED = 50, 500  # pictures: without which there is nothing to learn from; held out ones that are looked at

@@ -5,8 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Muon", "Optimizers"]
-
 
 class Muon:
     """``torch.optim.Muon``, which takes matrices, for the filters of convolutions: (K, C, h, w) as (K, h * w * C).

@@ -8,8 +8,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, unknown
 
-__all__ = ["check_options", "check_types"]
-
 
 def check_options(
     what: str, function: Callable[..., Any] | type, known: Collection[str], options: Mapping[str, object]

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from .errors import unknown
 
-__all__ = ["PROFILES", "Profile", "check_profile"]
-
 
 class Profile(NamedTuple):
     """What a profile stands for; the sizes themselves are in each study."""

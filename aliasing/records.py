@@ -29,8 +29,6 @@ from .files import set_aside, write_atomically
 from .training import Recipe, recipe_from
 from .version import __version__
 
-__all__ = ["Record", "Run", "Store", "fresh", "home", "merge", "provenance"]
-
 
 @dataclass(frozen=True)
 class Run:

@@ -31,8 +31,6 @@ from .measurements import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
-__all__ = ["Job", "complete", "end_with_parent", "execute", "is_leased", "merged", "missing", "threads"]
-
 Notify = Callable[[int], None]
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from .errors import UsageError, unknown
 from .inference import as_float, check_images
 
-__all__ = ["SHIFTS", "draw_shifts", "reach", "shift_images", "taken"]
-
 SHIFTS = ("circular", "standard", "crop", "sub-pixel")
 
 

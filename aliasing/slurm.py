@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from .errors import UsageError
 from .records import Store
 
-__all__ = ["script", "submit"]
-
 
 def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str] = (), processes: int = 1) -> str:
     """The text of an array job that deals the runs of a ``command`` of ``aliasing`` into so many ``tasks``.

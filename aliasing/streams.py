@@ -8,8 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["image_seeds", "per_image", "sent", "streams"]
-
 
 def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
     """Draw one seed per image, ``(n,)`` int64 on the CPU; drawing in parts gives the same seeds as drawing at once.

@@ -17,8 +17,6 @@ from .records import Store
 from .runner import Job, Notify, build, carry_out, complete, resumed, threads
 from .training import TrainingError, pick_device, train
 
-__all__ = ["execute"]
-
 
 def execute(
     jobs: list[Job],

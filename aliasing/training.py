@@ -31,8 +31,6 @@ from .options import check_types
 from .shifts import shift_images
 from .streams import image_seeds, sent
 
-__all__ = ["Recipe", "TrainingError", "keep_weights", "load_weights", "pick_device", "train", "write_weights"]
-
 
 class TrainingError(RuntimeError):
     """A training that cannot give a usable network, such as one whose loss is no longer finite."""

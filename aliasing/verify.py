@@ -15,8 +15,6 @@ from .records import Store
 from .runner import execute, merged
 from .studies import STUDIES
 
-__all__ = ["verify"]
-
 CLOCKS = ("cost",)  # measurements of time, which never repeat
 
 

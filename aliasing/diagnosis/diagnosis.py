@@ -26,8 +26,6 @@ from . import networks, pictures, report
 from .measuring import REMEDY, Portrait, portray
 from .networks import OF_MODULE, SIZE, Network
 
-__all__ = ["Diagnosis", "aligned", "diagnose", "percent"]
-
 
 @dataclass
 class Diagnosis:

@@ -21,8 +21,6 @@ from ..models.wrappers import Normalized
 from .networks import OF_MODULE, Adapted, Network
 from .pictures import Pictures
 
-__all__ = ["REMEDY", "Curve", "Portrait", "Site", "portray", "sweep"]
-
 REMEDY = "tri-3"  # the layer that is recommended: the one that costs the least detail
 
 PAIRS = 2  # of neighbouring windows per picture, along one diagonal

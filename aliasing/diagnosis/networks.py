@@ -25,8 +25,6 @@ from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 
-__all__ = ["Adapted", "Network", "adapted", "load", "of_module", "reason"]
-
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer

@@ -14,8 +14,6 @@ from torch import Tensor
 from ..datasets.decoding import pixels, square
 from ..errors import DataError, UsageError
 
-__all__ = ["Pictures", "find", "margin_of", "read", "sides"]
-
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from .measuring import AT_SITES, PAIRS, Curve, Portrait, Site
 
-__all__ = ["page"]
-
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
 
 

@@ -27,8 +27,6 @@ from ._phases import (
 )
 from .base import Downsample, PaddingMode, Stride, per_axis
 
-__all__ = ["DDAC", "TIPS", "ddac_definition", "regularisers", "tips_definition"]
-
 FORMS = ("code", "linear", "two_sided")
 
 

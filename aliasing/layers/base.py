@@ -13,21 +13,6 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, unknown
 
-__all__ = [
-    "Call",
-    "Downsample",
-    "PaddingMode",
-    "Stride",
-    "check_map",
-    "check_padding_mode",
-    "check_stride",
-    "intercepted",
-    "outermost",
-    "per_axis",
-    "recorded",
-    "whole",
-]
-
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
 PADDING_MODES = get_args(PaddingMode)  # once: a compiler cannot follow it into a forward pass
 Stride = int | tuple[int, ...]  # of all spatial axes, or one per axis

@@ -13,8 +13,6 @@ from ._matrices import full_precision, memory_format, outer, separable
 from ._phases import pad_axes, phase
 from .base import Downsample, PaddingMode, Stride, per_axis, whole
 
-__all__ = ["Blur", "Control", "Max", "binomial", "blur", "blur_definition", "filter_depthwise"]
-
 Control = Literal["none", "forward", "backward", "late", "signs"]
 TAPS = {"rect-2": 2, "tri-3": 3} | {f"bin-{count}": count for count in (4, 5, 6, 7)}  # of each filter with a name
 

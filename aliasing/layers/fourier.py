@@ -23,8 +23,6 @@ from .base import Downsample, PaddingMode, Stride, check_stride, per_axis
 
 LONG = 4096  # pixels of an axis, up to which its matrix is built
 
-__all__ = ["ASAP", "FLC", "Variant", "asap_definition", "flc_definition"]
-
 Variant = Literal["none", "pad-one", "pad-large", "kept-band"]
 
 

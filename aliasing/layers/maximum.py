@@ -9,8 +9,6 @@ from ._matrices import differentiated, memory_format, plain
 from ._phases import chunks, first_order, pad_axes
 from .base import PaddingMode, check_map, check_padding_mode, whole
 
-__all__ = ["DenseMax", "dense_max_definition"]
-
 
 def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:
     """Maximum of the ``size`` x ``size`` window at every pixel: (N, C, H, W) -> (N, C, H, W).

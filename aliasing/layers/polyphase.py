@@ -23,8 +23,6 @@ from .blur import TAPS, Blur
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
-__all__ = ["APS", "LPS", "Polyphase", "aps_definition", "lps_definition", "lps_scores"]
-
 
 def aps_definition(x: Tensor, stride: Stride = 2, norm: float = 2) -> tuple[Tensor, Tensor]:
     """Chaman and Dokmanic 2021: stack the phases, compare their norms, keep the largest; also its number, (N,).

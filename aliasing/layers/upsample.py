@@ -8,8 +8,6 @@ from ._matrices import memory_format, outer, separable
 from ._phases import pad_axes
 from .base import PaddingMode, Stride, check_map, check_padding_mode, check_stride, per_axis, whole
 
-__all__ = ["Upsample", "interpolator", "upsample_definition"]
-
 
 def interpolator(factor: int, taps: int) -> tuple[float, ...]:
     """The low-pass of upsampling by ``factor``: ``taps - 1`` boxes of ``factor`` pixels convolved, with sum ``factor``.
