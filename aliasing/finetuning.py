@@ -5,8 +5,6 @@ several windows of the same picture. The original is fine-tuned in the same way 
 due to the layer and what to the fine-tuning cannot be told apart.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

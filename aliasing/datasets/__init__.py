@@ -1,7 +1,5 @@
 """Data sets, loaded to bytes in memory where they fit: procedural shapes, and photographs from public archives."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from inspect import Parameter, cleandoc, signature
 from pathlib import Path

@@ -5,8 +5,6 @@
 folder when the package runs from a clone, in the working directory otherwise.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import lzma
@@ -159,16 +157,13 @@ def cached(name: str, key: object, build: Callable[[], tuple[dict[str, Tensor], 
     digest = hashlib.sha256(json.dumps([DECODING, key]).encode()).hexdigest()[:16]
     path = cache_folder() / f"{name}-{digest}.safetensors"
     try:
-        return read_tensors(path, "classes")
-    except FileNotFoundError:
-        damaged = False
-    except DamagedError as error:
-        damaged = True
-        warnings.warn(f"{error}; it will be decoded again", stacklevel=2)
-    tensors, classes = build()
-    try:
-        if damaged:
-            set_aside(path)
+        try:
+            return read_tensors(path, "classes")
+        except DamagedError as error:
+            warnings.warn(f"{error}; kept as {set_aside(path)}, and decoded again", stacklevel=2)
+        except FileNotFoundError:
+            pass
+        tensors, classes = build()
         write_tensors(path, tensors, classes=classes)
     except StorageError as error:
         raise DataError(

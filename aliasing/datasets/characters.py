@@ -1,7 +1,5 @@
 """Handwritten characters, white on black, for few-shot learning far from photographs: Omniglot, and procedural ones."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From files in folders of classes to bytes in memory, and from there to splits."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath

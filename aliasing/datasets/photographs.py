@@ -1,7 +1,5 @@
 """Photographs from public archives or from a folder, decoded once to bytes; road scenes with a class per pixel."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 import tempfile

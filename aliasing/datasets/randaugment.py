@@ -6,8 +6,6 @@ overlaps; which list they used is not known, so this split is our choice, and so
 pixels grow with the picture.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

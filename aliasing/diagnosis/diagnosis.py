@@ -1,7 +1,5 @@
 """Several networks side by side: the call, the table, the plain values."""
 
-from __future__ import annotations
-
 import math
 import os
 import shlex
