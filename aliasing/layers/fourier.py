@@ -104,7 +104,8 @@ def _corrected(n: int, stride: int, variant: str) -> _Plan:
     return _Plan(before, length, -(bins // 2), bins, 0, first, rows)
 
 
-def _axis_matrices(
+@kept
+def _axis(
     n: int, stride: int, variant: str, padding_mode: PaddingMode, faithful: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """``[A; V]`` (rows + r, n) and ``u`` (rows,): A, and I as ``u V``, where r is 0, 1 or, for full rank, rows."""
@@ -144,14 +145,11 @@ def _window(k: Tensor, plan: _Plan, variant: str, faithful: bool) -> Tensor:
     return window if variant == "kept-band" else window.sqrt()
 
 
-def _joint_matrix(sides: tuple[int, ...], strides: tuple[int, ...], *key: object) -> tuple[Tensor]:
+@kept
+def _joint(sides: tuple[int, ...], strides: tuple[int, ...], *key: object) -> tuple[Tensor]:
     """The whole operator on flattened maps: the answers of the definition to unit impulses."""
     impulses = torch.eye(prod(sides), dtype=torch.float64).view(-1, 1, *sides)
     return (_definition(impulses, strides, *key[:-1]).flatten(1).t(),)  # type: ignore[arg-type]
-
-
-_axis = kept(_axis_matrices)
-_joint = kept(_joint_matrix)
 
 
 def _crop(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
