@@ -163,7 +163,7 @@ def test_a_loaded_state_has_the_memory_format_of_its_parameters():
     network(torch.rand(2, 3, 5, 5)).sum().backward()
     first.step()
     then.load({key: value.contiguous() for key, value in first.state().items()})
-    kept = {parameter: state["momentum_buffer"] for parameter, state in then.rest.state.items()}
+    kept = {parameter: state["momentum_buffer"] for parameter, state in then.all[0].state.items()}
     assert kept[network.weight].stride() == network.weight.stride() != (27, 9, 3, 1)
     torch.testing.assert_close(kept[network.weight], network.weight.grad)
 
