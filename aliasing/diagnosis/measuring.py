@@ -236,7 +236,11 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
     names = {id(part): name for name, part in model.named_modules()}
     for call in reductions:
         x, y, name = call.x, call.y, names[id(call.module)]
-        if any(isinstance(part, _KNOWN) for part, _ in call.stack) or x.ndim != 4 or x.shape[:2] != y.shape[:2]:
+        if (
+            any(isinstance(part, _KNOWN) for part, _ in call.stack)
+            or not x.ndim == y.ndim == 4
+            or x.shape[:2] != y.shape[:2]
+        ):
             continue
         strides = [round(n / m) for n, m in zip(call.before, call.after, strict=True)]
         if min(strides) > 1 and min(call.after) > 1:

@@ -1,7 +1,8 @@
 """Anybody's convolutional network in its anti-aliased form, weights kept: ``antialias(model)``."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
-from ..layers.base import PaddingMode
+from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
 from .plan import AVERAGE, Change, Plan, Site, first_line
-from .surgery import Antialiased, Balance, Centred, Complete, Guard, Link, Place, intercept, make_dense, pair, pool_of
+from .surgery import Antialiased, Centred, Complete, Guard, Link, Place, intercept, make_dense, pair, pool_of
 from .watch import call as call_on
 from .watch import evaluated, maps_of, tensors
 
@@ -118,8 +119,7 @@ def antialias(
         return (wrapper, report) if return_report else wrapper
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     job = _Job(module, name, {"padding_mode": padding_mode, **options}, placement, skip, keep_stem, example)
-    sites = job.settle()
-    network = job.apply(module if inplace else deepcopy(module), sites)
+    network, sites = job.settle(inplace)
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
         raise UsageError(f"nothing to anti-alias in {type(module).__name__}: {report}")
@@ -129,8 +129,8 @@ def antialias(
 class _Job(Plan):
     """One conversion: a plan, carried out and checked."""
 
-    def apply(self, network: nn.Module, sites: list[Site], plain: bool = False) -> nn.Module:
-        """Convert ``network``, which is like the one that was looked at; ``plain``: with subsampling everywhere."""
+    def apply(self, network: nn.Module, sites: list[Site]) -> nn.Module:
+        """Convert ``network``, which is like the one that was looked at."""
         modules = dict(network.named_modules())
         parents = list(modules.values())
         owners: dict[str, Antialiased] = {}
@@ -140,14 +140,13 @@ class _Job(Plan):
 
         for site in sites:
             place, part = (site.name, modules[site.name]) if site.call is None else (site.target, pool_of(site.call))
-            layer = layers.create("subsample", 1, self.layers[site.name].stride) if plain else self.layers[site.name]
             alone = site.kind == "alone"
             complete = Centred(part) if alone else make_dense(part)
             if complete is not None:
                 own(place, nn.Identity() if alone else part, site).complete = complete
             before = site.kind == "front" or site.reader
             target: Any = modules.get(site.target, part)
-            setattr(own(site.target, target, site), "down_before" if before else "down", layer)
+            setattr(own(site.target, target, site), "down_before" if before else "down", self.layers[site.name])
             if not site.reader:
                 owners[site.target].take_hooks(target)
         swap = {id(modules[name]): new for name, new in owners.items() if name in modules}
@@ -158,7 +157,7 @@ class _Job(Plan):
             calls = [site for site in sites if site.call is not None and site.caller == caller]
             owning = [owners[c.target] for c in calls]
             intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike)
-        for leader, *others in self.groups if not plain else ():
+        for leader, *others in self.groups:
             Link(self.layers[leader], [self.layers[name] for name in others])
         network = owners.get("", network)
         self._guard(network, sites)
@@ -177,36 +176,51 @@ class _Job(Plan):
             for n in range(depth + 1):
                 places[".".join(path[:n])].append(Place(owner.site, path[n:], None if dense is None else dense[n:]))
             if behind:
+                guard = Guard((Place(owner.site, path[depth:], own[depth:]),))
                 home = network.get_submodule(".".join(path[:depth]))
-                guard = Guard((Place(owner.site, path[depth:], own[depth:]),), home)
-                conv = network.get_submodule(site.name)
-                for end in (owner, conv):
-                    end.register_forward_pre_hook(guard)
-                Balance(site.name, home, not depth, conv, owner)
+                guard.watch(home, not depth, network.get_submodule(site.name), owner)
         for around, inside in places.items():
             network.get_submodule(around).register_forward_pre_hook(Guard(tuple(inside)))
 
-    def differing(self, sites: list[Site]) -> list[str]:
-        """Names of sites where subsampling in the new places is not the network; none if no example ran."""
-        if not self.steps:
-            return []
-        ran = [site for site in sites if site.call is not None or self.shapes(self.modules[site.name])]
-        wrong = self._differing(ran)
-        if wrong or len(ran) == len(sites) or not self._differing(sites):
-            return wrong
-        return [site.name for site in sites if site not in ran]  # other code computes with a module that does not run
+    def settle(self, inplace: bool) -> tuple[nn.Module, list[Site]]:
+        """The converted network and its sites.
 
-    def _differing(self, sites: list[Site]) -> list[str]:
-        """The same, of ``sites`` alone and of an example that ran."""
-        targets = [(self.modules[site.target], site.reader) for site in sites if site.call is None]
-        into, out_of = ([module for module, reader in targets if reader is side] for side in (True, False))
-        output, maps = maps_of(self.network, self.example, into, out_of)
-        alike = _alike(output, self.output)
-        converted = self.apply(deepcopy(self.network), sites, plain=True)
+        If the layers subsampled, it would be the original: sites where not are moved to the convolution, or left.
+        """
+        placement = self.placement
+        for _ in range(9):
+            if placement == "pool-then-conv":  # moved in front of a convolution, sampling is another function
+                self.placement = "conv-then-pool"
+            sites = self.plan()
+            network, wrong = self._compare(sites)
+            ran = [site for site in sites if site.call is not None or self.shapes(self.modules[site.name])]
+            if wrong and len(ran) < len(sites):  # other code may compute with a module that does not run
+                wrong = self._compare(ran)[1] or [site.name for site in sites if site not in ran]
+            again, self.placement = inplace or self.placement != placement, placement
+            if not wrong:
+                if again:
+                    sites = self.plan()
+                    network = self.apply(self.network if inplace else deepcopy(self.network), sites)
+                self.check_skip()
+                return network, sites
+            behind = {site.name for site in sites if site.kind == "behind"}
+            for name in wrong:
+                if name in behind:
+                    self.demoted[name] = "what lies between it and the activation looks at the whole map"
+                else:
+                    self.kept[name] = "without its stride it computes something else: its class reads it, or its parent"
+        raise UsageError(f"{type(self.network).__name__} is another function without the stride of {', '.join(wrong)}")
+
+    def _compare(self, sites: list[Site]) -> tuple[nn.Module, list[str]]:
+        """The converted network, and the names of sites where it would not be the original if its layers subsampled."""
+        converted = self.apply(deepcopy(self.network), sites)
+        if not self.steps or not sites:
+            return converted, []
+        self._observe(sites)
         expected: dict[tuple[nn.Module, bool], tuple[Site, list[Tensor]]] = {}
         for site in sites:
             owner: Any = converted.get_submodule(site.target)
-            own = self.results[site.name] if site.call else maps[self.modules[site.target], site.reader]
+            own = self.results[site.name] if site.call else self.maps[self.modules[site.target], site.reader]
             expected[owner.inner if site.reader else owner, site.reader] = site, own.copy()
         wrong: list[str] = []
 
@@ -219,36 +233,27 @@ class _Job(Plan):
 
         into, out_of = ([module for module, reader in expected if reader is side] for side in (True, False))
         try:
-            output = maps_of(converted, self.example, into, out_of, compare)[0]
+            with _subsampling(self.layers[site.name] for site in sites):
+                output = maps_of(converted, self.example, into, out_of, compare)[0]
         except Exception as error:
-            raise UsageError(
-                f"{type(self.network).__name__} does not run when converted: {first_line(error)}"
-            ) from error
+            raise self._does_not_run(error) from error
         wrong += [site.name for site, references in expected.values() if references]
-        if wrong or not alike or _alike(output, self.output):  # not alike: it draws noise of its own
-            return list(dict.fromkeys(wrong))
-        return [site.name for site in sites if site.kind == "behind"] or [site.name for site in sites]
+        if not wrong and self.alike and not _alike(output, self.output):  # not alike: it draws noise of its own
+            wrong = [site.name for site in sites if site.kind == "behind"] or [site.name for site in sites]
+        return converted, list(dict.fromkeys(wrong))
 
-    def settle(self) -> list[Site]:
-        """The plan whose sites, subsampling, are the network; what differs is moved to the convolution, or left."""
-        placement = self.placement
-        for _ in range(9):
-            if placement == "pool-then-conv":  # moved in front of a convolution, sampling is another function
-                self.placement = "conv-then-pool"
-            sites = self.plan()
-            wrong = self.differing(sites)
-            self.placement = placement
-            if not wrong:
-                sites = self.plan()
-                self.check_skip()
-                return sites
-            behind = {site.name for site in sites if site.kind == "behind"}
-            for name in wrong:
-                if name in behind:
-                    self.demoted[name] = "what lies between it and the activation looks at the whole map"
-                else:
-                    self.kept[name] = "without its stride it computes something else: its class reads it, or its parent"
-        raise UsageError(f"{type(self.network).__name__} is another function without the stride of {', '.join(wrong)}")
+    def _observe(self, sites: list[Site]) -> None:
+        """See what the original computes at the sites, and at those that they may be moved to."""
+        modules = [(self.modules[site.target], site.reader) for site in sites if site.call is None]
+        modules += [(self.modules[site.name], False) for site in sites if site.kind == "behind"]
+        if self.alike is None or not self.maps.keys() >= set(modules):
+            into, out_of = ({module for module, reader in modules if reader is side} for side in (True, False))
+            output, seen = maps_of(self.network, self.example, into, out_of)
+            self.maps |= {key: seen[key] for key in modules}
+            self.alike = _alike(output, self.output)
+
+    def _does_not_run(self, error: Exception) -> UsageError:
+        return UsageError(f"{type(self.network).__name__} does not run when converted: {first_line(error)}")
 
     def finish(self, sites: list[Site], network: nn.Module) -> Report:
         """Run the converted ``network`` once, and report."""
@@ -261,9 +266,7 @@ class _Job(Plan):
                 with evaluated(network):
                     output = call_on(network, self.example)
             except Exception as error:
-                raise UsageError(
-                    f"{type(network).__name__} does not run when converted: {first_line(error)}"
-                ) from error
+                raise self._does_not_run(error) from error
             shapes = [tuple(y.shape) if isinstance(y, Tensor) else None for y in (self.output, output)]
             if shapes[0] != shapes[1]:
                 raise UsageError(f"the converted {type(network).__name__} returns {shapes[1]} instead of {shapes[0]}")
@@ -290,21 +293,24 @@ class _Job(Plan):
 
 
 def _moved(network: nn.Module, example: Any) -> float | None:
-    """Largest relative change of logits (N, K) under three circular shifts, in double precision."""
+    """Largest relative change of logits (N, K) under three circular shifts, in double precision.
+
+    ``None`` where they do not depend on the image either, as those of some networks with random weights.
+    """
     if not isinstance(example, Tensor) or example.ndim != 4:
         return None
     try:
         network = deepcopy(network).double()
         with evaluated(network):
-            logits = [
-                next(tensors(network(example.double().roll(shift, (2, 3)))))
-                for shift in ((0, 0), (1, 0), (0, 1), (5, 3))
-            ]
+            x = example.double()
+            moved = [x.roll(shift, (2, 3)) for shift in ((1, 0), (0, 1), (5, 3))]
+            logits, *others = (next(tensors(network(image))) for image in (x, x.square(), *moved))
     except Exception:  # not every network has a double precision
         return None
-    if logits[0].ndim != 2 or logits[0].is_meta:
+    if logits.ndim != 2 or logits.is_meta:
         return None
-    return max(float((moved - logits[0]).norm() / logits[0].norm()) for moved in logits[1:])
+    image, *shifts = (float((other - logits).norm() / logits.norm()) for other in others)
+    return max(shifts) if image > 1e-9 else None
 
 
 def _pads(part: nn.Module) -> bool:
@@ -316,6 +322,19 @@ def _pads(part: nn.Module) -> bool:
     padding = getattr(part, "padding", 0) if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) else 0
     some = padding == "same" if isinstance(padding, str) else any(pair(padding))
     return some and getattr(part, "padding_mode", "zeros") != "circular"
+
+
+@contextmanager
+def _subsampling(parts: Iterable[Downsample]) -> Iterator[None]:
+    """Within, the layers keep every stride-th sample and filter nothing."""
+    parts = list(parts)
+    for layer in parts:
+        layer.forward = lambda x, choice=None, s=layer.stride: x[:, :, ::s, ::s]  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in parts:
+            del layer.forward
 
 
 def _alike(output: Any, reference: Any) -> bool:

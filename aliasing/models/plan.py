@@ -84,6 +84,8 @@ class Plan:
             self.names[id(part)].append(path)
         existing = {id(p) for m in self.modules.values() if isinstance(m, Downsample) for p in m.modules()}
         self.strided = [m for m in self.modules.values() if id(m) not in existing and stride_of(m) != (1, 1)]
+        if any(nn.parameter.is_lazy(p) for p in [*network.parameters(), *network.buffers()]):
+            raise UsageError(f"{type(network).__name__} has lazy modules without weights: run it once, then convert it")
         self.whats = {self.name_of[id(part)]: _describe(part) for part in self.strided}
         self._look(example)
         convolutions = [part for part in self.strided if isinstance(part, nn.Conv2d)]
@@ -96,6 +98,8 @@ class Plan:
         """Watch the example, or the first that runs."""
         why: Exception | None = None
         self.example = self.output = None
+        self.alike: bool | None = None  # whether it returns the same again; None: not tried
+        self.maps: dict[tuple[nn.Module, bool], list[Tensor]] = {}  # what came out of modules, or (True) went in
         self.steps: list[Step] = []
         self.reductions: list[Reduction] = []
         for one in examples(self.network) if example is None else (example,):

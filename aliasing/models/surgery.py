@@ -23,7 +23,6 @@ from .wrappers import Wrapper
 __all__ = [
     "SAME",
     "Antialiased",
-    "Balance",
     "Centred",
     "Complete",
     "Guard",
@@ -84,6 +83,10 @@ class Antialiased(Wrapper):
         else:
             super().__setattr__(name, value)
 
+    def __prepare_scriptable__(self) -> None:
+        """Called by ``torch.jit.script``, which follows neither hooks nor modes."""
+        raise UsageError("a converted network cannot be scripted: use torch.export or torch.jit.trace")
+
     def take_hooks(self, module: nn.Module) -> None:
         """Those of ``module``, so that they see the maps they saw; but what computes its weights stays with it."""
         for name in _HOOKS:
@@ -92,8 +95,10 @@ class Antialiased(Wrapper):
             if type(hook).__module__.startswith("torch.nn.utils"):
                 module._forward_pre_hooks[key] = self._forward_pre_hooks.pop(key)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         """The layer in front, the module, the layer behind; each if there is one."""
+        if x is None:  # given by the name it has in the module
+            x = kwargs.pop(next(iter(kwargs)))
         for part in (self.down_before, self.complete):
             x = x if part is None else _run(part, x)
         x = self.inner(x, *args, **kwargs)
@@ -234,41 +239,6 @@ class Link:
         return inputs[0], choice
 
 
-class Balance:
-    """Whenever ``home`` runs, what computes densely for a layer runs as often as the owner of the layer."""
-
-    def __init__(self, site: str, home: nn.Module, is_root: bool, dense: nn.Module, owner: nn.Module) -> None:
-        self.site, self.dense = site, _PerThread()
-        home.register_forward_pre_hook(self._begin)
-        dense.register_forward_pre_hook(partial(self._count, 1))
-        owner.register_forward_pre_hook(partial(self._count, -1))
-        if not is_root:  # there a compiler would take the hook for a graph of its own
-            home.register_forward_hook(self._end)
-
-    def _begin(self, home: nn.Module, inputs: tuple) -> None:
-        self.dense.maps = 0
-
-    def _count(self, change: int, module: nn.Module, inputs: tuple) -> None:
-        maps = getattr(self.dense, "maps", None)  # None: a part is called alone, or again for its gradient
-        if maps is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
-            return
-        self.dense.maps = maps + change
-        if maps + change < 0:
-            raise self._error()
-
-    def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
-        maps, self.dense.maps = self.dense.maps, None
-        if maps:
-            raise self._error()
-
-    def _error(self) -> UsageError:
-        return UsageError(
-            f"{self.site} and its downsampling layer did not run together, as they did when they were converted: a "
-            f"forward does something else at this size or with these values, {self.site} was replaced, or a part was "
-            "called alone; call the whole network, name it in skip, or convert with placement 'conv-then-pool'"
-        )
-
-
 class Place(NamedTuple):
     """Where a site lives, as names below one module: its owner, and the module that gave up its stride for it."""
 
@@ -280,16 +250,18 @@ class Place(NamedTuple):
 class Guard:
     """Before each forward: every owner is where it was, and what computes densely for it still does.
 
-    A hook of all modules around the owners, and of the two ends of a site whose owner stands behind the activation;
-    there ``home`` is the module that holds both.
+    A hook of all modules around the owners. Where an owner stands behind the activation, one of its own ``watches``
+    both ends of the site.
     """
 
     def __init__(self, places: tuple[Place, ...], home: nn.Module | None = None) -> None:
-        self.places, self.home = places, home
+        self.places, self.home, self.dense = places, home, _PerThread()
 
     def __deepcopy__(self, memo: dict) -> "Guard":
-        """A part that is copied alone stays a part of its network."""
-        return Guard(self.places, memo.get(id(self.home), self.home))
+        """Of a part that is copied alone, as some tools do to replace it, it goes on watching for its network."""
+        if self.home is not None and id(self.home) not in memo:
+            return self
+        return Guard(self.places, memo.get(id(self.home)))
 
     def __call__(self, module: nn.Module, inputs: tuple) -> None:
         """Raise ``UsageError`` if a layer was lost."""
@@ -306,6 +278,40 @@ class Guard:
                 "front was replaced or removed after antialias(); replace modules, fuse or re-parameterise first, "
                 "then call antialias()"
             )
+
+    def watch(self, home: nn.Module, is_root: bool, dense: nn.Module, owner: nn.Module) -> None:
+        """Whenever ``home``, which holds both, runs, what computes densely and the owner run equally often."""
+        self.home = home
+        home.register_forward_pre_hook(self._begin)
+        for end, change in ((dense, 1), (owner, -1)):
+            end.register_forward_pre_hook(partial(self._count, change))
+        if not is_root:  # there a compiler would take the hook for a graph of its own
+            home.register_forward_hook(self._end)
+
+    def _begin(self, home: nn.Module, inputs: tuple) -> None:
+        self.dense.maps = 0
+
+    def _count(self, change: int, module: nn.Module, inputs: tuple) -> None:
+        self(module, inputs)
+        maps = getattr(self.dense, "maps", None)  # None: a part is called alone, or again for its gradient
+        if maps is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
+            return
+        self.dense.maps = maps + change
+        if maps + change < 0:
+            raise self._error()
+
+    def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
+        maps, self.dense.maps = self.dense.maps, None
+        if maps:
+            raise self._error()
+
+    def _error(self) -> UsageError:
+        site = self.places[0].site
+        return UsageError(
+            f"{site} and its downsampling layer did not run together, as they did when they were converted: a forward "
+            f"does something else at this size or with these values, {site} was replaced, or a part was called alone; "
+            "call the whole network, name it in skip, or convert with placement 'conv-then-pool'"
+        )
 
 
 def _find(home: nn.Module, path: tuple[str, ...]) -> tuple[nn.Module | None, bool]:

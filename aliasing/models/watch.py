@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -122,8 +123,11 @@ def examples(network: nn.Module) -> Iterator[Any]:
 
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode without gradients; every module's own mode and the random state come back."""
+    """In evaluation mode without gradients; every module's own mode, buffers and the random state come back."""
     modes = [(module, module.training) for module in network.modules()]
+    buffers = [
+        (m._buffers, name, x, x.clone()) for m in network.modules() for name, x in m._buffers.items() if x is not None
+    ]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             network.eval()
@@ -131,6 +135,8 @@ def evaluated(network: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for own, name, buffer, value in buffers:
+                own[name] = buffer.copy_(value)
 
 
 def call(network: nn.Module, example: Any) -> Any:
@@ -170,13 +176,11 @@ def watched(network: nn.Module) -> Iterator[Run]:
         before = sides.get(x, shape)
         sides[y], before = (after, before) if is_map else (before, shape)
         found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
-        if found is None and (
-            len(before) != len(after) or all(b < 1.5 * a for b, a in zip(before, after, strict=True))
-        ):
+        if found is None and len(before) == len(after) and all(b < 1.5 * a for b, a in zip(before, after, strict=True)):
             return False
         name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
         name = name.removesuffix(".default").rpartition(".")[2]
-        if found is None and not _drops(name, args, kwargs, x, y, before, is_map):
+        if found is None and not _drops(function, name, args, kwargs, x, y, before, is_map):
             return False
         name = "slice" if name == "__getitem__" else name
         rest = {key: value for key, value in kwargs.items() if value is not x}
@@ -224,13 +228,17 @@ def _is_whole(module: nn.Module) -> bool:
     return isinstance(module, (*SPATIAL, Downsample)) or not any(isinstance(m, SPATIAL) for m in module.modules())
 
 
-def _drops(name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple[int, ...], is_map: bool) -> bool:
+def _drops(
+    function: Any, name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple[int, ...], is_map: bool
+) -> bool:
     """Whether a function that no owner replaces drops samples of a map, rather than a border or all of them."""
     after = tuple(y.shape[2:])
-    if set(after) == {1}:
+    at_windows = function is F.unfold  # in a row
+    if not at_windows and (len(before) != len(after) or set(after) == {1}):
         return False
-    if "conv" in name:
-        stride = kwargs.get("stride", args[3] if len(args) > 3 else 1)
+    if at_windows or "conv" in name:
+        at = 4 if at_windows else 3
+        stride = kwargs.get("stride", args[at] if len(args) > at else 1)
         return any(step != 1 for step in (stride if isinstance(stride, (list, tuple)) else (stride,)))
     if any(kind in name for kind in _SAMPLING):
         return x.ndim == y.ndim and name not in ("max_pool2d", "avg_pool2d")

@@ -1,6 +1,7 @@
 """antialias(): sizes, weights, places, reports, on hand-made networks and on those of torchvision and timm."""
 
 import copy
+from functools import partial
 
 import pytest
 import timm
@@ -14,7 +15,7 @@ from aliasing.errors import UsageError
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.models import antialias
-from tests.models.shared import Custom, images
+from tests.models.shared import Custom, called, images
 
 TORCHVISION = (
     *("alexnet", "vgg11_bn", "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "densenet121"),
@@ -40,12 +41,8 @@ def build(name: str) -> nn.Module:
     return getattr(torchvision.models, name)(weights=None, num_classes=10, **options)
 
 
-def slow_unless(fast: tuple[str, ...]) -> list:
-    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in ALL]
-
-
-@pytest.mark.parametrize("name", slow_unless(FAST))
-@pytest.mark.parametrize("downsample", ["bin-5", "aps"])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in ALL])
+@pytest.mark.parametrize("downsample", ["bin-5", "aps", "subsample"])
 def test_weights_sizes_and_gradients_of_converted_networks(name: str, downsample: str) -> None:
     network = build(name)
     converted, report = antialias(network, downsample, return_report=True)
@@ -60,18 +57,14 @@ def test_weights_sizes_and_gradients_of_converted_networks(name: str, downsample
     y.logsumexp(1).sum().backward()
     assert not [key for key, parameter in converted.named_parameters() if parameter.grad is None]
     assert not any(isinstance(module, Downsample) for module in network.modules())
-
-
-@pytest.mark.parametrize("name", slow_unless((*FAST, "timm.tf_efficientnet_b0")))
-def test_subsampling_is_the_original(name: str) -> None:
-    network = build(name).eval()
-    if any(isinstance(module, nn.AvgPool2d) and module.stride not in (1, (1, 1)) for module in network.modules()):
-        return  # the layer replaces these
-    size = 96 if "inception" in name else 64
-    x = images(2, 3, size, size - 1)
-    with torch.no_grad():
-        ours, theirs = antialias(network, "subsample").eval()(x), network(x)
-    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+    averages = any(
+        isinstance(module, nn.AvgPool2d) and module.stride not in (1, (1, 1)) for module in network.modules()
+    )
+    if downsample == "subsample" and not averages:  # the layer replaces these
+        x = images(2, 3, size, size - 1)
+        with torch.no_grad():
+            ours, theirs = antialias(network, "subsample").eval()(x), network.eval()(x)
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
 def modules_with_stride() -> list[nn.Module]:
@@ -111,16 +104,12 @@ def test_sizes_are_the_originals(placement: str) -> None:
                 torch.testing.assert_close(plain(x), y, msg=str(module))
 
 
-def test_average_pool_becomes_the_layer() -> None:
-    x = images(1, 2, 9, 8)
-    for kernel, padding in ((2, 0), (3, 1)):
-        pool = nn.Sequential(nn.AvgPool2d(kernel, 2, padding))
-        cut = x[:, :, :8] if kernel == 2 else x
-        torch.testing.assert_close(antialias(pool, "tri-3")(x), create("tri-3", 2)(cut))
-    # A window of 3 that starts at the first pixel is centred on the second.
-    torch.testing.assert_close(
-        antialias(nn.Sequential(nn.AvgPool2d(3, 2)), "tri-3")(x), create("tri-3", 2)(x[:, :, 1:9, 1:7])
-    )
+def blur(x: torch.Tensor) -> torch.Tensor:
+    return create("bin-5", x.shape[1])(x)
+
+
+def dense(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(x, conv.weight, conv.bias, 1, conv.padding)
 
 
 def residual() -> Custom:
@@ -136,13 +125,7 @@ def residual() -> Custom:
     )
 
 
-def by_hand(block: Custom, x: torch.Tensor, placement: str) -> torch.Tensor:
-    def blur(h: torch.Tensor) -> torch.Tensor:
-        return create("tri-3", h.shape[1])(h)
-
-    def dense(conv: nn.Conv2d, h: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(h, conv.weight, conv.bias, 1, conv.padding)
-
+def branches(block: Custom, x: torch.Tensor, placement: str) -> torch.Tensor:
     side = dense(block.side, blur(x))
     if placement == "act-then-pool":
         h = blur(block.bn1(dense(block.conv1, x)).relu())
@@ -153,19 +136,74 @@ def by_hand(block: Custom, x: torch.Tensor, placement: str) -> torch.Tensor:
     return (block.conv2(h) + side).relu()
 
 
-@pytest.mark.parametrize("placement", models.PLACEMENTS)
-def test_placements_by_hand(placement: str) -> None:
-    block = residual().eval()
-    x = images(2, 3, 11, 8)
-    torch.testing.assert_close(antialias(block, "tri-3", placement)(x), by_hand(block, x, placement))
+def picky(n: Custom, x: torch.Tensor) -> torch.Tensor:
+    """Runs on no example but the one that is given."""
+    if x.shape[-1] != 8:
+        raise ValueError("other sizes are not taken")
+    return n.norm(n.conv(x)).relu()
 
 
-def test_max_pool_is_dense_max_then_layer_or_the_layer_alone() -> None:
-    x = images(1, 2, 9, 8)
-    pool = nn.Sequential(nn.MaxPool2d(3, 2, 1))
-    dense = create("bin-5", 2)(F.max_pool2d(x, 3, 1, 1))
-    torch.testing.assert_close(antialias(pool)(x), dense)
-    torch.testing.assert_close(antialias(pool, placement="pool-then-conv")(x), create("bin-5", 2)(x))
+def strided() -> nn.Conv2d:
+    return nn.Conv2d(3, 4, 3, 2, 1)
+
+
+# What is converted, how it is by hand, and options of antialias.
+BY_HAND: dict[str, tuple] = {
+    "convolution": (strided, lambda n, x: blur(dense(n, x))),
+    "convolution, its values looked at": (
+        lambda: Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=strided(), relu=nn.ReLU()),
+        lambda n, x: blur(dense(n.conv, x).relu()),
+    ),
+    "convolution, nothing checked": (
+        lambda: Custom(picky, conv=strided(), norm=nn.GroupNorm(2, 4)),
+        lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
+        {"example": None},
+    ),
+    "max": (lambda: nn.MaxPool2d(2), lambda n, x: blur(F.max_pool2d(x, 2, 1))),
+    "max of three": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(F.max_pool2d(x, 3, 1, 1))),
+    "max, the layer alone": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(x), {"placement": "pool-then-conv"}),
+    "max under two names": (
+        lambda: Custom(lambda n, x: n.other(n.one(x)), **dict.fromkeys(("one", "other"), nn.MaxPool2d(3, 2, 1))),
+        lambda n, x: blur(blur(x)),
+        {"placement": "pool-then-conv"},
+    ),
+    "average": (lambda: nn.AvgPool2d(2), lambda n, x: blur(x[:, :, :8])),
+    "average of three": (lambda: nn.AvgPool2d(3, 2, 1), lambda n, x: blur(x)),
+    # A window of 3 that starts at the first pixel is centred on the second.
+    "average of three inside": (lambda: nn.AvgPool2d(3, 2), lambda n, x: blur(x[:, :, 1:9, 1:7])),
+    "average, its divisor": (lambda: nn.AvgPool2d(2, divisor_override=1), lambda n, x: 4 * blur(x[:, :, :8])),
+}
+for _placement in models.PLACEMENTS:
+    BY_HAND[_placement] = residual, partial(branches, placement=_placement), {"placement": _placement}
+for _case, _reduce, _by_hand in (
+    ("max", lambda x: F.max_pool2d(x, 2), lambda x: blur(F.max_pool2d(x, 2, 1))),
+    ("max, torch", lambda x: torch.max_pool2d(x, [3], [2], [1]), lambda x: blur(F.max_pool2d(x, 3, 1, 1))),
+    ("max, aten", lambda x: torch.ops.aten.max_pool2d(x, [2, 2], [2, 2]), lambda x: blur(F.max_pool2d(x, 2, 1))),
+    ("average", lambda x: F.avg_pool2d(x, (2, 2)), lambda x: blur(x[:, :, :8])),
+    ("average, divisor", lambda x: F.avg_pool2d(x, 2, divisor_override=2), lambda x: 2 * blur(x[:, :, :8])),
+    ("slices", lambda x: x[:, :, ::2, ::2], blur),
+    ("slices with ends", lambda x: x[:, :, 0 : x.shape[2] : 2, 0 : x.shape[3] : 2], blur),
+    ("slices, odd", lambda x: x[..., 1::2, 1::2], lambda x: blur(x[:, :, 1:, 1:])),
+):
+    BY_HAND[f"call of {_case}"] = (
+        partial(called, _reduce),
+        lambda n, x, by_hand=_by_hand: n.last(by_hand(n.conv(x).relu())),
+    )
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_layers_are_where_they_are_by_hand(case: str) -> None:
+    build, by_hand, *options = BY_HAND[case]
+    network, x = build().eval(), images(2, 3, 9, 8)
+    result, report = antialias(network, return_report=True, **{"example": x, **dict(*options)})
+    assert report.replaced and not report.left
+    runs = [result, copy.deepcopy(result)]
+    if case.startswith("call"):
+        runs.append(torch.compile(result, backend="eager", fullgraph=True))
+    for run in runs:
+        torch.testing.assert_close(run(x), by_hand(network, x))
+    if "average" not in case:
+        torch.testing.assert_close(antialias(network, "subsample")(x), network(x))
 
 
 def circular(network: nn.Module) -> nn.Module:
@@ -235,10 +273,10 @@ def test_the_branch_whose_layer_runs_first_chooses() -> None:
     notes = {change.name: change.note for change in report.replaced}
     assert "samples the grid that second chooses" in notes["first"]
     x = images(3, 3, 8, 10)
-    dense = [F.conv2d(x, conv.weight, conv.bias, 1, 1) for conv in (network.first, network.second)]
+    maps = [dense(conv, x) for conv in (network.first, network.second)]
     layer = create("aps", 4, padding_mode="reflect")
-    choice = layer.choose(dense[1])
-    expected = network.last(layer.sample(dense[0].relu(), choice)) + layer.sample(dense[1], choice)
+    choice = layer.choose(maps[1])
+    expected = network.last(layer.sample(maps[0].relu(), choice)) + layer.sample(maps[1], choice)
     torch.testing.assert_close(converted(x), expected)
     with pytest.raises(UsageError, match="call the whole network"):
         converted.last(images(1, 4, 4, 4))
@@ -260,15 +298,6 @@ def test_choices_that_cannot_be_shared_are_reported() -> None:
     assert "not shared" in report.replaced[0].note
     _, report = antialias(residual(), "bin-5", return_report=True)
     assert "grid" not in str(report)
-
-
-def test_networks_that_look_at_values_are_filtered_behind_the_activation() -> None:
-    conv = nn.Conv2d(3, 4, 3, 2, 1)
-    network = Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=conv, relu=nn.ReLU())
-    x = images(1, 3, 8, 8)
-    dense = F.conv2d(x, conv.weight, conv.bias, 1, 1)
-    torch.testing.assert_close(antialias(network)(x), create("bin-5", 4)(dense.relu()))
-    assert torch.equal(antialias(network)(-x), -x)
 
 
 def test_report_says_what_was_left_and_why() -> None:
