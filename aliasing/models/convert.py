@@ -329,7 +329,7 @@ def _subsampling(parts: Iterable[Downsample]) -> Iterator[None]:
     """Within, the layers keep every stride-th sample and filter nothing."""
     parts = list(parts)
     for layer in parts:
-        layer.forward = lambda x, choice=None, s=layer.stride: x[:, :, ::s, ::s]  # type: ignore[method-assign]
+        layer.forward = lambda x, choice=None, s=layer.stride: x[:, :, ::s, ::s]  # type: ignore[method-assign, misc]
     try:
         yield
     finally:
