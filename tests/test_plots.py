@@ -120,3 +120,14 @@ def test_a_walk_is_a_still_figure_first_and_its_steps_do_not_end_the_script():
     found = json.loads(re.search(r"steps = (\[.*?\]);\n", html)[1])
     assert [(step["name"], step["alt"]) for step in found] == [("one </script>", 'first "a"'), ("two", "still")]
     assert html.count("</script>") == 1 and "http" not in html
+
+
+def test_a_drawing_is_the_same_bytes_where_its_layout_differs_in_the_last_bit():
+    def drawn(left):
+        figure, axis = plots.grid()
+        figure.set_layout_engine("none")
+        axis.set_position([left, 0.1, 0.8, 0.8])
+        axis.plot([0, 1], [0, 1], "o-")
+        return plots.show(figure, "", "").image
+
+    assert drawn(0.13) == drawn(np.nextafter(0.13, 1))
