@@ -157,7 +157,10 @@ def _digest(text: str) -> str:
 
 
 def encode(value: Any, digits: int | None = 5) -> Any:
-    """Measured values as JSON: what has named parts as objects, lists of ``digits`` significant digits, no NaN."""
+    """Measured values as JSON: what has named parts as objects, lists of ``digits`` significant digits, no NaN.
+
+    The digits are those of lists of floats and of tensors; a list of numbers that are tensors each is kept whole.
+    """
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().tolist() if value.ndim else value.item()
     if is_dataclass(value):
@@ -167,8 +170,8 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     if isinstance(value, dict):
         return {str(key): encode(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        items = [encode(item, digits) for item in value]
-        return [float(f"{item:.{digits}g}") if digits and isinstance(item, float) else item for item in items]
+        rounded = [float(f"{item:.{digits}g}") if digits and isinstance(item, float) else item for item in value]
+        return [encode(item, digits) for item in rounded]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
