@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .datasets import ImageSet
 from .diagnosis import networks, pictures
-from .errors import DataError, UsageError
+from .errors import DamagedError, DataError, UsageError
 from .files import read_tensors, write_atomically, write_tensors
 from .inference import as_float, device_of, finite
 from .metrics import Estimate, predict, shift_images
@@ -265,7 +265,10 @@ class Lesson:
         """
         optimizer, done, saved = self._optimizer(student), 0, time.monotonic()
         if file is not None and file.exists():
-            done = load_weights(file, student, optimizer)
+            try:
+                done = load_weights(file, student, optimizer)
+            except DamagedError as error:
+                raise DataError(f"{error}; remove it to fine-tune this network anew") from error
         else:
             some = torch.arange(min(64, len(self.data.learn)))
             _recalibrate(student, self.original, windows(self.data, some, torch.tensor([0, 0]), self.place))
@@ -315,11 +318,16 @@ class Lesson:
 
 def _begun(folder: Path | None, plan: Plan) -> tuple[Tensor, int] | None:
     """The answers and the number of steps of a fine-tuning that was stopped."""
-    if folder is None or not (file := folder / "answers.safetensors").exists():
+    if folder is None:
+        return None
+    if folder.is_file():
+        raise DataError(f"{folder} is of another version, which kept a file and not a folder; remove it to begin anew")
+    file = folder / "answers.safetensors"
+    if not file.exists() and not any(folder.glob("*.safetensors")):
         return None
     try:
         tensors, about = read_tensors(file, "about")
-    except DataError as error:
+    except (DataError, FileNotFoundError) as error:  # without the answers nobody knows of which plan the others are
         raise DataError(f"{error}; remove {folder} to begin anew") from error
     if about["plan"] != asdict(plan):
         raise UsageError(f"{folder} is of another fine-tuning; remove it, or name another file with --out")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 import aliasing
 from aliasing import finetuning
 from aliasing.cli import main
-from aliasing.errors import UsageError
+from aliasing.errors import DataError, UsageError
 
 SIZE = 24
 
@@ -154,6 +155,29 @@ def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own,
     assert len(message_line) == 1 and message in message_line[0]
     assert (own / "taken.safetensors").read_text() == "mine"
     assert not (own / "new.safetensors").exists()
+
+
+def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(own, folder, monkeypatch):
+    call = partial(aliasing.finetune, net(), "tri-3", folder, size=SIZE, device="cpu", out="new.safetensors")
+    left = own / "new.safetensors.partial"
+    left.write_text("a file, as it once was")
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "averaged", None)
+        with pytest.raises(DataError, match=r"partial is of another version.*; remove it to begin anew"):
+            call()
+        left.unlink()
+        left.mkdir()
+        (left / "the-original.safetensors").write_text("of nobody knows which plan")
+        with pytest.raises(DataError, match=r"answers\.safetensors.*; remove new\.safetensors\.partial to begin anew"):
+            call()
+    (left / "the-original.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning.Lesson, "teach", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call()
+    (left / "the-original.safetensors").write_text("cut")
+    with pytest.raises(DataError, match=r"original\.safetensors is damaged.*; remove it to fine-tune this network anew"):
+        call()
 
 
 def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refused(folder):
