@@ -136,7 +136,10 @@ def evaluated(network: nn.Module) -> Iterator[None]:
             for module, mode in modes:
                 module.training = mode
             for own, name, buffer, value in buffers:
-                own[name] = buffer.copy_(value)
+                own[name] = buffer
+                # Only what was changed: some cannot be written to, such as those that repeat a value by a stride of 0.
+                if buffer.layout == torch.strided and not buffer.is_meta and not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 def call(network: nn.Module, example: Any) -> Any:

@@ -542,9 +542,14 @@ def count(n: Custom, x: Tensor) -> Tensor:
 
 
 def test_modes_buffers_and_random_state_are_left_alone() -> None:
-    counting = Custom(count, block=block(), seen=nn.Buffer(torch.zeros(())), kept=nn.Buffer(torch.zeros(())))
+    buffers = {name: nn.Buffer(torch.zeros(())) for name in ("seen", "kept")}
+    counting = Custom(count, block=block(), repeats=nn.Buffer(torch.ones(1).expand(3)), **buffers)
     converted = antialias(counting, example=X)
     assert not any((counting.seen, counting.kept, converted.seen, converted.kept))
+    with torch.inference_mode():
+        fixed = block()
+    with torch.no_grad():
+        assert antialias(fixed, example=X)(X).shape == fixed(X).shape
     network = nn.Sequential(block(), block().train(), nn.Dropout()).train()
     network[0].eval()
     modes = [module.training for module in network.modules()]
