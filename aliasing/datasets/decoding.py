@@ -57,7 +57,8 @@ def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> 
     by_name = sorted(range(len(files)), key=lambda i: files[i][0])
     order = [by_name[i] for i in torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()]
     classes = classes or sorted({of_class for _, of_class in files})
-    return order, torch.tensor([classes.index(files[i][1]) for i in order]), classes
+    index = {of_class: i for i, of_class in enumerate(classes)}
+    return order, torch.tensor([index[files[i][1]] for i in order]), classes
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
