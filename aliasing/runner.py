@@ -171,9 +171,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         started = time.perf_counter()
         try:
             measured = wanted.measure(subject)
-        except (
-            DataError
-        ) as error:  # such as an archive that is not there; what needs none of it is measured all the same
+        except DataError as error:  # an archive is not there, say; what does without it is measured all the same
             absent = error
             continue
         origin = provenance(device, time.perf_counter() - started)

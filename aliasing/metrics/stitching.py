@@ -57,7 +57,7 @@ def _phases(model: nn.Module, images: int) -> Iterator[dict[int, int]]:
     def around(
         layer: Downsample, name: str, method: Callable[..., Any], x: Tensor, choice: Tensor | None = None
     ) -> Any:
-        stride = layer.stride
+        (stride,) = set(layer.strides)  # one for both axes, see ``_fits``
         if stride == 1:
             return method(x) if name == "choose" else method(x, choice)
         if x.shape[2] % stride or x.shape[3] % stride:

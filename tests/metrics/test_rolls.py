@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from aliasing import metrics, models
+from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.metrics.rolls import roll_logits
 
@@ -132,6 +133,7 @@ class HiddenPool(nn.Module):
         (flat_head, (8, 8)),
         (strided, (8, 8)),
         (HiddenPool, (8, 8)),
+        (lambda: nn.Sequential(create("bin-5", 3, (2, 4), "circular"), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (8, 8)),
     ],
 )
 def test_falls_back_to_brute_force_and_says_so(model, size):
