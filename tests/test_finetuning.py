@@ -176,7 +176,7 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
         with pytest.raises(ZeroDivisionError):
             call()
     (left / "the-original.safetensors").write_text("cut")
-    with pytest.raises(DataError, match=r"original\.safetensors is damaged.*; remove it to fine-tune this network anew"):
+    with pytest.raises(DataError, match=r"original\.safetensors is damaged.*; remove it to fine-tune this network"):
         call()
 
 
