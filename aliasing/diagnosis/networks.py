@@ -234,7 +234,7 @@ def _source(name: str) -> _Source:
 
         return _Source(build_timm, shape[1], mean, std, named)
     names = [*known, *(timm.list_models() if timm is not None else ())]
-    near = get_close_matches(plain, names, n=3)
+    near = get_close_matches(plain, dict.fromkeys(names), n=3)  # many are in both
     raise UsageError(
         f"no network {name!r} in torchvision ({len(known)} classifiers)"
         + (f" or timm ({len(names) - len(known)})" if timm is not None else "; timm is not installed")
@@ -248,15 +248,17 @@ def _factory(name: str, size: int) -> Network:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        factory = getattr(import_module(module), attribute)
+        found = import_module(module)
     except ImportError as error:
         raise UsageError(f"cannot import {module!r} of {name!r} from here or from the environment: {error}") from error
-    except AttributeError as error:
-        raise UsageError(f"the module {module!r} has no {attribute!r}: {error}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"the module {module!r} of {name!r} fails when it is imported: {reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
+    if not hasattr(found, attribute):
+        own = [key for key, value in vars(found).items() if getattr(value, "__module__", "") == module]
+        raise UsageError(f"the module {module!r} has no {attribute!r}; it defines {', '.join(own) or 'nothing'}")
+    factory = getattr(found, attribute)
     try:
         network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     except (Exception, SystemExit) as error:
