@@ -203,7 +203,7 @@ def execute(
             one thread, because sums depend on their number: records are equal whatever the number of workers.
         progress: draw a progress bar on standard error.
         limit_minutes: start no further run after this time.
-        cut: end those that run then, too; they lose the epoch in flight and are continued by the next call.
+        cut: end those that run then, too; they lose what no checkpoint has yet and are continued by the next call.
 
     Raises:
         StorageError: the store cannot be written.
