@@ -234,8 +234,8 @@ def _finetune(arguments: argparse.Namespace) -> int:
     from .finetuning import finetune
     from .records import encode
 
-    network, plus, layer = arguments.network.partition("+")
-    if not plus:
+    network, _, layer = arguments.network.partition("+")
+    if not layer:
         raise UsageError(f"expected NETWORK+LAYER, such as {network}+tri-3, got {network!r}")
     options = {name: getattr(arguments, name) for name in ("out", "epochs", "minutes", "size", "weights", "device")}
     _, table = finetune(network, layer, arguments.images, progress=True, **options)

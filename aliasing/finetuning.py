@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -178,6 +179,8 @@ def _data(images: Any, size: int, held_out: ImageSet | None, classes: tuple[str,
     if isinstance(images, (str, Path)):
         side = _canvas(images, size)
         found = pictures.read(images, size, MEMORY // (3 * side**2), margin=(side - size) // 2)
+        for name, reason in found.skipped.items():
+            warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
         order = sorted(range(len(found.names)), key=found.names.__getitem__)
         images, labels = found.images[order], _labels([found.names[i] for i in order], classes)
     elif isinstance(images, ImageSet):

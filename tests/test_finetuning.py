@@ -133,6 +133,7 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     ("network", "options", "message"),
     [
         ("tuned_nets:make", [], "expected NETWORK+LAYER"),
+        ("tuned_nets:make+", [], "expected NETWORK+LAYER"),
         ("tuned_nets:make+bin-9", [], "Did you mean 'bin-"),
         ("tuned_nets:make+tri-3", ["--out", "taken.safetensors"], "exists and is not overwritten"),
         ("tuned_nets:make+tri-3", ["--size", "48"], "too small for windows of 48: name --size 27"),
@@ -155,6 +156,13 @@ def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own,
     assert len(message_line) == 1 and message in message_line[0]
     assert (own / "taken.safetensors").read_text() == "mine"
     assert not (own / "new.safetensors").exists()
+
+
+def test_pictures_that_cannot_be_read_are_named(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "whole.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    with pytest.warns(UserWarning, match="broken.png is left out"), pytest.raises(UsageError, match="read, got 1"):
+        aliasing.finetune(net(), "tri-3", tmp_path, size=SIZE, device="cpu")
 
 
 def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(own, folder, monkeypatch):
