@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -313,6 +314,8 @@ def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
     assert found.table().loc["pictures, input"].iloc[0] == "5, 28 x 28, 1 of them enlarged"
     first, *others = found.table().loc["changes minus those of the first"]
     assert first == "" and all("% (" in other for other in others)
+    larger = replace(found, portraits=[found.portraits[0], replace(found.portraits[1], size=2 * SIZE)])
+    assert list(larger.table().loc["changes minus those of the first"]) == ["", "other input, use --size"]
     for width in (50, 80, 200):
         monkeypatch.setenv("COLUMNS", str(width))
         text = str(found)

@@ -57,10 +57,14 @@ class Diagnosis:
                 + (f", {portrait.enlarged} of them enlarged" if portrait.enlarged else ""),
                 "weights": portrait.weights,
             }
+            if portrait is first:
+                minus = ""
+            elif portrait.size != first.size:  # one pixel is less of a larger picture
+                minus = "other input, use --size"
+            else:
+                minus = percent(Estimate.difference(portrait.changes, first.changes), sign="+")
             if len(self.portraits) > 1:
-                cells["changes minus those of the first"] = (
-                    "" if portrait is first else percent(Estimate.difference(portrait.changes, first.changes), sign="+")
-                )
+                cells["changes minus those of the first"] = minus
             columns[portrait.network] = cells
         return pd.DataFrame(columns)
 
