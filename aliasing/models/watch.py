@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..inference import evaluating
 from ..layers.base import Downsample
 from .surgery import Antialiased, call_of
 
@@ -124,17 +125,13 @@ def examples(network: nn.Module) -> Iterator[Any]:
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
     """In evaluation mode without gradients; every module's own mode, buffers and the random state come back."""
-    modes = [(module, module.training) for module in network.modules()]
     buffers = [
         (m._buffers, name, x, x.clone()) for m in network.modules() for name, x in m._buffers.items() if x is not None
     ]
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
-            network.eval()
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             for own, name, buffer, value in buffers:
                 own[name] = buffer
                 # Only what was changed: some cannot be written to, such as those that repeat a value by a stride of 0.
