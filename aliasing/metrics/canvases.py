@@ -40,7 +40,7 @@ def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str 
     return inpaint(canvas) if border == "inpainting" else canvas
 
 
-def inpaint(images: Tensor, rounds: int = 80) -> Tensor:
+def inpaint(images: Tensor) -> Tensor:
     """Fill the zeros of (N, 3, H, W) images from their surroundings (Azulay and Weiss 2019; their InpaintingFunction).
 
     Each round divides the blurred picture by the blurred mask of known pixels and writes the quotient where nothing
@@ -58,7 +58,7 @@ def inpaint(images: Tensor, rounds: int = 80) -> Tensor:
         row = F.pad(row, (0, 1)) + F.pad(row, (1, 0))
     row = row / row.sum()
     filled = images.clone()
-    for index in range(rounds):
+    for index in range(80):
         known = (images if index == 0 else filled).sum(1, keepdim=True) != 0
         open_ = (~known).sum((1, 2, 3)) > allowed
         if not open_.any():

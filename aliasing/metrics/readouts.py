@@ -38,14 +38,13 @@ def fit_readouts(
     images: Tensor,
     labels: Tensor,
     layers: Sequence[str],
-    penalty: float = 1e-3,
     steps: int = 100,
     batch_size: int = 256,
 ) -> dict[str, Readout]:
     """Train a softmax readout on the global average of each named layer, the network frozen, by layer.
 
     Our working proposal for the layer-wise readouts of Azulay and Weiss (2019), who do not describe theirs. Convex
-    and deterministic: L-BFGS from zero, cross-entropy plus ``penalty`` times half the squared weights. Give it
+    and deterministic: ``steps`` of L-BFGS from zero, cross-entropy plus 0.001 times half the squared weights. Give it
     training images without shift augmentation.
     """
     labels = check_labels(labels, check_images(images)).clone()
@@ -54,12 +53,12 @@ def fit_readouts(
     for layer, features in collected(model, images, layers, batch_size, _pooled).items():
         mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
         inputs = (features - mean) / scale
-        classifier = _fitted(inputs, labels.to(inputs.device), classes, penalty, steps)
+        classifier = _fitted(inputs, labels.to(inputs.device), classes, steps)
         readouts[layer] = Readout(model, layer, mean, scale, classifier)
     return readouts
 
 
-def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps: int) -> nn.Linear:
+def _fitted(inputs: Tensor, labels: Tensor, classes: int, steps: int) -> nn.Linear:
     device, dtype = inputs.device, inputs.dtype
     classifier = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=device, dtype=dtype)
     for parameter in classifier.parameters():
@@ -69,7 +68,7 @@ def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps:
     @torch.enable_grad()
     def objective() -> Tensor:
         optimiser.zero_grad()
-        loss = F.cross_entropy(classifier(inputs), labels) + penalty / 2 * classifier.weight.square().sum()
+        loss = F.cross_entropy(classifier(inputs), labels) + 1e-3 / 2 * classifier.weight.square().sum()
         loss.backward()
         return loss
 
@@ -77,13 +76,11 @@ def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps:
     return classifier.requires_grad_(False)
 
 
-def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_size: int = 256) -> Tensor:
-    """Features (N, D) of unit length on the CPU: the global average of ``layer``, or the last linear layer's input."""
-    if layer is not None:
-        return F.normalize(collected(model, images, [layer], batch_size, _pooled)[layer].cpu(), dim=1)
+def embedding(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Features (N, D) of unit length on the CPU: what goes into the last linear layer."""
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
-        raise UsageError(f"{type(model).__name__} has no linear layer; name the layer to take features from")
+        raise UsageError(f"{type(model).__name__} has no linear layer, in front of which features are taken")
     seen: list[Tensor] = []
     hook = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
     with hook:
@@ -92,12 +89,7 @@ def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_
 
 
 def typicality(
-    model: nn.Module,
-    images: Tensor,
-    training_images: Tensor,
-    neighbours: int = 10,
-    layer: str | None = None,
-    batch_size: int = 256,
+    model: nn.Module, images: Tensor, training_images: Tensor, neighbours: int = 10, batch_size: int = 256
 ) -> Tensor:
     """Mean distance (N,) of each image to its nearest training images; large is atypical.
 
@@ -106,8 +98,7 @@ def typicality(
     """
     if not 1 <= neighbours <= len(check_images(training_images)):
         raise UsageError(f"neighbours must be 1 to {len(training_images)}, got {neighbours}")
-    known = embedding(model, training_images, layer, batch_size)
-    queries = embedding(model, images, layer, batch_size)
+    known, queries = (embedding(model, part, batch_size) for part in (training_images, images))
     exact = "donot_use_mm_for_euclid_dist"  # the quick way loses small distances to rounding
     return torch.cat(
         [
