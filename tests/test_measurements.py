@@ -92,7 +92,7 @@ def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
 
 
 def test_typicality_orders_the_groups_by_distance():
-    values = measured("typicality", subject(linear(), {"count": 64}), count=50, training=64, pairs=2)
+    values = measured("typicality", subject(linear(), {"count": 64}), count=50, training=64)
     assert values["typicality_distance"] == sorted(values["typicality_distance"])
     assert values["typicality_gap"] == pytest.approx(values["typicality_change"][-1] - values["typicality_change"][0])
 

@@ -144,17 +144,17 @@ def _activations(network: nn.Module, image: Tensor) -> dict[int, str]:
     return {round(image.shape[2] / maps.shape[2]): name for name, maps in shown.items()}
 
 
-def moving_maps(subject: Subject, index: int = 0, positions: int = 3) -> dict[str, Any]:
-    """One map per accumulated subsampling factor from 4 on, in bytes, while a picture moves down an inpainted frame.
+def moving_maps(subject: Subject) -> dict[str, Any]:
+    """One map per accumulated subsampling factor from 4 on, in bytes: a picture at three places of an inpainted frame.
 
     The channel with the largest mean at the first position is taken; bytes are relative to its largest value.
     """
-    data, network = _pictures(subject, index + 1), subject.network
+    data, network = _pictures(subject, 1), subject.network
     names = {factor: name for factor, name in _activations(network, data.images[:1]).items() if factor >= 4}
-    frames = metrics.vertical_sweep(data.images[index:], positions, "inpainting")[:, 0]
-    (seen,) = metrics.outputs(network, frames, list(names.values()), positions)
+    frames = metrics.vertical_sweep(data.images, 3, "inpainting")[:, 0]
+    (seen,) = metrics.outputs(network, frames, list(names.values()))
     maps = pictured({factor: seen[name] for factor, name in names.items()})
-    return maps | {"feature_picture": as_png(data.images[index])}
+    return maps | {"feature_picture": as_png(data.images[0])}
 
 
 def distance_to_training(

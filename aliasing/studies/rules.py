@@ -279,10 +279,8 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             row |= {"p": result.p(test.threshold) if result else None, "rule": test.rule}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
-    return frame if frame.empty else _with_verdicts(frame)
-
-
-def _with_verdicts(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame.empty:
+        return frame
     frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float))
     strict = frame["outcome"].where(
         ~(frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)), "open"
