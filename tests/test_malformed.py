@@ -19,8 +19,8 @@ from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import _sum as content_sum
 from aliasing.files import read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
-from aliasing.metrics.few_shot import episode_accuracies
 from aliasing.metrics.pixel_pairs import size_pairs
+from aliasing.metrics.readouts import episode_accuracies
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
 from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
