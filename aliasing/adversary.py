@@ -21,8 +21,6 @@ from .errors import UsageError, unknown
 from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
 from .streams import image_seeds, per_image, sent
 
-__all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
-
 STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # by default
 ATTACKS = tuple(STEPS)
 

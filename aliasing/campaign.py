@@ -37,8 +37,6 @@ from .studies import STUDIES, campaign, worth
 from .studies.bases import DECISIVE
 from .training import Recipe, pick_device, train
 
-__all__ = ["checks", "durations", "order", "parallel", "run"]
-
 CHECKS, SPEED, RESERVE = 75.0, 60.0, 15.0  # seconds at most, and those kept for writing
 PROBE = 1.0  # seconds of training for an estimate
 NO_TIME = "no time left"

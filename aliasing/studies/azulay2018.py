@@ -18,8 +18,6 @@ from .evidence import Derived, entry, fact, level
 from .rules import FINE, POINT, Regime, above, below, claims
 from .study import Study
 
-__all__ = ["STUDY"]
-
 SHIFT = 16  # pixels per axis of the augmentation, as in the chapter on Zhang 2019
 
 # Layers of VGGs trained without and with shift augmentation, and of residual networks; shortest blur first.

@@ -23,8 +23,6 @@ from .evidence import Result, Statistic, select
 from .rules import POINT, above, below, claims
 from .study import Study
 
-__all__ = ["NETWORKS", "STUDY"]
-
 NETWORKS = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")  # by depth and accuracy
 SIZES = (60, 90, 112, 150, 180, 210)  # pixels of 224, of Figure 10 of the first version
 

@@ -25,9 +25,6 @@ import pandas as pd
 from ..errors import unknown
 from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
-__all__ = ["FINE", "FIXED", "POINT", "RHO", "VERDICTS", "Finding", "Regime", "Test", "Tests", "Verdict", "above",
-           "below", "claims", "decide", "digest", "judged"]  # fmt: skip
-
 Outcome = Literal["holds", "opposite", "null", "open", "not run"]
 Verdict = Literal[
     "reproduced", "partly", "not reproduced", "contradicted", "inconclusive", "not testable here", "not run"

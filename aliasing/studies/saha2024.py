@@ -23,8 +23,6 @@ from .evidence import Column, Derived, best, fact, level, over_kinds, survived
 from .rules import POINT, RHO, Regime, Test, above, below, claims
 from .study import Study
 
-__all__ = ["ALPHA", "LEAN_VARIANTS", "METHODS", "STUDY", "VARIANTS"]
-
 METHODS = ("subsample", "tips", "tips + losses", "tips as published", "aps", "lps", "bin-5", "average", "tri-3", "max")
 METHODS_OF = {
     "smoke": tuple(name for name in METHODS if name != "tri-3"),
