@@ -231,16 +231,16 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 def _finetune(arguments: argparse.Namespace) -> int:
     """Anti-alias a trained network and fine-tune it on pictures; needs no labels."""
     from .diagnosis.diagnosis import aligned, percent
-    from .finetuning import finetune
-    from .records import encode
+    from .diagnosis.networks import split
+    from .finetuning import finetune, plain
 
-    network, _, layer = arguments.network.partition("+")
+    network, layer = split(arguments.network)
     if not layer:
         raise UsageError(f"expected NETWORK+LAYER, such as {network}+tri-3, got {network!r}")
     options = {name: getattr(arguments, name) for name in ("out", "epochs", "minutes", "size", "weights", "device")}
     _, table = finetune(network, layer, arguments.images, progress=True, **options)
     if arguments.json:
-        print(json.dumps(encode(table.to_dict("index")), indent=1))
+        print(json.dumps(plain(table), indent=1))
     else:
         signs = {row: "+" if ", minus" in row else "" for row in table.index}
         rows = {row: [percent(cell, signs[row]) if cell else "" for cell in table.loc[row]] for row in table.index}

@@ -402,11 +402,16 @@ def _table(measured: list[dict[str, Tensor]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
 
 
+def plain(table: pd.DataFrame) -> dict[str, Any]:
+    """A table of estimates as plain values for JSON, row by row."""
+    return encode(table.to_dict("index"))
+
+
 def _write(out: Path, tuned: nn.Module, plan: Plan, table: pd.DataFrame) -> None:
     """The owner's tensors, with what they are in the header; the checkpoints go."""
     inner = tuned.network if isinstance(tuned, networks.Adapted) else tuned
     assert isinstance(inner, nn.Module)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in inner.state_dict().items()}
-    about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": encode(table.to_dict("index"))}
+    about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": plain(table)}
     write_atomically(out, save(tensors, {networks.NOTE: json.dumps(about)}))
     rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)

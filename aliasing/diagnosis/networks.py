@@ -103,9 +103,7 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     if name.endswith(".safetensors"):
         about = _note(name, _open(name)[1])
         name, weights, size = about["network"], name, size or about["size"]
-    plain, plus, layer = name.partition("+")
-    if plus and not layer:
-        raise UsageError(f"expected NETWORK or NETWORK+LAYER, such as {plain}+tri-3, got {name!r}")
+    plain, layer = split(name)
     if size is not None and size < 8:
         raise UsageError(f"size must be at least 8 pixels, got {size}")
     options: tuple[str, ...] = () if weights == "pretrained" else ("--weights", weights)
@@ -129,6 +127,16 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     if layer:
         module, note = antialias(module, layer), f"{note}, anti-aliased without fine-tuning"
     return replace(found, name=name, module=module.eval(), weights=note, options=options)
+
+
+def split(name: str) -> tuple[str, str]:
+    """``NETWORK+LAYER`` as its two parts, the second empty where no layer is named."""
+    plain, plus, layer = name.rpartition("+") if ".safetensors+" in name else name.partition("+")
+    if plus and not layer:
+        raise UsageError(f"expected NETWORK+LAYER, such as {plain}+tri-3, got {name!r}")
+    if layer and plain.endswith(".safetensors"):
+        raise UsageError(f"{plain} is of a network that has its layer: name the file alone, or NETWORK+{layer}")
+    return plain, layer
 
 
 def _library(name: str, weights: str, size: int | None) -> Network:

@@ -122,7 +122,9 @@ def antialias(
     network, sites = job.settle(inplace)
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
-        raise UsageError(f"nothing to anti-alias in {type(module).__name__}: {report}")
+        has = len(layers.outermost(module))
+        already = f", which has {has} downsampling layers already" if has else ""
+        raise UsageError(f"nothing to anti-alias in {type(module).__name__}{already}: {report}")
     return (network, report) if return_report else network
 
 

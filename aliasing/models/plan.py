@@ -263,7 +263,7 @@ class Plan:
                 why = self._skipped([name]) or _why_no_pool(alike, own)
                 if why is None and first[i].call is not None:
                     part, maps = pool_of(first[i].call), [r.y for r in alike]
-                    shapes = [tuple(y.shape) for y in maps]
+                    shapes = [(1, *y.shape)[-4:] for y in maps]
                     why = self._why_left([name], part, shapes) or self._create(name, part, shapes, first[i].module)
                     self.results[name] = maps
                 if why is None:
@@ -313,7 +313,7 @@ def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
         if any(r.call != reduction.call for r in same):
             return "the other samples are read as well: nothing is dropped"
         if min(dict(reduction.call.options).get("start", [-1])) < 0:
-            return "not a slice of both image axes"
+            return "not a slice of both image axes and of nothing else, from a first sample to the border"
     if any(r.call != reduction.call for r in alike):
         return "its module makes other calls at other times"
     return None

@@ -195,7 +195,7 @@ def _run(part: nn.Module, x: Tensor) -> Tensor:
     if isinstance(x, fx.Proxy):
         return x.tracer.create_proxy("call_module", x.tracer.path_of_module(part), (x,), {})  # type: ignore[attr-defined]
     with _muted():
-        return part(x) if x.ndim == 4 else part(x[None])[0]
+        return part(x) if x.ndim == 4 or isinstance(part, Antialiased) else part(x[None])[0]
 
 
 @contextmanager
@@ -383,7 +383,7 @@ def _slice(x: Any, index: Any) -> Call | None:
             break
     index += (slice(None),) * (4 - len(index))
     whole = all(isinstance(i, slice) and (i.stop is None or i.stop >= n) for i, n in zip(index, x.shape, strict=True))
-    if not whole or any(i.start or i.step for i in index[:2]):
+    if not whole or index[0] != slice(None) or index[1].start or index[1].step:  # batches may become larger
         return Call("slice", ())
     return Call(
         "slice", (("start", tuple(i.start or 0 for i in index[2:])), ("stride", tuple(i.step or 1 for i in index[2:])))

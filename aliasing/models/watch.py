@@ -1,7 +1,7 @@
 """What a network does when it runs: its steps, whose maps each of them reads, and every spatial reduction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Step:
         alone: whether it was called with a single argument.
         sources: the steps whose maps it read.
         readers: the steps that read what it returned.
-        shape: of the first tensor it returned.
+        shape: of the first tensor it returned, with a batch of one where a convolution or pool got a map without.
         drops: whether a function that it called, or it itself, drops samples.
     """
 
@@ -91,12 +91,11 @@ def tensors(value: Any) -> Iterator[Tensor]:
     """Every tensor in an output, whatever it is packed in."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, dict):
-        for part in value.values():
+    elif isinstance(value, (Mapping, list, tuple)):
+        for part in value.values() if isinstance(value, Mapping) else value:
             yield from tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from tensors(part)
+    elif not isinstance(value, (type, nn.Module)):  # a dataclass, or an object of some library; not what lies in it
+        yield from (part for part in getattr(value, "__dict__", {}).values() if isinstance(part, Tensor))
 
 
 def _first(network: nn.Module) -> tuple[Any, int]:
@@ -160,6 +159,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
     def step(module: nn.Module | None, name: str, args: tuple, kwargs: dict, result: Any, drops: bool) -> None:
         sources = dict.fromkeys(made[x] for x in tensors([args, kwargs]) if x in made)
         shape = next((tuple(y.shape) for y in tensors(result)), ())
+        shape = (1, *shape) if isinstance(module, SPATIAL) and len(shape) == 3 else shape
         new = Step(module, name, len(args) + len(kwargs) == 1, list(sources), shape, drops)
         for source in sources:
             source.readers.append(new)
@@ -172,7 +172,8 @@ def watched(network: nn.Module) -> Iterator[Run]:
         x, y = (next(tensors(values), None) for values in ([args, kwargs], result))
         if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
             return False
-        is_map, shape, after = y.ndim == dimensions + 2, tuple(x.shape[2:]), tuple(y.shape[2:])
+        first = 1 if x.ndim == dimensions + 1 and sides.get(x) == tuple(x.shape[1:]) else 2  # one map of a batch
+        is_map, shape, after = y.ndim == dimensions + first, tuple(x.shape[first:]), tuple(y.shape[first:])
         before = sides.get(x, shape)
         sides[y], before = (after, before) if is_map else (before, shape)
         found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
@@ -180,7 +181,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
             return False
         name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
         name = name.removesuffix(".default").rpartition(".")[2]
-        if found is None and not _drops(function, name, args, kwargs, x, y, before, is_map):
+        if found is None and not _drops(function, name, args, kwargs, x, y, before, after, is_map):
             return False
         name = "slice" if name == "__getitem__" else name
         rest = {key: value for key, value in kwargs.items() if value is not x}
@@ -229,10 +230,9 @@ def _is_whole(module: nn.Module) -> bool:
 
 
 def _drops(
-    function: Any, name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple[int, ...], is_map: bool
+    function: Any, name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple, after: tuple, is_map: bool
 ) -> bool:
     """Whether a function that no owner replaces drops samples of a map, rather than a border or all of them."""
-    after = tuple(y.shape[2:])
     at_windows = function is F.unfold  # in a row
     if not at_windows and (len(before) != len(after) or set(after) == {1}):
         return False

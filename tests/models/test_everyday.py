@@ -3,6 +3,7 @@
 import copy
 import io
 import threading
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -207,6 +208,8 @@ LEFT = {
     "aten": (lambda x: torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])[0], "no layer is defined"),
     "windows": (lambda x: F.unfold(x, 3, 1, 1, 2).reshape(len(x), 36, 8, 8)[:, :4], "no layer is defined"),
     "phases": (lambda x: x[..., ::2, ::2] + x[..., 1::2, ::2], "nothing is dropped"),
+    "one map": (lambda x: x[0][:, ::2, ::2][None], "no layer is defined"),
+    "one image": (lambda x: x[:1, :, ::2, ::2], "and of nothing else"),
     "rows": (lambda x: x[:, :, ::2], "strides differ"),
     "a window": (lambda x: x[:, :, 2:9, 3:8], None),
     "half": (lambda x: x.chunk(2, 3)[0], None),
@@ -475,6 +478,12 @@ def test_subsampling_is_the_network(case: str) -> None:
             assert "something else" in report.left[0].note
         elif placement == "act-then-pool":
             assert "looks at the whole map" in report.replaced[0].note
+
+
+def test_outputs_that_are_objects_are_compared() -> None:
+    network = Custom(lambda n, x: SimpleNamespace(logits=n.conv(x) * n.conv.stride[0]), conv=nn.Conv2d(3, 4, 3, 2))
+    with pytest.raises(UsageError, match="computes something else"):
+        antialias(network, example=X)
 
 
 def test_a_module_that_only_lends_its_weights_keeps_its_stride() -> None:
