@@ -38,19 +38,8 @@ if TYPE_CHECKING:
     from .studies import run
     from .version import __version__
 
-__all__ = [
-    "Estimate",
-    "__version__",
-    "antialias",
-    "datasets",
-    "diagnose",
-    "finetune",
-    "layers",
-    "metrics",
-    "models",
-    "run",
-    "studies",
-]
+__all__ = ["Estimate", "__version__", "antialias", "datasets", "diagnose", "finetune", "layers", "metrics", "models",
+           "run", "studies"]  # fmt: skip
 
 # Loaded on first use: one layer alone should not wait for pandas and the studies.
 _HOMES = {

@@ -1,8 +1,8 @@
 """Adversarial images in an l-infinity ball: FGSM, PGD and APGD to measure with, and the single step to train with.
 
 Protocol. Images are floats in [0, 1] and the network normalises them itself; its parameters get no gradient. Only
-images that are classified correctly are attacked, and an attack or restart only continues on those that still are. An
-image counts as broken as soon as one point that the attack visits, inside the ball and the image box, is misclassified.
+images that are classified correctly are attacked, and an attack only continues on those that still are. An image
+counts as broken as soon as one point that the attack visits, inside the ball and the image box, is misclassified.
 Random starts come from one stream per image, so results depend neither on the batch size nor on the other images.
 
 Sources: FGSM (Goodfellow et al. 2015); PGD (Madry et al. 2018); APGD on cross-entropy (Croce and Hein 2020, Algorithm
@@ -21,8 +21,6 @@ from .errors import UsageError, unknown
 from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
 from .streams import image_seeds, per_image, sent
 
-__all__ = ["ATTACKS", "Attack", "attack_images", "perturb", "survivors"]
-
 STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # by default
 ATTACKS = tuple(STEPS)
 
@@ -33,23 +31,17 @@ class Attack:
 
     Attributes:
         name: one of ``ATTACKS``.
-        steps: gradient steps; by default 1 for "fgsm", 20 for "pgd" and 100 for "apgd-ce".
-        step_size: of PGD, in units of the image range; by default a quarter of the radius.
-        restarts: how often PGD and APGD try from other random starts.
+        steps: gradient steps; by default 1 for "fgsm", 20 for "pgd" (of a quarter of the radius), 100 for "apgd-ce".
     """
 
     name: str = "pgd"
     steps: int | None = None
-    step_size: float | None = None
-    restarts: int = 1
 
     def __post_init__(self) -> None:
         if self.name not in ATTACKS:
             raise unknown("attack", self.name, ATTACKS)
-        if (self.steps is not None and self.steps < 1) or self.restarts < 1:
-            raise UsageError(f"steps and restarts must be >= 1, got {self.steps} and {self.restarts}")
-        if self.step_size is not None and not self.step_size > 0:
-            raise UsageError(f"step_size must be > 0, got {self.step_size}")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps must be >= 1, got {self.steps}")
 
 
 def survivors(
@@ -104,24 +96,20 @@ def attack_images(
     if len(images) == 0:
         return images.clone(), torch.zeros(0, dtype=torch.bool, device=images.device)
     images = as_float(check_images(images, unit=True))
-    found, broken = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    labels = check_labels(labels, images).to(images.device)
+    found, labels = images.clone(), check_labels(labels, images).to(images.device)
     steps = STEPS[attack.name] if attack.steps is None else attack.steps
     with evaluating(model):
         with torch.no_grad():
-            broken |= ~hits(answers(model, images), labels)
-        for start in range(1 if attack.name == "fgsm" else attack.restarts):
-            active = (~broken).nonzero().flatten()
-            if len(active) == 0:
-                break
-            problem = Problem(model, images[active], labels[active], eps)
+            broken = ~hits(answers(model, images), labels)
+        active = (~broken).nonzero().flatten()
+        if len(active):
+            problem, own = Problem(model, images[active], labels[active], eps), seeds[active.cpu()]
             if attack.name == "fgsm":
                 points, hit = pgd(problem, problem.images, 1, eps)
             elif attack.name == "pgd":
-                size = eps / 4 if attack.step_size is None else attack.step_size
-                points, hit = pgd(problem, problem.random_point(seeds[active.cpu()] + start), steps, size)
+                points, hit = pgd(problem, problem.random_point(own), steps, eps / 4)
             else:
-                points, hit = apgd(problem, problem.random_point(seeds[active.cpu()] + start, touch=True), steps)
+                points, hit = apgd(problem, problem.random_point(own, touch=True), steps)
             found[active[hit]] = points[hit]
             broken[active[hit]] = True
     return found, broken

@@ -37,8 +37,6 @@ from .studies import STUDIES, campaign, worth
 from .studies.bases import DECISIVE
 from .training import Recipe, pick_device, train
 
-__all__ = ["checks", "durations", "order", "parallel", "run"]
-
 CHECKS, SPEED, RESERVE = 75.0, 60.0, 15.0  # seconds at most, and those kept for writing
 PROBE = 1.0  # seconds of training for an estimate
 NO_TIME = "no time left"
@@ -292,7 +290,8 @@ def _outcome(check: Callable[[], None]) -> str:
 
 def _checks(device: torch.device, jobs: list[Job]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Training first, since everything depends on it; then layers, then measurements."""
-    yield "training", partial(_check_training, device)
+    recipe = Recipe(epochs=2, batch_size=16, lr=0.05, flip=True, shift=2)
+    yield "training", lambda: _check_near(_moved(recipe, device), _moved(recipe, CPU), 0.02)
     yield "continued training", partial(_check_continued, device)
     for name in layers.NAMES:
         yield f"layer {name}", partial(_check_layer, name, device)
@@ -322,12 +321,6 @@ def _check_layer(name: str, device: torch.device) -> None:
             found = value_and_gradient(images.to(device, dtype).contiguous(memory_format=form))
         for ours, theirs in zip(found, expected, strict=True):
             _check_near(ours, theirs, 1e-4 if dtype == torch.float32 else 0.03)
-
-
-def _check_training(device: torch.device) -> None:
-    """How far two epochs move the weights on ``device`` against the CPU."""
-    recipe = Recipe(epochs=2, batch_size=16, lr=0.05, flip=True, shift=2)
-    _check_near(_moved(recipe, device), _moved(recipe, CPU), 0.02)
 
 
 def _check_continued(device: torch.device) -> None:

@@ -63,28 +63,12 @@ class Run:
 
     @classmethod
     def from_description(cls, description: dict) -> "Run":
-        """The inverse of ``describe``.
-
-        Raises:
-            UsageError: a part is missing or has the wrong type, or the recipe is none.
-        """
-        kinds = {"dataset": dict, "network": dict, "recipe": dict, "seed": int}
-        if not isinstance(description, dict) or description.keys() != kinds.keys():
-            raise UsageError(f"a run is described by {', '.join(kinds)}, got {description!r}")
-        for key, kind in kinds.items():
-            if not isinstance(description[key], kind) or isinstance(description[key], bool):
-                raise UsageError(f"the {key} of a run must be {kind.__name__}, got {description[key]!r}")
-        for key in ("dataset", "network"):
-            if not isinstance(description[key].get("name"), str):
-                raise UsageError(f"the {key} of a run needs a name, got {description[key]!r}")
-        if description["seed"] < 0:
-            raise UsageError(f"the seed of a run must be >= 0, got {description['seed']}")
-        parts = {
-            part: {key: value for where, key, value in _SINCE if where == part} | description[part]
-            for part in kinds
-            if part != "seed"
-        }
-        return cls(parts["dataset"], parts["network"], recipe_from(parts["recipe"]), description["seed"])
+        """The inverse of ``describe``."""
+        dataset, network, recipe = (
+            {key: value for where, key, value in _SINCE if where == part} | description[part]
+            for part in ("dataset", "network", "recipe")
+        )
+        return cls(dataset, network, recipe_from(recipe), description["seed"])
 
 
 # Options that came after records were published: (part of the run, option, value that stands for how it was before).

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,22 +221,31 @@ def execute(
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = workers if chosen.type == "cpu" else 1
     workers = min(workers, len(todo))
-    plan = _Plan(todo, {job.run.id: _last_failure(store, job.run) for job in jobs}, chosen, deadline)
-    total, dead = sum(job.steps for job in todo), 0
-    with tqdm(total=total, unit="step", disable=not progress or not todo, file=sys.stderr, dynamic_ncols=True) as bar:
-        bar.set_description(f"{len(todo)} of {len(jobs)} runs to do")
+    failures, dead = {job.run.id: _last_failure(store, job.run) for job in jobs}, 0
+    work = partial(_work, todo, failures, chosen, deadline)
+    with progress_bar(jobs, todo, progress) as bar:
         if workers > 1 or (cut and todo):
-            dead = _in_processes(plan, store, workers, deadline if cut else math.inf, bar)
+            dead = _in_processes(work, store, workers, deadline if cut else math.inf, bar)
         else:
-            plan.work(store, bar.update)
-    return {job.run.id: _outcome(job, store, plan, dead) for job in jobs}
+            work(store, bar.update)
+    return {job.run.id: _outcome(job, store, failures, dead) for job in jobs}
 
 
-def _outcome(job: Job, store: Store, plan: "_Plan", dead: int) -> str:
+def progress_bar(jobs: list[Job], todo: list[Job], shown: bool) -> tqdm:
+    """Counts the steps of ``todo`` on standard error; where that is a file or a pipe, with a line every half minute."""
+    pause, total = 0.1 if sys.stderr.isatty() else 30, sum(job.steps for job in todo)
+    about = f"{len(todo)} of {len(jobs)} runs to do"
+    hidden = not (shown and todo)
+    return tqdm(
+        desc=about, total=total, unit="step", disable=hidden, file=sys.stderr, dynamic_ncols=True, mininterval=pause
+    )
+
+
+def _outcome(job: Job, store: Store, failures: dict[str, int], dead: int) -> str:
     """What became of ``job``, from what the store holds after the processes, ``dead`` of which were killed."""
     if complete(job, store.load(job.run)):
         return "done"
-    if plan.has_failed(store, job.run):
+    if _has_failed(store, job.run, failures):
         return f"failed: {(store.folder(job.run) / 'failed.txt').read_text().strip().splitlines()[-1]}"
     if is_leased(store, job.run):
         return "busy"
@@ -252,36 +262,32 @@ def _last_failure(store: Store, run: Run) -> int:
         return 0
 
 
-@dataclass
-class _Plan:
+def _has_failed(store: Store, run: Run, failures: dict[str, int]) -> bool:
+    """Whether ``run`` failed since its last one of ``failures``. Clocks may have been set: any new time counts."""
+    return _last_failure(store, run) not in (0, failures[run.id])
+
+
+def _work(
+    jobs: list[Job], failures: dict[str, int], device: torch.device, deadline: float, store: Store, notify: Notify
+) -> None:
     """What every worker does: go through the jobs, carry out what no other has; leases keep workers apart."""
 
-    jobs: list[Job]
-    failures: dict[str, int]  # the last ones before the command
-    device: torch.device
-    deadline: float
+    def is_busy(job: Job) -> bool:
+        if time.monotonic() > deadline or _has_failed(store, job.run, failures):
+            return False
+        return carry_out(job, store, device, notify) == "busy"
 
-    def work(self, store: Store, notify: Notify) -> None:
-        waiting, before = self.jobs, None
-        with threads(1):
-            while waiting and waiting != before:  # what was busy is looked at again, until that changes nothing
-                before, waiting = waiting, [job for job in waiting if self._carry_out(job, store, notify) == "busy"]
-
-    def _carry_out(self, job: Job, store: Store, notify: Notify) -> str:
-        if time.monotonic() > self.deadline:
-            return "stopped"
-        return "failed" if self.has_failed(store, job.run) else carry_out(job, store, self.device, notify)
-
-    def has_failed(self, store: Store, run: Run) -> bool:
-        """Whether ``run`` failed since the command began. Clocks that were set do not matter: any new time counts."""
-        return _last_failure(store, run) not in (0, self.failures[run.id])
+    waiting, before = jobs, None
+    with threads(1):
+        while waiting and waiting != before:  # what was busy is looked at again, until that changes nothing
+            before, waiting = waiting, [job for job in waiting if is_busy(job)]
 
 
-def _in_processes(plan: _Plan, store: Store, workers: int, end: float, bar: tqdm) -> int:
+def _in_processes(work: Callable[[Store, Notify], None], store: Store, workers: int, end: float, bar: tqdm) -> int:
     """Start ``workers`` processes, end them at the time ``end``, and return how many were killed by others."""
     context = multiprocessing.get_context("spawn")
     steps, refused = context.Value("i", 0), context.SimpleQueue()
-    share = (plan, store.working, store.published, steps, refused)
+    share = (work, store.working, store.published, steps, refused)
     processes = [context.Process(target=_serve, args=share, daemon=True) for _ in range(workers)]
     with _uninterruptible():
         for process in processes:
@@ -327,7 +333,7 @@ def end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any) -> None:
+def _serve(work: Callable[[Store, Notify], None], working: Path, published: Path, steps: Any, refused: Any) -> None:
     """The life of a worker."""
 
     def notify(count: int) -> None:
@@ -336,7 +342,7 @@ def _serve(plan: _Plan, working: Path, published: Path, steps: Any, refused: Any
 
     end_with_parent()
     try:
-        plan.work(Store(working, published), notify)
+        work(Store(working, published), notify)
     except StorageError as error:  # the parent says it, once
         refused.put(str(error))
 

@@ -3,6 +3,7 @@
 SLURM does the rest: it queues, starts, stops and requeues. A task that starts again continues where it was.
 """
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -25,8 +26,12 @@ def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str]
     python = [sys.executable, "-m"]
     if processes > 1:
         python += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    # Of two options that disagree, the later counts. Folder and environment are those of the call.
+    # Of two options that disagree, the later counts. The folder is that of the call; of the environment a cluster may
+    # pass on nothing.
     lines = [f"#SBATCH {shlex.quote(option)}" for option in (*ours, *options)]
+    lines += [
+        f"export {name}={shlex.quote(value)}" for name, value in sorted(os.environ.items()) if name[:9] == "ALIASING_"
+    ]
     line = f'exec {shlex.join([*python, "aliasing", *command])} --quiet --shard "$SLURM_ARRAY_TASK_ID/{tasks}"'
     return "\n".join(["#!/bin/sh", *lines, line, ""])
 

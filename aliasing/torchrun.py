@@ -2,19 +2,17 @@
 then each measures its share of the networks.
 """
 
-import sys
 import time
 
 import torch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from .distributed import World, device_of_process, joined
 from .errors import UsageError
 from .files import write_atomically
 from .measurements import loaded
 from .records import Store
-from .runner import Job, Notify, build, carry_out, complete, resumed, threads
+from .runner import Job, Notify, build, carry_out, complete, progress_bar, resumed, threads
 from .training import TrainingError, pick_device, train
 
 
@@ -41,9 +39,7 @@ def execute(
     with joined(chosen) as world, threads(1):
         left = world.first([not complete(job, store.load(job.run)) for job in jobs])
         todo = [job for job, wanted in zip(jobs, left, strict=True) if wanted]
-        silent = not (progress and todo and world.rank == 0)
-        with tqdm(total=sum(job.steps for job in todo), unit="step", disable=silent, file=sys.stderr) as bar:
-            bar.set_description(f"{len(todo)} of {len(jobs)} runs to do")
+        with progress_bar(jobs, todo, progress and world.rank == 0) as bar:
             for job in todo:
                 late = world.first(time.monotonic() > deadline)
                 outcomes[job.run.id] = "stopped" if late else _train(job, store, chosen, world, bar.update)

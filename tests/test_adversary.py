@@ -63,9 +63,9 @@ def test_misclassified_images_are_left_alone(toy):
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 def test_equals_a_loop_over_single_images(toy, name):
     model, images, labels = toy
-    eps, size, steps = (0.02, 0.02, 1) if name == "fgsm" else (0.02, 0.006, 6)
+    eps, size, steps = (0.024, 0.024, 1) if name == "fgsm" else (0.024, 0.006, 6)
     seeds = image_seeds(len(images), torch.Generator().manual_seed(5))
-    found, broken = attack_images(model, images, labels, Attack(name, steps, size), eps, seeds)
+    found, broken = attack_images(model, images, labels, Attack(name, steps), eps, seeds)
     for i, seed in enumerate(seeds.tolist()):
         noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed))
         delta = 0 * noise if name == "fgsm" else (noise * 2 - 1) * eps
@@ -175,14 +175,6 @@ def test_apgd_halves_its_step_when_it_rises_without_reaching_the_best_point():
     slow = [slow_apgd(Answer(peak), image, labels[0], x, 0.4, 100)[0] for image, x in zip(images, start, strict=True)]
     assert not broken.any()
     torch.testing.assert_close(points, torch.stack(slow), atol=1e-9, rtol=0)
-
-
-def test_restarts_only_ever_break_more(toy):
-    model, images, labels = toy
-    one = attack_images(model, images, labels, Attack("pgd", 3, 0.004), 0.03)[1]
-    nine = attack_images(model, images, labels, Attack("pgd", 3, 0.004, restarts=9), 0.03)[1]
-    assert (nine | ~one).all()
-    assert nine.sum() > one.sum()
 
 
 def test_training_perturbation_on_a_linear_network():

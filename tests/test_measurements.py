@@ -92,7 +92,7 @@ def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
 
 
 def test_typicality_orders_the_groups_by_distance():
-    values = measured("typicality", subject(linear(), {"count": 64}), count=50, training=64, pairs=2)
+    values = measured("typicality", subject(linear(), {"count": 64}), count=50, training=64)
     assert values["typicality_distance"] == sorted(values["typicality_distance"])
     assert values["typicality_gap"] == pytest.approx(values["typicality_change"][-1] - values["typicality_change"][0])
 
@@ -127,7 +127,7 @@ def test_what_is_found_by_image_adds_up_to_the_values():
         "accuracy": {},
         "circular_rolls": {},
         "shift_consistency": {"max_shift": 4},
-        "one_pixel": {"protocols": ("crop", "circular"), "pairs": 2},
+        "one_pixel": {"protocols": ("crop", "circular")},
         "attacks": {"steps": 2},
         "corruptions": {"severities": (1, 5)},
     }
@@ -141,7 +141,7 @@ def test_what_is_found_by_image_adds_up_to_the_values():
         assert found[f"{name}_by_image"].mean().item() == pytest.approx(found[name].value, abs=1e-5)
     for protocol in ("crop", "circular"):
         changes = found[f"top1_changes_{protocol}_by_image"]
-        assert changes.mean().item() / 2 == pytest.approx(found[f"top1_change_{protocol}"].value)
+        assert changes.mean().item() == pytest.approx(found[f"top1_change_{protocol}"].value)
     for radius, value in enumerate(found["pgd_accuracy"]):
         assert (found["pgd_radii_by_image"] > radius).double().mean().item() == pytest.approx(value)
     assert found["corruption_errors_by_image"].mean().item() / 30 == pytest.approx(found["corruption_error"].value)

@@ -27,6 +27,7 @@ def test_the_script_runs_the_shards(capsys, empty_store):
     assert lines[0] == "#!/bin/sh" and "#SBATCH --array=1-3" in lines
     names = [line for line in lines if "--job-name" in line]
     assert names == ["#SBATCH --job-name=zhang2019.smoke", "#SBATCH --job-name=mine"]
+    assert f"export ALIASING_RUNS='{empty_store}'" in lines
     assert f"#SBATCH '--output={empty_store}/slurm/%x-%A-%a.log'" in lines
     words = shlex.split(lines[-1])
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=8", "-m", "aliasing", "run", "zhang2019"]

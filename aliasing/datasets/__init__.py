@@ -12,19 +12,8 @@ from .archives import ARCHIVES, cache_folder, data_folder, download, find, verif
 from .files import ImageFiles
 from .imageset import SPLITS, ImageSet, check_split
 
-__all__ = [
-    "CATALOGUE",
-    "NAMES",
-    "SPLITS",
-    "Entry",
-    "ImageFiles",
-    "ImageSet",
-    "cache_folder",
-    "data_folder",
-    "fetch",
-    "load",
-    "resolved",
-]
+__all__ = ["CATALOGUE", "NAMES", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",
+           "load", "resolved"]  # fmt: skip
 
 
 class Entry(NamedTuple):

@@ -19,19 +19,10 @@ from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels,
 from .files import ImageFiles, fits
 from .imageset import ImageSet
 
-_IMAGENETTE_WORDS = {
-    "n01440764": "tench",
-    "n02102040": "English springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of these classes among ImageNet's thousand
+# Imagenette's folders, and the ranks of their classes among ImageNet's thousand.
+_IMAGENETTE = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
+               "n03394916", "n03417042", "n03425413", "n03445777", "n03888257")  # fmt: skip
+IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
 CAMVID_CLASSES = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign-symbol", "fence", "car", "pedestrian", "bicyclist"),
@@ -97,7 +88,8 @@ def imagenette(
         files = (file for path in paths for own in parts for file in files_of(path, own))
         kept = (f for f in files if not both or ("ILSVRC2012_val" in f[1]) == (origin == "val"))
         tensors, wnids = decode(kept, partial(square, size=size))
-        return tensors, [_IMAGENETTE_WORDS.get(wnid, wnid) for wnid in wnids]
+        names = dict(zip(_IMAGENETTE, (imagenet_classes()[rank] for rank in IMAGENETTE_RANKS), strict=True))
+        return tensors, [names.get(wnid, wnid) for wnid in wnids]
 
     key = [[archive.checksum for archive in used], part, size, *([origin] if both else [])]
     name = "Imagenette" if official else "Imagenette (resized copy)"
@@ -108,7 +100,8 @@ def imagenette(
 
 def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes, in the order of their labels."""
-    from torchvision.models import MobileNet_V2_Weights
+    with extra():
+        from torchvision.models import MobileNet_V2_Weights
 
     return tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
 

@@ -56,12 +56,12 @@ def stage_readouts(subject: Subject, count: int, training: int) -> dict[str, Any
     return dict(values)
 
 
-def feature_maps(subject: Subject, index: int = 0, shifts: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
+def feature_maps(subject: Subject, shifts: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
     """One map per stage from factor 2 on, in bytes, while a test image rolls down by ``shifts`` pixels; and its sums.
 
     The channel with the largest mean at the first shift is taken; bytes are relative to its largest value.
     """
-    image = subject.split("test").images[index]
+    image = subject.split("test").images[0]
     found = _maps(subject.network, torch.stack([image.roll(shift, 1) for shift in shifts]))
     values = pictured({factor: maps for factor, maps in found.items() if factor > 1})
     return values | {"feature_shifts": shifts, "feature_picture": as_png(image)}

@@ -21,22 +21,21 @@ EDGES = (0, 2, 4, 6, 8, 10)  # pixels from the middle in 32; at most 10 occur
 
 
 def one_pixel(
-    subject: Subject, count: int, pairs: int = 1, protocols: Iterable[str] = tuple(ONE_PIXEL), per_image: bool = False
+    subject: Subject, count: int, protocols: Iterable[str] = tuple(ONE_PIXEL), per_image: bool = False
 ) -> dict[str, Any]:
     """P(top-1 change) and mean absolute change under one-pixel ``protocols``, on ``count`` test images.
 
-    By image: at how many of its pairs the answer changes.
+    By image: whether the answer changes.
     """
     test = subject.split("test", count)
     values: dict[str, Any] = {}
     for protocol in protocols:
-        change = metrics.one_pixel(subject.network, test.images, protocol, test.labels, pairs=pairs)
+        change = metrics.one_pixel(subject.network, test.images, protocol, test.labels)
         name = protocol.replace("-", "_")
         values[f"top1_change_{name}"] = change.top1_change
         values[f"mean_absolute_change_{name}"] = change.mean_absolute_change
         if per_image:
-            changes = (change.images * pairs).round().long()
-            values[f"top1_changes_{name}_by_image"] = packed(changes > 0 if pairs == 1 else changes)
+            values[f"top1_changes_{name}_by_image"] = packed(change.images > 0)
     return values
 
 
@@ -81,16 +80,16 @@ def sweep(subject: Subject, count: int, pictures: int) -> dict[str, Any]:
     }
 
 
-def typicality(subject: Subject, count: int, training: int, pairs: int = 4, groups: int = 5) -> dict[str, Any]:
-    """Change rate by circular one-pixel shifts in ``groups`` of test images, from the most to the least typical.
+def typicality(subject: Subject, count: int, training: int) -> dict[str, Any]:
+    """Change rate by circular one-pixel shifts in fifths of the test images, from the most to the least typical.
 
     Typical are images near to ``training`` training images in the network's own features.
     """
     test, network = subject.split("test", count), subject.network
     distance = metrics.typicality(network, test.images, subject.split("train", training).images)
-    change = metrics.one_pixel(network, test.images, "circular", pairs=pairs).images
+    change = metrics.one_pixel(network, test.images, "circular", pairs=4).images
     correct = subject.correct(count).double()
-    parts = distance.argsort().tensor_split(groups)
+    parts = distance.argsort().tensor_split(5)
     gap = change[parts[-1]].mean() - change[parts[0]].mean()
     return {
         "typicality_distance": [distance[part].mean().item() for part in parts],

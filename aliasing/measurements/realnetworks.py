@@ -1,9 +1,11 @@
-"""What Azulay & Weiss ask of ImageNet networks, picture by picture: nothing is trained, so pictures are the sample.
+"""Networks that others trained, picture by picture: what Azulay & Weiss ask of them, and what fine-tuning gives them.
 
-Each measurement keeps a short list over the pictures, so that networks can be compared in pairs on the same ones.
+Pictures are the sample. Each measurement keeps a list over them, so that networks are compared in pairs on the same.
 """
 
+import json
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,12 +15,14 @@ from torch import Tensor, nn
 from .. import metrics
 from ..datasets import ImageSet
 from ..datasets.photographs import IMAGENETTE_RANKS
-from ..inference import as_float, predict
+from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
+from ..inference import as_float, correct, predict
 from ..metrics import Estimate
 from ..metrics.canvases import PAPER_SIDE, embed
 from ..metrics.pixel_pairs import compared
 from ..metrics.sweeps import crossings, deviation, of_labels, swept
-from .subject import Subject, as_png, loaded, pictured
+from ..models import antialias
+from .subject import Subject, as_png, loaded, packed, pictured
 
 DIAGONALS = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 _BATCH = 16  # of pictures of 224 pixels; memory, not a protocol
@@ -144,17 +148,17 @@ def _activations(network: nn.Module, image: Tensor) -> dict[int, str]:
     return {round(image.shape[2] / maps.shape[2]): name for name, maps in shown.items()}
 
 
-def moving_maps(subject: Subject, index: int = 0, positions: int = 3) -> dict[str, Any]:
-    """One map per accumulated subsampling factor from 4 on, in bytes, while a picture moves down an inpainted frame.
+def moving_maps(subject: Subject) -> dict[str, Any]:
+    """One map per accumulated subsampling factor from 4 on, in bytes: a picture at three places of an inpainted frame.
 
     The channel with the largest mean at the first position is taken; bytes are relative to its largest value.
     """
-    data, network = _pictures(subject, index + 1), subject.network
+    data, network = _pictures(subject, 1), subject.network
     names = {factor: name for factor, name in _activations(network, data.images[:1]).items() if factor >= 4}
-    frames = metrics.vertical_sweep(data.images[index:], positions, "inpainting")[:, 0]
-    (seen,) = metrics.outputs(network, frames, list(names.values()), positions)
+    frames = metrics.vertical_sweep(data.images, 3, "inpainting")[:, 0]
+    (seen,) = metrics.outputs(network, frames, list(names.values()))
     maps = pictured({factor: seen[name] for factor, name in names.items()})
-    return maps | {"feature_picture": as_png(data.images[index])}
+    return maps | {"feature_picture": as_png(data.images[0])}
 
 
 def distance_to_training(
@@ -173,3 +177,39 @@ def distance_to_training(
     )
     distance = metrics.typicality(subject.network, queries, trained, neighbours, batch_size=_BATCH)
     return {"distance": distance, "training": len(trained)}
+
+
+_averaged: dict[tuple, Tensor] = {}
+
+
+def fine_tuned(
+    subject: Subject, held_out: dict[str, Any], others: dict[str, Any], count: int, size: int, epochs: float, lr: float
+) -> dict[str, Any]:
+    """The run's network with its layer ("none": the control), fine-tuned on ``count`` pictures of its data set or not.
+
+    Measured on windows of ``size`` pixels of ``held_out``, of which the network has seen none, and its accuracy on the
+    middle windows of ``others``, pictures of all its classes. Texts are by picture.
+    """
+    run, original = subject.run, subject.network
+    layer = run.network["layer"]
+    train = subject.split("train", count)
+    test, rest = loaded(held_out, "test")[:], loaded(others, "train")[:]
+    labels = torch.tensor(IMAGENETTE_RANKS)[test.labels] if held_out["name"] == "imagenette" else test.labels
+    data = Data(train.images, test.images, labels, size)
+    student = deepcopy(original) if layer == "none" else antialias(original, layer)
+    if run.network["tuned"]:
+        plan = Plan(run.network["name"], run.network["weights"], layer, len(train), size, epochs, lr, 32, run.seed)
+        key = (run.network["name"], json.dumps(run.dataset), count, size)  # the same answers for every layer and seed
+        if key not in _averaged:
+            _averaged.clear()
+            _averaged[key] = averaged(original, data, plan.batch_size)
+        Lesson(plan, data, original, _averaged[key]).teach(student)
+    found = measure(student, data, answers(original, data))
+    middle = slice((rest.images.shape[-1] - size) // 2, (rest.images.shape[-1] + size) // 2)
+    found["accuracy on all classes"] = correct(student, rest.images[:, :, middle, middle], rest.labels, 32).double()
+    values: dict[str, Any] = {}
+    for name, own in found.items():
+        key_of = name.replace(" ", "_").replace(",", "")
+        values[key_of] = Estimate.mean(own)
+        values[f"{key_of}_by_image"] = packed(own if name == MOVES else own > 0)
+    return values

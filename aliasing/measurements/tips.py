@@ -41,7 +41,10 @@ def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]
     """
     values: dict[str, Any] = {"undo_floor": [], "undo_excess": [], "undo_pictures": []}
     for level, (layer, x) in enumerate(_inputs(subject, count)):
-        mean, psi = _mean_over_shifts(x), layer.tau.psi(x, layer.tau.filter.weight).detach()
+        mean, psi = x, layer.tau.psi(x, layer.tau.filter.weight).detach()
+        for axis in (2, 3):
+            reach = x.shape[axis] // 4
+            mean = torch.stack([mean.roll(step, axis) for step in range(-reach, reach + 1)]).mean(0)
         energy = x.square().mean()
         values["undo_floor"].append((energy - mean.square().mean()) / energy)
         values["undo_excess"].append((psi - mean).square().mean() / energy)
@@ -60,11 +63,3 @@ def _inputs(subject: Subject, count: int) -> list[tuple[TIPS, Tensor]]:
     with evaluating(subject.network), torch.no_grad(), recorded(subject.network) as calls:
         subject.network(batch)
     return [(call.layer, call.layer.complete(call.x)) for call in calls if isinstance(call.layer, TIPS)]
-
-
-def _mean_over_shifts(x: Tensor) -> Tensor:
-    """Mean of ``x`` (N, C, H, W) over all circular shifts of at most a quarter of the side, axis by axis."""
-    for axis in (2, 3):
-        reach = x.shape[axis] // 4
-        x = torch.stack([x.roll(step, axis) for step in range(-reach, reach + 1)]).mean(0)
-    return x

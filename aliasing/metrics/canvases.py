@@ -1,5 +1,7 @@
 """Pictures shrunk onto a canvas: black, grey, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
 
+from math import comb
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +42,7 @@ def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str 
     return inpaint(canvas) if border == "inpainting" else canvas
 
 
-def inpaint(images: Tensor, rounds: int = 80) -> Tensor:
+def inpaint(images: Tensor) -> Tensor:
     """Fill the zeros of (N, 3, H, W) images from their surroundings (Azulay and Weiss 2019; their InpaintingFunction).
 
     Each round divides the blurred picture by the blurred mask of known pixels and writes the quotient where nothing
@@ -53,12 +55,9 @@ def inpaint(images: Tensor, rounds: int = 80) -> Tensor:
     height, width = images.shape[-2:]
     taps = max(4, 2 * round(12 * min(height, width) / PAPER_SIDE / 2))
     allowed = 200 * height * width / PAPER_SIDE**2
-    row = images.new_ones(1)
-    for _ in range(taps - 1):
-        row = F.pad(row, (0, 1)) + F.pad(row, (1, 0))
-    row = row / row.sum()
+    row = images.new_tensor([comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)])
     filled = images.clone()
-    for index in range(rounds):
+    for index in range(80):
         known = (images if index == 0 else filled).sum(1, keepdim=True) != 0
         open_ = (~known).sum((1, 2, 3)) > allowed
         if not open_.any():

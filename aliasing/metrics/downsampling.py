@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -136,16 +137,13 @@ def outputs(
         with evaluating(model), torch.no_grad(), ExitStack() as stack:
             calls = stack.enter_context(recorded(model)) if layers_of_ours else []
             for name in set(layers) - layers_of_ours:
-                stack.enter_context(modules[name].register_forward_hook(_keep(seen, name)))
+                keep = partial(lambda seen, name, _, __, y: seen.update({name: y.clone()}), seen, name)
+                stack.enter_context(modules[name].register_forward_hook(keep))
             model(batch)
         seen |= {call.name: call.y for call in calls}
         if silent := [name for name in layers if name not in seen]:
             raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
         yield {name: finite(seen[name], f"outputs of {name or 'the network'}") for name in layers}
-
-
-def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    return lambda _, __, y: seen.update({name: y.clone()})
 
 
 def collected(

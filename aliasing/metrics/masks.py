@@ -54,9 +54,7 @@ def mean_iou(
 def overlaps(predicted: Tensor, masks: Tensor, classes: int, ignore_index: int = 255) -> Tensor:
     """Pixels in the intersection and in the union of each class: (N, 2, classes) from class maps (N, H, W)."""
     if predicted.shape != masks.shape:
-        raise UsageError(
-            f"class maps must have the size of the masks {tuple(masks.shape)}, got {tuple(predicted.shape)}"
-        )
+        raise UsageError(f"class maps must have the masks' size {tuple(masks.shape)}, got {tuple(predicted.shape)}")
     valid = masks != ignore_index
     truth, answer = masks.long(), predicted.long()
     outside = valid & ((truth < 0) | (truth >= classes))

@@ -62,14 +62,12 @@ class Realigned(NamedTuple):
     pooled: float
 
 
-def realigned(still: Tensor, moved: Tensor, reach: int = 1) -> Tensor:
-    """Relative l2 distance (N,) of maps (N, C, h, w) after the roll of -reach..reach per axis that suits each best.
+def realigned(still: Tensor, moved: Tensor) -> Tensor:
+    """Relative l2 distance (N,) of maps (N, C, h, w) after the roll of -1..1 pixels per axis that suits each best.
 
     How much of a change is more than a move; the choice of error is ours.
     """
-    if still.shape != moved.shape or still.ndim != 4:
-        raise UsageError(f"two maps (N, C, h, w) of one shape are needed, got {still.shape} and {moved.shape}")
-    offsets = product(range(-reach, reach + 1), repeat=2)
+    offsets = product((-1, 0, 1), repeat=2)
     errors = [(still.roll(offset, (2, 3)) - moved).flatten(1).norm(dim=1) for offset in offsets]
     return torch.stack(errors).amin(0) / still.flatten(1).norm(dim=1).clamp_min(torch.finfo(still.dtype).tiny)
 

@@ -1,14 +1,21 @@
-"""Reading a network's layers: linear readouts, and how typical an image is of the training set."""
+"""Reading a network's layers: linear readouts, how typical an image is of the training set, few-shot accuracy.
+
+Few shots: features are scaled to unit length; the prototype of a class is the mean of its support features, and a query
+goes to the prototype of largest cosine (Snell et al. 2017 with cosine similarity). Episodes are drawn from the labels
+and the generator only, so networks measured with equally seeded generators see the same ones and can be compared in
+pairs. Intervals are over episodes.
+"""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
 from ..inference import check_images, check_labels, finite
 from .downsampling import collected, outputs
+from .estimate import Estimate
 
 
 class Readout(nn.Module):
@@ -38,14 +45,13 @@ def fit_readouts(
     images: Tensor,
     labels: Tensor,
     layers: Sequence[str],
-    penalty: float = 1e-3,
     steps: int = 100,
     batch_size: int = 256,
 ) -> dict[str, Readout]:
     """Train a softmax readout on the global average of each named layer, the network frozen, by layer.
 
     Our working proposal for the layer-wise readouts of Azulay and Weiss (2019), who do not describe theirs. Convex
-    and deterministic: L-BFGS from zero, cross-entropy plus ``penalty`` times half the squared weights. Give it
+    and deterministic: ``steps`` of L-BFGS from zero, cross-entropy plus 0.001 times half the squared weights. Give it
     training images without shift augmentation.
     """
     labels = check_labels(labels, check_images(images)).clone()
@@ -54,12 +60,12 @@ def fit_readouts(
     for layer, features in collected(model, images, layers, batch_size, _pooled).items():
         mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
         inputs = (features - mean) / scale
-        classifier = _fitted(inputs, labels.to(inputs.device), classes, penalty, steps)
+        classifier = _fitted(inputs, labels.to(inputs.device), classes, steps)
         readouts[layer] = Readout(model, layer, mean, scale, classifier)
     return readouts
 
 
-def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps: int) -> nn.Linear:
+def _fitted(inputs: Tensor, labels: Tensor, classes: int, steps: int) -> nn.Linear:
     device, dtype = inputs.device, inputs.dtype
     classifier = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=device, dtype=dtype)
     for parameter in classifier.parameters():
@@ -69,7 +75,7 @@ def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps:
     @torch.enable_grad()
     def objective() -> Tensor:
         optimiser.zero_grad()
-        loss = F.cross_entropy(classifier(inputs), labels) + penalty / 2 * classifier.weight.square().sum()
+        loss = F.cross_entropy(classifier(inputs), labels) + 1e-3 / 2 * classifier.weight.square().sum()
         loss.backward()
         return loss
 
@@ -77,13 +83,11 @@ def _fitted(inputs: Tensor, labels: Tensor, classes: int, penalty: float, steps:
     return classifier.requires_grad_(False)
 
 
-def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_size: int = 256) -> Tensor:
-    """Features (N, D) of unit length on the CPU: the global average of ``layer``, or the last linear layer's input."""
-    if layer is not None:
-        return F.normalize(collected(model, images, [layer], batch_size, _pooled)[layer].cpu(), dim=1)
+def embedding(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Features (N, D) of unit length on the CPU: what goes into the last linear layer."""
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
-        raise UsageError(f"{type(model).__name__} has no linear layer; name the layer to take features from")
+        raise UsageError(f"{type(model).__name__} has no linear layer, in front of which features are taken")
     seen: list[Tensor] = []
     hook = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
     with hook:
@@ -92,12 +96,7 @@ def embedding(model: nn.Module, images: Tensor, layer: str | None = None, batch_
 
 
 def typicality(
-    model: nn.Module,
-    images: Tensor,
-    training_images: Tensor,
-    neighbours: int = 10,
-    layer: str | None = None,
-    batch_size: int = 256,
+    model: nn.Module, images: Tensor, training_images: Tensor, neighbours: int = 10, batch_size: int = 256
 ) -> Tensor:
     """Mean distance (N,) of each image to its nearest training images; large is atypical.
 
@@ -106,8 +105,7 @@ def typicality(
     """
     if not 1 <= neighbours <= len(check_images(training_images)):
         raise UsageError(f"neighbours must be 1 to {len(training_images)}, got {neighbours}")
-    known = embedding(model, training_images, layer, batch_size)
-    queries = embedding(model, images, layer, batch_size)
+    known, queries = (embedding(model, part, batch_size) for part in (training_images, images))
     exact = "donot_use_mm_for_euclid_dist"  # the quick way loses small distances to rounding
     return torch.cat(
         [
@@ -119,3 +117,81 @@ def typicality(
 
 def _pooled(features: Tensor) -> Tensor:
     return features.flatten(2).mean(2) if features.ndim > 2 else features
+
+
+def few_shot_accuracy(
+    features: Tensor | nn.Module,
+    images: Tensor | None,
+    labels: Tensor,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    episodes: int = 600,
+    generator: Generator | None = None,
+    batch_size: int = 256,
+) -> Estimate:
+    """Mean accuracy over ``episodes``.
+
+    ``features`` is a network, whose ``embedding`` of ``images`` (N, 3, H, W) is used, or the features (N, D)
+    themselves with ``images=None``. Without a generator the episodes are those of seed 0.
+    """
+    if isinstance(features, nn.Module):
+        if images is None:
+            raise UsageError("few_shot_accuracy of a network needs images, got None")
+        features = embedding(features, images, batch_size=batch_size)
+    check_labels(labels, features)
+    drawn = sample_episodes(labels, ways, shots, queries, episodes, generator)
+    return Estimate.mean(episode_accuracies(features, *drawn))
+
+
+def sample_episodes(
+    labels: Tensor,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    episodes: int = 600,
+    generator: Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Indices of images, support (episodes, ways, shots) and query (episodes, ways, queries), from ``labels`` (N,).
+
+    Classes, and images of each, are drawn without replacement, so that support and query share none.
+    Raises ``UsageError`` where fewer than ``ways`` classes have ``shots + queries`` images.
+    """
+    if min(ways, shots, queries, episodes) < 1:
+        raise UsageError(
+            f"ways, shots, queries and episodes must be at least 1, got {(ways, shots, queries, episodes)}"
+        )
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    labels, each = labels.cpu(), shots + queries
+    members = [(labels == c).nonzero().flatten() for c in labels.unique()]
+    members = [indices for indices in members if len(indices) >= each]
+    if len(members) < ways:
+        raise UsageError(
+            f"{ways} classes with at least {each} images ({shots} shots, {queries} queries) are needed, "
+            f"got {len(members)}; ask for fewer ways, shots or queries"
+        )
+    sizes = torch.tensor([len(indices) for indices in members])
+    table = nn.utils.rnn.pad_sequence(members, batch_first=True)
+    drawn = []
+    for _ in range(episodes):
+        classes = torch.randperm(len(members), generator=generator)[:ways]
+        order = torch.rand(ways, table.shape[1], generator=generator)
+        order[torch.arange(table.shape[1]) >= sizes[classes][:, None]] = 2  # padding comes last
+        drawn.append(table[classes].gather(1, order.argsort(1)[:, :each]))
+    support, query = torch.stack(drawn).split((shots, queries), 2)
+    return support, query
+
+
+def episode_accuracies(features: Tensor, support: Tensor, query: Tensor, chunk: int = 50) -> Tensor:
+    """Accuracy (E,), float64, of episodes with ``features`` (N, D) of any device; ``chunk`` episodes at a time."""
+    if features.ndim != 2:
+        raise UsageError(f"features must be (N, D), got {tuple(features.shape)}")
+    features = F.normalize(finite(features, "features").float(), dim=1)
+    found = []
+    for known, asked in zip(support.split(chunk), query.split(chunk), strict=True):
+        prototypes = F.normalize(features[known.to(features.device)].mean(2), dim=2)
+        queries = features[asked.to(features.device)].flatten(1, 2)
+        answers = (queries @ prototypes.mT).argmax(2).view(asked.shape)
+        truth = torch.arange(asked.shape[1], device=answers.device)[:, None]
+        found.append((answers == truth).double().mean((1, 2)).cpu())
+    return torch.cat(found)

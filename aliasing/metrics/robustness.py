@@ -8,7 +8,6 @@ measured.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,14 +27,14 @@ def attack_accuracy(
     eps: float = 8 / 255,
     generator: Generator | None = None,
     batch_size: int = 256,
-    **settings: Any,
+    steps: int | None = None,
 ) -> Estimate:
     """Share of ``images`` (N, 3, H, W) that are classified correctly and stay so everywhere the attack looks.
 
     ``eps`` is the radius of the l-infinity ball, in units of the image range [0, 1]. The generator draws random starts;
-    ``settings`` are ``steps``, ``step_size`` and ``restarts`` of ``Attack``.
+    without ``steps`` there are as many as ``Attack`` says.
     """
-    alive = survivors(model, images, labels, (eps,), Attack(attack, **settings), generator, batch_size)
+    alive = survivors(model, images, labels, (eps,), Attack(attack, steps), generator, batch_size)
     return Estimate.share(alive[eps])
 
 

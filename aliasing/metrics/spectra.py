@@ -5,7 +5,6 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
 from .downsampling import Sample, per_site
 from .estimate import Estimate
 
@@ -79,16 +78,14 @@ def _transformable(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]:
+def radial_spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
     """Frequencies (B,) in cycles per pixel and the mean of ``log |F|**2`` (B,) over annuli, images and channels.
 
-    Annuli of equal width from 0 to 0.5; by default half as many as the shorter side has pixels. The mean itself, and
-    the corners beyond 0.5, are left out; powers below 1e-20 count as 1e-20.
+    Annuli of equal width from 0 to 0.5, half as many as the shorter side has pixels. The mean itself, and the corners
+    beyond 0.5, are left out; powers below 1e-20 count as 1e-20.
     """
     height, width = x.shape[-2:]
-    bins = min(height, width) // 2 if bins is None else bins
-    if bins < 1:
-        raise UsageError(f"bins must be at least 1, got {bins}")
+    bins = min(height, width) // 2
     power = torch.fft.fft2(x.double(), norm="ortho").abs().square().clamp(min=1e-20).log().mean((0, 1))
     rows, columns = (torch.fft.fftfreq(side, device=x.device, dtype=torch.float64) for side in (height, width))
     radius = (rows[:, None].square() + columns[None, :].square()).sqrt()
@@ -96,7 +93,4 @@ def radial_spectrum(x: Tensor, bins: int | None = None) -> tuple[Tensor, Tensor]
     index = (radius[inside] * 2 * bins - 1e-9).long()
     sums = torch.zeros(bins, dtype=torch.float64, device=x.device).index_add_(0, index, power[inside])
     centres = (torch.arange(bins, dtype=torch.float64, device=x.device) + 0.5) / (2 * bins)
-    counts = torch.bincount(index, minlength=bins)
-    if (counts == 0).any():
-        raise UsageError(f"{bins} bins are too many for {height} x {width} pixels: some hold no frequency")
-    return centres, sums / counts
+    return centres, sums / torch.bincount(index, minlength=bins)

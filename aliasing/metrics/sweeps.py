@@ -90,15 +90,15 @@ def swept(
     return tuple(torch.cat(p).unflatten(0, (len(frames), len(draws))).transpose(0, 1) for p in (logits, sums))
 
 
-def deviation(curves: Tensor, tolerance: float = 0.2) -> Tensor:
-    """Share (N, L) of the positions at which curves (N, P, L) are off their mean by ``tolerance`` of it or more."""
+def deviation(curves: Tensor) -> Tensor:
+    """Share (N, L) of the positions at which curves (N, P, L) are off their mean by a fifth of it or more."""
     mean = curves.mean(1, keepdim=True)
-    return (((curves - mean).abs() >= tolerance * mean.abs()) & (curves != mean)).double().mean(1)
+    return (((curves - mean).abs() >= 0.2 * mean.abs()) & (curves != mean)).double().mean(1)
 
 
 def crossings(inside: Tensor) -> Jaggedness:
     """Jaggedness of booleans (N, P): whether the true class is in the top k at each position."""
-    if inside.ndim != 2 or inside.shape[1] < 2:
+    if inside.shape[1] < 2:
         raise UsageError(f"at least two positions are needed, got shape {tuple(inside.shape)}")
     events = inside[:, 1:] != inside[:, :-1]
     return Jaggedness(
@@ -130,7 +130,6 @@ def non_shiftability(
     layers: Sequence[str] | None = None,
     positions: int | None = None,
     border: str = "inpainting",
-    tolerance: float = 0.2,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> dict[str, Estimate]:
@@ -143,10 +142,9 @@ def non_shiftability(
         images: the paper takes 10.
         layers: names of modules; by default the downsampling sites.
         positions: frames of the sweep; ``border`` as in ``vertical_sweep``.
-        tolerance: relative deviation that counts.
     """
     names = list(some_sites(model)) if layers is None else list(layers)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), len(names), generator=generator, dtype=torch.float64)
     curves = swept(model, vertical_sweep(images, positions, border), names, draws, batch_size)[1]
-    return {name: Estimate.mean(off) for name, off in zip(names, deviation(curves, tolerance).T, strict=True)}
+    return {name: Estimate.mean(off) for name, off in zip(names, deviation(curves).T, strict=True)}

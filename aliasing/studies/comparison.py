@@ -15,8 +15,6 @@ from .evidence import best, concordance, over_kinds, survived
 from .rules import FINE, POINT, RHO, Test, above, below, claims
 from .study import Study
 
-__all__ = ["LEARNED", "STUDY"]
-
 LEARNED = ("lps", "tips", "tips + losses", "ddac")  # layers with something to train
 
 ALL = ("subsample", "average", "rect-2", "tri-3", "bin-5", "bin-7", "flc", "asap", "aps", "lps", "tips", "ddac")

@@ -11,10 +11,6 @@ from scipy import special
 from ..measurements import unpacked
 from ..metrics import Estimate
 
-__all__ = ["Column", "Derived", "Result", "Setting", "Statistic", "across_seeds", "best", "concordance", "contrast",
-           "entry", "fact", "kendall_w", "level", "minus", "over_kinds", "rank_correlation", "select",
-           "survived"]  # fmt: skip
-
 Setting = Mapping[str, Any]  # labels of runs, such as {"layer": "bin-7", "augmented": False}
 
 

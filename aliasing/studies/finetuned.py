@@ -20,8 +20,6 @@ from .evidence import Result, Statistic, select
 from .rules import POINT, above, below, claims
 from .study import Study
 
-__all__ = ["LAYERS", "STUDY"]
-
 # "none" is the control. The most informative first: a stop leaves whole comparisons.
 LAYERS = ("none", "tri-3", "bin-5", "flc", "aps", "rect-2", "bin-7", "asap", "lps", "tips", "ddac")
 

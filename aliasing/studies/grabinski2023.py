@@ -16,8 +16,6 @@ from .evidence import Derived, entry, fact, level, survived
 from .rules import FINE, POINT, Regime, Tests, above, below, claims
 from .study import Study
 
-__all__ = ["POOLS", "STUDY"]
-
 # The paper's layers, and two controls: nothing at all, and a plain low-pass of the same gain for small perturbations.
 POOLS = ("subsample", "flc", "asap", "tri-3")
 RADIUS = 8  # of adversarial training, in 1/255

@@ -25,9 +25,6 @@ import pandas as pd
 from ..errors import unknown
 from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
-__all__ = ["FINE", "FIXED", "POINT", "RHO", "VERDICTS", "Finding", "Regime", "Test", "Tests", "Verdict", "above",
-           "below", "claims", "decide", "digest", "judged"]  # fmt: skip
-
 Outcome = Literal["holds", "opposite", "null", "open", "not run"]
 Verdict = Literal[
     "reproduced", "partly", "not reproduced", "contradicted", "inconclusive", "not testable here", "not run"
@@ -279,10 +276,8 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             row |= {"p": result.p(test.threshold) if result else None, "rule": test.rule}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
-    return frame if frame.empty else _with_verdicts(frame)
-
-
-def _with_verdicts(frame: pd.DataFrame) -> pd.DataFrame:
+    if frame.empty:
+        return frame
     frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float))
     strict = frame["outcome"].where(
         ~(frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)), "open"

@@ -14,8 +14,6 @@ from ..records import Store, fresh
 from ..runner import Job
 from .rules import Finding, judged
 
-__all__ = ["Study", "open_store", "results"]
-
 
 @dataclass(frozen=True)
 class Study:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["one_line_each", "statistic", "whole"]
-
 
 def statistic(row: Any) -> str:
     """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""

@@ -16,8 +16,6 @@ from .evidence import Derived, entry, level
 from .rules import POINT, Regime, above, below, claims
 from .study import Study
 
-__all__ = ["FILTERS", "STUDY"]
-
 FILTERS = ("subsample", "rect-2", "tri-3", "bin-4", "bin-5", "bin-6", "bin-7")
 
 

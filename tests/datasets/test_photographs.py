@@ -264,8 +264,7 @@ def test_imagenets_own_validation_pictures_are_kept_apart(offer):
     assert sorted(seen.images[:, 0, 0, 0].tolist()) == [0, 10]
     assert sorted(unseen.images[:, 0, 0, 0].tolist()) == [1, 11]
     files = {
-        f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0))
-        for wnid in photographs._IMAGENETTE_WORDS
+        f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0)) for wnid in photographs._IMAGENETTE
     }
     offer("imagenet-val-500", {"imagenet-val-500.tar.xz": files})
     found = load("imagenet-val-500", "test", size=8)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from aliasing.metrics.few_shot import episode_accuracies, few_shot_accuracy, sample_episodes
+from aliasing.metrics.readouts import episode_accuracies, few_shot_accuracy, sample_episodes
 
 LABELS = torch.arange(240) % 8
 

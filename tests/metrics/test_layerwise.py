@@ -66,7 +66,6 @@ def test_a_moved_map_has_no_error_up_to_the_reach_and_a_lost_one_has_all():
     maps = torch.randn(3, 2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert realigned(maps, maps.roll((1, -1), (2, 3))).max() == 0
     assert realigned(maps, maps.roll(2, 2)).min() > 0.1
-    assert realigned(maps, maps.roll(2, 2), reach=2).max() == 0
     assert realigned(maps, torch.zeros_like(maps)) == pytest.approx(1)
 
 
@@ -126,9 +125,7 @@ def test_jaggedness_by_hand():
 
 def test_non_shiftability_equals_a_loop():
     model, images, names = chain().double(), pictures(5), ["2", "3"]
-    ours = metrics.non_shiftability(
-        model, images, names, border="black", tolerance=0.05, generator=torch.Generator().manual_seed(8)
-    )
+    ours = metrics.non_shiftability(model, images, names, border="black", generator=torch.Generator().manual_seed(8))
     draws = torch.rand(5, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64).tolist()
     frames = metrics.vertical_sweep(images, border="black")
     for index, name in enumerate(names):
@@ -138,7 +135,7 @@ def test_non_shiftability_equals_a_loop():
             with torch.no_grad():
                 sums = [model[: int(name) + 1](frame[n : n + 1])[0, channel].sum().item() for frame in frames]
             mean = sum(sums) / len(sums)
-            shares.append(sum(abs(value - mean) >= 0.05 * abs(mean) and value != mean for value in sums) / len(sums))
+            shares.append(sum(abs(value - mean) >= 0.2 * abs(mean) and value != mean for value in sums) / len(sums))
         assert 0 < sum(shares) < 5
         assert ours[name].value == pytest.approx(sum(shares) / 5)
 
@@ -184,5 +181,3 @@ def test_typicality_equals_a_loop():
         nearest = sorted((query - one).norm().item() for one in features[0])[:3]
         assert value.item() == pytest.approx(sum(nearest) / 3)
     assert metrics.typicality(model, known[:4], known, neighbours=1).max() < 1e-7
-    by_layer = metrics.embedding(model, queries, layer=next(iter(metrics.sites(model))))
-    torch.testing.assert_close(by_layer.norm(dim=1), torch.ones(4).double())
