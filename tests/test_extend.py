@@ -69,7 +69,6 @@ def project(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_every_step_of_the_guide_works(project):
     """All of them, then their commands: each section says something that the last of its own has to print."""
     commands, expected = [], {}

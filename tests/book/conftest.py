@@ -11,6 +11,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+TOC = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
+PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]  # in order
 HOME = {"BOOK_SOURCE": "https://github.com/owner/name", "BOOK_SITE": "https://owner.github.io/name/"}
 
 
@@ -18,21 +20,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.timeout(600))
             if "browser" in item.fixturenames:
                 item.add_marker(pytest.mark.browser)
 
 
 def run(*command, **environment):
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, timeout=1800)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-
-
-@pytest.fixture(scope="session")
-def pages():
-    """The pages of the table of contents, in order."""
-    toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 @pytest.fixture(scope="session")

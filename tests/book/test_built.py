@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 from aliasing.layers import NAMES
 from aliasing.studies import STUDIES
 
-from .conftest import HOME, ROOT
+from .conftest import HOME, PAGES, ROOT
 
 
 class Page:
@@ -41,10 +41,10 @@ def read(site):
     return {path.resolve(): Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
 
 
-def test_the_contents_are_complete_and_no_cell_failed(site, pages, read):
-    assert {path.stem for path in (ROOT / "book").glob("*.md")} <= set(pages)
-    assert {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= set(pages)
-    for page in pages:
+def test_the_contents_are_complete_and_no_cell_failed(site, read):
+    assert {path.stem for path in (ROOT / "book").glob("*.md")} <= set(PAGES)
+    assert {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")} <= set(PAGES)
+    for page in PAGES:
         text = read[(site / f"{page}.html").resolve()].text
         assert "Traceback (most recent call last)" not in text and "| --" not in text, page  # a table left as text
 
