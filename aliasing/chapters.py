@@ -104,14 +104,11 @@ def mostly_decided(verdicts: pd.Series) -> bool:
     return bool((verdicts != "not run").mean() >= 0.5)
 
 
-def planned(study: str, profile: str = "best", seeds: int | None = None) -> list[Job]:
-    """The runs a chapter needs; of the best profile beyond a laptop's only those that are on record."""
-    plan, store = studies.get(study), studies.open_store()
-    chosen = best(study, store) if profile == "best" else check_profile(profile)
-    jobs = plan.jobs(chosen, seeds)
-    if profile == "best" and chosen != "laptop":
-        jobs = [job for job in jobs if complete(job, store.load(job.run))]
-    return jobs
+def planned(study: str, profile: str = "best", seeds: int | None = None) -> tuple[str, list[Job]]:
+    """The profile that a chapter opens on, and the runs it needs; of a best one beyond a laptop's none is trained."""
+    plan = studies.get(study)
+    chosen = best(study) if profile == "best" else check_profile(profile)
+    return chosen, [] if profile == "best" and chosen != "laptop" else plan.jobs(chosen, seeds)
 
 
 def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | None = None) -> pd.DataFrame:
@@ -124,8 +121,9 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
         seeds: only the seeds below this number; by default all.
     """
     check(profile=profile, device=device, seeds=seeds)
-    _carry_out(planned(study, profile, seeds), studies.open_store(), device)
-    results = on_record(study, profile, seeds)
+    chosen, jobs = planned(study, profile, seeds)
+    _carry_out(jobs, studies.open_store(), device)
+    results = on_record(study, chosen, seeds)
     devices, hours = ", ".join(sorted(results["device"].unique())), results["training.seconds"].sum() / 3600
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
     print(f"profile {results['profile'].iloc[0]}: {len(results)} networks, trained in {hours:.2f} h on {devices}")
@@ -155,6 +153,32 @@ def on_record(study: str, profile: str = "best", seeds: int | None = None, empty
             f"{study} has no records of profile {chosen}; aliasing run {study} --profile {chosen} makes them"
         )
     return _described(results, jobs, chosen)
+
+
+def small(profile: str) -> str:
+    """The profile of what a page trains itself, whatever its evidence: "laptop", in a book of "smoke" that."""
+    return profile if profile == "smoke" else "laptop"
+
+
+def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: str) -> pd.DataFrame:
+    """The rows of a chapter's results table that a figure shows; the small profile's while the best has none of them.
+
+    A campaign trains what decides most first, so the best evidence may lack a whole group of networks for a while.
+
+    Args:
+        study: a name in ``studies.STUDIES``.
+        results: what ``begin`` returned.
+        profile: with which it was called. Only "best" is filled up: who names a profile sees what that has.
+        where: the rows, as for ``DataFrame.query``.
+        columns: what must have been measured on them.
+    """
+
+    def known(table: pd.DataFrame) -> pd.DataFrame:
+        columns_there = [column for column in columns if column in table]
+        return table.query(where).dropna(subset=columns_there) if columns_there == [*columns] else table.iloc[:0]
+
+    rows = known(results)
+    return known(on_record(study, small(profile))) if rows.empty and profile == "best" else rows
 
 
 def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:

@@ -151,6 +151,17 @@ def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
     assert chapters.best("zhang2019", store) == "desktop"
 
 
+def test_a_group_that_the_best_evidence_lacks_is_the_small_profiles():
+    results = chapters.on_record("zhang2019", "laptop")
+    column, where = "accuracy.accuracy", "layer == 'bin-5'"
+    rows = chapters.part("zhang2019", results, "best", where, column)
+    assert set(rows["layer"]) == {"bin-5"}
+    for lacking in (results.query("layer == 'tri-3'"), results.drop(columns=column), results.assign(**{column: None})):
+        assert chapters.part("zhang2019", lacking, "best", where, column)["id"].tolist() == rows["id"].tolist()
+        assert chapters.part("zhang2019", lacking, "laptop", where, column).empty  # who names a profile sees its own
+    assert (chapters.small("smoke"), chapters.small("best"), chapters.small("gpu")) == ("smoke", "laptop", "laptop")
+
+
 def test_results_say_on_which_evidence_they_stand_and_what_their_columns_hold():
     results = chapters.on_record("zhang2019", "laptop", seeds=2)
     plain = results[(results["layer"] == "subsample") & ~results["augmented"]]

@@ -305,7 +305,7 @@ def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) 
         path for path in notebooks if not execution(output / path.name).items() >= _about(stamps[path], profile).items()
     ]
     needed = [path.stem for path in old if path.stem in studies.STUDIES]
-    jobs = [job for name in needed for job in chapters.planned(name, profile)]
+    jobs = [job for name in needed for job in chapters.planned(name, profile)[1]]
     if jobs:  # a failed run is reported by its notebook, which tries it again
         run_jobs(merged(jobs), studies.open_store())
     with ProcessPoolExecutor(2) as pool:
