@@ -10,7 +10,6 @@ Sources: FGSM (Goodfellow et al. 2015); PGD (Madry et al. 2018); APGD on cross-e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,27 +20,8 @@ from .errors import UsageError, unknown
 from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
 from .streams import image_seeds, per_image, sent
 
-STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # by default
+STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # of the gradient, by default; those of PGD are a quarter of the radius
 ATTACKS = tuple(STEPS)
-
-
-@dataclass(frozen=True)
-class Attack:
-    """An attack and its settings.
-
-    Attributes:
-        name: one of ``ATTACKS``.
-        steps: gradient steps; by default 1 for "fgsm", 20 for "pgd" (of a quarter of the radius), 100 for "apgd-ce".
-    """
-
-    name: str = "pgd"
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in ATTACKS:
-            raise unknown("attack", self.name, ATTACKS)
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"steps must be >= 1, got {self.steps}")
 
 
 def survivors(
@@ -49,7 +29,8 @@ def survivors(
     images: Tensor,
     labels: Tensor,
     eps: Sequence[float],
-    attack: Attack,
+    attack: str,
+    steps: int | None = None,
     generator: Generator | None = None,
     batch_size: int = 256,
 ) -> dict[float, Tensor]:
@@ -71,7 +52,7 @@ def survivors(
             alive = hits(answers(model, x), y)
         for row, radius in enumerate(radii):
             x, y, seed, index = x[alive], y[alive], seed[alive.cpu()], index[alive.cpu()]
-            alive = ~attack_images(model, x, y, attack, radius, seed)[1]
+            alive = ~attack_images(model, x, y, attack, radius, steps, seed)[1]
             kept[row, index[alive.cpu()]] = True
     return dict(zip(radii, kept, strict=True))
 
@@ -80,16 +61,22 @@ def attack_images(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    attack: Attack | str = "pgd",
+    attack: str = "pgd",
     eps: float = 8 / 255,
+    steps: int | None = None,
     seeds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attack one batch of float images (n, 3, H, W): the images afterwards, and which are misclassified (n,).
 
-    An image that the attack does not break, or that is misclassified already, is returned as it was. ``eps`` is the
-    radius in units of the image range [0, 1]; ``seeds`` (n,) are those of ``aliasing.streams.image_seeds``.
+    An image that the attack does not break, or that is misclassified already, is returned as it was. ``attack`` is one
+    of ``ATTACKS``, and without ``steps`` takes those of ``STEPS``; ``eps`` is the radius in units of the image range
+    [0, 1]; ``seeds`` (n,) are those of ``aliasing.streams.image_seeds``.
     """
-    attack = Attack(attack) if isinstance(attack, str) else attack
+    if attack not in ATTACKS:
+        raise unknown("attack", attack, ATTACKS)
+    steps = STEPS[attack] if steps is None else steps
+    if steps < 1:
+        raise UsageError(f"steps must be >= 1, got {steps}")
     if not 0 <= eps <= 1:
         raise UsageError(f"eps must be >= 0 and <= 1, the range of the images, got {eps}; 8 of 255 is eps=8 / 255")
     seeds = image_seeds(len(images)) if seeds is None else seeds
@@ -97,16 +84,15 @@ def attack_images(
         return images.clone(), torch.zeros(0, dtype=torch.bool, device=images.device)
     images = as_float(check_images(images, unit=True))
     found, labels = images.clone(), check_labels(labels, images).to(images.device)
-    steps = STEPS[attack.name] if attack.steps is None else attack.steps
     with evaluating(model):
         with torch.no_grad():
             broken = ~hits(answers(model, images), labels)
         active = (~broken).nonzero().flatten()
         if len(active):
             problem, own = Problem(model, images[active], labels[active], eps), seeds[active.cpu()]
-            if attack.name == "fgsm":
+            if attack == "fgsm":
                 points, hit = pgd(problem, problem.images, 1, eps)
-            elif attack.name == "pgd":
+            elif attack == "pgd":
                 points, hit = pgd(problem, problem.random_point(own), steps, eps / 4)
             else:
                 points, hit = apgd(problem, problem.random_point(own, touch=True), steps)

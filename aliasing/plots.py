@@ -9,7 +9,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from itertools import count, cycle
 from typing import Any, NamedTuple
@@ -27,25 +29,14 @@ from matplotlib.lines import Line2D
 
 from .metrics import Estimate
 
-
-class _Looks(dict[str, str]):
-    """Looks by name; a name that has none gets the next spare one, the same for the rest of the session."""
-
-    def __init__(self, known: Mapping[str, str], spare: Iterator[str]) -> None:
-        super().__init__(known)
-        self.spare = spare
-
-    def __missing__(self, name: str) -> str:
-        self[name] = next(self.spare)
-        return self[name]
-
-
 # Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
 _HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
 # light that it fades on white, or, turned for the dark page, on black.
-COLOURS = _Looks(
+# A name that has none gets the next spare look, the same for the rest of the session.
+COLOURS: defaultdict[str, str] = defaultdict(
+    partial(next, _HUES),
     {
         "subsample": "#222222",
         "max": "#777777",
@@ -63,9 +54,8 @@ COLOURS = _Looks(
         "ddac": _CYCLE[5],
         "average": "#a6611a",  # rect-2 without the maximum before it, as the comparison calls it
     },
-    _HUES,
 )
-MARKERS = _Looks(dict(zip(COLOURS, "osv^<>Dd*XPHph8", strict=True)), cycle("oDs^vP*X<>h8pdH"))
+MARKERS = defaultdict(partial(next, cycle("oDs^vP*X<>h8pdH")), zip(COLOURS, "osv^<>Dd*XPHph8", strict=True))
 LINES = ("-", "--", "-.", ":")
 FEW = 3  # Of fewer seeds each is shown by itself: Student's interval over two is 13 times as wide as they are apart.
 # What a figure shows of the spread, by the id of what draws it: ``show`` adds it to the caption.

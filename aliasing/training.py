@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import distributed
-from .adversary import Attack, Problem, signed_step, survivors
+from .adversary import Problem, signed_step, survivors
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
@@ -258,10 +258,10 @@ def _with_auxiliary(task: Tensor, layers: list[Any], recipe: Recipe, done: float
 def _probe(network: nn.Module, data: ImageSet | ImageFiles, recipe: Recipe) -> dict[str, float]:
     """Accuracy on the first ``probe`` training images: clean, under one step, and under ten steps of PGD."""
     probed, eps = data[: recipe.probe], recipe.adversary
-    attacks = {"clean": (0.0, Attack("fgsm")), "fgsm": (eps, Attack("fgsm")), "pgd": (eps, Attack("pgd", steps=10))}
+    attacks = {"clean": (0.0, "fgsm", 1), "fgsm": (eps, "fgsm", 1), "pgd": (eps, "pgd", 10)}
     kept = {
-        name: survivors(network, probed.images, probed.labels, (radius,), attack)[radius]
-        for name, (radius, attack) in attacks.items()
+        name: survivors(network, probed.images, probed.labels, (radius,), attack, steps)[radius]
+        for name, (radius, attack, steps) in attacks.items()
     }
     return {name: hits.double().mean().item() for name, hits in kept.items()}
 

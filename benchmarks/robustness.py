@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from aliasing import models
 from aliasing.datasets import load
 from aliasing.datasets.corruptions import NAMES, SEVERITIES, corrupt
-from aliasing.metrics import Attack, attack_images, predict
+from aliasing.metrics import attack_images, predict
 from aliasing.training import Recipe, train
 
 from . import peer, ratios, turns
@@ -140,10 +140,11 @@ def _attacks(made: dict[str, Callable[[nn.Module], Attacks]], device: str, quick
 
     for name, make in made.items():
         for attack, theirs in make(network).items():
-            ours = Attack(attack, 1 if attack == "fgsm" else STEPS)
+            steps = 1 if attack == "fgsm" else STEPS
+            ours = partial(attack_images, network, images, labels, attack, EPS, steps)
             yield Duel(
-                _columns("attack", attack, ours.steps or 0, name, images),
-                lambda ours=ours: attack_images(network, images, labels, ours, EPS)[0],  # type: ignore[misc]
+                _columns("attack", attack, steps, name, images),
+                lambda ours=ours: ours()[0],  # type: ignore[misc]
                 partial(theirs, images, labels),
                 lambda attacked: right(attacked).double().mean().item(),
                 lambda attacked, other: (right(attacked) != right(other)).double().mean().item(),

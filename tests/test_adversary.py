@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aliasing.adversary import ATTACKS, Attack, Problem, apgd, checkpoints, survivors
+from aliasing.adversary import ATTACKS, Problem, apgd, checkpoints, survivors
 from aliasing.errors import UsageError
 from aliasing.metrics import attack_accuracy, attack_images, perturb
 from aliasing.streams import image_seeds
@@ -40,7 +40,7 @@ def test_images_stay_in_the_ball_and_the_box(toy, attack):
     images = images.round()  # at the faces of the box, where clipping matters
     labels = model(images).argmax(1)
     eps = 0.3
-    found, broken = attack_images(model, images, labels, Attack(attack, steps=8), eps)
+    found, broken = attack_images(model, images, labels, attack, eps, 8)
     away = (found - images).flatten(1)
     assert broken.any()
     assert found.min() >= 0
@@ -65,7 +65,7 @@ def test_equals_a_loop_over_single_images(toy, name):
     model, images, labels = toy
     eps, size, steps = (0.024, 0.024, 1) if name == "fgsm" else (0.024, 0.006, 6)
     seeds = image_seeds(len(images), torch.Generator().manual_seed(5))
-    found, broken = attack_images(model, images, labels, Attack(name, steps), eps, seeds)
+    found, broken = attack_images(model, images, labels, name, eps, steps, seeds)
     for i, seed in enumerate(seeds.tolist()):
         noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed))
         delta = 0 * noise if name == "fgsm" else (noise * 2 - 1) * eps
@@ -97,7 +97,7 @@ def test_eps_sweep_of_a_linear_network_by_hand(attack):
     radii = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1) / direction.abs().sum()
     ordered = radii.sort().values
     eps = [(ordered[k : k + 2].mean()).item() for k in (9, 19, 29)]
-    alive = survivors(linear(weight), images, labels, (0.0, *eps), Attack(attack))
+    alive = survivors(linear(weight), images, labels, (0.0, *eps), attack)
     assert [int(hits.sum()) for hits in alive.values()] == [36, 30, 20, 10]
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from aliasing import datasets, layers, metrics, models
-from aliasing.adversary import Attack, attack_images, perturb, survivors
+from aliasing.adversary import attack_images, perturb, survivors
 from aliasing.cli import main
 from aliasing.datasets.corruptions import corrupt
 from aliasing.datasets.decoding import decode
@@ -154,7 +154,7 @@ USAGE = {
     "logits (N, classes, 8, 8) of the size": lambda: metrics.mask_consistency(nn.MaxPool2d(2), IMAGES, max_shift=1),
     "(2, 8, 8) like the images, got torch.float32 (2, 8, 8)": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, IMAGES[:, 0]),
     "masks hold class -1, but the network": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, BYTES[:, 0].long() % 3 - 1),
-    "an attack needs at least one eps, got none": lambda: survivors(MEAN, *DATA, (), Attack()),
+    "an attack needs at least one eps, got none": lambda: survivors(MEAN, *DATA, (), "pgd"),
     "steps must be >= 1, got 0": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, steps=0),
     "Did you mean 'fog'?": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ("frog",)),
     "severity must be 1 to 5, got 0": lambda: corrupt(BYTES, "fog", 0),

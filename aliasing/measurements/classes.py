@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..adversary import Attack, survivors
+from ..adversary import survivors
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy
 from ..metrics.robustness import corrupted
@@ -33,7 +33,7 @@ def attacks(subject: Subject, count: int, steps: int, attack: str = "pgd", per_i
     """
     test = subject.split("test", count)
     eps = [0.25, 0.5, 1, 2, 4, 8]
-    alive = survivors(subject.network, test.images, test.labels, [e / 255 for e in eps], Attack(attack, steps))
+    alive = survivors(subject.network, test.images, test.labels, [e / 255 for e in eps], attack, steps)
     name = attack.replace("-", "_")
     values: dict[str, Any] = {
         f"{name}_eps": eps,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import metrics
-from ..adversary import Attack, attack_images, perturb
+from ..adversary import attack_images, perturb
 from ..datasets.corruptions import corrupt
 from ..inference import as_float, correct, evaluating, predict
 from ..metrics import Estimate, count_flops, embedding, outputs, radial_spectrum, sampled, sites
@@ -158,7 +158,7 @@ def aliasing_and_attack(subject: Subject, count: int, eps: float, steps: int = 1
     images, labels = images[right], labels[right]
     if not len(images):
         return {"alias_error_of_broken_minus_kept": None, "alias_error_rise": None, "broken": 0, "kept": 0}
-    _, broken = attack_images(network, images, labels, Attack("pgd", steps), eps / 255)
+    _, broken = attack_images(network, images, labels, "pgd", eps / 255, steps)
     before = _alias_errors(network, images)
     after = _alias_errors(network, _one_step(network, images, labels, eps / 255))
     broken = broken.cpu()

@@ -5,7 +5,7 @@ uint8 or float in [0, 1], and ``labels`` (N,); ``generator`` draws on the CPU, a
 seed 0 does; ``batch_size`` is the number of images per forward pass and does not change the value.
 """
 
-from ..adversary import ATTACKS, Attack, attack_images, perturb
+from ..adversary import ATTACKS, attack_images, perturb
 from ..inference import predict
 from ..shifts import SHIFTS, draw_shifts, shift_images
 from .agreement import consistency, fidelity
@@ -32,7 +32,7 @@ from .sampling import max_sampling_bias
 from .spectra import alias_energy, alias_error, radial_spectrum
 from .sweeps import jaggedness, non_shiftability, probability_curves, vertical_sweep
 
-__all__ = ["ATTACKS", "ONE_PIXEL", "SHIFTS", "Attack", "Estimate", "alias_energy", "alias_error", "attack_accuracy",
+__all__ = ["ATTACKS", "ONE_PIXEL", "SHIFTS", "Estimate", "alias_energy", "alias_error", "attack_accuracy",
            "attack_images", "band_accuracy", "consistency", "corruption_error", "count_flops", "count_parameters",
            "draw_shifts", "embedding", "equivariance_maps", "exact_consistency", "few_shot_accuracy", "fidelity",
            "fit_readouts", "frequency_response", "jaggedness", "leakage", "low_pass", "mask_consistency",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from ..adversary import Attack, survivors
+from ..adversary import survivors
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
 from ..errors import UsageError
 from ..inference import check_images, check_labels, correct
@@ -32,9 +32,9 @@ def attack_accuracy(
     """Share of ``images`` (N, 3, H, W) that are classified correctly and stay so everywhere the attack looks.
 
     ``eps`` is the radius of the l-infinity ball, in units of the image range [0, 1]. The generator draws random starts;
-    without ``steps`` there are as many as ``Attack`` says.
+    without ``steps`` there are as many as ``attack_images`` says.
     """
-    alive = survivors(model, images, labels, (eps,), Attack(attack, steps), generator, batch_size)
+    alive = survivors(model, images, labels, (eps,), attack, steps, generator, batch_size)
     return Estimate.share(alive[eps])
 
 
