@@ -95,14 +95,19 @@ def build(run: Run) -> nn.Module:
         return models.normalized(models.create(options.pop("name"), **options), [0.5] * 3, [0.25] * 3)
 
 
-def resumed(run: Run, checkpoint: Path) -> tuple[nn.Module, list[dict]]:
-    """The run's network as far as it was trained, and its history; a damaged checkpoint is put aside."""
-    network = build(run)
+def resumed(store: Store, run: Run) -> tuple[nn.Module, list[dict], bool]:
+    """The run's network as far as it was trained, its history, and whether they are those that were published.
+
+    A damaged file is put aside.
+    """
+    network, path = build(run), store.folder(run) / "checkpoint.safetensors"
+    published = not path.exists() and store.weights(run).exists() and "training" in store.load(run).measurements
+    path = store.weights(run) if published else path
     try:
-        return network, load_weights(checkpoint, network) if checkpoint.exists() else []
+        return network, load_weights(path, network) if path.exists() else [], published
     except DamagedError as error:
-        warnings.warn(f"{error}; kept as {set_aside(checkpoint)}, and trained again", stacklevel=2)
-        return build(run), []
+        warnings.warn(f"{error}; kept as {set_aside(path)}, and trained again", stacklevel=2)
+        return build(run), [], False
 
 
 def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lambda steps: None) -> str:
@@ -146,12 +151,10 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
     run, record = job.run, store.load(job.run)
     if complete(job, record):
         return
-    checkpoint = store.folder(run) / "checkpoint.safetensors"
-    kept = "training" in record.measurements and not checkpoint.exists() and store.weights(run).exists()
-    network, history = resumed(run, store.weights(run) if kept else checkpoint)
+    network, history, published = resumed(store, run)
     notify(len(history))
     if len(history) < run.recipe.epochs:
-        data = loaded(run.dataset, "train")
+        data, checkpoint = loaded(run.dataset, "train"), store.folder(run) / "checkpoint.safetensors"
         history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
         values: dict[str, Any] = {"data": "ImageNet, by its makers", "images": 0}
@@ -176,7 +179,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             absent = error
             continue
         origin = provenance(device, time.perf_counter() - started)
-        record.add(wanted.key, measured, origin | ({"weights": "published, in half precision"} if kept else {}))
+        record.add(wanted.key, measured, origin | ({"weights": "published, in half precision"} if published else {}))
         store.save(record)
         notify(1)
     if absent:

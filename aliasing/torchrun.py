@@ -65,7 +65,7 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lease.acquire()
-            _, history = resumed(job.run, checkpoint)
+            _, history, _ = resumed(store, job.run)
             outcome = "trained" if len(history) == job.run.recipe.epochs else ""
         except Timeout:
             outcome = "busy"

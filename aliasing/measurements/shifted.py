@@ -1,5 +1,6 @@
 """Answers to shifted images: consistency, exact over all circular shifts or drawn, and masks that should move along."""
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -80,13 +81,11 @@ def consistency_surface(subject: Subject, count: int, max_shift: int) -> dict[st
     plain = classified(subject.network, images)
     classes = roll_predictions(subject.network, images, max_shift=max_shift).classes.long()
     circular = (classes == plain[:, None, None]).double().mean(0)
-    standard = torch.zeros_like(circular)
-    reach = range(-max_shift, max_shift + 1)
-    for i, down in enumerate(reach):
-        for j, right in enumerate(reach):
-            moved = metrics.shift_images(images, torch.tensor([[down, right]]).expand(len(images), 2), "standard")
-            standard[i, j] = (classified(subject.network, moved) == plain).double().mean()
-    return {"surface_circular": circular, "surface_standard": standard}
+    standard = []
+    for shift in product(range(-max_shift, max_shift + 1), repeat=2):
+        moved = metrics.shift_images(images, torch.tensor([shift]).expand(len(images), 2), "standard")
+        standard.append((classified(subject.network, moved) == plain).double().mean())
+    return {"surface_circular": circular, "surface_standard": torch.stack(standard).view_as(circular)}
 
 
 def masks(subject: Subject, count: int, max_shift: int) -> dict[str, Any]:

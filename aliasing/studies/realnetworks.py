@@ -118,7 +118,7 @@ def _typical(distances: list[Tensor], changes: list[Tensor], correct: list[Tenso
     Each network has fifths of its own, so the three are separate samples; the interval is of their mean. With
     ``correct`` only pictures that are classified correctly count.
     """
-    gaps, variances, sizes = [], [], []
+    found = []
     for index, (distance, change) in enumerate(zip(distances, changes, strict=True)):
         parts = distance.argsort().tensor_split(5)
         if correct:
@@ -126,20 +126,21 @@ def _typical(distances: list[Tensor], changes: list[Tensor], correct: list[Tenso
         near, far = change[parts[0]] / 4, change[parts[-1]] / 4
         if min(len(near), len(far)) < 2:  # hardly a picture is classified correctly
             return Estimate(math.nan, math.nan, math.nan, len(change))
-        gaps.append(far.mean() - near.mean())
-        variances.append(near.var() / len(near) + far.var() / len(far))
-        sizes.append(len(near) + len(far))
+        found.append(_apart(far, near))
     # The networks see the same pictures: taken as fully dependent, which makes the interval too long, never too short.
-    half = 1.96 * torch.stack(variances).sqrt().mean().item()
-    value = torch.stack(gaps).mean().item()
-    return Estimate(value, value - half, value + half, min(sizes))
+    value, low, high = torch.tensor([one[:3] for one in found], dtype=torch.float64).mean(0).tolist()
+    return Estimate(value, low, high, min(one.n for one in found))
 
 
 def _unseen_minus_seen(*kinds: list[Tensor]) -> Estimate:
-    unseen, seen = (torch.stack([own / 4 for own in networks]).mean(0) for networks in kinds)
-    value = (unseen.mean() - seen.mean()).item()
-    half = 1.96 * (unseen.var() / len(unseen) + seen.var() / len(seen)).sqrt().item()
-    return Estimate(value, value - half, value + half, len(unseen) + len(seen))
+    return _apart(*(torch.stack([own / 4 for own in networks]).mean(0) for networks in kinds))
+
+
+def _apart(first: Tensor, second: Tensor) -> Estimate:
+    """Mean of the ``first`` pictures minus that of the ``second``, which are others."""
+    value = (first.mean() - second.mean()).item()
+    half = 1.96 * (first.var() / len(first) + second.var() / len(second)).sqrt().item()
+    return Estimate(value, value - half, value + half, len(first) + len(second))
 
 
 def _deepest_minus_shallowest(*values: list[Tensor]) -> Estimate:
