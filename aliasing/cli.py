@@ -33,13 +33,13 @@ def _print(table: "pd.DataFrame", as_json: bool) -> None:
             print(table.to_string(index=False, na_rep="-") if len(table) else "nothing")
 
 
-def _registries() -> dict[str, list[dict[str, str]]]:
-    """What exists, by kind, in the order of the registries; the first column of a row is the name."""
+def _list(arguments: argparse.Namespace) -> int:
+    """What exists, one line each with its source."""
     from . import datasets, layers, models, studies
     from .measurements import MEASUREMENTS
 
     lines = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in MEASUREMENTS.items()}
-    return {
+    tables: dict[str, list[dict[str, str]]] = {  # in the order of the registries; the first column is the name
         f"{kind}s": [{kind: n, "what": e.description, "source": e.source} for n, e in room.CATALOGUE.items()]
         for kind, room in {"layer": layers, "model": models, "dataset": datasets}.items()
     } | {
@@ -47,11 +47,6 @@ def _registries() -> dict[str, list[dict[str, str]]]:
         "metrics": [{"metric": name, "what": line} for name, line in lines.items()],
         "profiles": [{"profile": name} | profile._asdict() for name, profile in PROFILES.items()],
     }
-
-
-def _list(arguments: argparse.Namespace) -> int:
-    """What exists, one line each with its source."""
-    tables = _registries()
     if arguments.json:
         print(json.dumps(tables[arguments.what] if arguments.what else tables, indent=1))
         return 0

@@ -5,6 +5,7 @@
 folder when the package runs from a clone, in the working directory otherwise.
 """
 
+import csv
 import hashlib
 import json
 import lzma
@@ -17,6 +18,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -37,30 +40,12 @@ class Archive:
     url: str | None = None
 
 
-# One file a line: data set, number of the form it belongs to (the preferred first), name, checksum, address if any.
-_FILES = """\
-cifar10 1 cifar-10-python.tar.gz c58f30108f718f92721af3b95e74349a https://www.cs.toronto.edu/~kriz
-cifar10 2 cifar10-jpeg.tar.xz e82212b8f8580e3e79f41a32c7db0e6a5b8fb10188d1723b706e150379c98be9
-imagenette 1 imagenette2-160.tgz e793b78cc4c9e9a4ccc0c1155377a412 https://s3.amazonaws.com/fast-ai-imageclas
-imagenette 2 imagenette2-160-train.tar.xz 95b2fd19b6d2b53bb285a91dfa3350f65e15e6950dae45682b2e47d7e5f51c98
-imagenette 2 imagenette2-160-val.tar.xz a731ccfa489175d0b8ba17ac875b807ac3f02ba942eccde3d82f653b1e61b08c
-imagenet-val-500 1 imagenet-val-500.tar.xz 180aff1c65138cd7f69ddc5209d69b129152deb79fad7b8a15ca10dacf5582bf
-imagenet-sample-1000 1 imagenet-sample-1000.tar.xz c5a9e2e9641b22fbe57efb0703c7bd22b3c278fb7fb4dd9848f6057d19681815
-tiny-imagenet-100 1 tiny-imagenet-100.tar.xz a2a7fa861d00e3813f6517cf78e0f8e238d95d30e1201fe1d229a7a3c8120e54
-omniglot 1 omniglot-small1.zip f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4
-omniglot 1 omniglot-small2.zip 3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f
-camvid 1 camvid-240.tar.xz e65f18d3312f29434269254c40149bba446ab4c44c5a52ac1825820741dba302
-"""
 # The forms in which a data set is understood, the preferred one first.
 ARCHIVES: dict[str, list[tuple[Archive, ...]]] = {}
-for _line in _FILES.splitlines():
-    _dataset, _form, _name, _sum, *_where = _line.split()
-    _checksum = f"{'md5' if len(_sum) == 32 else 'sha256'}:{_sum}"
-    _archive = Archive(_name, _checksum, f"{_where[0]}/{_name}" if _where else None)
-    _forms = ARCHIVES.setdefault(_dataset, [])
-    if len(_forms) < int(_form):
-        _forms.append(())
-    _forms[-1] += (_archive,)
+with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as _file:
+    for (_dataset, _), _rows in groupby(csv.DictReader(_file), itemgetter("dataset", "form")):
+        _form = tuple(Archive(row["name"], row["checksum"], row["url"] or None) for row in _rows)
+        ARCHIVES.setdefault(_dataset, []).append(_form)
 
 _CLONE = Path(__file__).resolve().parents[2]
 _HOME = _CLONE if (_CLONE / "pyproject.toml").is_file() else Path()

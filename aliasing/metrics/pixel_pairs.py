@@ -195,16 +195,11 @@ def _embedded(images: Tensor, draws: Tensor, border: str = "black", grows: bool 
     size = images.shape[-2], images.shape[-1]
     small = shrink(images)
     other = resize(images, (small.shape[-2] + 1, small.shape[-1] + 1)) if grows else small
-    corners = _corners(small, size, draws)
+    last = [side - part - 1 for side, part in zip(size, small.shape[-2:], strict=True)]  # a pixel further still fits
+    flat = draws.flatten(0, 1)
+    corners = torch.stack([_position(flat[:, axis], last[axis]) for axis in (0, 1)], 1).long()
     first, second = (picture.repeat_interleave(draws.shape[1], 0) for picture in (small, other))
     return embed(first, corners, size, border), embed(second, corners if grows else corners + 1, size, border)
-
-
-def _corners(small: Tensor, size: tuple[int, int], draws: Tensor) -> Tensor:
-    """Top left corners (N * pairs, 2), uniform where a picture one pixel further still fits."""
-    last = [side - part - 1 for side, part in zip(size, small.shape[-2:], strict=True)]
-    flat = draws.flatten(0, 1)
-    return torch.stack([_position(flat[:, axis], last[axis]) for axis in (0, 1)], 1).long()
 
 
 def _moved(images: Tensor, draws: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
