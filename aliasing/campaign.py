@@ -146,9 +146,8 @@ def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bo
         if complete(job, record):
             recorded.setdefault(kind, []).append(sum(seconds.values()))
         elif seconds.get("training"):
-            rates.setdefault(
-                kind, job.run.recipe.epochs * record.measurements["training"]["images"] / seconds["training"]
-            )
+            images = job.run.recipe.epochs * record.measurements["training"]["images"]
+            rates.setdefault(kind, images / seconds["training"])
     found: dict[str, tuple[float | None, bool]] = {}
     for job in jobs:
         kind, recipe = _kind(job), job.run.recipe

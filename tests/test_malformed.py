@@ -20,7 +20,7 @@ from aliasing.files import _sum as content_sum
 from aliasing.files import read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.metrics.pixel_pairs import size_pairs
-from aliasing.metrics.readouts import episode_accuracies
+from aliasing.metrics.readouts import episode_accuracies, sample_episodes
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
 from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
@@ -163,9 +163,8 @@ USAGE = {
     "(2, 8, 8) like the images, got torch.int64 (2": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, LABELS[:, None, None]),
     "masks hold class 7, but the network answers": lambda: metrics.mean_iou(nn.Identity(), IMAGES, 7 + 0 * BYTES[:, 0]),
     "class maps must have the masks' size (2, 8": lambda: metrics.mean_iou(nn.AvgPool2d(2), IMAGES, BYTES[:, 0]),
-    "ways, shots, queries and episodes must": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS, shots=0),
-    "5 classes with at least 16 images (1 shots, 15": lambda: metrics.few_shot_accuracy(IMAGES[:, 0, 0], None, LABELS),
-    "few_shot_accuracy of a network needs images, got None": lambda: metrics.few_shot_accuracy(MEAN, None, LABELS),
+    "ways, shots, queries and episodes must": lambda: sample_episodes(LABELS, shots=0),
+    "5 classes with at least 16 images (1 shots, 15": lambda: sample_episodes(LABELS),
     "features must be (N, D), got (2, 3, 8, 8)": lambda: episode_accuracies(IMAGES, LABELS, LABELS),
     "an estimate needs at least one value, got none": lambda: metrics.Estimate.mean(torch.zeros(0)),
     "an estimate needs at least one unit, got n=0": lambda: metrics.Estimate.proportion(0, 0),

@@ -120,8 +120,8 @@ def _pooled(features: Tensor) -> Tensor:
 
 
 def few_shot_accuracy(
-    features: Tensor | nn.Module,
-    images: Tensor | None,
+    model: nn.Module,
+    images: Tensor,
     labels: Tensor,
     ways: int = 5,
     shots: int = 1,
@@ -130,18 +130,13 @@ def few_shot_accuracy(
     generator: Generator | None = None,
     batch_size: int = 256,
 ) -> Estimate:
-    """Mean accuracy over ``episodes``.
+    """Mean accuracy over ``episodes`` of the ``embedding`` of ``images`` (N, 3, H, W).
 
-    ``features`` is a network, whose ``embedding`` of ``images`` (N, 3, H, W) is used, or the features (N, D)
-    themselves with ``images=None``. Without a generator the episodes are those of seed 0.
+    Without a generator the episodes are those of seed 0.
     """
-    if isinstance(features, nn.Module):
-        if images is None:
-            raise UsageError("few_shot_accuracy of a network needs images, got None")
-        features = embedding(features, images, batch_size=batch_size)
-    check_labels(labels, features)
+    check_labels(labels, images)
     drawn = sample_episodes(labels, ways, shots, queries, episodes, generator)
-    return Estimate.mean(episode_accuracies(features, *drawn))
+    return Estimate.mean(episode_accuracies(embedding(model, images, batch_size), *drawn))
 
 
 def sample_episodes(
