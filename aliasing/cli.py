@@ -38,13 +38,13 @@ def _list(arguments: argparse.Namespace) -> int:
     from . import datasets, layers, models, studies
     from .measurements import MEASUREMENTS
 
-    lines = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in MEASUREMENTS.items()}
+    about = {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in MEASUREMENTS.items()}
     tables: dict[str, list[dict[str, str]]] = {  # in the order of the registries; the first column is the name
         f"{kind}s": [{kind: n, "what": e.description, "source": e.source} for n, e in room.CATALOGUE.items()]
         for kind, room in {"layer": layers, "model": models, "dataset": datasets}.items()
     } | {
         "studies": [{"study": s.name, "title": s.title, "source": s.source} for s in studies.STUDIES.values()],
-        "metrics": [{"metric": name, "what": line} for name, line in lines.items()],
+        "metrics": [{"metric": name, "what": line} for name, line in about.items()],
         "profiles": [{"profile": name} | profile._asdict() for name, profile in PROFILES.items()],
     }
     if arguments.json:
