@@ -135,12 +135,13 @@ def test_where_a_profile_plans_nothing_the_best_evidence_stands_in():
 def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
     """Measured values of the laptop's records, under the names of runs of the desktop."""
     store, laptop = Store(tmp_path / "runs", tmp_path / "none"), studies.get("zhang2019").jobs("laptop")
+    published = Store(tmp_path / "empty")
     assert chapters.best("zhang2019", store) == "laptop"  # of nothing at all
     for job in studies.get("zhang2019").jobs("desktop", seeds=2):
         donors = [donor for donor in laptop if donor.labels == job.labels and donor.run.seed == job.run.seed]
         if not donors:
             continue
-        known, record = Store(tmp_path / "empty").load(donors[0].run), store.load(job.run)
+        known, record = published.load(donors[0].run), store.load(job.run)
         record.add("training", known.measurements["training"], known.provenance["training"])
         for wanted in job.measurements:
             (key,) = [key for key in known.measurements if key.startswith(wanted.name)]
