@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from aliasing import layers, models
+from aliasing import models
 from aliasing.datasets import ImageSet
 from aliasing.layers import _matrices
 from aliasing.training import Recipe, train
+from tests.layers.cases import LAYERS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 CUDA = torch.device("cuda:0")
@@ -81,7 +82,7 @@ RECIPES = {
     "randaugment": {"randaugment": 2},
     "losses": {"auxiliary": 0.35, "auxiliary_wake": 0.0},
 }
-CASES = [(name, "muon") for name in layers.NAMES] + [("tips" if r == "losses" else "bin-5", r) for r in RECIPES]
+CASES = [(name, "muon") for name in LAYERS] + [("tips" if r == "losses" else "bin-5", r) for r in RECIPES]
 
 
 @pytest.mark.parametrize(("layer", "recipe"), CASES)

@@ -89,14 +89,13 @@ def test_autocast_neither_fails_nor_loses_more_than_its_own_precision(name):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")  # constants are meant
 @pytest.mark.parametrize("name", LAYERS)
-def test_compiles_to_one_graph_exports_and_is_traced(name):
+def test_compiles_to_one_graph_and_large_maps_are_traced(name):
     layer, x = layer_of(name).float(), noise(2, 3, 9, 12, dtype=torch.float32)
     torch.compiler.reset()
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
-    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), layer(x))
     torch.compiler.reset()
-    for maps in (x, noise(2, 3, 420, 420, dtype=torch.float32)):  # the second is beyond every limit of the small forms
-        torch.testing.assert_close(torch.jit.trace(layer, maps)(maps), layer(maps))
+    maps = noise(1, 3, 420, 420, dtype=torch.float32)  # beyond every limit of the small forms
+    torch.testing.assert_close(torch.jit.trace(layer, maps)(maps), layer(maps))
 
 
 @pytest.mark.parametrize("name", LAYERS)

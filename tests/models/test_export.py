@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from aliasing import layers
 from aliasing.models import antialias
 from tests.layers.cases import LAYERS
-from tests.models.shared import images
+from tests.models.shared import Custom, images
 
-NAMES = [name for name in LAYERS if name not in ("aps", "lps")]  # whose grid depends on the data
+GRID = ("aps", "lps")  # depends on the data: only torch.export takes it
 SIZES = ((12, 17), (9, 20))
 # What an exporter cannot do it refuses; none gives other numbers.
 REFUSED = {
@@ -57,18 +57,20 @@ def check(exporter: str, network: nn.Module) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "bin-5" else pytest.mark.slow) for n in NAMES])
-def test_layers(name: str, exporter: str) -> None:
+def test_layers(exporter: str) -> None:
+    """All that an exporter takes together, since most of the time of an export is not the layer's."""
     torch.manual_seed(0)
-    options = {"groups": 1} if name == "ddac" else {}
-    layer = layers.create(name, 3, **options).eval()
-    words = REFUSED.get((name, exporter)) or REFUSED.get((name, exporter.removesuffix(", any size")))
-    if words is None:
-        check(exporter, layer)
-    else:
-        with pytest.raises(Exception, match=words):
-            check(exporter, layer)
+    taken = []
+    for name in LAYERS:
+        layer = layers.create(name, 3, **({"groups": 1} if name == "ddac" else {})).eval()
+        if words := REFUSED.get((name, exporter)) or REFUSED.get((name, exporter.removesuffix(", any size"))):
+            with pytest.raises(Exception, match=words):
+                check(exporter, layer)
+        elif name not in GRID or exporter == "export":
+            taken.append(layer)
+    check(exporter, Custom(lambda n, x: torch.stack([layer(x) for layer in n.taken]), taken=nn.ModuleList(taken)))
 
 
 NETWORKS = {
