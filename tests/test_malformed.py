@@ -33,6 +33,7 @@ RECORD = Record(RUN, {"training": {"loss": [1.5, 0.25]}}, {"training": {"date": 
 LINE = RECORD.to_line()
 MEAN = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 BYTES = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).to(torch.uint8)
+STRIDED = nn.Conv2d(3, 4, 3, 2)
 DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 
 # What the message says of each wrong argument; the first half of it where the line would be too long.
@@ -98,6 +99,23 @@ USAGE = {
     "unknown option of lps 'x'": lambda: models.create("vgg-small", 10, downsample={"name": "lps", "x": 1}),
     "unknown activation 'None'": lambda: models.create("vgg-small", 10, activation=None),
     "unknown option of vgg-small 'option'": lambda: models.create("vgg-small", 10, option=1),
+    "unknown model 'vgg13'; choose from": lambda: models.create("vgg13", 10),
+    "{'taps': 3}": lambda: models.create("vgg-small", 10, {"taps": 3}),
+    "unknown placement 'act'": lambda: models.create("vgg-small", 10, placement="act"),
+    "unknown value of smooth 'high'; choose from all, low": lambda: models.create("vgg-small", 10, smooth="high"),
+    "unknown padding mode 'wrap'": lambda: models.create("vgg-small", 10, padding_mode="wrap"),
+    "pool must be Optional[Literal['max', 'none']], got 'avg'": lambda: models.create("vgg-small", 10, pool="avg"),
+    "Optional[Literal['imagenet', 'cifar']], got 'tiny'": lambda: models.create("resnet18", 10, stem="tiny"),
+    "stem_stride must be 1 or 2, got 3": lambda: models.create("resnet18", 10, stem_stride=3),
+    "unknown position 'convolution'": lambda: models.create("resnet18", 10, positions=("convolution",)),
+    "mean and std need one value per channel and std > 0": lambda: models.normalized(nn.Identity(), (0.5,), (0.0,)),
+    "nothing to anti-alias in Conv2d": lambda: models.antialias(nn.Conv2d(3, 4, 3)),
+    "downsampling layers already": lambda: models.antialias(models.create("vgg-small", 10, "bin-5")),
+    "nothing there drops samples) 'x.*'": lambda: models.antialias(nn.Sequential(STRIDED), skip=("x.*",)),
+    "named in skip": lambda: models.antialias(nn.Sequential(STRIDED), skip=("0",)),
+    "Did you mean 'bin-5'?": lambda: models.antialias(STRIDED, "bin5"),
+    "unknown placement 'pool'": lambda: models.antialias(STRIDED, placement="pool"),
+    "unknown padding mode 'fold'": lambda: models.antialias(STRIDED, padding_mode="fold"),
     "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1": lambda: metrics.predict(MEAN, IMAGES[:0]),
     "batch_size must be at least 1, got 0": lambda: metrics.predict(MEAN, IMAGES, 0),
     "images must lie in [0, 1], got 0 to 255": lambda: metrics.attack_accuracy(MEAN, 255 * IMAGES, LABELS),

@@ -1,5 +1,7 @@
 """What a trainer and a measurement may ask of a layer: hooks of training, and a record of what passed it."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,7 @@ from aliasing.errors import UsageError
 from aliasing.layers import LPS, NAMES, TIPS, create, intercepted, outermost, recorded, regularisers
 from tests.layers import cases
 
-
-def noise(*shape, seed=0):
-    return cases.noise(*shape, seed=seed, dtype=torch.float32)
+noise = partial(cases.noise, dtype=torch.float32)
 
 
 class Block(nn.Module):

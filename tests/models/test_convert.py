@@ -347,19 +347,3 @@ def test_the_model_is_copied_unless_inplace() -> None:
     assert not torch.allclose(converted(x), before)
     assert antialias(network, inplace=True) is network
     assert torch.equal(network(x), converted(x))
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3))), "nothing to anti-alias"),
-        (lambda: antialias(models.create("vgg-small", 10, "bin-5")), "which has . downsampling layers already"),
-        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), skip=("0",)), "named in skip"),
-        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), "bin5"), "bin-5"),
-        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), placement="act"), "act-then-pool"),
-        (lambda: antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2)), padding_mode="wrap"), "circular"),
-    ],
-)
-def test_bad_input_is_refused(call, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        call()

@@ -368,11 +368,11 @@ UNUSUAL = {
 @pytest.mark.parametrize("case", UNUSUAL)
 def test_unusual_networks_are_converted(case: str) -> None:
     network = UNUSUAL[case]().eval()
-    same, (blurred, report) = antialias(network, "subsample"), antialias(network, "tri-3", return_report=True)
+    same = antialias(network, "subsample", example=X)
+    blurred, report = antialias(network, "tri-3", example=X, return_report=True)
+    blurred = copy.deepcopy(blurred)
     torch.testing.assert_close(same(X), network(X), rtol=1e-4, atol=1e-5)
-    assert blurred(X).shape == network(X).shape
-    with torch.no_grad():
-        assert not torch.allclose(copy.deepcopy(antialias(network, "tri-3"))(X), network(X))
+    assert blurred(X).shape == network(X).shape and not torch.allclose(blurred(X), network(X))
     left = {"scripted part": ["scripted module"], "graph": ["fx.GraphModule"]}.get(case, [])
     assert all(words in str(change) for words, change in zip(left, report.left, strict=True))
 
@@ -424,11 +424,6 @@ def test_detectors_and_networks_of_transformers_get_the_better_placement(kind: s
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
-def test_skip_that_matches_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"0, 3.*|skip"):
-        antialias(block(), skip=("layer9.*",))
-
-
 def test_global_averages_stay() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 2))
     result, report = antialias(network, example=images(1, 3, 8, 8), return_report=True)
@@ -473,8 +468,9 @@ def test_subsampling_is_the_network(case: str) -> None:
     network = nn.Sequential(KEPT[case](), nn.Conv2d(4, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()).eval()
     x = images(2, 3, 22, 17)
     for placement in models.PLACEMENTS:
-        torch.testing.assert_close(antialias(network, "subsample", placement)(x), network(x), rtol=1e-4, atol=1e-5)
-        blurred, report = antialias(network, "bin-5", placement, return_report=True)
+        plain = antialias(network, "subsample", placement, example=x)
+        torch.testing.assert_close(plain(x), network(x), rtol=1e-4, atol=1e-5)
+        blurred, report = antialias(network, "bin-5", placement, example=x, return_report=True)
         assert blurred(x).shape == network(x).shape
         if "norm" not in case:
             assert "something else" in report.left[0].note

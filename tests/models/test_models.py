@@ -283,31 +283,6 @@ def test_normalized_standardises_and_keeps_the_keys() -> None:
     torch.nn.Sequential(wrapped).load_state_dict({f"0.{k}": v for k, v in other.state_dict().items()}, strict=True)
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: models.create("vgg13", 10), "vgg13-bn"),
-        (lambda: models.create("vgg-small", 10, "bin5"), "bin-5"),
-        (lambda: models.create("vgg-small", 10, {"taps": 3}), "name"),
-        (lambda: models.create("vgg-small", 10, placement="act"), "act-then-pool"),
-        (lambda: models.create("vgg-small", 10, activation="swish"), "silu"),
-        (lambda: models.create("vgg-small", 10, smooth="high"), "low"),
-        (lambda: models.create("vgg-small", 10, padding_mode="wrap"), "circular"),
-        (lambda: models.create("vgg-small", 10, pool="avg"), "none"),
-        (lambda: models.create("vgg-small", 10, stem="cifar"), "strided"),
-        (lambda: models.create("vgg-small", 0), "num_classes"),
-        (lambda: models.create("vgg-small", 10, width=0), "width"),
-        (lambda: models.create("resnet18", 10, stem="tiny"), "imagenet"),
-        (lambda: models.create("resnet18", 10, stem_stride=3), "stem_stride"),
-        (lambda: models.create("resnet18", 10, positions=("convolution",)), "conv"),
-        (lambda: models.normalized(torch.nn.Identity(), (0.5,), (0.0,)), "std"),
-    ],
-)
-def test_bad_input_is_refused(call, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        call()
-
-
 def test_filter_everywhere_filters_each_convolution_once() -> None:
     plain, filtered = tiny("resnet50"), tiny("resnet50", "bin-5", filter_everywhere=True)
     filtered.load_state_dict(plain.state_dict(), strict=True)
