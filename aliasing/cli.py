@@ -6,6 +6,7 @@ Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choic
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -240,7 +241,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         signs = {row: "+" if ", minus" in row else "" for row in table.index}
         rows = {row: [percent(cell, signs[row]) if cell else "" for cell in table.loc[row]] for row in table.index}
         print(aligned(type(table).from_dict(rows, orient="index", columns=list(table.columns))))
-        print(f"aliasing diagnose {arguments.out} --images {arguments.images}")
+        print(shlex.join(["aliasing", "diagnose", str(arguments.out), "--images", str(arguments.images)]))
     return 0
 
 

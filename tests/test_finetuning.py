@@ -109,23 +109,23 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
 
     monkeypatch.setattr(finetuning, "KEEP", -1)  # a checkpoint after every step
     monkeypatch.setattr(finetuning.Lesson, "_step", stopping)
-    assert main([*command, "--out", "again.safetensors"]) == 130
-    assert (own / "again.safetensors.partial").exists() and not (own / "again.safetensors").exists()
+    assert main([*command, "--out", "once again.safetensors"]) == 130
+    assert (own / "once again.safetensors.partial").exists() and not (own / "once again.safetensors").exists()
     with pytest.raises(UsageError, match="another fine-tuning"):
-        aliasing.finetune(net(), "bin-5", folder, size=SIZE, out="again.safetensors")
-    assert main([*command, "--out", "again.safetensors"]) == 0
+        aliasing.finetune(net(), "bin-5", folder, size=SIZE, out="once again.safetensors")
+    assert main([*command, "--out", "once again.safetensors"]) == 0
     assert len(steps) == len(set(steps)) + 1  # the one that was stopped, and no other, was repeated
-    with safe_open("whole.safetensors", "pt") as one, safe_open("again.safetensors", "pt") as other:
+    with safe_open("whole.safetensors", "pt") as one, safe_open("once again.safetensors", "pt") as other:
         assert all(torch.equal(one.get_tensor(key), other.get_tensor(key)) for key in one.keys())  # noqa: SIM118
-    assert not (own / "again.safetensors.partial").exists()
+    assert not (own / "once again.safetensors.partial").exists()
 
-    capsys.readouterr()
+    assert "aliasing diagnose 'once again.safetensors' --images" in capsys.readouterr().out
     options = ["--images", str(folder), "--device", "cpu", "--json"]
-    assert main(["diagnose", "again.safetensors", *options]) == 0
+    assert main(["diagnose", "once again.safetensors", *options]) == 0
     found = json.loads(capsys.readouterr().out)["networks"][0]
     assert (found["network"], found["size"], found["layers"]) == ("tuned_nets:make+tri-3", SIZE, {"tri-3": 2})
-    assert found["weights"] == "fine-tuned, weights of again.safetensors"
-    assert main(["diagnose", "tuned_nets:make+bin-5", "--weights", "again.safetensors", *options]) == 2
+    assert found["weights"] == "fine-tuned, weights of once again.safetensors"
+    assert main(["diagnose", "tuned_nets:make+bin-5", "--weights", "once again.safetensors", *options]) == 2
     assert "holds tuned_nets:make+tri-3" in capsys.readouterr().err
 
 

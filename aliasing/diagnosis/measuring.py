@@ -16,7 +16,7 @@ from ..metrics.downsampling import Sample
 from ..metrics.sampling import bias_of, window_counts
 from ..metrics.spectra import aliasable, distance_from_ideal
 from ..models import Report, antialias
-from ..models.watch import Reduction, watched
+from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
 from .networks import OF_MODULE, Adapted, Network
 from .pictures import Pictures
@@ -181,7 +181,7 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
     found: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
     for image in images.split(1):  # maps in front of a stride are large
         own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
-        with watched(model) as (_, reductions):
+        with eager(), watched(model) as (_, reductions):
             passed = next(sampled(model, image)) if kinds else []
             if not kinds:
                 predict(model, image)

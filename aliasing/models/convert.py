@@ -131,6 +131,12 @@ def antialias(
 class _Job(Plan):
     """One conversion: a plan, carried out and checked."""
 
+    alike: bool | None = None  # whether the network returns the same again; None: not tried
+
+    def __init__(self, *of_plan: Any) -> None:
+        super().__init__(*of_plan)
+        self.maps: dict[tuple[nn.Module, bool], list[Tensor]] = {}  # what came out of modules, or (True) went in
+
     def apply(self, network: nn.Module, sites: list[Site]) -> nn.Module:
         """Convert ``network``, which is like the one that was looked at."""
         modules = dict(network.named_modules())

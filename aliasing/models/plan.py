@@ -98,8 +98,6 @@ class Plan:
         """Watch the example, or the first that runs."""
         why: Exception | None = None
         self.example = self.output = None
-        self.alike: bool | None = None  # whether it returns the same again; None: not tried
-        self.maps: dict[tuple[nn.Module, bool], list[Tensor]] = {}  # what came out of modules, or (True) went in
         self.steps: list[Step] = []
         self.reductions: list[Reduction] = []
         for one in examples(self.network) if example is None else (example,):

@@ -16,7 +16,7 @@ from ..inference import evaluating
 from ..layers.base import Downsample
 from .surgery import Antialiased, call_of
 
-__all__ = ["SPATIAL", "Reduction", "Run", "Step", "evaluated", "examples", "maps_of", "tensors", "watched"]
+__all__ = ["SPATIAL", "Reduction", "Run", "Step", "eager", "evaluated", "examples", "maps_of", "tensors", "watched"]
 
 SPATIAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 _SIDES = (224, 32, 64, 28, 96, 128, 256, 299, 384, 512)
@@ -123,11 +123,11 @@ def examples(network: nn.Module) -> Iterator[Any]:
 
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode without gradients; every module's own mode, buffers and the random state come back."""
+    """In evaluation mode without gradients, not compiled; modes of modules, buffers and the random state come back."""
     buffers = [
         (m._buffers, name, x, x.clone()) for m in network.modules() for name, x in m._buffers.items() if x is not None
     ]
-    with evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with eager(), evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             yield
         finally:
@@ -136,6 +136,11 @@ def evaluated(network: nn.Module) -> Iterator[None]:
                 # Only what was changed: some cannot be written to, such as those that repeat a value by a stride of 0.
                 if buffer.layout == torch.strided and not buffer.is_meta and not torch.equal(buffer, value):
                     buffer.copy_(value)
+
+
+def eager() -> Any:
+    """Within, what was compiled runs as it is written: compilers follow neither modes nor hooks."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def call(network: nn.Module, example: Any) -> Any:
