@@ -1,4 +1,9 @@
-"""Anybody's convolutional network in its anti-aliased form, weights kept: ``antialias(model)``."""
+"""Anybody's convolutional network in its anti-aliased form, weights kept: ``antialias(model)``.
+
+A conversion watches one run of the network (``watch``, ``flow``), plans what becomes of every place that drops samples
+(``plan``), gives layers to owners (``owners``, ``calls``, ``guards``), and checks that with layers that subsample the
+result would be the original (here).
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,8 +21,10 @@ from ..errors import UsageError, unknown
 from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
+from .calls import intercept, pool_of
+from .guards import Guard, Link, Place
+from .owners import Antialiased, Centred, Complete, make_dense, pair
 from .plan import AVERAGE, Change, Plan, Site, first_line
-from .surgery import Antialiased, Centred, Complete, Guard, Link, Place, intercept, make_dense, pair, pool_of
 from .watch import call as call_on
 from .watch import evaluated, maps_of, tensors
 

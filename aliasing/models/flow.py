@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import activation
 
-from .surgery import stride_of
+from .owners import stride_of
 from .watch import SPATIAL, Step
 
 __all__ = ["after_activation", "joined"]

@@ -11,8 +11,9 @@ from .. import layers
 from ..errors import UsageError, unknown
 from ..layers.base import Downsample
 from ..layers.polyphase import Polyphase
+from .calls import pool_of
 from .flow import after_activation, joined
-from .surgery import SAME, Antialiased, keeps_size, pair, pool_of, stride_of
+from .owners import SAME, Antialiased, keeps_size, pair, stride_of
 from .watch import Reduction, Step, call, evaluated, examples, watched
 
 __all__ = ["AVERAGE", "Change", "Plan", "Site", "first_line"]

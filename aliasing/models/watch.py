@@ -14,7 +14,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..inference import evaluating
 from ..layers.base import Downsample
-from .surgery import Antialiased, call_of
+from .calls import call_of
+from .owners import Antialiased
 
 __all__ = ["SPATIAL", "Reduction", "Run", "Step", "eager", "evaluated", "examples", "maps_of", "tensors", "watched"]
 

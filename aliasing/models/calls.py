@@ -1,0 +1,152 @@
+"""Pools and slices that a ``forward`` calls as functions, handed to the owners that replace them."""
+
+from collections.abc import Sequence
+from functools import cache, wraps
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import UsageError
+from .owners import Slice, is_muted, run
+
+__all__ = ["Call", "Intercepted", "call_of", "intercept", "pool_of"]
+
+
+class Call(NamedTuple):
+    """A call of a function that pools or slices with a stride, with what decides its result."""
+
+    kind: str
+    options: tuple[tuple[str, Any], ...]
+
+
+# Arguments behind the map, in their order, with what they are unless given.
+_MAX = {"kernel_size": None, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
+_AVERAGE = {"kernel_size": None, "stride": None, "padding": 0, "ceil_mode": False, "count_include_pad": True}
+_POOLS: dict[Any, tuple[str, dict[str, Any]]] = {
+    F.max_pool2d: ("max", _MAX),
+    torch.max_pool2d: ("max", _MAX),
+    F.avg_pool2d: ("average", _AVERAGE | {"divisor_override": None}),
+}
+for _name, _kind in (("max_pool2d", "max"), ("avg_pool2d", "average")):
+    _packet = getattr(torch.ops.aten, _name)
+    _POOLS |= dict.fromkeys((_packet, _packet.default), _POOLS[getattr(F, _name)])
+
+
+def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
+    """The call as the owner that may replace it sees it; ``None`` if it keeps every sample, or is another function."""
+    if function is torch.Tensor.__getitem__:
+        return _slice(*args)
+    if function not in _POOLS:
+        return None
+    kind, defaults = _POOLS[function]
+    options = defaults | dict(zip(defaults, args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k != "input"}
+    options["stride"] = options["stride"] or options["kernel_size"]
+    for name in ("kernel_size", "stride", "padding", "dilation"):
+        if name in options:
+            value = options[name]
+            value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+            if not all(isinstance(n, int) for n in value):
+                return None  # symbols of a tracer: as large as the map, whatever that is
+            options[name] = value * 2 if len(value) == 1 else value
+    return None if options["stride"] == (1, 1) else Call(kind, tuple(sorted(options.items())))
+
+
+def _slice(x: Any, index: Any) -> Call | None:
+    """``x[:, :, i::s, j::t]`` of a map; of other axes, or if it ends too early, it has neither start nor stride."""
+    index = index if isinstance(index, tuple) else (index,)
+    if getattr(x, "ndim", 0) != 4 or not any(isinstance(i, slice) and i.step not in (None, 1) for i in index):
+        return None
+    for at, i in enumerate(index):
+        if i is Ellipsis:
+            index = (*index[:at], *[slice(None)] * (5 - len(index)), *index[at + 1 :])
+            break
+    index += (slice(None),) * (4 - len(index))
+    whole = all(isinstance(i, slice) and (i.stop is None or i.stop >= n) for i, n in zip(index, x.shape, strict=True))
+    if not whole or index[0] != slice(None) or index[1].start or index[1].step:  # batches may become larger
+        return Call("slice", ())
+    return Call(
+        "slice", (("start", tuple(i.start or 0 for i in index[2:])), ("stride", tuple(i.step or 1 for i in index[2:])))
+    )
+
+
+class _Calls(TorchFunctionMode):
+    """Hands calls of a forward to their owners: of those like one of ``calls``, the n-th for each n that is there."""
+
+    def __init__(self, owners: nn.ModuleList, calls: tuple[tuple[int, Call], ...]) -> None:
+        super().__init__()
+        self.owners, self.calls, self.seen, self.done = owners, dict(calls), 0, 0
+        self.learning = torch.is_grad_enabled()
+        self.wanted = [call for _, call in calls]
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the function, or its owner."""
+        kwargs = kwargs or {}
+        call = None if is_muted() else call_of(function, args, kwargs)
+        if call is None or call not in self.wanted:
+            return function(*args, **kwargs)
+        expected, self.seen = self.calls.get(self.seen), self.seen + 1
+        if expected is None:
+            return function(*args, **kwargs)
+        if self.learning and not torch.is_grad_enabled():
+            raise UsageError(
+                "a converted call of a function runs in a checkpoint, or without gradients, in one forward: it would "
+                "get the gradient of the original call; checkpoint the whole module, or name the call in skip"
+            )
+        if call == expected:
+            self.done += 1
+            return run(self.owners[self.done - 1], args[0] if args else kwargs["input"])
+        raise UsageError(f"a call changed since antialias(): {call}, expected {expected}; convert the network again")
+
+
+class Intercepted:
+    """A module whose ``forward`` pools or slices by function calls; the layers that replace them are its children."""
+
+    antialiased: nn.ModuleList
+    antialiased_calls: tuple[tuple[int, Call], ...]
+    antialiased_alike: int
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Its class is made when it is needed, so a copy is made from the class of the original."""
+        return _rebuild, (type(self).__bases__[1],), self.__getstate__()
+
+
+@cache
+def _intercepted(kind: Any) -> type:
+    @wraps(kind.forward)  # tracers look at its arguments
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls = _Calls(self.antialiased, self.antialiased_calls)
+        with calls:
+            result = kind.forward(self, *args, **kwargs)
+        if calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike:
+            raise UsageError(
+                f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran, among "
+                f"{calls.seen} calls like them, {self.antialiased_alike} when it was converted; its forward does "
+                "something else than then (in training, or at this size), or a tool traces it that does not see them: "
+                "name the module in skip"
+            )
+        return result
+
+    return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, "forward": forward})
+
+
+def _rebuild(kind: type) -> nn.Module:
+    return object.__new__(_intercepted(kind))
+
+
+def intercept(module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]], alike: int) -> None:
+    """Have ``owners`` run instead of the function ``calls``, of ``alike`` ones, of the forward of ``module``."""
+    module.antialiased = nn.ModuleList(owners)
+    module.antialiased_calls = tuple(calls)  # type: ignore[assignment]
+    module.antialiased_alike = alike  # type: ignore[assignment]
+    module.__class__ = _intercepted(type(module))  # type: ignore[arg-type]
+
+
+def pool_of(call: Call) -> nn.Module:
+    """The module that does what the call does."""
+    options = dict(call.options)
+    if call.kind == "slice":
+        return Slice(**options)
+    return nn.MaxPool2d(**options) if call.kind == "max" else nn.AvgPool2d(**options)
