@@ -80,7 +80,8 @@ def antialias(
 
     The ``state_dict`` keeps its names, so checkpoints of the original load (``strict=False`` for layers that learn).
     Modules may be replaced by type afterwards (norms, activations, quantisation); where a change loses a layer, the
-    next forward raises ``UsageError``.
+    next forward raises ``UsageError``. Tools that are given one module (pruning, weight normalisation) want the one
+    inside its owner, such as ``network.downsample.inner``.
 
     With polyphase layers (``aps``, ``lps``), branches that meet again, in a residual block for example, sample the grid
     that the first of them chooses; where they cannot, the report says so, and whether the output is exactly invariant
