@@ -4,6 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +45,7 @@ class Curve:
     step: int  # index of ``before`` among the positions
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """One place where the network drops samples; fractions with intervals over pictures."""
 
     name: str  # of the module; of a function, that of the module that calls it
