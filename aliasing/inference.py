@@ -5,7 +5,6 @@ What goes in and what comes out is checked here: a wrong number without an error
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +15,13 @@ from .errors import UsageError
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Convolutions run in full float32 on CUDA meanwhile: with TF32, its default, only ten bits of a number count."""
-    switch: tuple[Any, str, Any] = (torch.backends.cudnn, "allow_tf32", False)
-    if hasattr(torch.backends.cudnn, "conv"):  # PyTorch 2.9 and newer, where the old switch must not be mixed in
-        switch = (torch.backends.cudnn.conv, "fp32_precision", "ieee")
-    place, name, full = switch
-    before = getattr(place, name)
+    place = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = place.fp32_precision
     try:
-        setattr(place, name, full)
+        place.fp32_precision = "ieee"
         yield
     finally:
-        setattr(place, name, before)
+        place.fp32_precision = before
 
 
 @contextmanager

@@ -24,7 +24,7 @@ Strides = tuple[int, ...]
 
 def phase(x: Tensor, place: Sequence[int], strides: Strides, ends: Sequence[int | None] = (None,) * 3) -> Tensor:
     """A view of every stride-th pixel of the last axes of ``x`` from ``place`` on, up to ``ends``."""
-    steps = zip(place, ends, strides, strict=False)
+    steps = zip(place, ends[: len(strides)], strides, strict=True)
     return x[(..., *[slice(start, end, step) for start, end, step in steps])]
 
 

@@ -42,7 +42,8 @@ def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
     if function not in _POOLS:
         return None
     kind, defaults = _POOLS[function]
-    options = defaults | dict(zip(defaults, args[1:], strict=False)) | {k: v for k, v in kwargs.items() if k != "input"}
+    given = zip([*defaults][: len(args) - 1], args[1:], strict=True)
+    options = defaults | dict(given) | {k: v for k, v in kwargs.items() if k != "input"}
     options["stride"] = options["stride"] or options["kernel_size"]
     for name in ("kernel_size", "stride", "padding", "dilation"):
         if name in options:

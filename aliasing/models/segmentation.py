@@ -61,7 +61,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every pixel."""
         passed = []
-        for encode, dense_max, down in zip(self.encoder, self.max, self.down, strict=False):
+        for encode, dense_max, down in zip(self.encoder[:-1], self.max, self.down, strict=True):
             x = encode(x)
             h = dense_max(x)
             choice = down.choose(h)  # type: ignore[operator]
