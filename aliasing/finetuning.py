@@ -129,6 +129,11 @@ def finetune(
     plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, epochs, lr, batch_size, seed)
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
     folder = None if out is None else out.with_name(out.name + ".partial")
+    if folder is not None and not folder.exists():
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written ({error.strerror}); name another file with --out") from error
     with tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True) as bar:
         bar.set_description("answers of the original")
         if begun := _begun(folder, plan):

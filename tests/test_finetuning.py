@@ -137,6 +137,11 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
         ("a+b.safetensors+tri-3", [], "name the file alone, or NETWORK+tri-3"),
         ("tuned_nets:make+bin-9", [], "Did you mean 'bin-"),
         ("tuned_nets:make+tri-3", ["--out", "taken.safetensors"], "exists and is not overwritten"),
+        (
+            "tuned_nets:make+tri-3",
+            ["--out", "taken.safetensors/new.safetensors"],
+            "cannot be written (Not a directory)",
+        ),
         ("tuned_nets:make+tri-3", ["--size", "48"], "too small for windows of 48: name --size 27"),
         ("tuned_nets:make+tri-3", ["--images", "few"], "at least 50 pictures that can be read, got 3"),
         ("tuned_nets:maps+tri-3", [], "must return logits"),
