@@ -43,7 +43,8 @@ def build(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in ALL])
 def test_weights_sizes_gradients_and_the_function_of_converted_networks(name: str) -> None:
     """With the layer that asks most of the wiring, since branches share its grid, and with the one that is known."""
-    network, size = build(name), 96 if "inception" in name else 64
+    size = 96 if "inception" in name else 66 if "squeezenet" in name else 64  # whose pools reach beyond a map of 66
+    network = build(name)
     converted, report = antialias(network, "aps", example=images(1, 3, size, size), return_report=True)
     assert report.replaced
     for (key, value), (other, same) in zip(network.state_dict().items(), converted.state_dict().items(), strict=True):
