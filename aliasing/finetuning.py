@@ -33,6 +33,7 @@ from .files import read_tensors, write_atomically, write_tensors
 from .inference import as_float, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
+from .models.owners import Antialiased
 from .optimizers import Optimizers
 from .records import encode
 from .training import load_weights, pick_device, write_weights
@@ -363,7 +364,9 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
     for network, act in ((original, note), (converted, move)):
         handles = [
             norm.register_forward_pre_hook(lambda m, inputs, name=name, act=act: act(name, m, inputs[0]))
-            for name, norm in network.named_modules()
+            for path, norm in network.named_modules()
+            # A norm with an activation in it may have an owner, which the original has not.
+            for name in [".".join(part for part in path.split(".") if part != Antialiased.around)]
             if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
         ]
         try:

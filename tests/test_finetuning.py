@@ -5,6 +5,7 @@ import json
 from functools import partial
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -90,6 +91,11 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     # In front of the first there is no layer, only a map with four times as many samples.
     torch.testing.assert_close(blurred[1].running_mean, network[1].running_mean, atol=0.1, rtol=0)
     assert (blurred[4].running_var < network[4].running_var).all()
+    network = timm.create_model("mobilenetv2_035", num_classes=5).eval()  # of whose norms some own layers
+    finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, windows)
+    after = blurred.state_dict()
+    kept = [key for key, mean in network.state_dict().items() if "mean" in key and torch.equal(mean, after[key])]
+    assert not kept
 
 
 def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monkeypatch, capsys):
