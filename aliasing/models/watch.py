@@ -1,8 +1,9 @@
 """What a network does when it runs: its steps, whose maps each of them reads, and every spatial reduction."""
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -141,7 +142,8 @@ def evaluated(network: nn.Module) -> Iterator[None]:
 
 def eager() -> Any:
     """Within, what was compiled runs as it is written: compilers follow neither modes nor hooks."""
-    return torch.compiler.set_stance("force_eager")
+    compiler = "torch._dynamo" in sys.modules  # nothing is compiled before it is there, and it takes seconds to import
+    return torch.compiler.set_stance("force_eager") if compiler else nullcontext()
 
 
 def call(network: nn.Module, example: Any) -> Any:
