@@ -99,9 +99,9 @@ def best(study: str, store: Store | None = None) -> str:
 def mostly_decided(verdicts: pd.Series) -> bool:
     """Whether a profile counts as evidence for a study: at least half of its claims, one verdict each, are decided.
 
-    Where fewer are, those are mostly facts about layers, which need no network.
+    Where fewer are, those are mostly facts about layers, which need no network; what cannot be tested is not decided.
     """
-    return bool((verdicts != "not run").mean() >= 0.5)
+    return bool((~verdicts.isin(["not run", "not testable here"])).mean() >= 0.5)
 
 
 def planned(study: str, profile: str = "best", seeds: int | None = None) -> tuple[str, list[Job]]:

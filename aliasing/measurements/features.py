@@ -105,13 +105,25 @@ def depth_error(subject: Subject, count: int) -> dict[str, Any]:
 def sampling_bias(subject: Subject, count: int) -> dict[str, Any]:
     """Maximum-sampling bias by its three definitions, per site and averaged over sites, on ``count`` test images."""
     biases = metrics.max_sampling_bias(subject.network, subject.split("test", count).images)
-    values: dict[str, Any] = {}
-    for definition in ("exact", "nearest", "weight", "constant"):
+    constant = [bias.constant.value for bias in biases.values()]
+    values = {"msb_constant": sum(constant) / len(constant), "msb_constant_by_site": constant}
+    for definition in ("exact", "nearest", "weight"):
         found = [getattr(bias, definition) for bias in biases.values()]
-        known = [estimate.value for estimate in found if estimate is not None]
-        values[f"msb_{definition}"] = sum(known) / len(known) if len(known) == len(found) else None
-        values[f"msb_{definition}_by_site"] = [None if estimate is None else estimate.value for estimate in found]
+        by_site = [None if estimate is None else estimate.value for estimate in found]
+        values |= {f"msb_{definition}": mean_bias(by_site, constant), f"msb_{definition}_by_site": by_site}
     return values
+
+
+def mean_bias(by_site: list[float | None], constant: list[float]) -> float | None:
+    """Mean over the sites that have windows with one maximum; ``None`` if the definition does not apply to all these.
+
+    Args:
+        by_site: the bias at each.
+        constant: the share of windows whose values are all equal at each; of the last, 2 x 2 map behind a circular
+            maximum it is 1.
+    """
+    known = [bias for bias, share in zip(by_site, constant, strict=True) if share < 1]
+    return None if None in known or not known else sum(known) / len(known)  # type: ignore[arg-type]
 
 
 def aliasing(subject: Subject, count: int) -> dict[str, Any]:

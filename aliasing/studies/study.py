@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UsageError
+from ..measurements.features import mean_bias
 from ..profiles import check_profile
 from ..records import Store, fresh
 from ..runner import Job
@@ -106,5 +107,9 @@ def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
                     row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
                 else:
                     row[column] = value
+        for definition in ("exact", "nearest", "weight"):  # older records have no mean where a site was without windows
+            column = f"sampling_bias.msb_{definition}"
+            if row.get(column, 0) is None:
+                row[column] = mean_bias(row[f"{column}_by_site"], row["sampling_bias.msb_constant_by_site"])
         rows.append(row)
     return pd.DataFrame(rows)

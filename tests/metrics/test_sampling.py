@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics
+from aliasing.measurements.features import mean_bias
 from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import windows
 
@@ -118,3 +119,9 @@ def test_each_axis_has_its_own_stride():
         assert energy == pytest.approx([0, 1], abs=1e-6)
         assert metrics.alias_error(pool, lying)[""].value == pytest.approx(0, abs=1e-5)
     assert metrics.max_sampling_bias(nn.MaxPool2d((1, 2)), lying.mT)[""].exact.value == 1
+
+
+def test_the_mean_over_sites_leaves_out_a_site_whose_windows_are_constant():
+    assert mean_bias([0.1, 0.3, None], [0.2, 0.0, 1.0]) == 0.2
+    assert mean_bias([None, None], [0.2, 0.0]) is None  # the definition does not apply
+    assert mean_bias([None], [1.0]) is None
