@@ -13,7 +13,7 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
@@ -147,6 +147,8 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().tolist() if value.ndim else value.item()
+    if is_dataclass(value):
+        value = vars(value)
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):

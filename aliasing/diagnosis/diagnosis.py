@@ -72,8 +72,6 @@ class Diagnosis:
         """Everything but the pictures as plain values, for JSON: fractions, not per cent; NaN becomes null."""
         found = [vars(own) | {"class_names": len(own.class_names)} for own in self.portraits]
         for own in found:
-            if not isinstance(own["conversion"], str):
-                own["conversion"] = vars(own["conversion"])
             own["curves"] = [{k: v for k, v in vars(c).items() if k not in ("before", "after")} for c in own["curves"]]
         return encode({k: v for k, v in vars(self).items() if k != "portraits"} | {"networks": found}, digits=None)
 
