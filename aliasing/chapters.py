@@ -16,6 +16,7 @@ import torch
 from . import layers, studies
 from .errors import DataError, UsageError, unknown
 from .measurements import MEASUREMENTS
+from .plots import measured
 from .profiles import PROFILES, check_profile
 from .records import Store, code_version, home
 from .runner import Job, complete, execute
@@ -172,13 +173,10 @@ def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: 
         where: the rows, as for ``DataFrame.query``.
         columns: what must have been measured on them.
     """
-
-    def known(table: pd.DataFrame) -> pd.DataFrame:
-        columns_there = [column for column in columns if column in table]
-        return table.query(where).dropna(subset=columns_there) if columns_there == [*columns] else table.iloc[:0]
-
-    rows = known(results)
-    return known(on_record(study, small(profile))) if rows.empty and profile == "best" else rows
+    rows = measured(results.query(where), *columns)
+    if rows.empty and profile == "best":
+        rows = measured(on_record(study, small(profile)).query(where), *columns)
+    return rows
 
 
 def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
