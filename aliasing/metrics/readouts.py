@@ -140,12 +140,7 @@ def few_shot_accuracy(
 
 
 def sample_episodes(
-    labels: Tensor,
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
-    episodes: int = 600,
-    generator: Generator | None = None,
+    labels: Tensor, ways: int, shots: int, queries: int, episodes: int, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Indices of images, support (episodes, ways, shots) and query (episodes, ways, queries), from ``labels`` (N,).
 
