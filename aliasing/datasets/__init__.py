@@ -9,7 +9,7 @@ from ..errors import DataError, UsageError, unknown
 from ..options import check_options
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
-from .files import ImageFiles
+from .image_files import ImageFiles
 from .imageset import SPLITS, ImageSet, check_split
 
 __all__ = ["CATALOGUE", "NAMES", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",

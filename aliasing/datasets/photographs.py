@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import DataError, UsageError, extra, unknown
 from .archives import cached, data_folder, find, members, verify
 from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels, square, whole
-from .files import ImageFiles, fits
+from .image_files import ImageFiles, fits
 from .imageset import ImageSet
 
 # Imagenette's folders, and the ranks of their classes among ImageNet's thousand.

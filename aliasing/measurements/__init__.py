@@ -13,14 +13,14 @@ from typing import Any
 
 from ..errors import unknown
 from ..inference import full_float32
-from . import classes, features, pixel_steps, realnetworks, shifted, tips
+from . import classes, features, pixel_steps, pretrained, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
 __all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement", "packed", "unpacked"]
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     name: function
-    for module in (classes, shifted, pixel_steps, features, realnetworks, tips)
+    for module in (classes, shifted, pixel_steps, features, pretrained, tips)
     for name, function in vars(module).items()
     if isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
 }

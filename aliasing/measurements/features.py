@@ -12,6 +12,7 @@ from ..adversary import attack_images, perturb
 from ..datasets.corruptions import corrupt
 from ..inference import as_float, correct, evaluating, predict
 from ..metrics import Estimate, count_flops, embedding, outputs, radial_spectrum, sampled, sites
+from ..metrics.sampling import mean_bias
 from ..metrics.spectra import distance_from_ideal
 from .subject import Subject, as_png, pictured
 
@@ -112,18 +113,6 @@ def sampling_bias(subject: Subject, count: int) -> dict[str, Any]:
         by_site = [None if estimate is None else estimate.value for estimate in found]
         values |= {f"msb_{definition}": mean_bias(by_site, constant), f"msb_{definition}_by_site": by_site}
     return values
-
-
-def mean_bias(by_site: list[float | None], constant: list[float]) -> float | None:
-    """Mean over the sites that have windows with one maximum; ``None`` if the definition does not apply to all these.
-
-    Args:
-        by_site: the bias at each.
-        constant: the share of windows whose values are all equal at each; of the last, 2 x 2 map behind a circular
-            maximum it is 1.
-    """
-    known = [bias for bias, share in zip(by_site, constant, strict=True) if share < 1]
-    return None if None in known or not known else sum(known) / len(known)  # type: ignore[arg-type]
 
 
 def aliasing(subject: Subject, count: int) -> dict[str, Any]:

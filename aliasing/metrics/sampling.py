@@ -113,3 +113,15 @@ def window_counts(model: nn.Module, sample: Sample) -> Tensor:
     if weights is None:
         sums.append(torch.full_like(sums[0], torch.nan))
     return torch.stack(sums, 1)
+
+
+def mean_bias(by_site: list[float | None], constant: list[float]) -> float | None:
+    """Mean over the sites that have windows with one maximum; ``None`` if the definition does not apply to all these.
+
+    Args:
+        by_site: the bias at each.
+        constant: the share of windows whose values are all equal at each; of the last, 2 x 2 map behind a circular
+            maximum it is 1.
+    """
+    known = [bias for bias, share in zip(by_site, constant, strict=True) if share < 1]
+    return None if None in known or not known else sum(known) / len(known)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UsageError
-from ..measurements.features import mean_bias
+from ..metrics.sampling import mean_bias
 from ..profiles import check_profile
 from ..records import Store, fresh
 from ..runner import Job

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics
-from aliasing.measurements.features import mean_bias
 from aliasing.metrics.downsampling import sampled
-from aliasing.metrics.sampling import windows
+from aliasing.metrics.sampling import mean_bias, windows
 
 
 def gaussian(n=4, size=32, relu=False):

@@ -16,6 +16,13 @@ from aliasing.studies.rules import _lines
 from aliasing.studies.study import results
 
 
+def test_every_measurement_is_planned_and_nothing_else_is_listed():
+    """What lies beside them, such as a helper, is none: it would stand in the list of metrics."""
+    assert {one.name for study in STUDIES.values() for job in study.jobs("smoke") for one in job.measurements} == set(
+        MEASUREMENTS
+    )
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_plans_are_sound(profile):
     """Names exist, each run is planned once, seed by seed; and columns that are compared are of the same images."""
