@@ -241,7 +241,7 @@ def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):
     images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
     images[:, :, :, 0::4] = images[:, :, :, 1::4] = 255
     data = ImageSet(images, torch.zeros(6, dtype=torch.long), ("bright", "dark"), "stripes")
-    for room in ("subject", "realnetworks"):
+    for room in ("subject", "pretrained"):
         monkeypatch.setattr(f"aliasing.measurements.{room}.loaded", lambda dataset, split: data)
     chosen = subject(Corner())
     found = measured("one_pixel_windows", chosen, count=6, margin=4)
