@@ -18,21 +18,27 @@ def statistic(row: Any) -> str:
 
 
 def one_line_each(decided: pd.DataFrame, width: int) -> str:
-    """Verdict, profile, name, the first test's number and the claim: a line per finding and profile.
+    """Verdict, profile, name, a number and the claim: a line per finding and profile.
 
-    A finding that no profile has run stands there once.
+    The number is that of the test that keeps the verdict from being better. A finding that no profile has run stands
+    there once.
     """
-    first = decided.drop_duplicates(["finding", "profile"])
+    decided = decided.reset_index(drop=True)
+    worst = decided["outcome"].map({"opposite": 0, "open": 1, "null": 2}).fillna(3).sort_values(kind="stable")
+    first = decided.loc[worst.index].drop_duplicates(["finding", "profile"]).sort_index()
     ran = first["verdict"] != "not run"
     never = ~first["finding"].isin(first["finding"][ran]) & ~first.duplicated("finding")
     first = first[ran | never]
     verdicts, names = first["verdict"].str.len().max(), first["finding"].str.len().max()
-    lines = []
-    for row in first.itertuples():
-        number, profile = "-", "-" if row.verdict == "not run" else row.profile
-        if row.verdict != "not run" and pd.notna(row.value):
-            number = f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
-        line = f"{row.verdict:{verdicts}}  {profile:7}  {row.finding:{names}}  {number:22}  {row.claim}"
+    known = (first["verdict"] != "not run") & first["value"].notna()
+    numbers = [
+        f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" if there else "-"
+        for row, there in zip(first.itertuples(), known, strict=True)
+    ]
+    room, lines = max(map(len, numbers), default=0), []
+    for row, number in zip(first.itertuples(), numbers, strict=True):
+        profile = "-" if row.verdict == "not run" else row.profile
+        line = f"{row.verdict:{verdicts}}  {profile:7}  {row.finding:{names}}  {number:{room}}  {row.claim}"
         lines.append(line if len(line) <= width else line[: width - 1] + "…")
     return "\n".join(lines)
 

@@ -126,7 +126,8 @@ LONG = "a claim that goes on and on " * 8
 @pytest.fixture
 def decided():
     table = pd.DataFrame({"setting": "a", "seed": [0, 1, 2], "x": [0.31, 0.32, 0.33], "date": "2030"})
-    tests = ("level of x", above(level("x"), threshold=0.1)), ("below", below(level("x"), threshold=0.2, ours=True))
+    table["z"] = table["x"] + 0.1
+    tests = ("level of x", above(level("x"), threshold=0.1)), ("below", below(level("z"), threshold=0.2, ours=True))
     findings = [
         Finding("one-1", LONG, "Table 1", "0.3", tests, by="another"),
         Finding("one-2", LONG, "Table 2", "none", tests, (Regime("accuracy", level("x"), 0.9),)),
@@ -139,7 +140,7 @@ def decided():
 def test_a_line_each_within_the_width(decided, width):
     lines = one_line_each(decided, width).splitlines()
     assert len(lines) == 3 and max(map(len, lines)) <= width
-    assert lines[0].startswith("partly") and "laptop" in lines[0] and "one-1" in lines[0] and "0.32 [" in lines[0]
+    assert lines[0].startswith("partly") and "laptop" in lines[0] and "one-1" in lines[0] and "0.42 [" in lines[0]
     assert lines[1].startswith("not testable here") and lines[2].startswith("not run")
 
 
