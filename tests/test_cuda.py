@@ -22,11 +22,27 @@ from tests.layers.cases import LAYERS
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 CUDA = torch.device("cuda:0")
 VALUES = ("_local_scalar_dense", "nonzero", "masked_select", "equal")  # operations that give the host a value
+# Operations that CUDA has of floats only, and Fourier transforms of 32 bits or more.
+FLOATS = ("mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv", "convolution", "reflection_pad2d", "replication_pad2d",
+          "upsample_bilinear2d", "_upsample_bilinear2d_aa", "max_pool2d_with_indices", "avg_pool2d")  # fmt: skip
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class Played(Tensor):
     device = property(lambda self: CUDA)
     __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def cpu(self):
+        with torch._C._DisableTorchDispatch():
+            return Tensor._make_subclass(Tensor, self).clone()
+
+    def tolist(self):
+        return self.cpu().tolist()
+
+    def refused(self, *arguments):
+        raise TypeError("only tensors on the CPU have that")
+
+    numpy = pin_memory = __array__ = refused
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, arguments=(), options=None):
@@ -39,7 +55,13 @@ def looked_at(operation, arguments, options, waits):
     there = [isinstance(t, Played) for t in tensors]
     made_there = getattr(options.pop("device", None), "type", "") == "cuda"
     copied = name in ("_to_copy", "copy_")
-    assert copied or not any(there) or all(p or t.dim() == 0 for p, t in zip(there, tensors, strict=True)), name
+    places = name in ("index", "index_put_") and there[0]  # a tensor there takes indices from here
+    if any(there) and not copied:
+        assert all(p or t.dim() == 0 or (places and t.dtype in (torch.int64, torch.bool)) for p, t in zip(there, tensors, strict=True)), name
+        assert not (name in FLOATS and not all(t.is_floating_point() for t in tensors)), name
+        assert not (name.startswith("_fft") and any(t.dtype in HALVES for t in tensors)), name
+    if any(there) or made_there:
+        assert not any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((arguments, options))), name
     sent = copied and not options.get("non_blocking") and (made_there or any(there)) and not all(there)
     masked = name.startswith("index") and any(getattr(t, "dtype", 0) == torch.bool for t in tree_leaves(arguments[1]))
     waits[name] += sent or (any(there) and (name in VALUES or masked))
@@ -48,6 +70,16 @@ def looked_at(operation, arguments, options, waits):
     if operation._schema.is_mutable or not (any(there) or made_there):
         return result
     return tree_map_only(Tensor, lambda t: t if isinstance(t, Played) else Tensor._make_subclass(Played, t), result)
+
+
+def moved(to, tensor, *arguments, **options):
+    """``tensor.to(...)``, which would take the tensors that play for those of the CPU."""
+    if arguments and isinstance(arguments[0], Tensor):
+        arguments = arguments[0].device, arguments[0].dtype, *arguments[1:]
+    place = arguments[0] if arguments and not isinstance(arguments[0], torch.dtype) else options.get("device")
+    if isinstance(tensor, Played) and place is not None and torch.device(place).type == "cpu":
+        tensor = tensor.cpu()
+    return to(tensor, *arguments, **options)
 
 
 class Looking(TorchDispatchMode):
@@ -62,12 +94,15 @@ class Looking(TorchDispatchMode):
 @pytest.fixture
 def cuda(monkeypatch):
     """What has happened there so far."""
-    autocast, enabled = torch.autocast, torch.is_autocast_enabled
+    autocast, enabled, to = torch.autocast, torch.is_autocast_enabled, Tensor.to
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch, "autocast", lambda device, *a, **o: autocast("cpu", *a, **o))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device="cpu": enabled("cpu"))
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *a: None)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(Tensor, "to", lambda *a, **o: moved(to, *a, **o))
+    monkeypatch.setattr(Tensor, "new_tensor", lambda t, data, **o: torch.tensor(data, dtype=t.dtype, **o).to(t.device))
     monkeypatch.setattr(_matrices, "Tensor", Played)
     monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
     with Looking() as looking:

@@ -42,9 +42,12 @@ def band_accuracy(
 def stop_band(weight: Tensor) -> float:
     """Share of a kernel's power (out, in, K, K) beyond pi/2 on either axis: what aliases when every second is kept.
 
-    The mean of the kernels' squared magnitude responses is taken first. 0.75 for a single tap and for white kernels.
+    The kernels' squared magnitude responses are added up first. 0.75 for a single tap and for white kernels.
     """
-    response = torch.fft.fft2(weight.detach().double(), s=(GRID, GRID)).abs().square().mean((0, 1))
+    taps = weight.detach().cpu().double().flatten(0, 1).flatten(1)  # (kernels, K * K)
+    waves = torch.fft.fft2(torch.eye(taps.shape[1]).double().unflatten(1, weight.shape[2:]), s=(GRID, GRID)).flatten(1)
+    # The sum over the kernels of their squared responses; those themselves would take gigabytes for a wide layer.
+    response = ((taps.T @ taps).to(waves.dtype) @ waves * waves.conj()).sum(0).real.view(GRID, GRID)
     inside = torch.fft.fftfreq(GRID).abs() < 0.25
     # The band edge itself belongs half to either side, so that a flat response has exactly 3/4.
     share = inside.double() + 0.5 * (torch.fft.fftfreq(GRID).abs() == 0.25)
