@@ -1,11 +1,13 @@
 """What CUDA would refuse, or be waited for, on a machine without it: CPU tensors play those of the device.
 
-They say that they are on "cuda:0", and every operation is looked at: none may mix them with others, and no step of a
-training may need a value that the device has, or a copy for which it is waited for.
+They say that they are on "cuda:0", and every operation is looked at: none may mix them with others or be one that CUDA
+lacks, and no step of a training may need a value that the device has, or a copy for which it is waited for.
 """
 
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,19 +15,22 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from aliasing import models
+from aliasing import metrics, models
 from aliasing.datasets import ImageSet
 from aliasing.layers import _matrices
+from aliasing.measurements import Subject
+from aliasing.records import encode
+from aliasing.runner import build
+from aliasing.studies import campaign
 from aliasing.training import Recipe, train
 from tests.layers.cases import LAYERS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 CUDA = torch.device("cuda:0")
 VALUES = ("_local_scalar_dense", "nonzero", "masked_select", "equal")  # operations that give the host a value
-# Operations that CUDA has of floats only, and Fourier transforms of 32 bits or more.
+# Operations that CUDA has of floats only.
 FLOATS = ("mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv", "convolution", "reflection_pad2d", "replication_pad2d",
           "upsample_bilinear2d", "_upsample_bilinear2d_aa", "max_pool2d_with_indices", "avg_pool2d")  # fmt: skip
-HALVES = (torch.float16, torch.bfloat16)
 
 
 class Played(Tensor):
@@ -55,12 +60,12 @@ def looked_at(operation, arguments, options, waits):
     there = [isinstance(t, Played) for t in tensors]
     made_there = getattr(options.pop("device", None), "type", "") == "cuda"
     copied = name in ("_to_copy", "copy_")
-    places = name in ("index", "index_put_") and there[0]  # a tensor there takes indices from here
+    indices = tree_leaves(arguments[1]) if name in ("index", "index_put_") and there[0] else ()  # from anywhere
     if any(there) and not copied:
-        assert all(p or t.dim() == 0 or (places and t.dtype in (torch.int64, torch.bool)) for p, t in zip(there, tensors, strict=True)), name
-        assert not (name in FLOATS and not all(t.is_floating_point() for t in tensors)), name
-        assert not (name.startswith("_fft") and any(t.dtype in HALVES for t in tensors)), name
-    if any(there) or made_there:
+        own = zip(there, tensors, strict=True)
+        assert all(p or t.dim() == 0 or any(t is index for index in indices) for p, t in own), name
+        assert name not in FLOATS or all(t.is_floating_point() for t in tensors), name
+    if any(there) or made_there:  # generators are here
         assert not any(isinstance(leaf, torch.Generator) for leaf in tree_leaves((arguments, options))), name
     sent = copied and not options.get("non_blocking") and (made_there or any(there)) and not all(there)
     masked = name.startswith("index") and any(getattr(t, "dtype", 0) == torch.bool for t in tree_leaves(arguments[1]))
@@ -133,3 +138,33 @@ def test_no_step_of_a_training_waits_for_the_device(cuda, layer, recipe):
         waits.append(+cuda)
     assert waits[1] == waits[2]
     assert isinstance(next(network.parameters()), Played)
+
+
+MEASURED = {m.name: (job.run, m) for job in campaign("smoke") for m in job.measurements}
+FEWER = ("circular_rolls", "shiftability", "jagged", "sweep", "corruptions", "consistency_surface", "exact_shifts")
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_measurement_mixes_no_devices(cuda, name, monkeypatch):
+    monkeypatch.setattr(metrics, "fit_readouts", partial(metrics.fit_readouts, steps=1))
+    run, wanted = MEASURED[name]
+    network = build(run).to(CUDA).to(memory_format=torch.channels_last).eval()
+    fewer = {"count": 2} if name in FEWER else {"max_shift": 1} if name == "equivariance" else {}
+    wanted = replace(wanted, options=wanted.options | fewer)
+    assert encode(wanted.measure(Subject(run, network, CUDA)))
+
+
+def test_what_cuda_would_refuse_is_found(cuda):
+    there = torch.ones(4, 4).to(CUDA)
+    for refused in (
+        lambda: there + torch.ones(4),
+        lambda: torch.ones(4)[there.long()],
+        lambda: there.long() @ there.long(),
+        lambda: torch.empty_like(there).uniform_(generator=torch.Generator()),
+    ):
+        with pytest.raises(AssertionError):
+            refused()
+    for refused in (there.numpy, there.pin_memory):
+        with pytest.raises(TypeError):
+            refused()
+    assert type(there[torch.tensor([0])]) is Played and type(there.cpu()) is type((there + 1).to("cpu")) is Tensor

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, check_labels, finite
+from ..inference import check_images, check_labels, device_of, finite
 from .downsampling import collected, outputs
 from .estimate import Estimate
 
@@ -105,14 +105,11 @@ def typicality(
     """
     if not 1 <= neighbours <= len(check_images(training_images)):
         raise UsageError(f"neighbours must be 1 to {len(training_images)}, got {neighbours}")
-    known, queries = (embedding(model, part, batch_size) for part in (training_images, images))
+    device = device_of(model, images)  # on a CPU the distances of a whole data set take minutes
+    known, queries = (embedding(model, part, batch_size).to(device) for part in (training_images, images))
     exact = "donot_use_mm_for_euclid_dist"  # the quick way loses small distances to rounding
-    return torch.cat(
-        [
-            torch.cdist(part, known, compute_mode=exact).topk(neighbours, largest=False).values.mean(1)
-            for part in queries.split(batch_size)
-        ]
-    )
+    distances = (torch.cdist(part, known, compute_mode=exact) for part in queries.split(batch_size))
+    return torch.cat([part.topk(neighbours, largest=False).values.mean(1).cpu() for part in distances])
 
 
 def _pooled(features: Tensor) -> Tensor:

@@ -162,6 +162,15 @@ def test_stop_band_of_a_tap_a_binomial_and_its_complement():
     assert stop_band((line[:, None] * line)[None, None]) == pytest.approx(1 - inside**2, abs=1e-3)
 
 
+def test_the_power_of_all_kernels_is_the_mean_of_their_own():
+    weight = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    power = torch.fft.fft2(weight, s=(64, 64)).abs().square().mean((0, 1))
+    rows = torch.fft.fftfreq(64).abs()
+    share = (rows < 0.25) + 0.5 * (rows == 0.25)
+    expected = 1 - (share[:, None] * share * power).sum() / power.sum()
+    assert stop_band(weight) == pytest.approx(expected.item(), abs=1e-12)
+
+
 def test_stop_bands_see_convolutions_and_trained_blurs_only():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Blur(4, taps=3), Blur(4, taps=3, trainable=True), nn.BatchNorm2d(4))
     assert list(stop_bands(model)) == ["0", "2"]
