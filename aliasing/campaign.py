@@ -89,8 +89,8 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         # The most of those that are nearly as fast as any: half of a run is measuring, part of that on a CPU core,
         # and meanwhile the device should have the training of another.
         workers = max((int(count) for count, rate in rates.items() if rate > 0.9 * max(rates.values())), default=None)
-        told = workers or ("as many trainings as cores" if chosen.type == "cpu" else "one training")
-        log(f"{told} at once; measured steps per second: {rates or 'none'}")
+        together = str(workers or ("as many trainings as cores" if chosen.type == "cpu" else "one training"))
+        log(f"{together} at once; measured steps per second: {rates or 'none'}")
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
