@@ -49,6 +49,7 @@ def _definition(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode:
     plans = _plans(x.shape[2:], strides, variant, faithful)
     amounts = [(plan.before, plan.length - plan.before - n) for n, plan in zip(x.shape[2:], plans, strict=True)]
     z = pad_axes(x, amounts, "zeros" if faithful else padding_mode)
+    z = z.contiguous()  # PyTorch 2.11 writes beyond its memory in fftn of one long channels_last map
     axes = tuple(range(2, x.dim()))
     spectrum = torch.fft.fftshift(torch.fft.fftn(z, dim=axes, norm="forward"), axes)
     for axis, plan in zip(axes, plans, strict=True):

@@ -1,6 +1,7 @@
 """Every layer where its fast form cannot serve: second derivatives, ``torch.func``, ``meta``, exporters, other axes."""
 
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from itertools import product
 
@@ -54,6 +55,30 @@ def test_the_fast_form_is_the_definition(case, memory_format, size):
                 results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
         for expected, found in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10, msg=f"{shape} {stride} {mode}")
+
+
+PRECISION = {torch.float32: 1e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}  # of the largest value
+
+
+@pytest.mark.parametrize("dtype", PRECISION)
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_have_the_precision_of_the_dtype(case, dtype, size):
+    """Beside the definition in float64 of the same numbers; sums over the second map pass the largest of float16."""
+    layer = layer_of(case, 4, padding_mode="circular").to(dtype)
+    exact = deepcopy(layer).double()
+    maps = noise(2, 4, 12, 20), 60 + noise(1, 4, 8, 2000)  # the second is longer than matrices are made for, too
+    kept = maps[:1] if case == "aps blurred" else maps  # behind a blur the phases of the second are alike
+    for (number, x), memory_format in product(enumerate(kept), FORMATS):
+        x = x.to(dtype).contiguous(memory_format=memory_format).requires_grad_()
+        wide = x.detach().double().requires_grad_()
+        with definitions():
+            expected = exact(wide)
+        pairs = [(layer(x), expected)]
+        if number == 0:
+            signals = zip(pairs[0], (x, wide), strict=True)
+            pairs.append(tuple(torch.autograd.grad(y.square().sum(), given)[0] for y, given in signals))
+        for found, right in pairs:
+            assert (found.double() - right).abs().max() <= PRECISION[dtype] * right.abs().max()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # of the framework about itself

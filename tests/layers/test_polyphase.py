@@ -271,24 +271,3 @@ def test_gradients_of_mixtures_and_scores():
     weights = noise(2, 4, seed=1).softmax(1).requires_grad_()
     assert torch.autograd.gradcheck(lps.sample, (x, weights))
     assert torch.autograd.gradcheck(lps.logits, x)
-
-
-def test_mixing_in_float32_has_the_gradients_of_float64():
-    x, weights = noise(2, 3, 6, 4), noise(2, 3, 4, seed=1)
-    results = []
-    for dtype in (torch.float64, torch.float32):
-        leaves = [t.to(dtype).requires_grad_() for t in (x, weights)]
-        y = _phases.mix(*leaves, (2, 2))
-        results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
-    for wide, narrow in zip(*results, strict=True):
-        torch.testing.assert_close(narrow.double(), wide, atol=1e-4, rtol=1e-5)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_padding_is_numpys(mode):
-    for shape, rows, columns in product([(1, 1), (1, 4), (3, 2), (9, 5)], [(1, 1), (0, 3), (4, 9)], [(1, 1), (2, 0)]):
-        x, pad = noise(2, 2, *shape), lambda x, amounts=(rows, columns): _phases.pad_axes(x, amounts, mode)
-        expected = np.pad(x.numpy(), [(0, 0), (0, 0), rows, columns], mode=NUMPY_MODES[mode])
-        for memory_format in FORMATS:
-            np.testing.assert_array_equal(pad(x.contiguous(memory_format=memory_format)).numpy(), expected)
-        assert torch.autograd.gradcheck(pad, x[:1, :1].clone().requires_grad_())
