@@ -139,9 +139,6 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     ("network", "options", "message"),
     [
         ("tuned_nets:make", [], "expected NETWORK+LAYER"),
-        ("tuned_nets:make+", [], "expected NETWORK+LAYER"),
-        ("a+b.safetensors+tri-3", [], "name the file alone, or NETWORK+tri-3"),
-        ("tuned_nets:make+bin-9", [], "Did you mean 'bin-"),
         ("tuned_nets:make+tri-3", ["--out", "taken.safetensors"], "exists and is not overwritten"),
         (
             "tuned_nets:make+tri-3",

