@@ -60,8 +60,9 @@ test: lint
 # Where links to the repository lead: book/_ext/origin.py.
 book: export BOOK_SOURCE := $(SOURCE)
 book: export BOOK_SITE := $(SITE)
+book: export ALIASING_FRESH := $(FRESH)
 book: $(INSTALLED)
-	ALIASING_FRESH=$(FRESH) $(BIN)/python book/_ext/builder.py --profile $(PROFILE)
+	$(BIN)/python book/_ext/builder.py --profile $(PROFILE)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
 	@echo "The book: $(CURDIR)/$(BOOK)"
 

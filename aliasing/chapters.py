@@ -127,7 +127,15 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
     results = on_record(study, chosen, seeds)
     devices, hours = ", ".join(sorted(results["device"].unique())), results["training.seconds"].sum() / 3600
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
-    print(f"profile {results['profile'].iloc[0]}: {len(results)} networks, trained in {hours:.2f} h on {devices}")
+    (profile,) = results["profile"].unique()
+    print(f"profile {profile}: {len(results)} networks, trained in {hours:.2f} h on {devices}")
+    runs = [job.run for job in studies.get(study).jobs(profile, seeds) if job.run.id in set(results["id"])]
+    kinds = [
+        f"{run.network['name']}, width {run.network.get('width', 'as published')}: {run.recipe.epochs} epochs of "
+        f"{run.dataset['name']}"
+        for run in runs
+    ]
+    print(*dict.fromkeys(kinds), sep="\n")
     return results
 
 
@@ -169,7 +177,7 @@ def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: 
     Args:
         study: a name in ``studies.STUDIES``.
         results: what ``begin`` returned.
-        profile: with which it was called. Only "best" is filled up: who names a profile sees what that has.
+        profile: with which it was called. Only "best" is filled up: a profile that is named shows what it has.
         where: the rows, as for ``DataFrame.query``.
         columns: what must have been measured on them.
     """

@@ -194,8 +194,8 @@ def _joint_matrix(definition: Definition, sides: tuple[int, ...], keys: tuple[Ke
 def separable(x: Tensor, definition: Definition, keys: Sequence[Key]) -> Tensor:
     """``definition`` with its own key along each axis of ``x``, without autocast, as matrices where they are fast.
 
-    Sparse matrices run at nearly the speed of memory, but small maps do not repay the time to list their entries. In
-    channels_last the entries are those of all axes together, each for a pixel with all its channels; else those of
+    Sparse matrices run at nearly the speed of memory, but listing their entries costs more than it saves on small maps.
+    In channels_last the entries are those of all axes together, each for a pixel with all its channels; else those of
     one axis, each for a line of pixels. Where maps are so small that a product along one axis is no work, one dense
     matrix serves all axes. Long axes and exotic dtypes are left to the definition.
     """

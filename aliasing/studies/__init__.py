@@ -75,7 +75,7 @@ def status_of(names: Iterable[str] = (), profile: str | None = None) -> pd.DataF
 
     Hours left are those of the mean finished run, on one worker.
     """
-    store, rows = Store(), []
+    store, rows = open_store(), []
     for study in map(get, names or STUDIES):
         for chosen in [profile] if profile else PROFILES:
             found = [(job, store.load(job.run)) for job in study.jobs(chosen)]
@@ -96,9 +96,9 @@ def findings(names: Iterable[str] = (), profile: str | None = None, store: Store
     Args:
         names: studies; all by default.
         profile: all but "smoke", which decides nothing, by default.
-        store: the union of the working and the published store by default.
+        store: see ``open_store``, the default.
     """
-    store = store or Store()
+    store = store or open_store()
     profiles = [profile] if profile else [p for p in PROFILES if p != "smoke"]
     decided = [
         study.verdicts(results(study.jobs(chosen), store), chosen)

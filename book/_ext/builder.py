@@ -137,7 +137,7 @@ def front_table(name: str, store: Store) -> list[str]:
         shares = [_share(select(table, labels), column) for column in columns.values()]
         if None not in shares:
             known.append([words, *(percent(share) for share in shares if share)])
-    return markdown(" | ".join(["network", *columns]), known)
+    return markdown(" | ".join(["network", *columns]), known) or ["*Not on record here: no such network was trained.*"]
 
 
 def _share(rows: pd.DataFrame, column: str) -> Estimate | None:

@@ -175,7 +175,7 @@ def anew(book):
 
 def records(book):
     """What the records cost: networks, hours of training and measuring per kind of device, images seen in training."""
-    store, rows = Store(), []
+    store, rows = studies.open_store(), []
     for row in studies.status_of().itertuples():
         if not row.done:
             continue

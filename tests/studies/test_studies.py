@@ -100,6 +100,7 @@ def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
     monkeypatch.setattr("aliasing.studies.execute", lambda jobs, store, **options: stores.append(store) or {})
     assert len(studies.run("zhang2019", "desktop", progress=False)) == 0
     assert not list(stores[0].published.glob("*"))
+    assert set(studies.findings(["zhang2019"])["verdict"]) == {"not run"}
 
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
