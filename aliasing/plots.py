@@ -27,6 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .errors import UsageError
 from .metrics import Estimate
 
 # Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
@@ -181,7 +182,16 @@ def bands(
             faint = look | {"marker": None, "linewidth": 0.8, "alpha": 0.5, "gid": "few"}
             axis.plot(places, scale * np.array(curve, dtype=float), **faint)
     if axis.get_yscale() == "linear":
-        axis.set_ylim(*_frame(middle))
+        _limit(axis, "y", middle)
+
+
+def _limit(axis: Axes, name: str, values: Iterable[float]) -> None:
+    """Frame ``values`` along x or y, without cutting what panels that share this axis have drawn."""
+    low, high = _frame(values)
+    if any(one is not axis and one.has_data() for one in getattr(axis, f"get_shared_{name}_axes")().get_siblings(axis)):
+        known = getattr(axis, f"get_{name}lim")()
+        low, high = min(low, *known), max(high, *known)
+    getattr(axis, f"set_{name}lim")(low, high)
 
 
 def _frame(values: Iterable[float]) -> tuple[float, float]:
@@ -224,8 +234,8 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
         _each(axis, scale * own[x], scale * own[y], look)
         (right, across_x, kind), (up, across_y, _) = (_whiskers(scale * own[column]) for column in (x, y))
         axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, gid=kind, **look)
-    axis.set_xlim(*_frame(scale * rows[x]))
-    axis.set_ylim(*_frame(scale * rows[y]))
+    _limit(axis, "x", scale * rows[x])
+    _limit(axis, "y", scale * rows[y])
 
 
 def bars(
@@ -266,8 +276,15 @@ def forest(
     """A line per group with its mean and 95 % interval; with ``minus``, of the difference to that group, by seed.
 
     Of fewer than ``FEW`` seeds each has a faint marker instead of the interval.
+
+    Raises:
+        UsageError: a group has several networks of one seed, of which none is the one to compare.
     """
-    found = [group for group in groups(measured(rows, column), by) if group.label != minus]
+    known = measured(rows, column)
+    if known.duplicated([by, "seed"]).any():
+        twice = known[known.duplicated([by, "seed"])].iloc[0]
+        raise UsageError(f"{by} {twice[by]!r} has several networks of seed {twice['seed']}; draw one kind of them")
+    found = [group for group in groups(known, by) if group.label != minus]
     base = rows[rows[by] == minus].set_index("seed")[column] if minus and column in rows else None
     for place, (_, look, own) in enumerate(found):
         values = own.set_index("seed")[column]
@@ -298,6 +315,7 @@ def maps(
     without ``ticks`` unless asked for; ``options`` go to ``imshow``.
     """
     columns = columns or max(1, len(images))
+    size = min(size, 9.5 / columns)  # inches: in a wider figure the labels would be too small to read
     rows, alike = -(-len(images) // columns), len({np.shape(values) for values in images.values()}) == 1
     figure, axes = grid(rows, columns, size * columns, size, sharex=alike, sharey=alike, squeeze=False)
     tops = [float(np.nanmax(values)) for values in images.values()]
@@ -405,6 +423,8 @@ def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, i
     """``frame`` as a table with a caption and the badge of the runs it was computed from."""
     if rows is not None and rows.empty:
         return _missing(caption)
+    if index and frame.columns.nlevels == 1:  # the name of the rows in the row of the headings
+        frame = frame.rename_axis(index=[None] * frame.index.nlevels, columns=frame.index.names[-1])
     with pd.option_context("display.max_colwidth", None):
         long = frame.map(lambda cell: isinstance(cell, str) and len(cell) > 40).any(axis=None)
         look = "ledger" if long else "dataframe"  # lines of text are wrapped, numbers are not
@@ -439,7 +459,7 @@ def interval(values: pd.Series | Estimate, sign: str = "") -> str:
         return f"{middle} ({low} to {high})" if np.isfinite(values.low) else middle
     values = values.dropna()
     if len(values) < FEW:
-        return ", ".join(f"{100 * value:{sign}.1f}" for value in values)
+        return ",\N{NO-BREAK SPACE}".join(f"{100 * value:{sign}.1f}" for value in values)
     mean, ((below,), _), _ = _whiskers(values)
     return f"{100 * mean:{sign}.1f} ±\N{NO-BREAK SPACE}{100 * below:.1f}"
 

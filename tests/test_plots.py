@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from aliasing import plots
+from aliasing.errors import UsageError
 from aliasing.metrics import Estimate
 from aliasing.plots import COLOURS, MARKERS
 
@@ -86,7 +87,7 @@ def test_two_seeds_are_drawn_and_told_one_by_one_since_their_interval_says_nothi
     mean, low, high = plots.across(two["curve"].head(2))
     assert (mean == low).all() and (mean == high).all()
     told = [plots.interval(pd.Series(values)) for values in ([], [0.5], [0.5, 0.6], [0.5, 0.6, 0.7])]
-    assert told == ["", "50.0", "50.0, 60.0", "60.0 ±\N{NO-BREAK SPACE}24.8"]
+    assert told == ["", "50.0", "50.0,\N{NO-BREAK SPACE}60.0", "60.0 ±\N{NO-BREAK SPACE}24.8"]
     assert plots.interval(Estimate(0.5, 0.25, 0.75, 9), "+") == "+50.0 (+25.0 to +75.0)"
 
 
@@ -96,6 +97,17 @@ def test_a_forest_pairs_by_seed():
     assert [text.get_text() for text in axis.get_yticklabels()] == ["bin-5"]
     (point,) = [line for line in axis.lines if len(line.get_xdata()) == 1 and line.get_marker() == MARKERS["bin-5"]]
     assert float(point.get_xdata()[0]) == pytest.approx(0.2)
+    plots.show(figure, "", "")
+    with pytest.raises(UsageError, match="layer 'subsample' has several networks of seed 0"):
+        plots.forest(axis, ROWS, "x", minus="subsample")
+
+
+def test_panels_that_share_an_axis_show_the_points_of_all():
+    figure, axes = plots.grid(1, 2, sharey=True)
+    for axis, more in zip(axes, (0, 10), strict=True):
+        plots.points(axis, ROWS.assign(y=ROWS["y"] + more), "x", "y")
+    low, high = axes[0].get_ylim()
+    assert low < ROWS["y"].min() and high > ROWS["y"].max() + 10
     plots.show(figure, "", "")
 
 

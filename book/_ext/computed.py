@@ -298,7 +298,17 @@ def robustness_speed(book):
 
 PARTS = (anew, diagnosis, figures, findings, full_scale, layer_speed, layers, promises, records, robustness_speed)
 PARTS = {part.__name__: part for part in (*PARTS, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)}
-PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) for name in FRONT}
+
+
+def front(name):
+    """A table of the front page, in which an interval stays on one line."""
+    return [
+        line.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
+        for line in front_table(name, studies.open_store())
+    ]
+
+
+PARTS |= {name: lambda book, name=name: front(name) for name in FRONT}
 
 
 def fill(app, page, source):
