@@ -15,7 +15,7 @@ from ..layers import CATALOGUE, Downsample, outermost
 from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
 from ..metrics.downsampling import Sample
 from ..metrics.sampling import bias_of, window_counts
-from ..metrics.spectra import aliasable, distance_from_ideal
+from ..metrics.spectra import aliasable, distance_from_ideal, transformable
 from ..models import Report, antialias
 from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
@@ -218,7 +218,7 @@ def _low_pass(x: Tensor, strides: tuple[int, int]) -> Tensor:
     """The part of maps (N, C, H, W) that a grid of these ``strides`` can hold."""
     rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
     held = (rows[:, None] <= 0.5 / strides[0] + 1e-6) & (columns <= 0.5 / strides[1] + 1e-6)
-    return torch.fft.ifft2(torch.fft.fft2(x) * held).real
+    return torch.fft.ifft2(torch.fft.fft2(transformable(x)) * held).real
 
 
 def _dense(module: nn.Module, sample: Sample) -> Sample:

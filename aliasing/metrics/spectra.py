@@ -43,7 +43,7 @@ def aliasable(x: Tensor, strides: tuple[int, int]) -> Tensor:
     Counted is ``|k1| / H > 1 / (2 s1)`` or ``|k2| / W > 1 / (2 s2)``, without the mean on either side; a
     constant map scores 0.
     """
-    x = _transformable(x)
+    x = transformable(x)
     energy = torch.fft.fft2(x).abs().square().sum(1)
     energy[:, 0, 0] = 0
     rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
@@ -63,7 +63,7 @@ def ideal(x: Tensor, strides: tuple[int, int]) -> Tensor:
     constant. At even output sizes the Nyquist frequency is kept on its negative side alone, as published, and the
     real part taken.
     """
-    spectrum = torch.fft.fft2(_transformable(x), norm="forward")
+    spectrum = torch.fft.fft2(transformable(x), norm="forward")
     for axis, stride in zip((2, 3), strides, strict=True):
         length = x.shape[axis]
         kept = ceil(length / stride)
@@ -73,9 +73,12 @@ def ideal(x: Tensor, strides: tuple[int, int]) -> Tensor:
     return torch.fft.ifft2(spectrum, norm="forward").real
 
 
-def _transformable(x: Tensor) -> Tensor:
-    """``x`` in at least float32: there is no Fourier transform of half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def transformable(x: Tensor) -> Tensor:
+    """``x`` in at least float32, with contiguous rows: half precision has no Fourier transform.
+
+    That of PyTorch 2.11 writes beyond its memory where a long map is channels_last.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
 
 
 def radial_spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +89,7 @@ def radial_spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     height, width = x.shape[-2:]
     bins = min(height, width) // 2
-    power = torch.fft.fft2(x.double(), norm="ortho").abs().square().clamp(min=1e-20).log().mean((0, 1))
+    power = torch.fft.fft2(transformable(x.double()), norm="ortho").abs().square().clamp(min=1e-20).log().mean((0, 1))
     rows, columns = (torch.fft.fftfreq(side, device=x.device, dtype=torch.float64) for side in (height, width))
     radius = (rows[:, None].square() + columns[None, :].square()).sqrt()
     inside = (radius > 0) & (radius <= 0.5)

@@ -101,3 +101,12 @@ def test_known_answers():
     y = create("flc", 1)(impulse)[0, 0]
     np.testing.assert_allclose(y[1], [-0.025888, 0.150888, 0.150888, -0.025888], atol=1e-6)
     assert y[[0, 2, 3]].abs().max() < 1e-15
+
+
+def test_autocast_leaves_float32_as_precise_as_it_is():
+    x = noise(2, 3, 12, 20).float()
+    for name in ("flc", "asap"):
+        layer = create(name, 3)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == torch.float32 and (y - layer(x.double())).abs().max() < 1e-6

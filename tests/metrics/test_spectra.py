@@ -11,7 +11,7 @@ from torch import nn
 from aliasing import layers, metrics
 from aliasing.layers import Blur
 from aliasing.metrics.kernels import band_accuracy, low_pass, remove_band, stop_band, stop_bands
-from aliasing.metrics.spectra import aliasable, ideal
+from aliasing.metrics.spectra import aliasable, ideal, radial_spectrum
 from tests.toys import Answer
 
 
@@ -195,3 +195,11 @@ def test_a_new_layer_is_looked_at_in_evaluation_mode_and_left_as_it_was(name):
     before = {key: value.clone() for key, value in layer.state_dict().items()}
     metrics.frequency_response(layer, size=8, channels=4)
     assert layer.training and all(value.equal(before[key]) for key, value in layer.state_dict().items())
+
+
+def test_long_maps_whose_channels_are_last():
+    """They crashed the process: the transform of such a map wrote beyond its memory."""
+    x = torch.randn(1, 4, 8, 2000)
+    last = x.contiguous(memory_format=torch.channels_last)
+    for function in (lambda z: aliasable(z, (2, 2)), lambda z: ideal(z, (2, 2)), lambda z: radial_spectrum(z)[1]):
+        assert torch.equal(function(last), function(x))
