@@ -32,6 +32,14 @@ SMALL = re.compile(
     r"|_0_5|0_5|34|101_26|22k_b|53|cifar|_s_|26ts|vgg11|vgg13|39|x0|_w18|w_small|121|_a1|lcnet|tinynet|50x1|l0|f0)"
 )
 
+# The smallest of families whose names do not tell that they are small.
+OTHERS = """
+resnetv2_50 nf_resnet50 cspresnet50 cspresnext50 csatv2 dpn48b efficientformer_l1 fbnetc_100 fbnetv3_b
+gcresnet33ts haloregnetz_b hardcorenas_a hieradet_small levit_128s poolformer_s12 poolformerv2_s12 regnetv_040
+regnetz_005 resnetrs50 rexnet_100 rexnetr_100 sebotnet33ts_256 sedarknet21 sehalonet33ts selecsls42 seresnetaa50d
+skresnext50_32x4d spnasnet_100 tresnet_m wide_resnet50_2 xception41 xception41p
+"""
+
 
 def timm_networks() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     """Small ones of every family with convolutions."""
@@ -44,7 +52,7 @@ def timm_networks() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     for name in timm.list_models():
         if SMALL.search(name) and not patches.match(name) and not large.search(name):
             yield name, partial(timm.create_model, name, pretrained=False, num_classes=10)
-    for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "resnetv2_50", "nf_resnet50", "dm_nfnet_f0"):
+    for name in (*OTHERS.split(), "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"):
         yield name, partial(timm.create_model, name, pretrained=False, num_classes=10)
 
 

@@ -341,13 +341,17 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | 
 
 
 def concordance(column: str, where: Setting, kind: str) -> Statistic:
-    """``kendall_w`` of the seeds' orders by ``column`` of the kinds, over the networks with the labels ``where``."""
+    """``kendall_w`` of the seeds' orders by ``column`` of the kinds, over the networks with the labels ``where``.
+
+    Where a kind lacks a seed, either such kinds or such seeds are left out: what leaves more networks.
+    """
 
     def of(table: pd.DataFrame) -> Result | None:
         rows = select(table, where)
         if column not in rows:
             return None
-        return kendall_w(rows.pivot_table(column, "seed", kind, sort=False).dropna().to_numpy(dtype=float))
+        layout = rows.pivot_table(column, "seed", kind, sort=False)
+        return kendall_w(max((layout.dropna(axis=0), layout.dropna(axis=1)), key=np.size).to_numpy(dtype=float))
 
     return Statistic((where,), of)
 

@@ -135,6 +135,10 @@ def test_concordance_is_kendalls_w():
     assert kendall_w(np.ones((3, 6))) is None and kendall_w(same[:1]) is None and kendall_w(same[:, :4]) is None
     long = table({name: [i, i + 0.1] for i, name in enumerate("abcde")})
     assert concordance("m.x", {}, "layer").of(long).value == pytest.approx(1)
+    # A sixth layer of one seed, or a third seed of one layer, does not take the others out.
+    for more in ({"f": [9.0]}, {"a": [0.0, 0.1, 7.0]}):
+        uneven = table({name: [i, i + 0.1] for i, name in enumerate("abcde")} | more)
+        assert concordance("m.x", {}, "layer").of(uneven).value == pytest.approx(1)
 
 
 def test_facts_have_no_spread():
