@@ -78,9 +78,10 @@ def test_a_copy_without_git_is_known_by_its_files(monkeypatch):
 
 
 def test_nonsense_in_the_environment_is_named(monkeypatch, tmp_path, capsys):
-    with monkeypatch.context() as patch, pytest.raises(UsageError, match="must be 0 or 1, got 'yes'"):
+    with monkeypatch.context() as patch:
         patch.setenv("ALIASING_FRESH", "yes")
-        open_store()
+        with pytest.raises(UsageError, match="must be 0 or 1, got 'yes'"):
+            open_store()
     for variable in ("ALIASING_RUNS", "ALIASING_DATA"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, str(tmp_path / ("long" * 99)))
