@@ -34,7 +34,7 @@ def test_a_layer_that_breaks_all_is_found_out():
     assert set(found.values()) == {"no"}, found
 
 
-@pytest.mark.parametrize("name", ["lps", "asap", "ddac"])
+@pytest.mark.parametrize("name", ["bin-5", "asap", "lps", "ddac"])
 def test_ours_keep_them(name):
     found = examine(ours()[name])
     assert found.pop("right sizes at stride") == ("2, 3, 4" if name == "asap" else "1, 2, 3, 4")

@@ -36,8 +36,6 @@ def site(request, tmp_path_factory):
         return Path(known).resolve()
     book = tmp_path_factory.mktemp("site") / "book"
     shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
-    example = book / "diagnose_example.py"  # trains, fine-tunes and diagnoses; on fewer pictures than a reader's book
-    example.write_text(example.read_text().replace("count=1500", "count=100"))
     environment = HOME | {"ALIASING_RUNS": str(request.getfixturevalue("smoke_runs"))}
     notebooks = str(book / "notebooks")
     run(sys.executable, "book/_ext/builder.py", "--profile", "smoke", "--output", notebooks, **environment)

@@ -103,10 +103,15 @@ def test_known_answers():
     assert y[[0, 2, 3]].abs().max() < 1e-15
 
 
-def test_autocast_leaves_float32_as_precise_as_it_is():
-    x = noise(2, 3, 12, 20).float()
+def test_half_precision_keeps_its_precision():
+    x = noise(2, 3, 12, 20)
     for name in ("flc", "asap"):
         layer = create(name, 3)
+        exact = layer(x.bfloat16().double())
+        assert (layer(x.bfloat16()).double() - exact).abs().max() < 2**-7 * exact.abs().max()
+        exact = layer(x.half().double())
+        assert (layer(x.half()).double() - exact).abs().max() < 2**-11 * exact.abs().max()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            y = layer(x)
-        assert y.dtype == torch.float32 and (y - layer(x.double())).abs().max() < 1e-6
+            y = layer(x.float())
+        assert y.dtype == torch.float32
+        assert (y - layer(x)).abs().max() < 1e-6
