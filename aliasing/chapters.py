@@ -129,7 +129,8 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
     (profile,) = results["profile"].unique()
     print(f"profile {profile}: {len(results)} networks, trained in {hours:.2f} h on {devices}")
-    runs = [job.run for job in studies.get(study).jobs(profile, seeds) if job.run.id in set(results["id"])]
+    known = set(results["id"])
+    runs = [job.run for job in studies.get(study).jobs(profile, seeds) if job.run.id in known]
     kinds = [
         f"{run.network['name']}, width {run.network.get('width', 'as published')}: {run.recipe.epochs} epochs of "
         f"{run.dataset['name']}"

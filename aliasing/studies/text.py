@@ -30,10 +30,9 @@ def one_line_each(decided: pd.DataFrame, width: int) -> str:
     never = ~first["finding"].isin(first["finding"][ran]) & ~first.duplicated("finding")
     first = first[ran | never]
     verdicts, names = first["verdict"].str.len().max(), first["finding"].str.len().max()
-    known = (first["verdict"] != "not run") & first["value"].notna()
     numbers = [
-        f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" if there else "-"
-        for row, there in zip(first.itertuples(), known, strict=True)
+        "-" if row.verdict == "not run" or pd.isna(row.value) else f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
+        for row in first.itertuples()
     ]
     room, lines = max(map(len, numbers), default=0), []
     for row, number in zip(first.itertuples(), numbers, strict=True):
