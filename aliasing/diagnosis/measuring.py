@@ -240,6 +240,7 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
             any(isinstance(part, _KNOWN) for part, _ in call.stack)
             or not x.ndim == y.ndim == 4
             or x.shape[:2] != y.shape[:2]
+            or call.operator is None
         ):
             continue
         strides = [round(n / m) for n, m in zip(call.before, call.after, strict=True)]

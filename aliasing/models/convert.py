@@ -74,8 +74,9 @@ def antialias(
       global averages, strides that differ between the axes, what the layer refuses, what ``skip`` names, and every
       other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).
 
-    The report names every place that drops samples when ``example`` runs, and what became of it. Output sizes are those
-    of the original at every input size. ``subsample`` in the new places is the original function: this is checked
+    The report names every place that drops samples when ``example`` runs, and what became of it; but products with
+    matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same. Output sizes are
+    those of the original at every input size. ``subsample`` in the new places is the original function: this is checked
     with the example, in evaluation mode, and a place where it is not is moved or left, with the reason.
 
     The ``state_dict`` keeps its names, so checkpoints of the original load (``strict=False`` for layers that learn).

@@ -26,6 +26,7 @@ _SIDES = (224, 32, 64, 28, 96, 128, 256, 299, 384, 512)
 _SAMPLING = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
 # Functions that take a part of a map, or whose last two axes need not be those of a map.
 _PARTS = {"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "select", "pad", "glu"}
+_JOINS = {"stack", "cat", "concat", "concatenate"}
 _PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", "einsum", "tensordot", "linear", "scaled_dot_product_attention"}
 
 
@@ -63,7 +64,7 @@ class Reduction:
         before, after: height and width of the maps, or as many axes as there are.
         source: the map that was read, which may have been changed since.
         x, y: copies of the maps.
-        operator: the call as a function of the map.
+        operator: the call as a function of the map; ``None`` where it joins parts of it.
     """
 
     function: str
@@ -74,7 +75,7 @@ class Reduction:
     source: Tensor
     x: Tensor
     y: Tensor
-    operator: Callable[[Tensor], Tensor]
+    operator: Callable[[Tensor], Tensor] | None
 
     @property
     def module(self) -> nn.Module:
@@ -180,6 +181,11 @@ def watched(network: nn.Module) -> Iterator[Run]:
         x, y = (next(tensors(values), None) for values in ([args, kwargs], result))
         if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
             return False
+        name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
+        name = name.removesuffix(".default").rpartition(".")[2]
+        views: Any = [part._base for part in tensors([args, kwargs])] if name in _JOINS else [None]
+        joins = views[0] is not None and all(v is views[0] for v in views) and y.shape[2:] != x.shape[2:]
+        x = views[0] if joins else x  # the map whose parts are joined, such as every other row
         first = 1 if x.ndim == dimensions + 1 and sides.get(x) == tuple(x.shape[1:]) else 2  # one map of a batch
         is_map, shape, after = y.ndim == dimensions + first, tuple(x.shape[first:]), tuple(y.shape[first:])
         before = sides.get(x, shape)
@@ -187,13 +193,11 @@ def watched(network: nn.Module) -> Iterator[Run]:
         found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
         if found is None and len(before) == len(after) and all(b < 1.5 * a for b, a in zip(before, after, strict=True)):
             return False
-        name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
-        name = name.removesuffix(".default").rpartition(".")[2]
         if found is None and not _drops(function, name, args, kwargs, x, y, before, after, is_map):
             return False
         name = "slice" if name == "__getitem__" else name
         rest = {key: value for key, value in kwargs.items() if value is not x}
-        again = lambda z: function(z, *args[1:], **rest)  # noqa: E731
+        again = None if joins else lambda z: function(z, *args[1:], **rest)
         seen.reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again))
         return True
 
