@@ -61,6 +61,8 @@ test: lint
 book: export BOOK_SOURCE := $(SOURCE)
 book: export BOOK_SITE := $(SITE)
 book: export ALIASING_FRESH := $(FRESH)
+# Threads that wait for each other on a shared machine cost ten times what they compute.
+book: export OMP_NUM_THREADS := 1
 book: $(INSTALLED)
 	$(BIN)/python book/_ext/builder.py --profile $(PROFILE)
 	$(BIN)/jupyter-book build book -W --keep-going --quiet
