@@ -98,8 +98,8 @@ class Front(NamedTuple):
 FRONT = {
     "imagenet": Front(
         "realnetworks",
-        {f"`{name}`": {"network": name, "pictures": "validation"} for name in PRETRAINED},
-        {"accuracy": "one_pixel_windows.accuracy", "window, next to it": "one_pixel_windows.top1_change"}
+        {f"Lite{name[-1]}": {"network": name, "pictures": "validation"} for name in PRETRAINED},
+        {"accuracy": "one_pixel_windows.accuracy", "next window": "one_pixel_windows.top1_change"}
         | {move: f"one_pixel_protocols.top1_change_{move}" for move in ("crop", "black", "inpainting", "scale")},
     ),
     "trained": Front(

@@ -300,25 +300,21 @@ PARTS = (anew, diagnosis, figures, findings, full_scale, layer_speed, layers, pr
 PARTS = {part.__name__: part for part in (*PARTS, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)}
 
 
-def front(name):
-    """A table of the front page, in which an interval stays on one line."""
-    return [
-        line.replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
-        for line in front_table(name, studies.open_store())
-    ]
+PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) for name in FRONT}
 
 
-PARTS |= {name: lambda book, name=name: front(name) for name in FRONT}
+def unbroken(line):
+    """A line of a table, in which a number and its unit stay together, and so do the ends of an interval."""
+    space = r"(?<=\d) (?=%)|(?<=\d) (?=to -?\d)|(?<=\d to) (?=-?\d)"
+    return re.sub(space, "\N{NO-BREAK SPACE}", line) if line.startswith("|") else line
 
 
 def fill(app, page, source):
+    def computed(found):
+        return "\n".join(map(unbroken, PARTS[found[1]](Path(app.srcdir))))
+
     if page in PAGES:
-        source[0] = re.sub(
-            r"^% computed: (\w+)$",
-            lambda found: "\n".join(PARTS[found[1]](Path(app.srcdir))),
-            source[0],
-            flags=re.MULTILINE,
-        )
+        source[0] = re.sub(r"^% computed: (\w+)$", computed, source[0], flags=re.MULTILINE)
 
 
 def setup(app):
