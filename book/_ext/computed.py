@@ -305,7 +305,7 @@ PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) 
 
 def unbroken(line):
     """A line of a table, in which a number and its unit stay together, and so do the ends of an interval."""
-    space = r"(?<=\d) (?=%)|(?<=\d) (?=to -?\d)|(?<=\d to) (?=-?\d)"
+    space = r"(?<=\d) (?=%)|(?<=\d:) (?=\d)|(?<=\d) (?=to -?\d)|(?<=\d to) (?=-?\d)"
     return re.sub(space, "\N{NO-BREAK SPACE}", line) if line.startswith("|") else line
 
 
