@@ -85,12 +85,12 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     log(f"{len(usable)} runs need nothing that failed, {len(todo)} of them are not published yet")
     outcomes: dict[str, str] = {}
     if todo and "training" not in failed:
-        rates = notes.once("steps per second", lambda: parallel(todo[0].run, chosen))
+        rates, reason = notes.once("steps per second", lambda: parallel(todo[0].run, chosen))
         # The most of those that are nearly as fast as any: half of a run is measuring, part of that on a CPU core,
         # and meanwhile the device should have the training of another.
         workers = max((int(count) for count, rate in rates.items() if rate > 0.9 * max(rates.values())), default=None)
         together = str(workers or ("as many trainings as cores" if chosen.type == "cpu" else "one training"))
-        log(f"{together} at once; measured steps per second: {rates or 'none'}")
+        log(f"{together} at once; measured steps per second: {rates or 'none'}{reason and f'; then {reason}'}")
         limit = max(0.0, left() - RESERVE * min(1.0, budget / 120)) / 60
         with _published_meanwhile(todo, store, out / "records.jsonl"):
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
@@ -193,25 +193,28 @@ def _steps(run: Run, device: torch.device, seconds: float) -> float:
 
 def parallel(
     run: Run, device: torch.device, seconds: float = 2.0, counts: Sequence[int] | None = None
-) -> dict[int, float]:
+) -> tuple[dict[int, float], str]:
     """Steps per second of 1, 2 and 4 processes together that train ``run``: small maps do not fill a large GPU.
 
-    What fails is absent, such as what does not fit into the memory. On a CPU, where every core has its own training,
-    ``counts`` is empty.
+    The first count that fails, such as one that does not fit into the memory, and those behind it are absent; why, is
+    the second value. On a CPU, where every core has its own training, ``counts`` is empty.
     """
     counts = counts if counts is not None else () if device.type == "cpu" else (1, 2, 4)
-    context, rates = multiprocessing.get_context("spawn"), {}
+    context, rates = multiprocessing.get_context("spawn"), dict[int, float]()
     pool = ProcessPoolExecutor(max(counts, default=1), context, end_with_parent)
 
     def together(count: int, lasting: float) -> float:
         return sum(pool.map(_steps, [run] * count, [device] * count, [lasting] * count))
 
-    with pool, suppress(Exception):  # whatever it is, it must not end the campaign
-        with suppress(torch.OutOfMemoryError):
-            together(max(counts, default=0), 0.0)  # all have started and are warm before any is timed
-        for count in counts:
-            rates[count] = together(count, seconds)
-    return rates
+    try:
+        with pool:
+            with suppress(torch.OutOfMemoryError):
+                together(max(counts, default=0), 0.0)  # all have started and are warm before any is timed
+            for count in counts:
+                rates[count] = together(count, seconds)
+    except Exception as error:  # whatever it is, it must not end the campaign
+        return rates, f"{type(error).__name__}: {error}"
+    return rates, ""
 
 
 class _Notes:

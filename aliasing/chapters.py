@@ -132,8 +132,8 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
     known = set(results["id"])
     runs = [job.run for job in studies.get(study).jobs(profile, seeds) if job.run.id in known]
     kinds = [
-        f"{run.network['name']}, width {run.network.get('width', 'as published')}: {run.recipe.epochs} epochs of "
-        f"{run.dataset['name']}"
+        f"{run.network['name']}, width {run.network.get('width', 'as published')}: "
+        + (f"{run.recipe.epochs} epochs of {run.dataset['name']}" if run.recipe.epochs else "trained by its makers")
         for run in runs
     ]
     print(*dict.fromkeys(kinds), sep="\n")
