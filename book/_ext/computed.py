@@ -296,8 +296,43 @@ def robustness_speed(book):
     return markdown("what | library | times faster", rows) + conditions
 
 
-PARTS = (anew, diagnosis, figures, findings, full_scale, layer_speed, layers, promises, records, robustness_speed)
-PARTS = {part.__name__: part for part in (*PARTS, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)}
+def exporters(book):
+    """Every layer through every exporter, by size, and why something was refused."""
+    found = pd.read_csv(home() / "data/benchmarks/exporters.csv", keep_default_na=False)
+    meant = found[(found["made"] == found["size"]) | found["exporter"].str.contains("any size|trace")]
+    other = found.drop(meant.index)
+    cells = meant.groupby(["layer", "size", "exporter"], sort=False)["difference"].agg(
+        lambda values: "refused" if "" in set(values) else f"{max(map(float, values)):.0e}".replace("0e+00", "0")
+    )
+    table = cells.unstack(sort=False)
+    rows = [(f"`{layer}`", size, *row) for (layer, size), row in zip(table.index, table.to_numpy(), strict=True)]
+    refused = meant[meant["refused"] != ""].groupby(["exporter", "refused"], sort=False)["layer"]
+    reasons = [(kind, f"`{line}`", ", ".join(layers.unique())) for (kind, line), layers in refused]
+    counts = f"{(other['refused'] != '').sum()} of {len(other)}"
+    return [
+        *markdown(" | ".join(["layer", "size", *table.columns]), rows),
+        "",
+        f"Of calls at a size that the program was not made for, {counts} were refused. The other refusals:",
+        "",
+        *markdown("exporter | what it said | layers", reasons),
+    ]
+
+
+def conversions(book):
+    """What became of the networks of three libraries when they were converted."""
+    rows = []
+    for library, own in pd.read_csv(home() / "data/benchmarks/conversion.csv").groupby("library", sort=False):
+        outcomes = own["outcome"].value_counts()
+        told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        rows.append((library, len(own), told, f"{own['difference'].max():.0e}".replace("0e+00", "0")))
+    return markdown("library | networks | outcome | largest difference", rows)
+
+
+PARTS = (anew, conversions, diagnosis, exporters, figures, findings, full_scale, layer_speed, layers, promises, records)
+PARTS = {
+    part.__name__: part
+    for part in (*PARTS, robustness_speed, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)
+}
 
 
 PARTS |= {name: lambda book, name=name: front_table(name, studies.open_store()) for name in FRONT}
