@@ -29,7 +29,10 @@ def _drop_prefix(module: nn.Module, state: dict, prefix: str, metadata: dict) ->
 
 
 def _add_prefix(module: nn.Module, state: dict, prefix: str, *rest: object) -> None:
-    foreign = tuple(f"{prefix}{name}." for name in module._modules if name != module.around)
+    inside = module._modules[module.around]  # keys may have the names of named_parameters() as well
+    foreign = tuple(
+        f"{prefix}{name}." for name in module._modules if name != module.around or not hasattr(inside, name)
+    )
     for key in [key for key in state if key.startswith(prefix) and not key.startswith(foreign)]:
         state[f"{prefix}{module.around}.{key.removeprefix(prefix)}"] = state.pop(key)
 

@@ -164,6 +164,9 @@ def test_weights_of_the_original_load_both_ways_and_parts_are_reached() -> None:
     assert network.layer2[0].downsample[0].weight.shape == (128, 64, 1, 1)
     network.layer2[0].downsample[0].weight = nn.Parameter(torch.zeros(128, 64, 1, 1))
     assert not network.state_dict()["layer2.0.downsample.0.weight"].any()
+    named = {name: torch.ones_like(weight) for name, weight in network.named_parameters()}
+    assert not network.load_state_dict(named, strict=False).unexpected_keys
+    assert all((weight == 1).all() for weight in network.parameters())
 
 
 @pytest.mark.parametrize("downsample", ["aps", "lps"])
