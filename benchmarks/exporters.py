@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +42,12 @@ def through(exporter: str, network: nn.Module, x: Tensor) -> Callable[[Tensor], 
     if exporter.startswith("onnx"):
         import onnxruntime
 
-        file = io.BytesIO()
+        file: Any = io.BytesIO()
         new = "dynamo" in exporter
         options: dict = {"dynamic_shapes": dynamic} if new else {"opset_version": 17}
         if not new and dynamic:
             options["dynamic_axes"] = {"x": {2: "h", 3: "w"}}
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             network, (x,), None if new else file, input_names=["x"], dynamo=new, verbose=False, **options
         )
         if new:

@@ -28,7 +28,7 @@ def _drop_prefix(module: nn.Module, state: dict, prefix: str, metadata: dict) ->
         state[prefix + key.removeprefix(inside)] = state.pop(key)
 
 
-def _add_prefix(module: nn.Module, state: dict, prefix: str, *rest: object) -> None:
+def _add_prefix(module: Wrapper, state: dict, prefix: str, *rest: object) -> None:
     inside = module._modules[module.around]  # keys may have the names of named_parameters() as well
     foreign = tuple(
         f"{prefix}{name}." for name in module._modules if name != module.around or not hasattr(inside, name)
