@@ -16,9 +16,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from .errors import UsageError, unknown
+from .errors import UsageError, at_least, one_of
 from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
-from .streams import image_seeds, per_image, sent
+from .streams import image_seeds, sent, streams
 
 STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # of the gradient, by default; those of PGD are a quarter of the radius
 ATTACKS = tuple(STEPS)
@@ -72,11 +72,9 @@ def attack_images(
     of ``ATTACKS``, and without ``steps`` takes those of ``STEPS``; ``eps`` is the radius in units of the image range
     [0, 1]; ``seeds`` (n,) are those of ``aliasing.streams.image_seeds``.
     """
-    if attack not in ATTACKS:
-        raise unknown("attack", attack, ATTACKS)
-    steps = STEPS[attack] if steps is None else steps
-    if steps < 1:
-        raise UsageError(f"steps must be >= 1, got {steps}")
+    default = STEPS[one_of("attack", attack, ATTACKS)]
+    steps = default if steps is None else steps
+    at_least("steps", steps, 1)
     if not 0 <= eps <= 1:
         raise UsageError(f"eps must be >= 0 and <= 1, the range of the images, got {eps}; 8 of 255 is eps=8 / 255")
     seeds = image_seeds(len(images)) if seeds is None else seeds
@@ -141,7 +139,8 @@ class Problem(NamedTuple):
     def random_point(self, seeds: Tensor, touch: bool = False) -> Tensor:
         """A uniform point around each image, from the stream of its seed; ``touch`` moves it out to the ball's face."""
         shape = self.images.shape[1:]
-        noise = 2 * per_image(seeds, lambda stream: torch.rand(shape, generator=stream)).to(self.images) - 1
+        noise = torch.stack([torch.rand(shape, generator=stream) for stream in streams(seeds)])
+        noise = 2 * noise.to(self.images) - 1
         noise = noise / noise.abs().amax((1, 2, 3), keepdim=True) if touch else noise
         return self.inside(self.images + self.eps * noise)
 

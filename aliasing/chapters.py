@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from . import layers, studies
-from .errors import DataError, UsageError, unknown
+from .errors import DataError, UsageError, one_of
 from .measurements import MEASUREMENTS
 from .plots import measured
 from .profiles import PROFILES, check_profile
@@ -40,8 +40,7 @@ def check(**parameters: Any) -> None:
     _refuse_unknown()
     for name, value in parameters.items():
         if name == "profile":
-            if value not in list(PROFILE):
-                raise unknown("profile", value, PROFILE)
+            one_of("profile", value, PROFILE)
         elif name == "device":
             pick_device(value)
         elif name in LISTS:
@@ -50,8 +49,7 @@ def check(**parameters: Any) -> None:
                 how = f"papermill is given lists as -y '{{{name}: [A, B]}}'"
                 raise UsageError(f"{name} must be a list of {words}, got {value!r}; {how}")
             for layer in value if name == "layers" else ():
-                if layer not in layers.CATALOGUE:
-                    raise unknown("downsampling layer", layer, layers.CATALOGUE)
+                one_of("downsampling layer", layer, layers.CATALOGUE)
         elif not _number(value, int, 1) and not (name == "seeds" and value is None):
             all_of_them = ", or None for all of the profile" if name == "seeds" else ""
             raise UsageError(f"{name} must be a whole number from 1 on{all_of_them}, got {value!r}")
@@ -75,10 +73,8 @@ def _refuse_unknown() -> None:
     cells = getattr(get_ipython(), "user_ns", {}).get("In", [])
     for written, injected in pairwise(cells):
         if injected.startswith("# Parameters\n"):
-            known = _assigned(written)
             for name in _assigned(injected):
-                if name not in known:
-                    raise unknown("parameter", name, known)
+                one_of("parameter", name, _assigned(written))
 
 
 def _assigned(source: str) -> list[str]:

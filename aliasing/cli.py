@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError, UsageError, missing, unknown
+from .errors import DataError, UsageError, at_least, missing, one_of
 from .profiles import PROFILES, check_profile
 from .version import __version__
 
@@ -95,8 +95,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     runs = len(study.jobs(arguments.profile, arguments.seeds, arguments.only))
     if not 1 <= arguments.tasks <= runs:
         raise UsageError(f"--tasks must be 1 to {runs}, the runs there are to share, got {arguments.tasks}")
-    if arguments.processes < 1:
-        raise UsageError(f"--processes must be 1 or more, got {arguments.processes}")
+    at_least("--processes", arguments.processes, 1)
     command = ["run", study.name, "--profile", arguments.profile, "--device", arguments.device]
     command += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
     command += [f"--only={condition}" for condition in arguments.only]
@@ -175,9 +174,7 @@ def _findings(arguments: argparse.Namespace) -> int:
     from .studies.text import one_line_each, whole
 
     owners = {finding.id: study.name for study in studies.STUDIES.values() for finding in study.findings}
-    if arguments.claim and arguments.claim not in owners:
-        raise unknown("claim", arguments.claim, owners)
-    chosen = owners[arguments.claim] if arguments.claim else arguments.study
+    chosen = owners[one_of("claim", arguments.claim, owners)] if arguments.claim else arguments.study
     if arguments.study not in (None, chosen):
         raise UsageError(f"{arguments.claim} is a finding of {chosen}, not of {arguments.study}; leave out --study")
     decided = studies.findings([] if chosen is None else [chosen], arguments.profile)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -64,3 +65,16 @@ def unknown(kind: str, received: object, choices: Iterable[object]) -> UsageErro
     near = get_close_matches(str(received), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {kind} {str(received)!r}; choose from {', '.join(names)}.{hint}")
+
+
+def one_of(kind: str, received: Any, choices: Iterable[object]) -> Any:
+    """Return ``received`` if it is one of ``choices``; else raise the error ``unknown``."""
+    if received not in list(choices):  # a list, since a wrong name need not be hashable
+        raise unknown(kind, received, choices)
+    return received
+
+
+def at_least(name: str, value: float | None, least: float) -> None:
+    """Raise ``UsageError`` for a ``value`` called ``name`` that is below ``least``, or NaN; ``None`` is no value."""
+    if value is not None and not value >= least:
+        raise UsageError(f"{name} must be at least {least}, got {value}")

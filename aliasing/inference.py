@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .errors import UsageError
+from .errors import UsageError, at_least
 
 
 @contextmanager
@@ -99,8 +99,7 @@ def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
     They get the precision of the parameters, so that a network in float64 can be measured in float64. They are copies:
     a network may work in place, and many standardise their input in that way.
     """
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+    at_least("batch_size", batch_size, 1)
     device = device_of(model, images)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     return (as_float(part.detach().to(device, copy=True)).to(dtype) for part in images.split(batch_size))

@@ -6,7 +6,7 @@ from inspect import formatannotation
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import UsageError, unknown
+from .errors import UsageError, one_of, unknown
 
 
 def check_options(
@@ -20,8 +20,7 @@ def check_options(
     for option in options:
         if not known:
             raise UsageError(f"{what} has no options, got {option!r}")
-        if option not in known:
-            raise unknown(f"option of {what}", option, known)
+        one_of(f"option of {what}", option, known)
     check_types(what, function, options)
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .errors import unknown
+from .errors import one_of
 
 
 class Profile(NamedTuple):
@@ -27,6 +27,4 @@ PROFILES = {
 
 def check_profile(profile: str) -> str:
     """Return ``profile`` if it exists, else raise ``UsageError`` with the valid names."""
-    if profile not in list(PROFILES):  # a list, since a wrong value need not be hashable
-        raise unknown("profile", profile, PROFILES)
-    return profile
+    return one_of("profile", profile, PROFILES)

@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import models
-from .errors import DamagedError, DataError, StorageError, UsageError
+from .errors import DamagedError, DataError, StorageError, UsageError, at_least
 from .files import set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded
 from .records import Record, Run, Store, provenance
@@ -213,8 +213,7 @@ def execute(
         StorageError: the store cannot be written.
     """
     chosen = pick_device(device)
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be 1 or more, got {workers}")
+    at_least("workers", workers, 1)
     if limit_minutes is not None and math.isnan(limit_minutes):
         raise UsageError(f"limit_minutes must be a number, got {limit_minutes}")
     # Not the time of day, which may be set meanwhile.

@@ -6,7 +6,7 @@ A shift of ``(down, right)`` pixels moves the picture down and to the right.
 import torch
 from torch import Tensor
 
-from .errors import UsageError, unknown
+from .errors import UsageError, one_of
 from .inference import as_float, check_images
 
 SHIFTS = ("circular", "standard", "crop", "sub-pixel")
@@ -57,8 +57,7 @@ def reach(shift: str, images: Tensor, max_shift: int | None) -> int | None:
     Defaults: circular ``None``, every roll of the grid; standard and sub-pixel an eighth of the shorter side (our
     choice). The crop protocol has none, since the size of its window follows from it.
     """
-    if shift not in SHIFTS:
-        raise unknown("shift", shift, SHIFTS)
+    one_of("shift", shift, SHIFTS)
     # What enters in a standard shift is black, which is 0 in [0, 1] alone.
     shorter = min(check_images(images, unit=shift == "standard").shape[-2:])
     if max_shift is None:

@@ -3,8 +3,6 @@
 They are drawn on the CPU, so that they are the same for every device; ``sent`` takes them there.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor
 
@@ -26,8 +24,3 @@ def streams(seeds: Tensor) -> list[Generator]:
 def sent(drawn: Tensor, device: torch.device) -> Tensor:
     """What was drawn on the CPU, on ``device``; on the way to a GPU neither of the two waits for the other."""
     return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
-
-
-def per_image(seeds: Tensor, draw: Callable[[Generator], Tensor]) -> Tensor:
-    """Stack ``draw(stream)`` over the images."""
-    return torch.stack([draw(stream) for stream in streams(seeds)])

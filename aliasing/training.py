@@ -23,7 +23,7 @@ from . import distributed
 from .adversary import Problem, signed_step, survivors
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
-from .errors import DataError, UsageError, unknown
+from .errors import DataError, UsageError, one_of, unknown
 from .files import read_tensors, write_tensors
 from .inference import as_float
 from .optimizers import Optimizers
@@ -337,7 +337,6 @@ def keep_weights(checkpoint: Path, path: Path) -> None:
 
 def recipe_from(values: dict) -> Recipe:
     """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
-    known = [field.name for field in fields(Recipe)]
-    if odd := [key for key in values if key not in known]:
-        raise unknown("recipe field", odd[0], known)
+    for key in values:
+        one_of("recipe field", key, [field.name for field in fields(Recipe)])
     return Recipe(**values)

@@ -5,12 +5,12 @@ from inspect import Parameter, cleandoc, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError, UsageError, unknown
+from ..errors import DataError, UsageError, one_of
 from ..options import check_options
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .image_files import ImageFiles
-from .imageset import SPLITS, ImageSet, check_split
+from .imageset import SPLITS, ImageSet
 
 __all__ = ["CATALOGUE", "NAMES", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",
            "load", "resolved"]  # fmt: skip
@@ -56,9 +56,7 @@ NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
 def _entry(name: str) -> Entry:
-    if name not in CATALOGUE:
-        raise unknown("data set", name, CATALOGUE)
-    return CATALOGUE[name]
+    return CATALOGUE[one_of("data set", name, CATALOGUE)]
 
 
 def load(
@@ -76,7 +74,7 @@ def load(
         DataError: an archive that is missing or damaged; the message says how to mend it.
     """
     entry = _entry(name)
-    check_split(split)
+    one_of("split", split, SPLITS)
     if archives is not None and list(archives) != (there := [archive.checksum for archive in find(name, root)]):
         raise DataError(
             f"{name}: expected the archives {', '.join(archives)}, found {', '.join(there)} in {data_folder(root)}, "

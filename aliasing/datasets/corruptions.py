@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..streams import image_seeds, streams
 from . import corruption_transforms as transforms
 
@@ -46,8 +46,7 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
     Every image has its own random stream, seeded in image order from ``generator`` (seed 0 without one): corrupting a
     set in parts with one generator gives what corrupting it at once gives.
     """
-    if name not in NAMES:
-        raise unknown("corruption", name, NAMES)
+    one_of("corruption", name, NAMES)
     if severity not in SEVERITIES:
         raise UsageError(f"severity must be 1 to 5, got {severity!r}")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import DataError, UsageError, extra, unknown
+from ..errors import DataError, UsageError, at_least, extra, one_of
 from .archives import cached, data_folder, find, members, verify
 from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels, square, whole
 from .image_files import ImageFiles, fits
@@ -124,8 +124,7 @@ def _imagenet(name: str, split: str, only: str, root: str | Path | None, size: i
     """Pictures in ``name/WNID/FILE``; ``ranks`` of the sorted names of their folders among the thousand classes."""
     if split != only:
         raise UsageError(f"{name} has only the split {only!r}, got {split!r}")
-    if size < 1:
-        raise UsageError(f"{name}: size must be 1 or more, got {size}")
+    at_least(f"{name}: size", size, 1)
     (archive,) = find(name, root)
 
     def build() -> Decoded:
@@ -142,8 +141,7 @@ def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str =
 
     For few-shot work ``classes`` picks the 64 "base", 16 "validation" or 20 "novel" ones; labels then count from 0.
     """
-    if classes not in CLASS_GROUPS:
-        raise unknown("group of classes", classes, CLASS_GROUPS)
+    one_of("group of classes", classes, CLASS_GROUPS)
     (archive,) = find("tiny-imagenet-100", root)
     part = part_of(split)
 
@@ -208,8 +206,8 @@ def folder(
     it sees a part of it, drawn and resized as usual for ImageNet (see ``ImageFiles.batches``). Measurements get the
     middle square.
     """
-    if size < 1 or (per_class is not None and per_class < 1):
-        raise UsageError(f"folder: size and per_class must be 1 or more, got {size} and {per_class}")
+    at_least("folder: size", size, 1)
+    at_least("folder: per_class", per_class, 1)
     place = data_folder(root)
     names = ("train",) if part_of(split) == "train" else ("test", "val", "")
     found = next((place / name for name in names if (place / name).is_dir()), None)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..datasets.decoding import pixels, square
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, at_least
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -72,8 +72,7 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
     Raises:
         DataError: none of the files can be read.
     """
-    if count is not None and count < 1:
-        raise UsageError(f"count must be at least 1, got {count}")
+    at_least("count", count, 1)
     paths, margin = find(folder), margin_of(size) if margin is None else margin
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
     images, names, skipped, enlarged = [], [], {}, 0

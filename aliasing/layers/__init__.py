@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from inspect import signature
 from types import MappingProxyType
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..options import check_options
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
@@ -65,7 +65,6 @@ class Entry:
     layer: type[Downsample]  # its constructor takes ``channels, stride, padding_mode``, then options by keyword
     description: str  # one line, for lists and tables
     source: str  # the paper or the convention the layer comes from
-    linear: bool = True  # whether the output is a linear function of the input
     parameters: bool = False  # whether it learns anything by default
     preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # options that the name fixes
 
@@ -92,7 +91,7 @@ CATALOGUE: dict[str, Entry] = {
     "subsample": Entry(
         Blur, "every stride-th pixel, nothing removed: the strided baseline", "baseline", preset={"taps": 1}
     ),
-    "max": Entry(Max, "maximum of each stride x stride window: ordinary max pooling", "baseline", linear=False),
+    "max": Entry(Max, "maximum of each stride x stride window: ordinary max pooling", "baseline"),
     **{
         name: Entry(
             Blur,
@@ -104,26 +103,23 @@ CATALOGUE: dict[str, Entry] = {
     },
     "flc": Entry(FLC, "keeps the central 1/stride of the spectrum", "Grabinski et al. 2022, FLC pooling"),
     "asap": Entry(ASAP, "FLC pooling under a Hamming window of the spectrum", "Grabinski et al. 2023, ASAP"),
-    "aps": Entry(APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS", linear=False),
+    "aps": Entry(APS, "keeps the polyphase component of largest norm", "Chaman and Dokmanic 2021, APS"),
     "lps": Entry(
         LPS,
         "keeps the polyphase component that a small network scores highest",
         "Rojas-Gomez et al. 2022, LPS",
-        linear=False,
         parameters=True,
     ),
     "tips": Entry(
         TIPS,
         "mixes the polyphase components with learned weights per channel",
         "Saha and Gokhale 2025, TIPS",
-        linear=False,
         parameters=True,
     ),
     "ddac": Entry(
         DDAC,
         "filters every place with weights predicted from the map",
         "Zou et al. 2020, content-adaptive filters",
-        linear=False,
         parameters=True,
     ),
 }
@@ -132,9 +128,7 @@ NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
 def _entry(name: str) -> Entry:
-    if name not in CATALOGUE:
-        raise unknown("downsampling layer", name, CATALOGUE)
-    return CATALOGUE[name]
+    return CATALOGUE[one_of("downsampling layer", name, CATALOGUE)]
 
 
 def resolved(name: str, **options: object) -> dict[str, object]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..shifts import circular
 from ..streams import sent
 from ._matrices import differentiated, full_precision, memory_format, plain
@@ -261,8 +261,7 @@ def regularisers(
     Raises:
         UsageError: unknown ``form``.
     """
-    if form not in FORMS:
-        raise unknown("form", form, FORMS)
+    one_of("form", form, FORMS)
     x = layer.complete(x)
     psi = layer.tau.psi(x, layer.tau.filter.weight)
     norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi), layer.tau.scale.weight), dim=2)

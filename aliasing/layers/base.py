@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
 PADDING_MODES = get_args(PaddingMode)  # once: a compiler cannot follow it into a forward pass
@@ -264,6 +264,4 @@ def check_stride(
 
 def check_padding_mode(padding_mode: str) -> PaddingMode:
     """Return ``padding_mode`` if it is one of ``PaddingMode``, else raise ``UsageError``."""
-    if padding_mode not in PADDING_MODES:
-        raise unknown("padding mode", padding_mode, PADDING_MODES)
-    return cast(PaddingMode, padding_mode)
+    return one_of("padding mode", padding_mode, PADDING_MODES)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ._matrices import full_precision, memory_format, outer, separable
 from ._phases import pad_axes, phase
 from .base import Downsample, PaddingMode, Stride, per_axis, whole
@@ -101,8 +101,7 @@ class Blur(Downsample):
         super().__init__(channels, stride, padding_mode, dims)
         given = isinstance(taps, Sequence) and not isinstance(taps, str) and len(taps) > 0
         self.taps = tuple(float(tap) for tap in taps) if given else binomial(taps)  # type: ignore[union-attr, arg-type]
-        if control not in get_args(Control):
-            raise unknown("control of blur", control, get_args(Control))
+        one_of("control of blur", control, get_args(Control))
         if trainable and control == "signs":
             raise UsageError("blur: trainable=True starts from the filter and control='signs' replaces it; choose one")
         if dims != 2 and (trainable or control == "signs"):

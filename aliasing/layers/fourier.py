@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ._matrices import TINY, Step, apply_steps, asked, dense, full_precision, kept, memory_format, pad_index, plain
 from ._phases import pad_axes
 from .base import Downsample, PaddingMode, Stride, check_stride, per_axis
@@ -271,11 +271,9 @@ class ASAP(FLC):
         dims: int = 2,
     ) -> None:
         super().__init__(channels, stride, padding_mode, faithful=faithful, dims=dims)
-        if variant not in get_args(Variant):
-            raise unknown("variant of asap", variant, get_args(Variant))
         if faithful and variant == "kept-band":
             raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
-        self.variant = variant
+        self.variant = one_of("variant of asap", variant, get_args(Variant))
         self.periodic = not faithful and variant in ("none", "kept-band")
 
     def filtered(self, x: Tensor) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, at_least, one_of
 from ._matrices import full_precision, is_channels_last, plain
 from ._phases import chunks, complete, pad_axes, phase_reduce, phases, take, take_definition
 from .base import Downsample, PaddingMode, Stride, per_axis
@@ -89,12 +89,9 @@ class Polyphase(Downsample):
         dims: int = 2,
     ) -> None:
         super().__init__(channels, stride, padding_mode, dims)
-        if blur is not None and blur not in TAPS:
-            raise unknown("blur", blur, TAPS)
-        if choose_from not in ("blurred", "input"):
-            raise unknown("choose_from", choose_from, ("blurred", "input"))
-        self.choose_from = choose_from
-        self.blur = None if blur is None else Blur(channels, 1, padding_mode, taps=TAPS[blur], dims=dims)
+        self.choose_from = one_of("choose_from", choose_from, ("blurred", "input"))
+        taps = 1 if blur is None else TAPS[one_of("blur", blur, TAPS)]
+        self.blur = None if blur is None else Blur(channels, 1, padding_mode, taps=taps, dims=dims)
 
     def pick(self, x: Tensor) -> Tensor:
         """Choose among the phases of ``x``, whose sides the stride divides: (N,) or weights (N, phases)."""
@@ -239,8 +236,7 @@ class LPS(Polyphase):
             raise UsageError(f"lps: temperature must be above 0, got {temperature!r}")
         self.temperature = temperature
         hidden = channels if hidden is None else hidden
-        if hidden < 1:
-            raise UsageError(f"lps: hidden must be 1 or more, got {hidden}")
+        at_least("lps: hidden", hidden, 1)
         # They hold the parameters and their initialisation; ``logits`` evaluates them together.
         convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
         self.first = convolution(channels, hidden, 3)

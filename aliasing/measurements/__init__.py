@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from inspect import isfunction
 from typing import Any
 
-from ..errors import unknown
+from ..errors import one_of
 from ..inference import full_float32
 from . import classes, features, pixel_steps, pretrained, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
@@ -51,7 +51,6 @@ class Measurement:
 
     def measure(self, subject: Subject) -> dict[str, Any]:
         """Carry it out: metric names to estimates, numbers or lists."""
-        if self.name not in list(MEASUREMENTS):  # a list, since a wrong name need not be hashable
-            raise unknown("measurement", self.name, MEASUREMENTS)
+        function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
         with full_float32():
-            return MEASUREMENTS[self.name](subject, **self.options)
+            return function(subject, **self.options)

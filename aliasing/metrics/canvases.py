@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import unknown
+from ..errors import one_of
 
 #: "black" is 0; "grey" the mean colour of ImageNet, what the released script shows the network by pasting after
 #: normalisation; "inpainting" continues the picture.
@@ -30,8 +30,7 @@ def shrink(images: Tensor, side: int | None = None) -> Tensor:
 
 def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str = "black") -> Tensor:
     """Paste (N, C, h, w) pictures in [0, 1] with their top left corners (N, 2) on a canvas (N, C, *size)."""
-    if border not in BORDERS:
-        raise unknown("border", border, BORDERS)
+    one_of("border", border, BORDERS)
     canvas = pictures.new_zeros(*pictures.shape[:2], *size)
     if border == "grey":
         mean = pictures.new_tensor(IMAGENET_MEAN)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..inference import answers, batches, check_images, evaluating
 from ..shifts import shift_images
 from .estimate import Estimate, student
@@ -106,8 +106,7 @@ def comparable(
 
     ``shift`` is one of ``MASK_SHIFTS``, of at most ``max_shift`` pixels per axis.
     """
-    if shift not in MASK_SHIFTS:
-        raise unknown("shift", shift, MASK_SHIFTS)
+    one_of("shift", shift, MASK_SHIFTS)
     shorter = min(check_images(images).shape[2:])
     if not 1 <= max_shift < shorter or not 0 <= 2 * border < shorter - (max_shift if shift == "standard" else 0):
         raise UsageError(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, at_least, one_of
 from ..inference import as_float, check_images, check_labels, chosen, predict
 from ..shifts import circular, standard
 from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink
@@ -113,10 +113,8 @@ def one_pixel_pairs(
     images: Tensor, protocol: str, pairs: int = 1, generator: torch.Generator | None = None, batch_size: int = 256
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of first and second images, both float (n * pairs, 3, H, W), in the order of the images."""
-    if protocol not in ONE_PIXEL:
-        raise unknown("one-pixel protocol", protocol, ONE_PIXEL)
-    if pairs < 1:
-        raise UsageError(f"pairs must be at least 1, got {pairs}")
+    one_of("one-pixel protocol", protocol, ONE_PIXEL)
+    at_least("pairs", pairs, 1)
     images = check_images(images, unit=True)
     if min(images.shape[-2:]) < 8:
         raise UsageError(f"one-pixel protocols need images of at least 8 x 8 pixels, got {tuple(images.shape[-2:])}")
@@ -127,7 +125,7 @@ def one_pixel_pairs(
         yield ONE_PIXEL[protocol](as_float(part), own)
 
 
-def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def size_pairs(images: Tensor, size: float) -> tuple[Tensor, Tensor]:
     """One pair (N, 3, H, W) per image that differs by a diagonal shift of one pixel of the network's input.
 
     Up to 1, ``size`` is the share of the area that a crop keeps; it is enlarged to one pixel more than the input, over
@@ -140,8 +138,7 @@ def size_pairs(images: Tensor, size: float, generator: torch.Generator | None = 
     shorter = min(height, width)
     if not 0 < size <= shorter:
         raise UsageError(f"size must be greater than 0 and at most {shorter}, the pixels there are, got {size}")
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    draws = torch.rand(len(images), 2, generator=generator, dtype=torch.float64)
+    draws = torch.rand(len(images), 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     if size > 1:
         small = shrink(images, int(shorter / size))
         room = torch.tensor([height - small.shape[2] - 1, width - small.shape[3] - 1])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, at_least
 from ..inference import batches, check_images, check_labels, evaluating, finite, scores
 from .estimate import Estimate
 from .stitching import stitch, stitches
@@ -62,8 +62,7 @@ class RollPredictions(NamedTuple):
 
 def rolls_of(images: Tensor, max_shift: int | None) -> tuple[Tensor, Tensor]:
     """Pixels by which rows and columns are rolled: 0 to H-1 and 0 to W-1, or -M to M with ``max_shift`` M."""
-    if max_shift is not None and max_shift < 0:
-        raise UsageError(f"max_shift must be at least 0, got {max_shift}")
+    at_least("max_shift", max_shift, 0)
     height, width = check_images(images).shape[-2:]
     if max_shift is not None and max_shift >= min(height, width):
         raise UsageError(f"max_shift={max_shift} does not fit circular shifts of images {(height, width)}")

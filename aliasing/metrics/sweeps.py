@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..inference import as_float, check_images, check_labels, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
 from .downsampling import outputs, some_sites
@@ -40,8 +40,7 @@ def vertical_sweep(images: Tensor, positions: int | None = None, border: str = "
     height, width = images.shape[-2:]
     if border == "circular":
         return torch.stack([images.roll(down, 2) for down in range(height if positions is None else positions)])
-    if border not in BORDERS:
-        raise unknown("border", border, (*BORDERS, "circular"))
+    one_of("border", border, (*BORDERS, "circular"))
     small = shrink(images)
     room = height - small.shape[2] + 1
     count = min(room, round(101 * height / PAPER_SIDE)) if positions is None else positions

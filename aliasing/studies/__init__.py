@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import UsageError, missing, unknown
+from ..errors import UsageError, extra, one_of
 
-try:
+with extra():
     import pandas as pd
-except ModuleNotFoundError as error:
-    raise missing(error) from None
 from ..profiles import PROFILES
 from ..records import Store
 from ..runner import Job, complete, execute, is_leased, merged
@@ -41,9 +39,7 @@ VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI
 
 def get(name: str) -> Study:
     """The study called ``name``; ``UsageError`` lists the valid names."""
-    if name not in STUDIES:
-        raise unknown("study", name, STUDIES)
-    return STUDIES[name]
+    return STUDIES[one_of("study", name, STUDIES)]
 
 
 def run(

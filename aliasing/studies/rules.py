@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ..errors import unknown
+from ..errors import one_of
 from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
 Outcome = Literal["holds", "opposite", "null", "open", "not run"]
@@ -218,8 +218,7 @@ def claims(
         raise ValueError(f"a claim needs tests, and a regime, if only an empty one: {regime.keys() ^ tests.keys()}")
     found = []
     for name, own in tests.items():
-        if name not in _lines():
-            raise unknown("claim", name, _lines())
+        one_of("claim", name, _lines())
         pairs = [(label, test) for label, one in own.items() for test in (one if isinstance(one, list) else [one])]
         found.append(Finding(**_lines()[name], tests=tuple(pairs), regime=regime[name], fixed=fixed))
     return tuple(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import UsageError
+from ..errors import UsageError, at_least
 from ..metrics.sampling import mean_bias
 from ..profiles import check_profile
 from ..records import Store, fresh
@@ -48,10 +48,8 @@ class Study:
             UsageError: an unknown profile, label or value, or fewer than one seed.
         """
         jobs = self.plan(check_profile(profile))
-        if seeds is not None:
-            if seeds < 1:
-                raise UsageError(f"seeds must be 1 or more, got {seeds}")
-            jobs = [job for job in jobs if job.run.seed < seeds]
+        at_least("seeds", seeds, 1)
+        jobs = [job for job in jobs if seeds is None or job.run.seed < seeds]
         for condition in only:
             key, equals, value = condition.partition("=")
             values = sorted({str(job.labels[key]) for job in jobs if key in job.labels})

@@ -11,6 +11,8 @@ FORMATS = (torch.contiguous_format, torch.channels_last)
 #: Every kind of layer, of the filters a short and a long one, an even and an odd: ``test_blur`` has the other lengths.
 LAYERS = tuple(name for name in NAMES if name not in ("tri-3", "bin-4", "bin-6", "bin-7"))
 
+LINEAR = ("subsample", "rect-2", "tri-3", "bin-4", "bin-5", "bin-6", "bin-7", "flc", "asap")
+
 #: These as they come, and those whose options change what is computed: (name, options).
 CASES = {name: (name, {}) for name in LAYERS} | {
     "bin-5 trainable": ("bin-5", {"trainable": True}),
