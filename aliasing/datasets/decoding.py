@@ -1,5 +1,6 @@
 """From files in folders of classes to bytes in memory, and from there to splits."""
 
+import base64
 import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -84,6 +85,15 @@ def random_part(image: Image.Image, size: int, seed: int) -> Image.Image:
 def pixels(image: Image.Image) -> Tensor:
     """uint8 `(3, H, W)`."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def as_png(image: Tensor, side: int | None = None) -> str:
+    """A uint8 image (3, H, W) as a PNG file in base64; at most ``side`` pixels high and wide."""
+    picture, stream = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()), io.BytesIO()
+    if side is not None:
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    picture.save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def whole(tensors: dict[str, Tensor], classes: list[str], name: str) -> ImageSet:

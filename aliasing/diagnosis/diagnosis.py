@@ -97,12 +97,6 @@ class Diagnosis:
         """The report: one page that asks for nothing outside itself."""
         return report.page(found=self, command=self.commands(), rows=self.table().T.to_dict("list"))
 
-    def save(self, path: str | Path) -> Path:
-        """Write the report to ``path``; what was there is replaced only when the new one is whole."""
-        path = Path(path)
-        write_atomically(path, self.html())
-        return path
-
     def __str__(self) -> str:
         lines = [aligned(self.table())]
         for portrait in self.portraits:
@@ -123,7 +117,6 @@ def diagnose(
     size: int | None = None,
     weights: str | Sequence[str] = "pretrained",
     device: str = "auto",
-    shown: int = 6,
     batch_size: int | None = None,
     report: str | Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
@@ -138,7 +131,6 @@ def diagnose(
         size: side of the input in pixels; by default each network's own, 224 for modules.
         weights: "pretrained", "none" or a safetensors file, for all networks, or one for each.
         device: auto, cpu, cuda, cuda:N or mps.
-        shown: fragile pictures in the report.
         batch_size: images per forward pass, which does not change the values; by default 64, and on the CPU 4, whose
             maps are so small that their memory is used again.
         report: file for the HTML report, rewritten after each network, so that stopping loses one at most.
@@ -149,8 +141,6 @@ def diagnose(
             tried before the first one is measured.
         DataError: no picture can be read, or pretrained weights cannot be fetched.
     """
-    if shown < 0:
-        raise UsageError(f"shown must be 0 or more, got {shown}")
     place = pick_device(device)
     if batch_size is None:
         batch_size = 4 if place.type == "cpu" else 64
@@ -172,7 +162,6 @@ def diagnose(
             measured = portray(
                 subject,
                 read[subject.size],
-                shown,
                 batch_size,
                 lambda step, name=subject.name: progress(f"{name}: {step}"),  # type: ignore[misc]
             )
@@ -181,7 +170,7 @@ def diagnose(
         else:
             found.portraits.append(measured)
         if report is not None and found.portraits:
-            found.save(report)
+            write_atomically(Path(report), found.html())
     if not found.portraits:
         raise DataError("; ".join(f"{name}: {reason}" for name, reason in found.failed.items()))
     return found

@@ -26,7 +26,7 @@ REMEDY = "tri-3"  # the layer that is recommended: the one that costs the least 
 
 PAIRS = 2  # of neighbouring windows per picture, along one diagonal
 AT_SITES = 8  # pictures whose feature maps are looked at: maps in front of a stride are large
-CANDIDATES = 2  # pictures that are swept for every one that is shown
+SHOWN, CANDIDATES = 6, 12  # pictures that are shown, and that are swept to choose them
 _KNOWN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Downsample)  # modules that count as sites themselves
 
 
@@ -107,7 +107,7 @@ class Portrait:
         return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters:"
 
 
-def portray(network: Network, pictures: Pictures, shown: int, batch_size: int, say: Callable[[str], None]) -> Portrait:
+def portray(network: Network, pictures: Pictures, batch_size: int, say: Callable[[str], None]) -> Portrait:
     """Measure ``network`` where it is; every draw comes from private generators, so networks are compared in pairs."""
     started = time.perf_counter()
     model, margin = network.module, pictures.margin
@@ -119,7 +119,7 @@ def portray(network: Network, pictures: Pictures, shown: int, batch_size: int, s
     crop = consistency(model, images, "crop", margin, batch_size=batch_size)
     standard = consistency(model, centre, "standard", batch_size=batch_size)
     say("the most fragile pictures")
-    fragile = pixel.images.argsort(descending=True, stable=True)[: CANDIDATES * shown]
+    fragile = pixel.images.argsort(descending=True, stable=True)[:CANDIDATES]
     curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
     ranges = {curve.name: float(curve.probabilities[:, 0].max() - curve.probabilities[:, 0].min()) for curve in curves}
     curves.sort(key=lambda curve: (curve.changes, ranges[curve.name]), reverse=True)
@@ -138,7 +138,7 @@ def portray(network: Network, pictures: Pictures, shown: int, batch_size: int, s
         pixel.images,
         crop,
         standard,
-        curves[:shown],
+        curves[:SHOWN],
         _sites(network, centre[:AT_SITES]),
         dict(has),
         _conversion(network),

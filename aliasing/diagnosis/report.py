@@ -1,15 +1,13 @@
 """The report: one HTML page that asks for nothing outside itself, from the template beside this file."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 from torch import Tensor
 
+from ..datasets.decoding import as_png
 from .measuring import AT_SITES, PAIRS, Curve, Portrait, Site
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
@@ -18,19 +16,10 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
 def page(found: Any, command: Mapping[str, str], rows: Mapping[str, Sequence[str]]) -> str:
     """The whole page of a ``Diagnosis``; a ``command`` would mend a network, ``rows`` are those of the table."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"png": _png, "shift": _shift, "percent": _percent, "worst": _worst}
+    environment.filters |= {"png": as_png, "shift": _shift, "percent": _percent, "worst": _worst}
     environment.globals |= {"drawing": _drawing, "windows": _windows, "at_sites": AT_SITES, "pairs": PAIRS}
     template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(found=found, portraits=found.portraits, command=command, rows=rows)
-
-
-def _png(image: Tensor) -> str:
-    """Bytes (3, H, W) as an address of their own, at most 160 pixels wide."""
-    whole = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    whole.thumbnail((160, 160), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    whole.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _shift(position: int) -> str:

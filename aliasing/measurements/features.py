@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from .. import metrics
 from ..adversary import attack_images, perturb
 from ..datasets.corruptions import corrupt
+from ..datasets.decoding import as_png
 from ..inference import as_float, correct, evaluating, predict
 from ..metrics import Estimate, count_flops, embedding, outputs, radial_spectrum, sampled, sites
 from ..metrics.sampling import mean_bias
 from ..metrics.spectra import distance_from_ideal
-from .subject import Subject, as_png, pictured
+from .subject import Subject, pictured
 
 
 def _stages(network: nn.Module) -> list[str]:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from .. import metrics
 from ..datasets import shapes
+from ..datasets.decoding import as_png
 from ..errors import UsageError
 from ..inference import classified
 from ..metrics import ONE_PIXEL, Estimate, jaggedness, predict, probability_curves, vertical_sweep
 from ..metrics.pixel_pairs import SIZES, compared, size_pairs
-from .subject import Subject, as_png, packed
+from .subject import Subject, packed
 
 EDGES = (0, 2, 4, 6, 8, 10)  # pixels from the middle in 32; at most 10 occur
 

@@ -9,20 +9,20 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import metrics
 from ..datasets import ImageSet
+from ..datasets.decoding import as_png
 from ..datasets.photographs import IMAGENETTE_RANKS
 from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
 from ..inference import as_float, correct, predict
 from ..metrics import Estimate
-from ..metrics.canvases import PAPER_SIDE, embed
+from ..metrics.canvases import PAPER_SIDE, embed, resize
 from ..metrics.pixel_pairs import compared
 from ..metrics.sweeps import crossings, deviation, of_labels, swept
 from ..models import antialias
-from .subject import Subject, as_png, loaded, packed, pictured
+from .subject import Subject, loaded, packed, pictured
 
 DIAGONALS = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 _BATCH = 16  # of pictures of 224 pixels; memory, not a protocol
@@ -90,7 +90,7 @@ def embedded_sizes(subject: Subject, count: int, sizes: Iterable[int]) -> dict[s
         pixels = max(2, round(size * side / PAPER_SIDE))
         found = []
         for part in data.images.split(_BATCH):
-            small = F.interpolate(as_float(part), (pixels, pixels), mode="bilinear", antialias=True)
+            small = resize(as_float(part), (pixels, pixels))
             corners = torch.full((len(part), 2), corner)
             found.append(predict(subject.network, embed(small, corners, (side, side), "inpainting"), _BATCH).cpu())
         return torch.cat(found)

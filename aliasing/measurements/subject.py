@@ -1,14 +1,12 @@
-"""What a measurement looks at: a network and images of its data set; and small things for records: pictures, flags."""
+"""What a measurement looks at: a network and images of its data set; and small things for records: maps, flags."""
 
 import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ..datasets import ImageFiles, ImageSet, load
@@ -57,13 +55,6 @@ class Subject:
         """Whether each of ``count`` test images is classified correctly, (count,) bool."""
         test = self.split("test", count)
         return correct(self.network, test.images, test.labels)
-
-
-def as_png(image: Tensor) -> str:
-    """A uint8 image (3, H, W) as a PNG file in base64."""
-    stream = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(stream, "PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def pictured(maps: Mapping[int, Tensor]) -> dict[str, Any]:
