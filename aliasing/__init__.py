@@ -27,7 +27,7 @@ A module imports only from lines above its own (a test holds it to that):
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import missing
+from .errors import extra
 
 if TYPE_CHECKING:
     from . import datasets, layers, metrics, models, studies
@@ -55,8 +55,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
+    with extra():
         module = import_module(f".{_HOMES.get(name, name)}", __name__)
-    except ModuleNotFoundError as error:
-        raise missing(error) from None
     return getattr(module, name) if name in _HOMES else module

@@ -329,8 +329,6 @@ def _begun(folder: Path | None, plan: Plan) -> tuple[Tensor, int] | None:
     """The answers and the number of steps of a fine-tuning that was stopped."""
     if folder is None:
         return None
-    if folder.is_file():
-        raise DataError(f"{folder} is of another version, which kept a file and not a folder; remove it to begin anew")
     file = folder / "answers.safetensors"
     if not file.exists() and not any(folder.glob("*.safetensors")):
         return None

@@ -186,19 +186,17 @@ def bands(
 
 
 def _limit(axis: Axes, name: str, values: Iterable[float]) -> None:
-    """Frame ``values`` along x or y, without cutting what panels that share this axis have drawn."""
-    low, high = _frame(values)
+    """Frame ``values`` along x or y with room around them, but none below zero where there are none.
+
+    What panels that share this axis have drawn is not cut.
+    """
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    room = 0.2 * (high - low) or 0.1 * abs(high) or 0.1
+    low, high = max(0.0, low - room) if low >= 0 else low - room, high + room
     if any(one is not axis and one.has_data() for one in getattr(axis, f"get_shared_{name}_axes")().get_siblings(axis)):
         known = getattr(axis, f"get_{name}lim")()
         low, high = min(low, *known), max(high, *known)
     getattr(axis, f"set_{name}lim")(low, high)
-
-
-def _frame(values: Iterable[float]) -> tuple[float, float]:
-    """Limits of an axis with room around ``values``, but none below zero where there are none."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    room = 0.2 * (high - low) or 0.1 * abs(high) or 0.1
-    return (max(0.0, low - room) if low >= 0 else low - room), high + room
 
 
 def panels(

@@ -17,7 +17,6 @@ from .kernels import (
     frequency_response,
     leakage,
     low_pass,
-    normalised_variation,
     step_overshoot,
     stop_bands,
     total_variation,
@@ -37,7 +36,6 @@ __all__ = ["ATTACKS", "ONE_PIXEL", "SHIFTS", "Estimate", "alias_energy", "alias_
            "draw_shifts", "embedding", "equivariance_maps", "exact_consistency", "few_shot_accuracy", "fidelity",
            "fit_readouts", "frequency_response", "jaggedness", "leakage", "low_pass", "mask_consistency",
            "mask_equivariance_error", "max_sampling_bias", "mean_absolute_change", "mean_iou", "milliseconds",
-           "non_shiftability", "normalised_variation", "one_pixel", "outputs", "perturb", "predict",
-           "probability_curves", "radial_spectrum", "realigned_errors", "roll_logits", "roll_predictions", "sampled",
-           "shift_images", "sites", "step_overshoot", "stop_bands", "top1_change", "total_variation", "typicality",
-           "vertical_sweep"]  # fmt: skip
+           "non_shiftability", "one_pixel", "outputs", "perturb", "predict", "probability_curves", "radial_spectrum",
+           "realigned_errors", "roll_logits", "roll_predictions", "sampled", "shift_images", "sites", "step_overshoot",
+           "stop_bands", "top1_change", "total_variation", "typicality", "vertical_sweep"]  # fmt: skip

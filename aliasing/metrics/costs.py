@@ -17,7 +17,6 @@ class Timing(NamedTuple):
     median: float
     low: float
     high: float
-    repeats: int
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -62,7 +61,7 @@ def milliseconds(
             _wait(images)
             times.append(1000 * (time.perf_counter() - start) / batch_size)
     low, median, high = np.quantile(times[warmup:], (0.25, 0.5, 0.75)).tolist()
-    return Timing(median, low, high, repeats)
+    return Timing(median, low, high)
 
 
 def _images(model: nn.Module, size: tuple[int, ...], n: int) -> Tensor:

@@ -40,8 +40,7 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
 
     Outermost ``Downsample`` layers of stride > 1, and in networks of others the strided convolutions and pools.
     """
-    layers = [module for module in model.modules() if isinstance(module, Downsample)]
-    inner = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+    inner = {id(part) for layer in outermost(model).values() for part in layer.modules() if part is not layer}
     return {name: part for name, part in model.named_modules() if id(part) not in inner and max(_strides(part)) > 1}
 
 

@@ -10,10 +10,6 @@ from ..training import Recipe
 from .evidence import Column, level
 from .rules import Regime
 
-__all__ = ["ALPHA", "BASES", "DECISIVE", "EASY", "OTHER", "PROTOCOLS", "SAME", "Base", "between", "finished",
-           "trained"]  # fmt: skip
-
-
 SAME: dict[str, Any] = {}  # for what a study does not change
 
 

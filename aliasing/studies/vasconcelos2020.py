@@ -20,8 +20,6 @@ from .evidence import Derived, Result, Setting, Statistic, by_seeds, contrast, m
 from .rules import FINE, POINT, Regime, above, below, claims
 from .study import Study
 
-__all__ = ["CASES", "FILTER", "PLACES", "START", "STEMS", "STUDY", "role"]
-
 # Three taps: on maps of 16, 8 and 4 pixels a longer filter leaves little. Length is an ablation of its own.
 FILTER = "tri-3"
 PLACES = ("conv", "skip", "pool")
