@@ -2,7 +2,7 @@
 
 A module imports only from lines above its own (a test holds it to that):
 
-    errors, version
+    errors, held, version
     clone, files, inference, optimizers, options, profiles, streams
     adversary, distributed, shifts
     layers

@@ -11,9 +11,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from shutil import rmtree
@@ -360,18 +361,14 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
             norm.running_var *= torch.where(variance > 1e-12, x.var((0, 2, 3)) / variance, 1.0)
 
     for network, act in ((original, note), (converted, move)):
-        handles = [
-            norm.register_forward_pre_hook(lambda m, inputs, name=name, act=act: act(name, m, inputs[0]))
-            for path, norm in network.named_modules()
-            # A norm with an activation in it may have an owner, which the original has not.
-            for name in [".".join(part for part in path.split(".") if part != Antialiased.around)]
-            if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
-        ]
-        try:
+        with ExitStack() as hooks:
+            for path, norm in network.named_modules():
+                if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+                    # A norm with an activation in it may have an owner, which the original has not.
+                    name = ".".join(part for part in path.split(".") if part != Antialiased.around)
+                    hook = partial(lambda act, name, m, inputs: act(name, m, inputs[0]), act, name)
+                    hooks.enter_context(norm.register_forward_pre_hook(hook))
             network.eval()(windows)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def answers(model: nn.Module, data: Data, shifts: Tensor | int = 0) -> Tensor:

@@ -4,24 +4,18 @@ What goes in and what comes out is checked here: a wrong number without an error
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from .errors import UsageError, at_least
+from .held import held
 
 
-@contextmanager
-def full_float32() -> Iterator[None]:
+def full_float32() -> AbstractContextManager[None]:
     """Convolutions run in full float32 on CUDA meanwhile: with TF32, its default, only ten bits of a number count."""
-    place = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = place.fp32_precision
-    try:
-        place.fp32_precision = "ieee"
-        yield
-    finally:
-        place.fp32_precision = before
+    return held("fp32_precision", "ieee", torch.backends.cudnn.conv)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import models
+from .datasets.image_files import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least
 from .files import set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded
@@ -220,8 +221,7 @@ def execute(
     deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else math.inf
     todo = [job for job in jobs if not complete(job, store.load(job.run))]
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = workers if chosen.type == "cpu" else 1
+        workers = cores() if chosen.type == "cpu" else 1
     workers = min(workers, len(todo))
     failures, dead = {job.run.id: _last_failure(store, job.run) for job in jobs}, 0
     work = partial(_work, todo, failures, chosen, deadline)

@@ -3,6 +3,8 @@
 A shift of ``(down, right)`` pixels moves the picture down and to the right.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -113,13 +115,11 @@ def shift_images(images: Tensor, shifts: Tensor, shift: str, max_shift: int | No
     return taken(images, rows[:, margin : height - margin], columns[:, margin : width - margin])
 
 
-def _sources(images: Tensor, shifts: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _sources(images: Tensor, shifts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """For rows and for columns: the source index (N, size) of each pixel, wrapped, and whether it lay inside."""
-    pairs = []
     for axis, side in enumerate(images.shape[-2:]):
         source = torch.arange(side, device=images.device) - shifts[:, axis, None].to(images.device)
-        pairs.append((source % side, (source >= 0) & (source < side)))
-    return pairs
+        yield source % side, (source >= 0) & (source < side)
 
 
 def _ramp(frequencies: Tensor, shifts: Tensor, size: int) -> Tensor:

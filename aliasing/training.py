@@ -8,8 +8,7 @@ start of each epoch; and ``auxiliary_losses(...)``, terms to add to the loss (se
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, one_of, unknown
 from .files import read_tensors, write_tensors
+from .held import held
 from .inference import as_float
 from .optimizers import Optimizers
 from .options import check_types
@@ -129,7 +129,7 @@ def train(
     seed: int,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
-    on_epoch: Callable[[dict], None] | None = None,
+    on_epoch: Callable[[dict], None] = lambda entry: None,
 ) -> list[dict]:
     """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
 
@@ -162,7 +162,9 @@ def train(
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     devices = [device] if device.type == "cuda" else []
     written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
-    with torch.random.fork_rng(devices=devices), _auxiliary(network, recipe) as layers:
+    # Layers that have a loss of their own, which keep their inputs for it.
+    layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
+    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers):
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
@@ -226,23 +228,9 @@ def train(
                 write_weights(checkpoint, network, optimizer, history)
                 written = time.perf_counter()
                 took = written - started
-            if on_epoch:
-                on_epoch(history[-1])
+            on_epoch(history[-1])
     network.eval()
     return history
-
-
-@contextmanager
-def _auxiliary(network: nn.Module, recipe: Recipe) -> Iterator[list[Any]]:
-    """The layers that have a loss of their own, told to keep their inputs for it meanwhile."""
-    layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
-    for layer in layers:
-        layer.record_input = True
-    try:
-        yield layers
-    finally:
-        for layer in layers:
-            layer.record_input = False
 
 
 def _with_auxiliary(task: Tensor, layers: list[Any], recipe: Recipe, done: float, generator: torch.Generator) -> Tensor:

@@ -34,10 +34,10 @@ def fits(size: int) -> bool:
     return size <= limit * 2**30
 
 
-def readers() -> int:
-    """Processes that decode for this one: the cores of the machine, shared with those that ``torchrun`` started."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def cores() -> int:
+    """Processes that may work for this one: the cores of the machine, shared with those that ``torchrun`` started."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class ImageFiles:
         if not isinstance(index, slice | Tensor):
             raise UsageError(f"images are indexed with a slice or a tensor, got {type(index).__name__}")
         chosen = torch.arange(len(self))[index]
-        parts = [images for images, _ in self.batches(chosen.split(256), readers() if len(chosen) > 512 else 0)]
+        parts = [images for images, _ in self.batches(chosen.split(256), cores() if len(chosen) > 512 else 0)]
         images = torch.cat(parts) if parts else torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
         return ImageSet(images, self.labels[chosen], self.classes, self.name)
 
@@ -96,7 +96,7 @@ class ImageFiles:
 
         Args:
             batches: numbers of images.
-            workers: processes that decode ahead (by default ``readers()``, 0 for none); what comes does not depend on
+            workers: processes that decode ahead (by default ``cores()``, 0 for none); what comes does not depend on
                 them.
             pinned: whether the bytes lie in pinned memory.
             seeds: one for each of the N images; of an image comes the part that its seed decides, drawn and resized by
@@ -110,7 +110,7 @@ class ImageFiles:
             range(len(self)),  # type: ignore[arg-type]  # decoding a batch is "collating" its numbers
             batch_sampler=[batch.tolist() for batch in batches],
             collate_fn=partial(self._decoded, seeds),
-            num_workers=readers() if workers is None else workers,
+            num_workers=cores() if workers is None else workers,
             pin_memory=pinned,
             generator=torch.Generator(),  # otherwise it would draw from the global one
         )

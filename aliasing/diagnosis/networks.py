@@ -4,8 +4,8 @@ import json
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..datasets.photographs import imagenet_classes
 from ..errors import DataError, UsageError
+from ..held import held
 from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
@@ -166,20 +167,18 @@ def _library(name: str, weights: str, size: int | None) -> Network:
     return Network(name, normalized(network, source.mean, source.std), size or source.size, note, names)
 
 
-@contextmanager
-def _hub() -> Iterator[None]:
+def _hub() -> AbstractContextManager[None]:
     """Where the hub that timm loads from does not answer, only what is on this machine is looked at."""
+    hub = _installed("huggingface_hub.constants")
+    return held("HF_HUB_OFFLINE", hub.HF_HUB_OFFLINE or not _answers(hub.ENDPOINT), hub) if hub else nullcontext()
+
+
+def _installed(name: str) -> Any:
+    """The module of that name, ``None`` where it is not installed."""
     try:
-        hub: Any = import_module("huggingface_hub.constants")
+        return import_module(name)
     except ImportError:
-        yield
-        return
-    before = hub.HF_HUB_OFFLINE
-    hub.HF_HUB_OFFLINE = before or not _answers(hub.ENDPOINT)
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
+        return None
 
 
 def _answers(address: str) -> bool:
@@ -222,11 +221,7 @@ def _source(name: str) -> _Source:
             return torchvision_models.get_model(plain, weights=None, **options)
 
         return _Source(build, preset.crop_size[0], preset.mean, preset.std, tuple(best.meta["categories"]))
-    timm: Any
-    try:
-        timm = import_module("timm")
-    except ImportError:
-        timm = None
+    timm = _installed("timm")
     if timm is not None and library != "torchvision" and timm.is_model(plain):
         config = timm.get_pretrained_cfg(plain)
         shape = config.input_size if config is not None else (3, SIZE, SIZE)

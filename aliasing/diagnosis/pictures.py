@@ -51,16 +51,14 @@ def find(folder: str | Path) -> list[Path]:
     return found
 
 
-def sides(folder: str | Path) -> list[int]:
+def sides(folder: str | Path) -> Iterator[int]:
     """The short sides in pixels of the pictures in ``folder``, as far as their headers tell."""
-    found = []
     for path in find(folder):
         try:
             with Image.open(path) as image:
-                found.append(min(image.size))
+                yield min(image.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # reading the picture will say why
-    return found
 
 
 def read(folder: str | Path, size: int, count: int | None = None, margin: int | None = None) -> Pictures:

@@ -1,6 +1,6 @@
 """The report: one HTML page that asks for nothing outside itself, from the template beside this file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -37,16 +37,14 @@ def _worst(sites: Sequence[Site], shown: int = 3) -> list[Site]:
     return sorted(known, key=lambda site: site.alias_energy.value, reverse=True)[:shown]
 
 
-def _windows(portrait: Portrait, curve: Curve) -> list[tuple[Tensor, int, str]]:
+def _windows(portrait: Portrait, curve: Curve) -> Iterator[tuple[Tensor, int, str]]:
     """The two windows of the steepest step: picture, position, answer with its probability."""
-    found = []
     for index, window in ((curve.step, curve.before), (curve.step + 1, curve.after)):
         answer = curve.answers[index]
         label = portrait.class_name(answer)
         if answer in curve.classes:
             label += f", {100 * float(curve.probabilities[index, curve.classes.index(answer)]):.0f} %"
-        found.append((window, curve.positions[index], label))
-    return found
+        yield window, curve.positions[index], label
 
 
 def _drawing(curve: Curve) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from inspect import signature
 from types import MappingProxyType
 
-from ..errors import UsageError, one_of
+from ..errors import one_of
 from ..options import check_options
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
-from .base import Call, Downsample, PaddingMode, Stride, check_padding_mode, intercepted, outermost, recorded, whole
+from .base import Call, Downsample, PaddingMode, Stride, check_whole, intercepted, outermost, recorded
 from .blur import TAPS, Blur, Max, blur_definition
 from .fourier import ASAP, FLC, asap_definition, flc_definition
 from .maximum import DenseMax
@@ -162,10 +162,8 @@ def create(
         UsageError: unknown name, padding mode or option, or a stride or number of axes the layer does not define.
     """
     entry = _entry(name)
-    if (whole(channels) or 0) < 1:
-        raise UsageError(f"{name}: channels must be a whole number of at least 1, got {channels!r}")
-    check_padding_mode(padding_mode)
+    channels = check_whole(f"{name}: channels", channels, 1)
     check_options(name, entry.layer, entry.options, options)
     axes = {} if dims == 2 else {"dims": dims}  # a layer of your own need not take it
     layer: Callable[..., Downsample] = entry.layer
-    return layer(int(channels), stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)
+    return layer(channels, stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)

@@ -117,7 +117,8 @@ class TIPS(Downsample):
         faithful: bool = False,
         dims: int = 2,
     ) -> None:
-        super().__init__(channels, stride, "reflect" if faithful else padding_mode, dims)
+        super().__init__(channels, stride, padding_mode, dims)
+        self.padding_mode = "reflect" if faithful else self.padding_mode
         self.faithful = faithful
         self.periodic = not faithful
         self.tau = _Tau(channels, self.strides, "zeros" if faithful else padding_mode, faithful)
@@ -328,13 +329,7 @@ class DDAC(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``; there is no choice to share."""
-        return self._filter(x, self.strides)
-
-    def filtered(self, x: Tensor) -> Tensor | None:
-        """The map filtered at every place, in evaluation mode; batch statistics differ from those of the kept ones."""
-        return None if self.training else self._filter(x, (1, 1))
-
-    def _filter(self, x: Tensor, strides: tuple[int, ...]) -> Tensor:
+        strides = self.strides
         if not plain(x):
             kernel, form = self.predict.weight, (strides, self.padding_mode, self.groups)
             y = ddac_definition(x, kernel, self._normalised, *form, faithful=self.faithful)

@@ -1,7 +1,7 @@
 """What every downsampling layer is, and how measurements watch one at work."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from inspect import signature
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, one_of
+from ..held import held
 
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
 PADDING_MODES = get_args(PaddingMode)  # once: a compiler cannot follow it into a forward pass
@@ -33,11 +34,11 @@ class Downsample(nn.Module):
         choice = main.choose(h)
         h, shortcut = main.sample(h, choice), side.sample(x, choice)
 
-    A subclass defines ``sample``, and ``choose`` and ``filtered`` if it has something to return there. In training a
-    layer may have three more methods, which the trainer calls where they exist: ``no_weight_decay()`` returns the
-    parameters that are not decayed, ``on_epoch(progress)`` is told how far the training is (0 in the first epoch, 1 in
-    the last), and ``auxiliary_losses(form, generator)`` returns two terms for the loss, one that counts always and one
-    that the recipe weighs.
+    A subclass defines ``sample``, and ``choose`` if it has something to return there. In training a layer may have
+    three more methods, which the trainer calls where they exist: ``no_weight_decay()`` returns the parameters that are
+    not decayed, ``on_epoch(progress)`` is told how far the training is (0 in the first epoch, 1 in the last), and
+    ``auxiliary_losses(form, generator)`` returns two terms for the loss, one that counts always and one that the recipe
+    weighs.
 
     Args:
         channels: C of the maps; read only by layers that learn.
@@ -98,10 +99,6 @@ class Downsample(nn.Module):
         """Downsample ``x`` on the grid ``choice``, or on the layer's own if it is ``None``."""
         raise NotImplementedError
 
-    def filtered(self, x: Tensor) -> Tensor | None:
-        """The map after filtering and before subsampling, of the size of ``x``; ``None`` where there is no such map."""
-        return None
-
     def forward(self, x: Tensor) -> Tensor:
         """Downsample ``x`` on the grid it chooses itself."""
         return self.sample(x, self.choose(x))
@@ -121,11 +118,9 @@ def _entered(method: Callable[..., Any]) -> Callable[..., Any]:
         check_map(type(self).__name__, x, self.dims)
         if self._around is None:
             return method(self, x, *choice, **named)
-        around, self._around = self._around, None  # what the layer calls itself is not intercepted again
-        try:
+        around = self._around
+        with held("_around", None, self):  # what the layer calls itself is not intercepted again
             return around(self, method.__name__, partial(method, self), x, *choice, **named)
-        finally:
-            self._around = around
 
     return enter
 
@@ -137,8 +132,7 @@ def outermost(network: nn.Module) -> dict[str, Downsample]:
     return {name: layer for name, layer in found.items() if id(layer) not in inner}
 
 
-@contextmanager
-def intercepted(network: nn.Module, around: Around) -> Iterator[None]:
+def intercepted(network: nn.Module, around: Around) -> AbstractContextManager[None]:
     """Within, ``layer.choose(x)`` and ``layer.sample(x, choice)`` of the outermost layers are calls of ``around``.
 
     ``around(layer, name, method, x, choice=None)`` returns what the caller gets instead of the result of the method;
@@ -154,15 +148,7 @@ def intercepted(network: nn.Module, around: Around) -> Iterator[None]:
             with intercepted(network, twice):
                 network(images)
     """
-    layers = list(outermost(network).values())
-    before = [layer._around for layer in layers]
-    try:
-        for layer in layers:
-            layer._around = around
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer._around = own
+    return held("_around", around, *outermost(network).values())
 
 
 @dataclass(frozen=True)
@@ -178,10 +164,6 @@ class Call:
     def again(self, x: Tensor) -> Tensor:
         """What the layer makes of another map, on the grid it chose for this one."""
         return self.layer.sample(x, self.choice)
-
-    def filtered(self) -> Tensor | None:
-        """The map after filtering and before subsampling (N, C, H, W), or ``None``; computed when asked for."""
-        return self.layer.filtered(self.x)
 
 
 @contextmanager
@@ -237,6 +219,14 @@ def whole(value: object) -> int | None:
         return None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def check_whole(name: str, value: object, least: int) -> int:
+    """``value`` as an ``int``; raises ``UsageError`` if it is no whole number of at least ``least``."""
+    number = whole(value)
+    if number is None or number < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return number
 
 
 def per_axis(stride: Stride, dims: int) -> tuple[int, ...]:

@@ -127,10 +127,6 @@ class Blur(Downsample):
         value, slope = (blurred, kept_pixels) if self.control == "forward" else (kept_pixels, blurred)
         return value.detach() + (slope - slope.detach())
 
-    def filtered(self, x: Tensor) -> Tensor | None:
-        """``x`` after the filter; ``None`` for the control that subsamples first."""
-        return None if self.control == "late" else x if self.control == "backward" else self._blur(x, 1)
-
     def _blur(self, x: Tensor, stride: Stride) -> Tensor:
         weight = self.signs if self.weight is None else self.weight
         if weight is None:
@@ -151,13 +147,5 @@ class Max(Downsample):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Take the maximum of each window of ``x``."""
-        return self._max(x, self.strides)
-
-    def filtered(self, x: Tensor) -> Tensor:
-        """The maximum of the window that begins at each pixel."""
-        reach = [amount for s in reversed(self.strides) for amount in (0, s - 1)]
-        return self._max(F.pad(x, reach, value=float("-inf")), (1,) * self.dims)
-
-    def _max(self, x: Tensor, steps: tuple[int, ...]) -> Tensor:
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dims - 1]
-        return pool(x, self.strides, steps, ceil_mode=True)
+        return pool(x, self.strides, self.strides, ceil_mode=True)

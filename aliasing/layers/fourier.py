@@ -217,19 +217,6 @@ class FLC(Downsample):
         mode = "circular" if self.variant == "flc" else self.padding_mode
         return full_precision(lambda x: _crop(x, self.strides, self.variant, mode, self.faithful), x, least)
 
-    def filtered(self, x: Tensor) -> Tensor | None:
-        """``x`` without the frequencies that are cropped; where a side is no multiple of the stride, ``None``."""
-        if self.faithful or any(n % s for n, s in zip(x.shape[2:], self.strides, strict=True)):
-            return None
-        z = x.to(torch.promote_types(x.dtype, torch.float32))
-        for axis, stride in enumerate(self.strides, start=2):
-            n, rows = x.shape[axis], x.shape[axis] // stride
-            k = torch.arange(n, device=x.device) - n // 2
-            inside = ((k >= -(rows // 2)) & (k < -(-rows // 2))).view(-1, *[1] * (x.dim() - axis - 1))
-            spectrum = torch.fft.fftshift(torch.fft.fft(z, dim=axis), axis) * inside
-            z = torch.fft.ifft(torch.fft.ifftshift(spectrum, axis), dim=axis)
-        return z.real.to(x.dtype)
-
 
 class ASAP(FLC):
     """ASAP: FLC pooling under a Hamming window of the spectrum (Grabinski et al. 2023).
@@ -275,7 +262,3 @@ class ASAP(FLC):
             raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
         self.variant = one_of("variant of asap", variant, get_args(Variant))
         self.periodic = not faithful and variant in ("none", "kept-band")
-
-    def filtered(self, x: Tensor) -> None:
-        """There is no such map: some variants sample between its pixels."""
-        return

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
 from ._matrices import differentiated, memory_format, plain
 from ._phases import chunks, first_order, pad_axes
-from .base import PaddingMode, check_map, check_padding_mode, whole
+from .base import PaddingMode, check_map, check_padding_mode, check_whole
 
 
 def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:
@@ -122,10 +121,8 @@ class DenseMax(nn.Module):
 
     def __init__(self, size: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
-        if (whole(size) or 0) < 1:
-            raise UsageError(f"the window of a dense maximum must be a whole number of pixels >= 1, got {size!r}")
-        check_padding_mode(padding_mode)
-        self.size, self.padding_mode = int(size), padding_mode
+        self.size = check_whole("the window of a dense maximum", size, 1)
+        self.padding_mode = check_padding_mode(padding_mode)
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Take the maxima, and keep every stride-th pixel."""

@@ -99,11 +99,11 @@ class Polyphase(Downsample):
 
     def choose(self, x: Tensor) -> Tensor:
         """Choose for (N, C, H, W): an index (N,), or weights (N, phases) that sum to one."""
-        return self.pick(self._complete(self.filtered(x) if self.choose_from == "blurred" else x))
+        return self.pick(self._complete(self._blurred(x) if self.choose_from == "blurred" else x))
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Take the chosen phase, or with weights their mixture; a choice of another branch can be handed in."""
-        blurred = self._complete(self.filtered(x))
+        blurred = self._complete(self._blurred(x))
         if choice is None:
             choice = self.pick(blurred if self.choose_from == "blurred" else self._complete(x))
         return take(blurred, choice, self.strides)
@@ -112,8 +112,7 @@ class Polyphase(Downsample):
         """``sample``; by the layer's own choice, if none is handed in, blurring only once."""
         return self.sample(x, choice)
 
-    def filtered(self, x: Tensor) -> Tensor:
-        """The map whose phases are sampled: ``x`` itself, or blurred."""
+    def _blurred(self, x: Tensor) -> Tensor:
         return x if self.blur is None else self.blur(x)
 
     def _complete(self, x: Tensor) -> Tensor:

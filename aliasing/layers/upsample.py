@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ._matrices import memory_format, outer, separable
 from ._phases import pad_axes
-from .base import PaddingMode, Stride, check_map, check_padding_mode, check_stride, per_axis, whole
+from .base import PaddingMode, Stride, check_map, check_padding_mode, check_stride, check_whole, per_axis, whole
 
 
 def interpolator(factor: int, taps: int) -> tuple[float, ...]:
@@ -66,9 +66,7 @@ class Upsample(nn.Module):
             raise UsageError(f"upsample: dims must be 1, 2 or 3, got {dims!r}")
         self.dims = int(dims)
         self.factor = check_stride("upsample", factor, tuple(range(1, 9)), dims, "factor")
-        if (whole(taps) or 0) < 2:
-            raise UsageError(f"upsample: taps must be a whole number of at least 2, got {taps!r}")
-        self.taps = int(taps)
+        self.taps = check_whole("upsample: taps", taps, 2)
         self.padding_mode: PaddingMode = check_padding_mode(padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:

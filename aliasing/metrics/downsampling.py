@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..held import held
 from ..inference import batches, check_images, evaluating, finite
 from ..layers import Call, Downsample, outermost, recorded
 
@@ -105,13 +106,9 @@ def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., 
     # Maps are copied: activations that work in place would change them before they are looked at.
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
         if isinstance(module, nn.Conv2d):  # what it would return at stride 1, of which it keeps every stride-th pixel
-            steps = module.stride
-            try:
-                module.stride = (1, 1)
+            with held("stride", (1, 1), module):
                 x = module.forward(inputs[0])
-            finally:
-                module.stride = steps
-            rows, columns = (ceil(side / step) * step for side, step in zip(x.shape[-2:], steps, strict=True))
+            rows, columns = (ceil(side / step) * step for side, step in zip(x.shape[-2:], module.stride, strict=True))
             x, operator = x[:, :, :rows, :columns], lambda z: z[:, :, :: strides[0], :: strides[1]]
         else:
             x, operator = inputs[0].clone(), module.forward

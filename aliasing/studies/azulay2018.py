@@ -4,6 +4,7 @@ They examine published ImageNet networks; we train small ones, so that blur, aug
 are the only things that differ. The runs are those of the other chapters, but for the networks trained at other biases.
 """
 
+from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -32,18 +33,17 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 SCENES = {"smoke": 256, "laptop": 2000}
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``: a whole seed before the next, the plain network first."""
-    base, jobs = BASES[profile], []
+    base = BASES[profile]
     for seed in range(base.seeds):
         for backbone, augmented, layers in zip(
             ("vgg", "vgg", "resnet"), (False, True, False), LAYERS[profile], strict=True
         ):
             for layer in layers:
-                jobs.append(_job(profile, base, seed, backbone, layer, augmented))
+                yield _job(profile, base, seed, backbone, layer, augmented)
         if profile in SCENES:
-            jobs += _biased(profile, base, seed)
-    return jobs
+            yield from _biased(profile, base, seed)
 
 
 def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augmented: bool) -> Job:
@@ -73,19 +73,17 @@ def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augment
     return Job(run, tuple(wanted), labels | {"longest": longest})
 
 
-def _biased(profile: str, base: Base, seed: int) -> list[Job]:
+def _biased(profile: str, base: Base, seed: int) -> Iterator[Job]:
     """Networks trained on objects always in the middle, or anywhere.
 
     The longest blur is trained on centred objects too: does it stand in for the positions that were never seen?
     """
     chosen: list[tuple[Any, str]] = [(0, "subsample"), ("uniform", "subsample"), (0, LAYERS[profile][0][-1])]
-    jobs = []
     for bias, layer in chosen:
         run = base.changed({"position_sigma": bias}).run("vgg", layer, seed)
         labels = {"layer": layer, "backbone": "vgg", "augmented": False, "bias": str(bias), "main": False}
         labels["longest"] = layer != "subsample"
-        jobs.append(Job(run, (Measurement("photographers_bias", {"count": SCENES[profile]}),), labels))
-    return jobs
+        yield Job(run, (Measurement("photographers_bias", {"count": SCENES[profile]}),), labels)
 
 
 VGG: dict[str, Any] = {"main": True, "backbone": "vgg", "augmented": False}

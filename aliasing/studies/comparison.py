@@ -4,7 +4,7 @@ None of the papers has this experiment. Its hypotheses are ours where they are n
 suggested by a pilot with other seeds, another code and other networks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -41,17 +41,15 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 ROLLED = {"smoke": 8, "laptop": 16, "desktop": 64, "gpu": 500, "cluster": 8}
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``, seed by seed."""
     base = BASES[profile]
-    jobs = []
     for seed in range(base.seeds):
         for backbone, chosen in zip(("vgg", "resnet"), LAYERS[profile], strict=True):
             for layer in chosen:
                 wanted = _measurements(profile, backbone, layer, seed)
                 labels = {"backbone": backbone, "layer": layer, "learned": layer in LEARNED}
-                jobs.append(Job(base.run(backbone, layer, seed), wanted, labels))
-    return jobs
+                yield Job(base.run(backbone, layer, seed), wanted, labels)
 
 
 def _measurements(profile: str, backbone: str, layer: str, seed: int) -> tuple[Measurement, ...]:

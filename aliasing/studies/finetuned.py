@@ -4,6 +4,7 @@ One network, Imagenette's pictures without those of ImageNet's validation set, w
 are over pictures, of the mean over seeds; differences are paired by picture.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,10 @@ from .study import Study
 LAYERS = ("none", "tri-3", "bin-5", "flc", "aps", "rect-2", "bin-7", "asap", "lps", "tips", "ddac")
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """A run per seed and layer, and one without fine-tuning, where nothing is drawn, per layer."""
     if profile in ("laptop", "cluster"):
-        return []
+        return
     learn: dict[str, Any] = {"name": "imagenette", "size": 160, "origin": "train"}
     held: dict[str, Any] = {"name": "imagenette", "size": 160, "origin": "val"}
     others: dict[str, Any] = {"name": "imagenet-sample-1000", "size": 160}
@@ -37,14 +38,12 @@ def plan(profile: str) -> list[Job]:
         learn, held, others = ({"name": "shapes", "seed": s, "size": 40, "count": 24} for s in (5, 6, 7))
         layers, seeds, count, size = LAYERS[:3], 1, 24, 32
     options = {"held_out": held, "others": others, "count": count, "size": size, "epochs": 1, "lr": LR}
-    jobs = []
     for seed in range(seeds):
         for layer in layers:
             for tuned in (False, True) if seed == 0 else (True,):
                 network = {"name": "tf_efficientnet_lite0", "pretrained": True, "layer": layer, "tuned": tuned}
                 run = Run(learn, network, Recipe(epochs=0), seed)
-                jobs.append(Job(run, (Measurement("fine_tuned", options),), {"layer": layer, "tuned": tuned}))
-    return jobs
+                yield Job(run, (Measurement("fine_tuned", options),), {"layer": layer, "tuned": tuned})
 
 
 def _minus(measure: str, layer: str, other: str = "none", other_tuned: bool = True) -> Statistic:

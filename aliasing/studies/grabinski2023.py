@@ -4,6 +4,7 @@ The layers are those of the authors' code. Their result tables could not be read
 radii of the attacks and schedules are our choice, and none was chosen on the pictures that are measured.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -57,23 +58,21 @@ SIZES = {
 }
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``, a whole seed before the next; natural training first."""
     sizes = SIZES[profile]
     base = BASES[profile].changed(**sizes.measured)
     trained = base.changed(**sizes.training)
-    jobs = []
     for seed in range(base.seeds):
         for layer in POOLS:
             twin = layer == "subsample" and TWIN not in sizes.groups
             labels = {"layer": layer, "group": NATIVE, "twin": twin}
-            jobs.append(Job(base.run("resnet", layer, seed), _native(layer, base), labels))
+            yield Job(base.run("resnet", layer, seed), _native(layer, base), labels)
         if INPUT in sizes.groups:
-            jobs += [_input_control(base, layer, seed) for layer in ("subsample", "flc")]
-        jobs += [_adversarial(trained, layer, seed) for layer in sizes.hardened]
+            yield from (_input_control(base, layer, seed) for layer in ("subsample", "flc"))
+        yield from (_adversarial(trained, layer, seed) for layer in sizes.hardened)
         if TWIN in sizes.groups:
-            jobs.append(_adversarial(trained, "subsample", seed, clean=True))
-    return jobs
+            yield _adversarial(trained, "subsample", seed, clean=True)
 
 
 def _native(layer: str, base: Base) -> tuple[Measurement, ...]:

@@ -5,7 +5,7 @@ windows, at the input size of the smallest.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -46,13 +46,12 @@ _COUNTS = {
 }
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """Every network on every kind of pictures."""
     if profile not in _COUNTS:
-        return []
+        return
     kinds = _DRAWN if profile == "smoke" else _PHOTOGRAPHS
     pictures, few, swept, positions, training, pairs = _COUNTS[profile]
-    jobs = []
     for kind, dataset in kinds.items():
         for network in NETWORKS:
             count = 2 * pictures if kind == "sample" else pictures
@@ -69,8 +68,7 @@ def plan(profile: str) -> list[Job]:
                 known = {"against": kinds["seen"], "training": training}
                 wanted.append(Measurement("distance_to_training", about | known))
             run = Run(dataset, {"name": network, "pretrained": True}, Recipe(epochs=0), 0)
-            jobs.append(Job(run, tuple(wanted), {"pictures": kind}))
-    return jobs
+            yield Job(run, tuple(wanted), {"pictures": kind})
 
 
 def _over(estimate: Callable[..., Estimate], *needs: tuple[str, str]) -> Statistic:

@@ -5,7 +5,7 @@ paper's body was not available to us: what is tested are the claims of its abstr
 authors' repository, and its code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -83,15 +83,13 @@ SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], Recipe, int]] = {
 }
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``, a whole seed before the next; classification first, variants of the losses last."""
     base, sizes = BASES[profile], SIZES[profile]
-    jobs = []
     for seed in range(base.seeds):
-        jobs += [_classifier(profile, base, method, seed) for method in METHODS_OF.get(profile, METHODS)]
-        jobs += [_segmenter(profile, layer, seed) for layer in sizes["segmented"]]
-        jobs += [_variant(profile, base, alpha, wake, form, seed) for alpha, wake, form in sizes["variants"]]
-    return jobs
+        yield from (_classifier(profile, base, method, seed) for method in METHODS_OF.get(profile, METHODS))
+        yield from (_segmenter(profile, layer, seed) for layer in sizes["segmented"])
+        yield from (_variant(profile, base, alpha, wake, form, seed) for alpha, wake, form in sizes["variants"])
 
 
 def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:

@@ -32,7 +32,7 @@ class Study:
     name: str
     title: str
     source: str
-    plan: Callable[[str], list[Job]]
+    plan: Callable[[str], Iterable[Job]]
     findings: tuple[Finding, ...]
     shown_in: str = ""
 
@@ -47,7 +47,7 @@ class Study:
         Raises:
             UsageError: an unknown profile, label or value, or fewer than one seed.
         """
-        jobs = self.plan(check_profile(profile))
+        jobs = list(self.plan(check_profile(profile)))
         at_least("seeds", seeds, 1)
         jobs = [job for job in jobs if seeds is None or job.run.seed < seeds]
         for condition in only:

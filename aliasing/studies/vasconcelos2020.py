@@ -7,6 +7,7 @@ further halving would leave nothing to see.
 """
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -142,11 +143,10 @@ SIZES = {
 }
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``: a whole seed before the next, so that every stop leaves balanced results."""
     sizes = SIZES[profile]
     base = BASES[profile].changed(**sizes.changes)
-    jobs = []
     for seed in range(base.seeds):
         for name in sizes.cases:
             wide, other = name == "wide stem", name.startswith("other stem")
@@ -157,8 +157,7 @@ def plan(profile: str) -> list[Job]:
             run = base.run("resnet", "subsample", seed, network=network, recipe=recipe)
             kind = {"none": "plain", "other stem": "plain", "all": "blurred", "other stem + blur": "blurred"}
             labels = {"case": name, "stem": stem, "kind": kind.get(name, name)}
-            jobs.append(Job(run, _measurements(name, base, sizes, seed), labels))
-    return jobs
+            yield Job(run, _measurements(name, base, sizes, seed), labels)
 
 
 def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measurement, ...]:

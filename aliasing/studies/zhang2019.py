@@ -4,6 +4,7 @@ The networks are VGGs with circular padding, so that a circular shift is the onl
 optimiser, schedule and augmentation window for CIFAR-10 are not known; the recipes here are our choice.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -30,10 +31,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 SHIFT = 16  # pixels per axis: with circular shifts of 32 x 32 pictures, every position
 
 
-def plan(profile: str) -> list[Job]:
+def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``: a whole seed before the next, so that every stop leaves balanced results."""
     base = BASES[profile]
-    jobs = []
     for seed in range(base.seeds):
         for augmented, filters in zip((False, True), LAYERS[profile], strict=True):
             for layer in filters:
@@ -43,8 +43,7 @@ def plan(profile: str) -> list[Job]:
                     wanted.append(Measurement("shift_curves", {"count": 48}))
                     wanted.append(Measurement("equivariance", {"count": 8, "max_shift": 8}))
                 longest = layer == max(LAYERS[profile][0], key=FILTERS.index)
-                jobs.append(Job(run, tuple(wanted), {"layer": layer, "augmented": augmented, "longest": longest}))
-    return jobs
+                yield Job(run, tuple(wanted), {"layer": layer, "augmented": augmented, "longest": longest})
 
 
 NONE, LONGEST = {"layer": "subsample"}, {"longest": True}
