@@ -259,7 +259,7 @@ class Ledger:
         others: the same of other profiles, of which only the verdicts are shown.
     """
 
-    def __init__(self, decided: pd.DataFrame, others: pd.DataFrame | None = None) -> None:
+    def __init__(self, decided: pd.DataFrame, others: pd.DataFrame) -> None:
         self.table, self.others = decided, others
 
     def _repr_html_(self) -> str:
@@ -275,9 +275,8 @@ class Ledger:
     def _row(self, own: pd.DataFrame) -> tuple[str, str, str]:
         first = own.iloc[0]
         places = [f"{first.finding}, {first.profile}"]
-        if self.others is not None:
-            others = self.others[self.others["finding"].eq(first.finding) & self.others["verdict"].ne("not run")]
-            places += [f"{row.profile}: {row.verdict}" for row in others.drop_duplicates("profile").itertuples()]
+        others = self.others[self.others["finding"].eq(first.finding) & self.others["verdict"].ne("not run")]
+        places += [f"{row.profile}: {row.verdict}" for row in others.drop_duplicates("profile").itertuples()]
         places += [html.escape(first.note)] if getattr(first, "note", "") else []
         items = "".join(
             f"<li>{html.escape(row.statistic)}: <strong>{statistic(row)}</strong>"

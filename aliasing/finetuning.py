@@ -138,7 +138,7 @@ def finetune(
             raise UsageError(f"{out} cannot be written ({error.strerror}); name another file with --out") from error
     with tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True) as bar:
         bar.set_description("answers of the original")
-        if begun := _begun(folder, plan):
+        if begun := _begun(folder, plan) if folder else None:
             lesson = Lesson(plan, data, original, begun[0])
             lesson.steps = begun[1]
         else:
@@ -326,10 +326,8 @@ class Lesson:
         optimizer.step()
 
 
-def _begun(folder: Path | None, plan: Plan) -> tuple[Tensor, int] | None:
+def _begun(folder: Path, plan: Plan) -> tuple[Tensor, int] | None:
     """The answers and the number of steps of a fine-tuning that was stopped."""
-    if folder is None:
-        return None
     file = folder / "answers.safetensors"
     if not file.exists() and not any(folder.glob("*.safetensors")):
         return None

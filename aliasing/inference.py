@@ -24,14 +24,9 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
     Within ``full_float32``: else the logits would depend on the batch size.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with full_float32():
-            yield model
-    finally:
-        for module, training in modes:
-            module.training = training
+    with held("training", False, *model.modules()), full_float32():
+        model.eval()  # which a network may have defined anew
+        yield model
 
 
 def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:

@@ -212,7 +212,7 @@ def test_the_ledger_has_a_row_per_claim_a_line_per_statistic_and_no_number_for_w
     assert "a &lt; b" in first and "Published: 12 %." in first
     assert "gain: <strong>not run</strong> <small>" in second and "gpu" not in second
     assert "nan" not in second.lower() and "None" not in second
-    assert repr(chapters.Ledger(DECIDED)) == "x-1: partly\nx-2: not run"
+    assert repr(chapters.Ledger(DECIDED, DECIDED)) == "x-1: partly\nx-2: not run"
 
 
 def test_a_book_trained_anew_says_how_many_verdicts_are_as_published(tmp_path, once):

@@ -51,9 +51,8 @@ def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]
         if level == 0 and pictured:
             chosen = x[0].flatten(1).std(1).argsort(descending=True)[:pictured]
             moved = x.roll((5, 3), (2, 3))
-            values["undo_pictures"] = torch.stack([maps[0, chosen] for maps in (x, moved, psi, mean)], 1).round(
-                decimals=4
-            )
+            pictures = torch.stack([maps[0, chosen] for maps in (x, moved, psi, mean)], 1)
+            values["undo_pictures"] = pictures.round(decimals=4)
     return values
 
 

@@ -12,15 +12,7 @@ from .agreement import consistency, fidelity
 from .costs import count_flops, count_parameters, milliseconds
 from .downsampling import outputs, sampled, sites
 from .estimate import Estimate
-from .kernels import (
-    band_accuracy,
-    frequency_response,
-    leakage,
-    low_pass,
-    step_overshoot,
-    stop_bands,
-    total_variation,
-)
+from .kernels import band_accuracy, frequency_response, leakage, low_pass, step_overshoot, stop_bands, total_variation
 from .masks import mask_consistency, mask_equivariance_error, mean_iou
 from .motion import equivariance_maps, realigned_errors
 from .pixel_pairs import ONE_PIXEL, mean_absolute_change, one_pixel, top1_change

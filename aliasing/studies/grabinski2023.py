@@ -104,9 +104,8 @@ def _input_control(base: Base, layer: str, seed: int) -> Job:
         Measurement("circular_fidelity", {"count": base.tested}),
         Measurement("attacks", {"count": base.attacked, "steps": base.steps}),
     )
-    return Job(
-        base.run("resnet", layer, seed, network=options), wanted, {"layer": layer, "group": INPUT, "twin": False}
-    )
+    labels = {"layer": layer, "group": INPUT, "twin": False}
+    return Job(base.run("resnet", layer, seed, network=options), wanted, labels)
 
 
 def _adversarial(base: Base, layer: str, seed: int, clean: bool = False) -> Job:

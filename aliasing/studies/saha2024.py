@@ -37,13 +37,7 @@ LEAN_SEGMENTED = ("subsample", "aps", "tips")
 # The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
 # form of the other loss.
 LEAN_VARIANTS: tuple[tuple[float, float, str], ...] = ((0.0, 0.4, "code"), (ALPHA, 0.4, "code"))
-VARIANTS = (
-    *LEAN_VARIANTS,
-    (ALPHA, 0.0, "code"),
-    (ALPHA, 0.4, "two_sided"),
-    (0.7, 0.4, "code"),
-    (ALPHA, 0.8, "code"),
-)
+VARIANTS = (*LEAN_VARIANTS, (ALPHA, 0.0, "code"), (ALPHA, 0.4, "two_sided"), (0.7, 0.4, "code"), (ALPHA, 0.8, "code"))
 
 # Images of the surface, its reach in pixels and its layers; layers of the U-Nets; variants of the losses; pixels whose
 # cost is measured.
@@ -70,12 +64,7 @@ _MASKS = Recipe(batch_size=8, lr=0.1, label_smoothing=0.0, target="masks")
 _STREETS = replace(_MASKS, batch_size=16, flip=True, ignore=11)
 # Data, network, recipe, and images of the measurement.
 SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], Recipe, int]] = {
-    "smoke": (
-        _SHAPES | {"count": 64},
-        _UNET | {"width": 4},
-        Recipe(epochs=1, batch_size=32, target="masks"),
-        16,
-    ),
+    "smoke": (_SHAPES | {"count": 64}, _UNET | {"width": 4}, Recipe(epochs=1, batch_size=32, target="masks"), 16),
     "laptop": (_SHAPES | EASY | {"count": 500}, _UNET | {"width": 8}, replace(_MASKS, epochs=5), 200),
     "desktop": ({"name": "camvid"}, _CAMVID | {"width": 8}, replace(_STREETS, epochs=20, batch_size=8), 233),
     "gpu": ({"name": "camvid"}, _CAMVID | {"width": 32}, replace(_STREETS, epochs=60), 233),
