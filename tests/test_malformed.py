@@ -19,16 +19,19 @@ from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import _sum as content_sum
 from aliasing.files import read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
+from aliasing.measurements.pixel_steps import photographers_bias
 from aliasing.metrics.pixel_pairs import size_pairs
 from aliasing.metrics.readouts import episode_accuracies, sample_episodes
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
 from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
+from aliasing.studies import campaign, get
 from aliasing.training import Recipe, load_weights, recipe_from, train
 from tests.test_training import toy_data, toy_network
 from tests.toys import Answer
 
 NAN = float("nan")
+CIFAR = Run({"name": "cifar10"}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0)
 RUN = Run({"name": "shapes", "count": 8}, {"name": "vgg-small", "num_classes": 10}, Recipe(epochs=2), 0)
 RECORD = Record(RUN, {"training": {"loss": [1.5, 0.25]}}, {"training": {"date": "2026", "seconds": 1.0}})
 LINE = RECORD.to_line()
@@ -45,6 +48,7 @@ USAGE = {
     "recipe: weight_decay must be float, got nan": lambda: recipe_from({"weight_decay": NAN}),
     "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: recipe_from({"momentum": 1.5}),
     "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: recipe_from({"optimizer": "adam"}),
+    "randaugment moves images without their masks": lambda: recipe_from({"randaugment": 1, "target": "masks"}),
     "unknown recipe field 'Epochs'": lambda: recipe_from({"Epochs": 1}),
     "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
     "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
@@ -62,7 +66,6 @@ USAGE = {
     "subsample, max, rect-2, tri-3, bin-4, bin-5, bin-6, bin-7, flc": lambda: layers.create("bin5", 3),
     "flc: channels must be a whole number of at least 1, got 2.0": lambda: layers.create("flc", 2.0),
     "blur: stride must be 1 to 4, got 1.5": lambda: layers.create("bin-5", 3, stride=1.5),
-    "asap: stride must be 2 to 4, got 1": lambda: layers.create("asap", 3, stride=1),
     "faithful flc: stride must be 2, got 3": lambda: layers.create("flc", 3, stride=3, faithful=True),
     "unknown padding mode 'refelct'": lambda: layers.create("max", 4, padding_mode="refelct"),
     "unknown option of bin-5 'taps'; choose from trainable": lambda: layers.create("bin-5", 3, taps=3),
@@ -116,7 +119,6 @@ USAGE = {
     "labels must be int64 (2,), got torch.int64 (1,)": lambda: datasets.ImageSet(BYTES, LABELS[:1], (), "x"),
     "masks must be (2, H, W) like the images, got": lambda: datasets.ImageSet(BYTES, LABELS, (), "x", BYTES[:, 0, 1:]),
     "an ImageSet is indexed with a slice or a tensor, got int": lambda: datasets.ImageSet(BYTES, LABELS, (), "x")[0],
-    "one label per image is needed, got 1 labels for 2": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS[:1]),
     "accuracy needs labels:": lambda: accuracy_by_distance(metrics.roll_predictions(MEAN, IMAGES)),
     "the variation of the class probability needs": lambda: variation_per_image(metrics.roll_predictions(MEAN, IMAGES)),
     "unknown shift 'roll'": lambda: metrics.consistency(MEAN, IMAGES, "roll"),
@@ -151,7 +153,6 @@ USAGE = {
     "images must lie in [0, 1], got -1 to": lambda: metrics.consistency(MEAN, IMAGES - 1, "standard"),
     "metrics need a network that returns logits (N, classes), got (384": lambda: metrics.predict(nn.Flatten(0), BYTES),
     "rolls need a network that returns logits": lambda: metrics.consistency(nn.ReLU(), IMAGES, exhaustive=True),
-    "Sequential has no downsampling site: no down": lambda: metrics.realigned_errors(MEAN, IMAGES),
     "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
     "max_shift=8 does not fit circular shifts": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["0"], 8),
     "there are 0 to 3 successes among 3 units, got 5": lambda: metrics.Estimate.proportion(5, 3),
@@ -178,6 +179,10 @@ USAGE = {
     "class maps must have the masks' size (2, 8": lambda: metrics.mean_iou(nn.AvgPool2d(2), IMAGES, BYTES[:, 0]),
     "returns dict; wrap it": lambda: metrics.predict(Answer(lambda x: {"out": x}), IMAGES),
     "DenseMax takes floats": lambda: layers.DenseMax(2)(BYTES),
+    "a campaign needs a profile of smoke, laptop, desktop": lambda: campaign("huge"),
+    "selects nothing in zhang2019; expected KEY one of": lambda: get("zhang2019").jobs("laptop", only=["layer"]),
+    "unknown crop of folder 'random'; choose from middle": lambda: datasets.load("folder", "train", crop="random"),
+    "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
     "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
 }  # fmt: skip
 

@@ -10,15 +10,7 @@ from torch import nn
 from aliasing.datasets import ImageSet
 from aliasing.errors import UsageError
 from aliasing.optimizers import Optimizers
-from aliasing.training import (
-    Recipe,
-    TrainingError,
-    _learning_rate,
-    augment,
-    load_weights,
-    pick_device,
-    train,
-)
+from aliasing.training import Recipe, TrainingError, _learning_rate, augment, load_weights, pick_device, train
 
 
 def toy_data(count: int = 40) -> ImageSet:
@@ -119,20 +111,16 @@ def test_a_diverging_training_says_so():
 
 def test_devices():
     assert pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(UsageError, match="choose from auto, cpu"):
-        pick_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="this machine has none"):
             pick_device("cuda:1")
 
 
-def test_randaugment_is_drawn_from_the_seed_and_refuses_masks():
+def test_randaugment_is_drawn_from_the_seed():
     recipe = replace(RECIPE, randaugment=1)
     first, second, plain = toy_network(), toy_network(), toy_network()
     losses = [train(network, toy_data(), recipe, seed=3)[-1]["loss"] for network in (first, second)]
     assert losses[0] == losses[1] != train(plain, toy_data(), RECIPE, seed=3)[-1]["loss"]
-    with pytest.raises(UsageError, match="masks"):
-        replace(recipe, target="masks")
 
 
 def test_the_adversary_sleeps_and_probing_changes_nothing():

@@ -99,8 +99,6 @@ def test_only_training_sees_random_parts(folder):
         assert torch.equal(
             load("folder", split, **options)[:].images, load("folder", split, root=folder, size=8).images
         )
-    with pytest.raises(UsageError, match="unknown crop of folder 'random'; choose from middle, random-resized"):
-        load("folder", "train", root=folder, crop="random")
 
 
 def test_training_on_random_parts_resumes_with_the_same_bits(folder, tmp_path):

@@ -13,14 +13,13 @@ from aliasing.metrics.rolls import roll_logits
 
 
 def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, width=4):
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = models.create(name, 5, downsample, padding_mode=padding_mode, width=width)
-        for part in model.modules():  # untrained statistics would make every map almost constant
-            if isinstance(part, nn.BatchNorm2d):
-                nn.init.uniform_(part.weight, 0.5, 1.5)
-                nn.init.uniform_(part.bias, -0.5, 0.5)
-                nn.init.uniform_(part.running_var, 0.05, 0.2)
+    torch.manual_seed(3)
+    model = models.create(name, 5, downsample, padding_mode=padding_mode, width=width)
+    for part in model.modules():  # untrained statistics would make every map almost constant
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.bias, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.05, 0.2)
     return model.to(dtype)
 
 
@@ -89,10 +88,9 @@ class Branches(nn.Module):
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize(("strides", "size"), [((3, 2), (12, 18)), ((2, 4), (16, 8)), ((1, 3), (9, 9))])
 def test_stitches_any_strides_and_shared_choices(strides, size, adaptive):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        blocks = [Branches(3, stride, adaptive) for stride in strides]
-        model = nn.Sequential(*blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).double()
+    torch.manual_seed(0)
+    blocks = [Branches(3, stride, adaptive) for stride in strides]
+    model = nn.Sequential(*blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).double()
     images = photographs(2, *size)
     logits, methods = gather(roll_logits(model, images))
     assert methods == {"stitched"}

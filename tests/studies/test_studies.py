@@ -89,8 +89,6 @@ def test_only_and_seeds_select_runs():
     study = studies.get("zhang2019")
     jobs = study.jobs("laptop", seeds=2, only=["layer=tri-3", "augmented=False"])
     assert [job.run.seed for job in jobs] == [0, 1]
-    with pytest.raises(UsageError, match="selects nothing in zhang2019"):
-        study.jobs("laptop", only=["layer"])
 
 
 def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
@@ -104,8 +102,6 @@ def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
 
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
-    with pytest.raises(UsageError, match="smoke, laptop, desktop"):
-        campaign("huge")
     jobs = campaign("laptop")
     asked = [
         (job.run.id, m.key) for study in STUDIES.values() for job in study.jobs("laptop") for m in job.measurements
