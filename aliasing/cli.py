@@ -99,9 +99,8 @@ def _submit(arguments: argparse.Namespace) -> int:
     command = ["run", study.name, "--profile", arguments.profile, "--device", arguments.device]
     command += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
     command += [f"--only={condition}" for condition in arguments.only]
-    text = slurm.script(
-        command, f"{study.name}.{arguments.profile}", arguments.tasks, arguments.sbatch, arguments.processes
-    )
+    name = f"{study.name}.{arguments.profile}"
+    text = slurm.script(command, name, arguments.tasks, arguments.sbatch, arguments.processes)
     print(text if arguments.dry_run else slurm.submit(text), end="" if arguments.dry_run else "\n")
     return 0
 

@@ -94,9 +94,8 @@ class Record:
     def only(self, keys: Iterable[str]) -> "Record":
         """The record with the measurements under ``keys`` alone, as far as it has them."""
         kept = [key for key in keys if key in self.measurements]
-        return Record(
-            self.run, {key: self.measurements[key] for key in kept}, {key: self.provenance[key] for key in kept}
-        )
+        measurements, provenance = ({key: part[key] for key in kept} for part in (self.measurements, self.provenance))
+        return Record(self.run, measurements, provenance)
 
     def to_line(self) -> str:
         """One line of canonical JSON, with a check sum over the rest of it."""

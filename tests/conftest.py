@@ -21,6 +21,25 @@ def empty_store(tmp_path, monkeypatch):
     return tmp_path / "my runs"
 
 
+@pytest.fixture
+def where(tmp_path):
+    """A store of runs in which nothing is yet."""
+    from tests.runs import store
+
+    return store(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The store of three runs that nothing happened to."""
+    from aliasing.runner import execute
+    from tests.runs import JOBS, store
+
+    where = store(tmp_path_factory.mktemp("undisturbed"))
+    assert set(execute(JOBS, where, "cpu", workers=1, progress=False).values()) == {"done"}
+    return where
+
+
 def fork(patch):
     """Fork workers from a process that has imported the package and done nothing else; returns what starts them.
 

@@ -115,9 +115,7 @@ def slow_apgd(model, image, label, x, eps, steps):
         return torch.minimum(torch.maximum(x, image - eps), image + eps).clamp(0, 1)
 
     trace = [x]
-    losses, slope, wrong = [], None, False
     loss, slope, wrong = value_and_slope(x)
-    losses.append(loss)
     best = (loss, x, slope)
     size, last, best_then, halved = 2 * eps, 0, loss, False
     risen = []
@@ -138,7 +136,6 @@ def slow_apgd(model, image, label, x, eps, steps):
                 size /= 2
                 loss, x, slope = best
         trace.append(x)
-        losses.append(loss)
     return x, wrong, size
 
 

@@ -117,18 +117,17 @@ def test_the_number_of_parallel_trainings_is_measured(forked):
     assert not rates and reason.startswith("ValueError: Overflow")
 
 
-def test_seconds_are_estimated_where_nothing_is_on_record(tmp_path):
-    store = Store(tmp_path / "runs", tmp_path / "none")
+def test_seconds_are_estimated_where_nothing_is_on_record(where):
     twice = replace(JOBS[0], run=replace(JOBS[0].run, recipe=replace(JOBS[0].run.recipe, epochs=4)))
     elsewhere = replace(JOBS[0], run=replace(JOBS[0].run, dataset={"name": "folder"}))
-    found = campaign.durations([JOBS[0], twice, elsewhere], store)
+    found = campaign.durations([JOBS[0], twice, elsewhere], where)
     (once, estimated), (more, _), nothing = (found[job.run.id] for job in (JOBS[0], twice, elsewhere))
     assert estimated and once > 0 and more == pytest.approx(2 * once) and nothing == (None, True)
-    execute([replace(JOBS[0], measurements=())], store, "cpu", 1, progress=False)
-    training = store.load(JOBS[0].run).provenance["training"]["seconds"]
-    assert campaign.durations(JOBS[:1], store)[JOBS[0].run.id] == (pytest.approx(training, rel=0.01), True)
-    execute(JOBS[:1], store, "cpu", 1, progress=False)
-    assert not campaign.durations(JOBS[:1], store)[JOBS[0].run.id][1]
+    execute([replace(JOBS[0], measurements=())], where, "cpu", 1, progress=False)
+    training = where.load(JOBS[0].run).provenance["training"]["seconds"]
+    assert campaign.durations(JOBS[:1], where)[JOBS[0].run.id] == (pytest.approx(training, rel=0.01), True)
+    execute(JOBS[:1], where, "cpu", 1, progress=False)
+    assert not campaign.durations(JOBS[:1], where)[JOBS[0].run.id][1]
 
 
 def test_every_network_of_a_campaign_can_be_timed(monkeypatch, tmp_path):
@@ -159,11 +158,10 @@ def test_layers_and_measurements_are_compared_with_the_cpu(tmp_path):
     assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= set(rows)
 
 
-def test_the_order_of_value_says_what_is_done_and_what_is_open(tmp_path, small, monkeypatch):
-    store = Store(tmp_path / "runs", tmp_path / "none")
-    execute(JOBS[:1], store, "cpu", 1, progress=False)
+def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, monkeypatch):
+    execute(JOBS[:1], where, "cpu", 1, progress=False)
     monkeypatch.setattr(campaign, "worth", lambda *a: Counter({job.run.id: 2 for job in JOBS}))
-    rows = campaign.order("smoke", store)
+    rows = campaign.order("smoke", where)
     assert [row["state"] for row in rows] == ["done", "to do", "to do"]
     assert rows[0]["seconds"] is not None and rows[1]["seconds"] == rows[0]["seconds"]  # of the same kind
     assert all(row["verdicts"] == 2 and "zhang2019" in row["studies"] for row in rows)

@@ -227,9 +227,8 @@ def test_a_book_trained_anew_says_how_many_verdicts_are_as_published(tmp_path, o
     published, fresh = Store(tmp_path / "none"), Store(tmp_path / "none", tmp_path)
     assert builder.agreement(published, published)[1:] == []
     first, *table = builder.agreement(fresh, published)
-    was = (
-        studies.findings(["zhang2019"], "laptop", published).drop_duplicates("finding").set_index("finding")["verdict"]
-    )
+    was = studies.findings(["zhang2019"], "laptop", published).drop_duplicates("finding")
+    was = was.set_index("finding")["verdict"]
     changed = was[~was.isin(["not testable here", "not run"])]
     own = [f"| {one} | `laptop` | {verdict} | not testable here |" for one, verdict in changed.items()]
     assert own and [line for line in table if line.startswith("| zhang-")] == own  # other chapters share its networks

@@ -19,6 +19,7 @@ from aliasing.cli import main
 from aliasing.diagnosis import load, pictures
 from aliasing.diagnosis.networks import NOTE
 from aliasing.errors import DataError, UsageError
+from tests.toys import Answer
 
 SIZE, MARGIN = 28, 2
 
@@ -63,12 +64,8 @@ number = 7
 """
 
 
-class Corner(nn.Module):
-    """Reads one pixel: whether the top left one is bright."""
-
-    def forward(self, x):
-        bright = x[:, 0, 0, 0]
-        return torch.stack([bright, 1 - bright], 1)
+# Reads one pixel: whether the top left one is bright.
+CORNER = Answer(lambda x: torch.stack([x[:, 0, 0, 0], 1 - x[:, 0, 0, 0]], 1))
 
 
 class MeanColour(nn.Module):
@@ -110,9 +107,8 @@ def photos(tmp_path_factory):
 
 def colours(folder, count=4):
     for index in range(count):
-        Image.new("RGB", (32, 32), tuple(200 if axis == index % 3 else 40 for axis in range(3))).save(
-            folder / f"{index}.png"
-        )
+        colour = tuple(200 if axis == index % 3 else 40 for axis in range(3))
+        Image.new("RGB", (32, 32), colour).save(folder / f"{index}.png")
     return folder
 
 
@@ -169,10 +165,10 @@ def test_orientation_notes_are_obeyed(tmp_path):
 
 def test_an_empty_folder_and_nothing_readable(tmp_path):
     with pytest.raises(DataError, match="no picture in"):
-        aliasing.diagnose(Corner(), tmp_path)
+        aliasing.diagnose(CORNER, tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"none of the 1 pictures .* broken\.jpg"):
-        aliasing.diagnose(Corner(), tmp_path)
+        aliasing.diagnose(CORNER, tmp_path)
 
 
 def test_an_invariant_network_never_changes(tmp_path):
@@ -191,7 +187,7 @@ def test_a_network_that_reads_one_pixel_changes_at_every_stripe(tmp_path):
     stripes = torch.zeros(32, 32, 3, dtype=torch.uint8)
     stripes[:, ::2] = 255  # the file has the size that is asked for, so nothing is resized
     Image.fromarray(stripes.numpy()).save(tmp_path / "stripes.png")
-    found = aliasing.diagnose(Corner(), tmp_path, size=SIZE, device="cpu").portraits[0]
+    found = aliasing.diagnose(CORNER, tmp_path, size=SIZE, device="cpu").portraits[0]
     (curve,) = found.curves
     assert curve.positions == [-2, -1, 0, 1, 2]
     assert curve.answers in ([0, 1, 0, 1, 0], [1, 0, 1, 0, 1])
@@ -246,16 +242,9 @@ def test_the_report_answers_three_questions_first(photos, factories):
     assert "no place: nothing in it drops samples" in page
 
 
-class Functions(nn.Module):
-    """Drops samples by functions alone."""
-
-    def forward(self, x):
-        x = nn.functional.max_pool2d(x, 2)[:, :, ::2, ::2]
-        return 10 * nn.functional.avg_pool2d(x, 2).mean((2, 3))
-
-
 def test_what_drops_samples_by_a_function_is_found(photos):
-    networks = {"plain": Functions(), "compiled": torch.compile(Functions(), backend="eager")}
+    halved = Answer(lambda x: nn.functional.avg_pool2d(nn.functional.max_pool2d(x, 2)[:, :, ::2, ::2], 2).mean((2, 3)))
+    networks = {"plain": halved, "compiled": torch.compile(halved, backend="eager")}
     for found in aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits:
         assert [site.module.partition(",")[0] for site in found.sites] == ["max_pool2d", "slice", "avg_pool2d"]
         assert [site.stride for site in found.sites] == [2, 2, 2]
@@ -330,7 +319,7 @@ def test_names_in_the_report_are_escaped(tmp_path):
 
 def test_batch_size_and_company_do_not_change_the_values(photos, factories):
     alone = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, batch_size=3, device="cpu").portraits[0]
-    both = aliasing.diagnose([Corner(), "own_nets:tiny"], photos, size=SIZE, device="cpu").portraits[1]
+    both = aliasing.diagnose([CORNER, "own_nets:tiny"], photos, size=SIZE, device="cpu").portraits[1]
     assert torch.equal(alone.changes, both.changes)
     assert alone.crop == both.crop
     assert alone.mean_absolute_change.value == pytest.approx(both.mean_absolute_change.value, abs=1e-6)
@@ -390,7 +379,7 @@ class Fails(MeanColour):
 
 
 def test_a_network_that_fails_later_loses_nothing_of_the_others(photos, tmp_path):
-    networks = {"good": MeanColour(), "before": Fails(), "silent": Fails(), "fine": Corner()}
+    networks = {"good": MeanColour(), "before": Fails(), "silent": Fails(), "fine": CORNER}
     networks["silent"].error = KeyError()
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu", report=tmp_path / "report.html")
     assert [portrait.network for portrait in found.portraits] == ["good", "fine"]

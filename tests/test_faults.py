@@ -21,13 +21,6 @@ from tests.runs import CPU, JOB, RUN, store
 SMOKE = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--quiet"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    where = store(tmp_path_factory.mktemp("undisturbed"))
-    assert carry_out(JOB, where, CPU) == "done"
-    return where
-
-
 @contextmanager
 def small_disk(folder, options):
     """A real file system of its own on ``folder``."""
@@ -58,8 +51,7 @@ def test_a_full_disk_that_a_worker_finds_is_said_as_such(tmp_path, forked):
         execute([JOB, replace(JOB, run=replace(RUN, seed=1))], store(tmp_path / "disk"), "cpu", 2, progress=False)
 
 
-def test_a_clock_that_was_set_back_does_not_keep_a_failed_run_from_being_tried(tmp_path):
-    where = store(tmp_path)
+def test_a_clock_that_was_set_back_does_not_keep_a_failed_run_from_being_tried(where):
     failed = where.folder(RUN) / "failed.txt"
     failed.parent.mkdir()
     failed.write_text("no network\n")
@@ -68,7 +60,7 @@ def test_a_clock_that_was_set_back_does_not_keep_a_failed_run_from_being_tried(t
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5])
-def test_wherever_the_disk_fills_up_the_run_continues(limit, tmp_path, undisturbed, monkeypatch):
+def test_wherever_the_disk_fills_up_the_run_continues(limit, tmp_path, where, undisturbed, monkeypatch):
     """Three checkpoints and two records are written; the write number ``limit`` finds no room."""
     left = [limit]
     replaced = os.replace
@@ -79,7 +71,6 @@ def test_wherever_the_disk_fills_up_the_run_continues(limit, tmp_path, undisturb
             raise OSError(28, "No space left on device")
         replaced(*paths)
 
-    where = store(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", refuse)
         with pytest.raises(StorageError, match="No space left"):
@@ -115,8 +106,7 @@ def test_a_read_only_store_can_be_read(tmp_path, undisturbed, monkeypatch):
             publish([undisturbed.load(RUN)], tmp_path / "disk/published.jsonl")
 
 
-def test_a_damaged_checkpoint_is_kept_aside_and_trained_again(tmp_path, undisturbed):
-    where = store(tmp_path)
+def test_a_damaged_checkpoint_is_kept_aside_and_trained_again(where, undisturbed):
     path = where.folder(RUN) / "checkpoint.safetensors"
     for count in (1, 2):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +136,7 @@ def test_too_little_memory_says_what_helps_and_the_others_go_on(tmp_path, monkey
     assert "Tried to allocate" in (store(tmp_path).folder(RUN) / "failed.txt").read_text()
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
-    where = store(tmp_path)
+def test_what_a_killed_process_left_half_written_is_removed(where):
     leftover = where.folder(RUN) / "record.json.123.tmp"
     leftover.parent.mkdir(parents=True)
     leftover.write_text("{")
@@ -167,9 +156,8 @@ def test_the_keyboard_stops_all_processes_with_one_line(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a shell's background job ignores it
+        # A shell's background job ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         deadline = time.monotonic() + 250
         while not list(tmp_path.glob("runs/*/lock")) and time.monotonic() < deadline:

@@ -39,9 +39,8 @@ def noise(count, seed=0, side=SIZE + 6):
     """Pictures with fine and coarse structure."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator)
-    images = nn.functional.interpolate(coarse, (side, side)) + 0.5 * torch.rand(
-        count, 3, side, side, generator=generator
-    )
+    fine = torch.rand(count, 3, side, side, generator=generator)
+    images = nn.functional.interpolate(coarse, (side, side)) + 0.5 * fine
     return (255 * images.clamp(0, 1)).to(torch.uint8)
 
 
@@ -135,22 +134,21 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     assert "holds tuned_nets:make+tri-3" in capsys.readouterr().err
 
 
+MADE = "tuned_nets:make+tri-3"
+
+
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
         ("tuned_nets:make", [], "expected NETWORK+LAYER"),
-        ("tuned_nets:make+tri-3", ["--out", "taken.safetensors"], "exists and is not overwritten"),
-        (
-            "tuned_nets:make+tri-3",
-            ["--out", "taken.safetensors/new.safetensors"],
-            "cannot be written (Not a directory)",
-        ),
-        ("tuned_nets:make+tri-3", ["--size", "48"], "too small for windows of 48: name --size 27"),
-        ("tuned_nets:make+tri-3", ["--images", "few"], "at least 50 pictures that can be read, got 3"),
+        (MADE, ["--out", "taken.safetensors"], "exists and is not overwritten"),
+        (MADE, ["--out", "taken.safetensors/new.safetensors"], "cannot be written (Not a directory)"),
+        (MADE, ["--size", "48"], "too small for windows of 48: name --size 27"),
+        (MADE, ["--images", "few"], "at least 50 pictures that can be read, got 3"),
         ("tuned_nets:maps+tri-3", [], "must return logits"),
-        ("tuned_nets:make+tri-3", ["--epochs", "0"], "epochs must be a positive number"),
-        ("tuned_nets:make+tri-3", ["--minutes", "inf"], "minutes must be a positive number"),
-        ("tuned_nets:make+tri-3", ["--out", "new.pth"], "must end in .safetensors"),
+        (MADE, ["--epochs", "0"], "epochs must be a positive number"),
+        (MADE, ["--minutes", "inf"], "minutes must be a positive number"),
+        (MADE, ["--out", "new.pth"], "must end in .safetensors"),
         ("tf_efficientnet_lite9+tri-3", [], "did you mean tf_efficientnet_lite"),
     ],
 )

@@ -180,7 +180,7 @@ USAGE = {
     "returns dict; wrap it": lambda: metrics.predict(Answer(lambda x: {"out": x}), IMAGES),
     "DenseMax takes floats": lambda: layers.DenseMax(2)(BYTES),
     "a campaign needs a profile of smoke, laptop, desktop": lambda: campaign("huge"),
-    "selects nothing in zhang2019; expected KEY one of": lambda: get("zhang2019").jobs("laptop", only=["layer"]),
+    "selects nothing in zhang2019; expected layer=VALUE": lambda: get("zhang2019").jobs("laptop", only=["layer"]),
     "unknown crop of folder 'random'; choose from middle": lambda: datasets.load("folder", "train", crop="random"),
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
     "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),

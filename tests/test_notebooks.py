@@ -91,13 +91,8 @@ def test_no_measured_number_is_typed(path):
     allowed = {
         "primer": {"2.5", "0.4", "0.1"},  # the waves that the page draws
         "grabinski2023": {"0.54", "0.73", "0.08", "1.25"},  # the window, its root at the cut, its end; a step size
-        "saha2024": {
-            "100",
-            "0.0",
-            "0.35",
-            "40",
-            "1.5",
-        },  # the claim in the title's words; settings of the authors' code; the middle of 0 to 3
+        # The claim in the title's words; settings of the authors' code; the middle of 0 to 3.
+        "saha2024": {"100", "0.0", "0.35", "40", "1.5"},
         "vasconcelos2020": {"70.0", "21.2", "64.9", "76.7", "61.5"},  # quoted, see above
         "comparison": {"4.3", "2.8", "100"},  # Student's factor for three seeds and for five; a claim
     }.get(path.stem, set())

@@ -167,17 +167,16 @@ def test_damaged_lines_are_named_and_the_others_kept(tmp_path):
         assert path.read_bytes() == before
 
 
-def test_a_damaged_working_record_is_named_and_measured_again(tmp_path):
-    store = Store(tmp_path / "working", tmp_path / "published")
-    store.save(record({"a": ("2026", 1.0)}))
-    path = store.folder(RUN) / "record.json"
+def test_a_damaged_working_record_is_named_and_measured_again(where):
+    where.save(record({"a": ("2026", 1.0)}))
+    path = where.folder(RUN) / "record.json"
     damaged = path.read_text()[:30]
     path.write_text(damaged)
     with pytest.warns(UserWarning, match="is damaged"):
-        assert store.load(RUN).measurements == {}
+        assert where.load(RUN).measurements == {}
     with pytest.warns(UserWarning, match="kept as"):
-        store.save(record({"b": ("2026", 1.0)}))
-    assert store.load(RUN).measurements == {"b": {"x": 1.0}}
+        where.save(record({"b": ("2026", 1.0)}))
+    assert where.load(RUN).measurements == {"b": {"x": 1.0}}
     assert path.with_name("record.json.damaged").read_text() == damaged
 
 

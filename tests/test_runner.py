@@ -18,22 +18,13 @@ from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Store, publish
 from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
 from aliasing.training import keep_weights
-from tests.runs import CPU, JOB, RUN, numbers, store
+from tests.runs import CPU, JOB, JOBS, RUN, numbers, store
 
-JOBS = [replace(JOB, run=replace(RUN, seed=seed)) for seed in range(3)]
 FORK = multiprocessing.get_context("fork")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    where = store(tmp_path_factory.mktemp("undisturbed"))
-    assert set(execute(JOBS, where, "cpu", workers=1, progress=False).values()) == {"done"}
-    return numbers(JOBS, where)
-
-
-def test_a_run_is_trained_and_measured_once(tmp_path, monkeypatch):
+def test_a_run_is_trained_and_measured_once(where, monkeypatch):
     """Another measurement, asked for later, finds the trained network."""
-    where = store(tmp_path)
     assert carry_out(JOB, where, CPU) == "done"
     record = where.load(RUN)
     assert complete(JOB, record) and len(record.measurements["training"]["loss"]) == 3
@@ -63,10 +54,9 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     assert "weights" not in where.load(RUN).provenance[key]
 
 
-def test_workers_do_not_change_a_number(tmp_path, undisturbed, forked):
-    where = store(tmp_path)
+def test_workers_do_not_change_a_number(where, undisturbed, forked):
     execute(JOBS, where, "cpu", workers=2, progress=False)
-    assert numbers(JOBS, where) == undisturbed
+    assert numbers(where) == numbers(undisturbed)
 
 
 def test_initial_weights_depend_on_the_seed_alone():
@@ -76,8 +66,7 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert all(torch.equal(a, b) for a, b in zip(first.values(), build(RUN).state_dict().values(), strict=True))
 
 
-def test_a_leased_run_is_left_to_its_owner(tmp_path):
-    where = store(tmp_path)
+def test_a_leased_run_is_left_to_its_owner(where):
     where.folder(RUN).mkdir(parents=True)
     assert not is_leased(where, RUN)
     # Another process's lock: within one process the operating system would hand it out twice.
@@ -91,9 +80,8 @@ def test_a_leased_run_is_left_to_its_owner(tmp_path):
     assert carry_out(JOB, where, CPU) == "done"
 
 
-def test_a_failing_run_is_named_and_the_others_go_on(tmp_path):
+def test_a_failing_run_is_named_and_the_others_go_on(where):
     bad = replace(JOB, run=replace(RUN, recipe=replace(RUN.recipe, lr=1e30, warmup=0.0)))
-    where = store(tmp_path)
     outcomes = execute([bad, JOB], where, "cpu", workers=1, progress=False)
     assert outcomes[bad.run.id].startswith("failed: the loss is")
     assert outcomes[RUN.id] == "done"
@@ -116,9 +104,8 @@ def test_no_run_is_started_after_the_limit(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_what_a_killed_worker_leaves_is_taken_over_or_named(tmp_path, count, forked):
+def test_what_a_killed_worker_leaves_is_taken_over_or_named(where, count, forked):
     jobs = [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=30))) for job in JOBS]
-    where = store(tmp_path)
 
     def kill_workers():
         while sum(is_leased(where, job.run) for job in jobs) < 2:
@@ -161,7 +148,7 @@ def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_p
     for process in commands:
         process.join()
     execute(JOBS, where, "cpu", workers=1, progress=False)
-    assert numbers(JOBS, where) == undisturbed and not list(tmp_path.rglob("*.damaged*"))
+    assert numbers(where) == numbers(undisturbed) and not list(tmp_path.rglob("*.damaged*"))
 
 
 def endless() -> list[Job]:

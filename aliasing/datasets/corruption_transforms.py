@@ -180,10 +180,8 @@ def pixelate(x: Tensor, streams: Streams, scale: float) -> Tensor:
     height, width = x.shape[2:]
     rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
     planes = x.cpu().contiguous().flatten(0, 1).numpy()
-    shrunk = np.stack(
-        [np.asarray(Image.fromarray(plane).resize((columns, rows), Image.Resampling.BOX)) for plane in planes]
-    )
-    small = torch.from_numpy(shrunk).to(x.device).unflatten(0, x.shape[:2])
+    shrunk = [Image.fromarray(plane).resize((columns, rows), Image.Resampling.BOX) for plane in planes]
+    small = torch.from_numpy(np.stack([np.asarray(plane) for plane in shrunk])).to(x.device).unflatten(0, x.shape[:2])
     return small.index_select(3, _repeated(columns, width, x)).index_select(2, _repeated(rows, height, x))
 
 

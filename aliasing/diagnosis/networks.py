@@ -353,6 +353,5 @@ def adapted(network: Network, device: torch.device) -> Network:
     if not (grey or single or shares):
         return network
     classes = network.classes or (("no", "yes") if single else ())
-    return replace(
-        network, module=Adapted(network.module, grey, single, shares).eval(), owner=network.module, classes=classes
-    )
+    module = Adapted(network.module, grey, single, shares).eval()
+    return replace(network, module=module, owner=network.module, classes=classes)

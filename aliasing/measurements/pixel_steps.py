@@ -117,9 +117,8 @@ def photographers_bias(subject: Subject, count: int) -> dict[str, Any]:
     size, seed = options.get("size", 32), options.get("seed", 0)
     scenes = shapes.sample(count, seed, "test", "uniform", size)
     centred = shapes.sample(count, seed, "test", 0, size)
-    own, moved, middle = (
-        classified(subject.network, image) for image in (_seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred))
-    )
+    seen = _seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred)
+    own, moved, middle = (classified(subject.network, images) for images in seen)
     offset = (scenes.centre - size / 2) * 32 / size
     distance = offset.abs().amax(1)
     ring = torch.bucketize(distance, torch.tensor(EDGES[1:-1], dtype=distance.dtype), right=True)

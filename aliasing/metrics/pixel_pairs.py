@@ -147,10 +147,9 @@ def size_pairs(images: Tensor, size: float) -> tuple[Tensor, Tensor]:
         return embed(small, corners, (height, width)), embed(small, corners + 1, (height, width))
     h, w = max(1, round(size**0.5 * height)), max(1, round(size**0.5 * width))
     corners = (draws * torch.tensor([height - h + 1, width - w + 1])).long()
-    crops = torch.stack(
-        [image[:, top : top + h, left : left + w] for image, (top, left) in zip(images, corners.tolist(), strict=True)]
-    )
-    canvas = resize(crops, (height + 1, width + 1))
+    places = zip(images, corners.tolist(), strict=True)
+    crops = [image[:, top : top + h, left : left + w] for image, (top, left) in places]
+    canvas = resize(torch.stack(crops), (height + 1, width + 1))
     return canvas[:, :, :height, :width], canvas[:, :, 1:, 1:]
 
 

@@ -278,9 +278,8 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
     if frame.empty:
         return frame
     frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float))
-    strict = frame["outcome"].where(
-        ~(frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)), "open"
-    )
+    unsure = frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)
+    strict = frame["outcome"].where(~unsure, "open")
     for column, outcomes in (("verdict", frame["outcome"]), ("corrected", strict)):
         own = outcomes.groupby(frame["finding"]).transform(decide)
         untestable = [tested is False for tested in frame["tested"]]

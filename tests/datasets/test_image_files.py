@@ -96,9 +96,8 @@ def test_only_training_sees_random_parts(folder):
     options = {"root": folder, "size": 8, "crop": "random-resized"}
     assert isinstance(load("folder", "train", **options), ImageFiles)  # though it fits into memory
     for split in SPLITS:  # who measures sees the middle squares
-        assert torch.equal(
-            load("folder", split, **options)[:].images, load("folder", split, root=folder, size=8).images
-        )
+        middle = load("folder", split, root=folder, size=8)
+        assert torch.equal(load("folder", split, **options)[:].images, middle.images)
 
 
 def test_training_on_random_parts_resumes_with_the_same_bits(folder, tmp_path):

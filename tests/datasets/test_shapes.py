@@ -1,6 +1,7 @@
 """The procedural images: drawn from a seed, exact under every shift, honest masks; glyphs; sets of images."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,12 +47,9 @@ def test_fractions_of_a_pixel_add_up_and_differ_from_none():
     half = torch.tensor([0.5, 0.5])
     once, _ = shapes.render(scenes, shift=(0.5, 0.5), noise=0)
     whole, _ = shapes.render(scenes, shift=(1.0, 1.0), noise=0)
-    fields = {name: getattr(scenes, name) for name in scenes.__dataclass_fields__}
-    phase = (scenes.waves * half).sum(-1)
-    fields.update(
-        centre=scenes.centre + half, stroke_ends=scenes.stroke_ends + half, wave_phase=scenes.wave_phase - phase
-    )
-    displaced = shapes.Scenes(**fields)
+    phase = scenes.wave_phase - (scenes.waves * half).sum(-1)
+    ends = scenes.stroke_ends + half
+    displaced = replace(scenes, centre=scenes.centre + half, stroke_ends=ends, wave_phase=phase)
     torch.testing.assert_close(shapes.render(displaced, noise=0)[0], once, atol=1e-4, rtol=0)
     torch.testing.assert_close(shapes.render(displaced, shift=(0.5, 0.5), noise=0)[0], whole, atol=1e-4, rtol=0)
     assert (once - whole).abs().mean() > 0.01
@@ -87,8 +85,7 @@ def test_the_background_is_the_sum_of_its_plane_waves():
 
 def test_the_areas_of_unhidden_shapes_are_those_of_geometry():
     scenes = shapes.sample(100, position_sigma=0)
-    fields = {name: getattr(scenes, name) for name in scenes.__dataclass_fields__}
-    bare = shapes.Scenes(**(fields | {"stroke_front": torch.zeros_like(scenes.stroke_front)}))
+    bare = replace(scenes, stroke_front=torch.zeros_like(scenes.stroke_front))
     area = shapes.render(bare)[1].sum((1, 2)) / scenes.radius**2
     side = 2 * 0.6 * 1.5 * 2 / math.sqrt(3)  # a regular triangle with inradius 0.6
     expected = {

@@ -138,7 +138,8 @@ def test_the_promised_names_exist():
 def test_a_name_fixes_strides_and_options(name):
     entry = CATALOGUE[name]
     assert [create(name, 4, stride=stride).stride for stride in entry.strides] == list(entry.strides)
-    for stride in (0, 5, 2.5, *({1, 2, 3, 4} - set(entry.strides))):
+    wrong = (0, 5, 2.5, 2.0, "2", True, None, (2, 5), (2,), (2, 2, 2), (2.0, 2))
+    for stride in (*wrong, *({1, 2, 3, 4} - set(entry.strides))):
         with pytest.raises(UsageError, match="stride must be"):
             create(name, 4, stride=stride)
     with pytest.raises(UsageError, match="no options, got 'sigma'" if not entry.options else "unknown option"):

@@ -93,18 +93,14 @@ def test_fidelity_has_three_meanings():
 def test_the_interval_of_the_product_covers():
     """Hard images are wrong and waver together: P(right) = 0.7 and P(agree) = 0.75 are not independent."""
 
-    class Drawn(nn.Module):
-        """Answers the unshifted images, and two copies of them, as they were drawn: predictions come in that order."""
-
-        def forward(self, x):
-            return torch.nn.functional.one_hot(next(self.answers), 2).double()
-
-    generator, model, products = np.random.default_rng(5), Drawn(), []
+    # The unshifted images, and two copies of them, as they were drawn: predictions come in that order.
+    model = Answer(lambda x: nn.functional.one_hot(next(answers), 2).double())
+    generator, products = np.random.default_rng(5), []
     for _ in range(400):
         easy = generator.random(120) < 0.5
         right, agree = (torch.from_numpy(generator.random(120) < low + 0.4 * easy) for low in (0.5, 0.55))
         second = torch.where(agree, ~right, right).long()
-        model.answers = iter([(~right).long(), second, (~right).long()])
+        answers = iter([(~right).long(), second, (~right).long()])
         products.append(metrics.fidelity(model, torch.zeros(120, 3, 2, 2), torch.zeros(120).long()).product)
     assert 0.92 <= np.mean([low <= 0.7 * 0.75 <= high for _, low, high, _ in products]) <= 0.98
 

@@ -112,9 +112,8 @@ def test_jaggedness_by_hand():
     images[:, :, 2] = 1
     result = metrics.jaggedness(by_row, images, torch.tensor([0, 1]), top=1, border="circular")
     assert result == (14, metrics.Estimate.proportion(2, 2), metrics.Estimate(1, 1, 1, 2))
-    probability, rank = metrics.probability_curves(
-        by_row, metrics.vertical_sweep(images, 3, "circular"), torch.tensor([0, 1])
-    )
+    frames = metrics.vertical_sweep(images, 3, "circular")
+    probability, rank = metrics.probability_curves(by_row, frames, torch.tensor([0, 1]))
     likely = torch.e / (torch.e + 1)
     expected = torch.tensor([[likely, 1 - likely, likely], [1 - likely, likely, 1 - likely]]).double()
     torch.testing.assert_close(probability, expected)

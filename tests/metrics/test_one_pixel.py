@@ -52,9 +52,8 @@ def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour
 def resized(image, size):
     """One image (3, h, w) to (3, *size), channel by channel, by Pillow."""
     channels = [Image.fromarray(channel.numpy()) for channel in image.contiguous()]
-    return torch.stack(
-        [torch.from_numpy(np.array(part.resize(size[::-1], Image.Resampling.BILINEAR))) for part in channels]
-    )
+    channels = [part.resize(size[::-1], Image.Resampling.BILINEAR) for part in channels]
+    return torch.from_numpy(np.stack(channels))
 
 
 @pytest.mark.parametrize(("pairs", "margin"), [(1, 1), (3, 3)])  # of the shorter side: 28 * 10 / 224, and room for all

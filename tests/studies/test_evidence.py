@@ -98,9 +98,8 @@ def test_derived_columns_leave_out_what_was_not_measured():
 def test_the_best_is_chosen_in_each_seed_of_those_that_are_complete():
     values = table({"a": [1.0, 1], "b": [3.0, 0], "c": [2.0, 4]}).assign(other=lambda t: t["layer"] != "a")
     assert best("m.x", A, {"other": True}, highest=True).of(values).value == pytest.approx(((1 - 3) + (1 - 4)) / 2)
-    assert best("m.x", A, {"other": True}, highest=False, sign=-1).of(values).value == pytest.approx(
-        ((2 - 1) + (0 - 1)) / 2
-    )
+    lowest = best("m.x", A, {"other": True}, highest=False, sign=-1)
+    assert lowest.of(values).value == pytest.approx(((2 - 1) + (0 - 1)) / 2)
 
 
 def test_correlations_are_over_kinds_and_not_over_seeds():

@@ -18,9 +18,8 @@ from aliasing.studies.study import results
 
 def test_every_measurement_is_planned_and_nothing_else_is_listed():
     """What lies beside them, such as a helper, is none: it would stand in the list of metrics."""
-    assert {one.name for study in STUDIES.values() for job in study.jobs("smoke") for one in job.measurements} == set(
-        MEASUREMENTS
-    )
+    planned = {one.name for study in STUDIES.values() for job in study.jobs("smoke") for one in job.measurements}
+    assert planned == set(MEASUREMENTS)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -36,9 +35,7 @@ def test_plans_are_sound(profile):
             # Of one task, a measurement has the same options for all networks; ASAP alone is asked for fewer rolls.
             group = tuple(job.labels.get(key) for key in ("task", "group", "pictures", "bias"))
             for one in job.measurements:
-                free = {
-                    key: value for key, value in one.options.items() if key not in ("pictured", "domain", "dataset")
-                }
+                free = {k: v for k, v in one.options.items() if k not in ("pictured", "domain", "dataset")}
                 case = (group, one.name, one.options.get("domain"), one.options.get("attack"))
                 if one.name != "circular_rolls" or "asap" not in repr(job.run.network):
                     asked.setdefault(case, set()).add(repr(free))
@@ -73,16 +70,15 @@ def test_findings_have_unique_names_and_say_where_they_come_from():
     assert all(finding.source and finding.published and finding.tests for finding in found)
 
 
-def test_two_columns_of_one_name_are_an_error(tmp_path):
+def test_two_columns_of_one_name_are_an_error(where):
     job = studies.get("zhang2019").jobs("smoke")[0]
     twice = replace(job, measurements=(Measurement("accuracy", {"count": 1}), Measurement("accuracy", {"count": 2})))
     record = Record(job.run)
     for key in ("training", *(m.key for m in twice.measurements)):
         record.add(key, {"accuracy": 0.5, "data": "shapes"}, {"seconds": 1, "device": "cpu"})
-    store = Store(tmp_path, tmp_path / "published")
-    store.save(record)
+    where.save(record)
     with pytest.raises(UsageError, match="two measurements of run"):
-        results([twice], store)
+        results([twice], where)
 
 
 def test_only_and_seeds_select_runs():
@@ -103,11 +99,10 @@ def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
     jobs = campaign("laptop")
-    asked = [
-        (job.run.id, m.key) for study in STUDIES.values() for job in study.jobs("laptop") for m in job.measurements
-    ]
+    planned = [job for study in STUDIES.values() for job in study.jobs("laptop")]
     assert len({job.run.id for job in jobs}) == len(jobs)
-    assert {(job.run.id, m.key) for job in jobs for m in job.measurements} == set(asked)
+    asked, found = ({(job.run.id, m.key) for job in own for m in job.measurements} for own in (planned, jobs))
+    assert found == asked
 
 
 def test_two_seeds_come_before_the_next_two_and_of_them_a_chapter_before_the_next():
