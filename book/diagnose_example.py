@@ -38,6 +38,5 @@ larger = aliasing.datasets.load("shapes", "train", count=1500, size=48)
 tuned, table = aliasing.finetune(plain, "tri-3", larger.images, size=42, epochs=2, device="cpu")
 
 networks = {"plain": plain, "converted": converted, "fine-tuned": tuned}
-found = aliasing.diagnose(networks, folder, size=42, device="cpu")
+found = aliasing.diagnose(networks, folder, size=42, device="cpu", report=folder / "report.html")
 print(found)
-found.save(folder / "report.html")
