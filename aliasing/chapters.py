@@ -73,8 +73,9 @@ def _refuse_unknown() -> None:
     cells = getattr(get_ipython(), "user_ns", {}).get("In", [])
     for written, injected in pairwise(cells):
         if injected.startswith("# Parameters\n"):
+            known = _assigned(written)
             for name in _assigned(injected):
-                one_of("parameter", name, _assigned(written))
+                one_of("parameter", name, known)
 
 
 def _assigned(source: str) -> list[str]:

@@ -325,6 +325,7 @@ def keep_weights(checkpoint: Path, path: Path) -> None:
 
 def recipe_from(values: dict) -> Recipe:
     """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
+    known = [field.name for field in fields(Recipe)]
     for key in values:
-        one_of("recipe field", key, [field.name for field in fields(Recipe)])
+        one_of("recipe field", key, known)
     return Recipe(**values)

@@ -302,7 +302,7 @@ def exporters(book):
     meant = found[(found["made"] == found["size"]) | found["exporter"].str.contains("any size|trace")]
     other = found.drop(meant.index)
     cells = meant.groupby(["layer", "size", "exporter"], sort=False)["difference"].agg(
-        lambda values: "refused" if "" in set(values) else f"{max(map(float, values)):.0e}".replace("0e+00", "0")
+        lambda values: "refused" if "" in set(values) else f"{max(map(float, values)):.1g}"
     )
     table = cells.unstack(sort=False)
     rows = [(f"`{layer}`", size, *row) for (layer, size), row in zip(table.index, table.to_numpy(), strict=True)]
@@ -324,7 +324,7 @@ def conversions(book):
     for library, own in pd.read_csv(home() / "data/benchmarks/conversion.csv").groupby("library", sort=False):
         outcomes = own["outcome"].value_counts()
         told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-        rows.append((library, len(own), told, f"{own['difference'].max():.0e}".replace("0e+00", "0")))
+        rows.append((library, len(own), told, f"{own['difference'].max():.1g}"))
     return markdown("library | networks | outcome | largest difference", rows)
 
 
