@@ -62,6 +62,12 @@ def world() -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
+def cores() -> int:
+    """Processes that may work for this one: the cores of the machine, shared with those that ``torchrun`` started."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def device_of_process(device: torch.device) -> torch.device:
     """The device this process of ``torchrun`` works on: the CPU, or the GPU that has its number on this machine.
 

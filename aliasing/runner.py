@@ -26,7 +26,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import models
-from .datasets.image_files import cores
+from .distributed import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least
 from .files import set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded

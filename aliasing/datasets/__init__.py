@@ -10,7 +10,7 @@ from ..options import check_options
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .image_files import ImageFiles
-from .imageset import SPLITS, ImageSet, check_split
+from .imageset import SPLITS, ImageSet
 
 __all__ = ["CATALOGUE", "NAMES", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",
            "load", "resolved"]  # fmt: skip
@@ -74,7 +74,7 @@ def load(
         DataError: an archive that is missing or damaged; the message says how to mend it.
     """
     entry = _entry(name)
-    check_split(split)
+    one_of("split", split, SPLITS)
     if archives is not None and list(archives) != (there := [archive.checksum for archive in find(name, root)]):
         raise DataError(
             f"{name}: expected the archives {', '.join(archives)}, found {', '.join(there)} in {data_folder(root)}, "

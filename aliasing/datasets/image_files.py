@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..distributed import cores
 from ..errors import DataError, UsageError
 from .decoding import arranged, pixels, random_part, square
 from .imageset import ImageSet
@@ -32,12 +33,6 @@ def fits(size: int) -> bool:
     if not limit >= 0:
         raise UsageError(f"ALIASING_MEMORY must be a number of GiB, got {text!r}")
     return size <= limit * 2**30
-
-
-def cores() -> int:
-    """Processes that may work for this one: the cores of the machine, shared with those that ``torchrun`` started."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, there // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True, eq=False)

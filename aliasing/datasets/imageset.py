@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import UsageError, one_of
+from ..errors import UsageError
 
 SPLITS = ("train", "validation", "test")
 
@@ -39,8 +39,3 @@ class ImageSet:
             raise UsageError(f"an ImageSet is indexed with a slice or a tensor, got {type(index).__name__}")
         masks = None if self.masks is None else self.masks[index]
         return replace(self, images=self.images[index], labels=self.labels[index], masks=masks)
-
-
-def check_split(split: str) -> None:
-    """Refuse a split that is not one of `SPLITS`."""
-    one_of("split", split, SPLITS)

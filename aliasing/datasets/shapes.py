@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .imageset import SPLITS, ImageSet, check_split
+from ..errors import UsageError, one_of
+from .imageset import SPLITS, ImageSet
 
 
 def _triangle(v: Tensor, u: Tensor, r: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def sample(
     image, per axis, in pixels (0: always in the middle; "uniform": anywhere). It moves the object, nothing else.
     Objects and strokes grow with `size`; the texture and the noise keep their scale in pixels.
     """
-    check_split(split)
+    one_of("split", split, SPLITS)
     if count < 0 or seed < 0 or size < 16:
         raise UsageError(f"count and seed must be >= 0 and size >= 16, got {count}, {seed} and {size}")
     sigma = math.inf if position_sigma == "uniform" else position_sigma

@@ -72,7 +72,7 @@ class Downsample(nn.Module):
             raise UsageError(f"{name}: dims must be {' or '.join(map(str, self.valid_dims))}, got {dims!r}")
         self.dims = int(dims)
         self.stride = check_stride(name, stride, self.valid_strides, dims)
-        self.padding_mode = check_padding_mode(padding_mode)
+        self.padding_mode: PaddingMode = one_of("padding mode", padding_mode, PADDING_MODES)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have ``choose`` and ``sample`` look at their input first, and be open to ``intercepted``."""
@@ -234,9 +234,7 @@ def per_axis(stride: Stride, dims: int) -> tuple[int, ...]:
     return (stride,) * dims if isinstance(stride, int) else stride
 
 
-def check_stride(
-    layer: str, stride: object, valid: tuple[int, ...] = (1, 2, 3, 4), dims: int = 2, name: str = "stride"
-) -> Stride:
+def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int) -> Stride:
     """``stride`` as a whole number, or one per axis where they differ, if ``layer`` is defined for it.
 
     Raises:
@@ -247,11 +245,6 @@ def check_stride(
     if len(strides) != dims or not set(strides) <= set(valid):
         expected = " or ".join(map(str, valid)) if len(valid) < 3 else f"{valid[0]} to {valid[-1]}"
         axes = "" if len(strides) == dims else f" or one of these for each of {dims} axes"
-        raise UsageError(f"{layer}: {name} must be {expected}{axes}, got {stride!r}")
+        raise UsageError(f"{layer}: stride must be {expected}{axes}, got {stride!r}")
     known = cast(tuple[int, ...], strides)
     return known[0] if len(set(known)) == 1 else known
-
-
-def check_padding_mode(padding_mode: str) -> PaddingMode:
-    """Return ``padding_mode`` if it is one of ``PaddingMode``, else raise ``UsageError``."""
-    return one_of("padding mode", padding_mode, PADDING_MODES)

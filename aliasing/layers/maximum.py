@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import one_of
 from ._matrices import differentiated, memory_format, plain
 from ._phases import chunks, first_order, pad_axes
-from .base import PaddingMode, check_map, check_padding_mode, check_whole
+from .base import PADDING_MODES, PaddingMode, check_map, check_whole
 
 
 def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:
@@ -122,7 +123,7 @@ class DenseMax(nn.Module):
     def __init__(self, size: int = 2, padding_mode: PaddingMode = "zeros") -> None:
         super().__init__()
         self.size = check_whole("the window of a dense maximum", size, 1)
-        self.padding_mode = check_padding_mode(padding_mode)
+        self.padding_mode: PaddingMode = one_of("padding mode", padding_mode, PADDING_MODES)
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         """Take the maxima, and keep every stride-th pixel."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from .. import layers
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..layers.base import PaddingMode
 from ..options import check_options, check_types
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
@@ -64,8 +64,7 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     """``name`` and all options of ``create``, those not given at their defaults, down to those of the layer."""
     if options.get("pretrained") and name in PRETRAINED:
         return {"name": name, "weights": PRETRAINED[name].sha256} | options
-    if name not in NAMES:
-        raise unknown("model", name, NAMES)
+    one_of("model", name, NAMES)
     known = {**inspect.signature(create).parameters, **inspect.signature(CATALOGUE[name].build).parameters}
     defaults = {
         key: parameter.default for key, parameter in known.items() if parameter.default is not inspect.Parameter.empty
@@ -115,8 +114,7 @@ def create(
     Raises:
         UsageError: an unknown name or option, or a value that cannot work.
     """
-    if name not in NAMES:
-        raise unknown("model", name, NAMES)
+    one_of("model", name, NAMES)
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise UsageError(f"num_classes must be a whole number >= 1, got {num_classes!r}")
     check_types(name, create, {"width": width, "shared": shared, "filter_everywhere": filter_everywhere})

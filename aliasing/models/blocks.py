@@ -9,24 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import layers
-from ..errors import unknown
+from ..errors import one_of
 from ..layers import DenseMax
 from ..layers._phases import pad_axes
 from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
-
-__all__ = [
-    "ACTIVATIONS",
-    "PLACEMENTS",
-    "Classifier",
-    "Convolution",
-    "Pool",
-    "Style",
-    "Unit",
-    "downsampled",
-    "initialise",
-    "is_plain",
-]
 
 PLACEMENTS: dict[str, str] = {
     "act-then-pool": "after convolution, norm and activation; max-pools become dense max, layer (Zhang 2019, 4.1)",
@@ -112,8 +99,7 @@ class Style:
             ("value of smooth", self.smooth, ("all", "low")),
             ("padding mode", self.padding_mode, get_args(PaddingMode)),
         ):
-            if value not in list(choices):  # a list, since a wrong value need not be hashable
-                raise unknown(kind, value, choices)
+            one_of(kind, value, choices)
 
     def convolution(
         self, inputs: int, outputs: int, size: int = 3, bias: bool = False, site: bool = False

@@ -12,8 +12,6 @@ from torch.overrides import TorchFunctionMode
 from ..errors import UsageError
 from .owners import Slice, is_muted, run
 
-__all__ = ["Call", "Intercepted", "call_of", "intercept", "pool_of"]
-
 
 class Call(NamedTuple):
     """A call of a function that pools or slices with a stride, with what decides its result."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
@@ -27,8 +27,6 @@ from .owners import Antialiased, Centred, Complete, make_dense, pair
 from .plan import AVERAGE, Change, Plan, Site, first_line
 from .watch import call as call_on
 from .watch import evaluated, maps_of, tensors
-
-__all__ = ["Change", "Report", "antialias"]
 
 # Modules around a network that change nothing, and where they hold it.
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -112,11 +110,8 @@ def antialias(
         UsageError: unknown names, a ``skip`` that matches nothing, an example that does not fit, or nothing to replace.
     """
     options = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
-    name = options.pop("name", None)
-    if name not in layers.NAMES:
-        raise unknown("downsampling layer", name, layers.NAMES)
-    if placement not in PLACEMENTS:
-        raise unknown("placement", placement, PLACEMENTS)
+    name = one_of("downsampling layer", options.pop("name", None), layers.NAMES)
+    one_of("placement", placement, PLACEMENTS)
     if inside := _WRAPPERS.get(type(module).__name__):
         if type(module).__name__ == "DistributedDataParallel" and layers.CATALOGUE[name].parameters:
             raise UsageError(f"{name} learns, and DistributedDataParallel would not see it: convert first, then wrap")

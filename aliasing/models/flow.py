@@ -10,8 +10,6 @@ from torch.nn.modules import activation
 from .owners import stride_of
 from .watch import SPATIAL, Step
 
-__all__ = ["after_activation", "joined"]
-
 _ACTIVATIONS = {
     *("relu", "relu6", "gelu", "silu", "softplus", "leaky_relu", "hardswish", "elu", "mish", "selu", "hardtanh"),
     *("sigmoid", "tanh"),

@@ -12,8 +12,6 @@ from ..layers.base import Downsample
 from .calls import Intercepted
 from .owners import Antialiased, stride_of
 
-__all__ = ["Guard", "Link", "Place"]
-
 
 class _PerThread(threading.local):
     """What belongs to the thread that wrote it, since several may use one network, and is not copied."""

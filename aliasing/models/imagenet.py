@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError, unknown
+from ..errors import DataError, one_of
 from .wrappers import Normalized, normalized
-
-__all__ = ["PRETRAINED", "Weights", "pretrained"]
 
 
 class Weights(NamedTuple):
@@ -58,9 +56,7 @@ def pretrained(name: str) -> Normalized:
         UsageError: an unknown name.
         DataError: a package is missing, or the file in it is another one.
     """
-    if name not in PRETRAINED:
-        raise unknown("pretrained network", name, PRETRAINED)
-    tensors = _read(name, PRETRAINED[name])
+    tensors = _read(name, PRETRAINED[one_of("pretrained network", name, PRETRAINED)])
     try:
         timm: Any = import_module("timm")
     except ImportError as error:

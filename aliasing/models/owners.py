@@ -17,20 +17,6 @@ from torch import Tensor, fx, nn
 from ..errors import UsageError
 from .wrappers import Wrapper
 
-__all__ = [
-    "SAME",
-    "Antialiased",
-    "Centred",
-    "Complete",
-    "Slice",
-    "is_muted",
-    "keeps_size",
-    "make_dense",
-    "pair",
-    "run",
-    "stride_of",
-]
-
 # Classes of timm, and of those who copied them, that pad as TensorFlow does.
 SAME = ("Conv2dSame", "MaxPool2dSame")
 _HOOKS = (

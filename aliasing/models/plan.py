@@ -16,8 +16,6 @@ from .flow import after_activation, joined
 from .owners import SAME, Antialiased, keeps_size, pair, stride_of
 from .watch import Reduction, Step, call, evaluated, examples, watched
 
-__all__ = ["AVERAGE", "Change", "Plan", "Site", "first_line"]
-
 _STRIDES = (2, 3, 4)
 CLASH = f"its owner would hide an attribute of its own: one of {', '.join(Antialiased.own)}"
 AVERAGE = "averaging is its filter: subsampling instead would be another function"

@@ -5,10 +5,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError, one_of
 from .blocks import Classifier, Pool, Style, downsampled, initialise, is_plain
-
-__all__ = ["PLANS", "POSITIONS", "Block", "ResNet"]
 
 POSITIONS = ("stem", "pool", "conv", "skip")
 
@@ -116,8 +114,7 @@ class ResNet(Classifier):
         if positions is None:
             positions = POSITIONS if first or not large else POSITIONS[1:]
         for position in positions:
-            if position not in POSITIONS:
-                raise unknown("position", position, POSITIONS)
+            one_of("position", position, POSITIONS)
         self.placement = style.placement
         self.conv1 = style.convolution(3, inputs, 7 if large else 3, site=stride > 1)
         self.bn1 = nn.BatchNorm2d(inputs)

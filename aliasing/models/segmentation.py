@@ -11,8 +11,6 @@ from ..layers import DenseMax
 from ..layers._phases import pad_axes, spread
 from .blocks import Style, Unit, initialise
 
-__all__ = ["UNet"]
-
 
 class UNet(nn.Module):
     """Encoder, decoder, and connections between levels of one size: ``(N, 3, H, W) -> (N, classes, H, W)``.

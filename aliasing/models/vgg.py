@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from .blocks import Classifier, Pool, Style, Unit, initialise
 
-__all__ = ["PLANS", "VGG"]
-
 # Convolutions per stage and channels of each stage.
 PLANS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "vgg13-bn": ((2, 2, 2, 2, 2), (64, 128, 256, 512, 512)),

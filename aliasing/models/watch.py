@@ -18,15 +18,14 @@ from ..layers.base import Downsample
 from .calls import call_of
 from .owners import Antialiased
 
-__all__ = ["SPATIAL", "Reduction", "Run", "Step", "eager", "evaluated", "examples", "maps_of", "tensors", "watched"]
-
 SPATIAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 _SIDES = (224, 32, 64, 28, 96, 128, 256, 299, 384, 512)
 # Functions that drop samples wherever they return fewer, at any number of dimensions.
 _SAMPLING = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
 # Functions that take a part of a map, or whose last two axes need not be those of a map.
 _PARTS = {"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "select", "pad", "glu"}
-_JOINS = {"stack", "cat", "concat", "concatenate"}
+_PACKETS = [getattr(torch.ops.aten, name) for name in ("stack", "cat", "concat", "concatenate")]
+_JOINS = {torch.stack, torch.cat, torch.concat, torch.concatenate, *_PACKETS, *(join.default for join in _PACKETS)}
 _PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", "einsum", "tensordot", "linear", "scaled_dot_product_attention"}
 
 
@@ -181,9 +180,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
         x, y = (next(tensors(values), None) for values in ([args, kwargs], result))
         if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
             return False
-        name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
-        name = name.removesuffix(".default").rpartition(".")[2]
-        views: Any = [part._base for part in tensors([args, kwargs])] if name in _JOINS else [None]
+        views: Any = [part._base for part in tensors([args, kwargs])] if function in _JOINS else [None]
         joins = views[0] is not None and all(v is views[0] for v in views) and y.shape[2:] != x.shape[2:]
         x = views[0] if joins else x  # the map whose parts are joined, such as every other row
         first = 1 if x.ndim == dimensions + 1 and sides.get(x) == tuple(x.shape[1:]) else 2  # one map of a batch
@@ -193,6 +190,8 @@ def watched(network: nn.Module) -> Iterator[Run]:
         found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
         if found is None and len(before) == len(after) and all(b < 1.5 * a for b, a in zip(before, after, strict=True)):
             return False
+        name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
+        name = name.removesuffix(".default").rpartition(".")[2]
         if found is None and not _drops(function, name, args, kwargs, x, y, before, after, is_map):
             return False
         name = "slice" if name == "__getitem__" else name

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 
-__all__ = ["Normalized", "Wrapper", "normalized"]
-
 
 class Wrapper(nn.Module):
     """A module around the submodule named ``around``, whose weights keep the names they had without the wrapper."""
