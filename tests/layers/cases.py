@@ -1,8 +1,11 @@
 """What the tests of layers share: the layers they run over, the ways to pad and to store a map, and noise."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import torch
 
-from aliasing.layers import NAMES, TIPS, create
+from aliasing.layers import NAMES, TIPS, create, definitions
 
 MODES = ("reflect", "circular", "zeros", "replicate")
 NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
@@ -42,3 +45,11 @@ def layer_of(case, channels=3, **options):
         with torch.no_grad():
             layer.tau.scale.weight.mul_(20)
     return layer
+
+
+def check(layer, x, expected, place=(), atol=1e-12):
+    """The layer and its definition give what is expected, all of it or at one ``place``."""
+    for form in (nullcontext(), definitions()):
+        with form:
+            found = layer(x).detach().numpy()[place]
+            np.testing.assert_allclose(found, expected, atol=atol, rtol=1e-7, err_msg=f"{layer} {x.shape}")

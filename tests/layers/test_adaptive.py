@@ -8,17 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from aliasing.layers import definitions
 from aliasing.layers.adaptive import DDAC, TIPS, regularisers
-from tests.layers.cases import MODES, NUMPY_MODES, noise
+from tests.layers.cases import MODES, NUMPY_MODES, check, noise
 
 SHAPES = [(1, 1), (1, 6), (5, 1), (2, 2), (4, 4), (7, 4), (6, 9)]
-
-
-def check(layer, x, expected):
-    np.testing.assert_allclose(layer(x).detach().numpy(), expected, atol=1e-12)
-    with definitions():
-        np.testing.assert_allclose(layer(x).detach().numpy(), expected, atol=1e-12)
 
 
 def tips(channels, *args, scale=20.0, seed=0, **options):

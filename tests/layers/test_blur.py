@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from aliasing.layers import definitions
 from aliasing.layers.blur import Blur, Max
-from tests.layers.cases import MODES, NUMPY_MODES, noise
+from tests.layers.cases import FORMATS, MODES, NUMPY_MODES, check, noise
 
 SHAPES = [(1, 1), (1, 5), (2, 1), (2, 2), (2, 3), (3, 7), (5, 4), (8, 8), (9, 2), (6, 17), (13, 10), (31, 3), (64, 5)]
 
@@ -31,10 +30,8 @@ def test_equals_correlations_of_padded_lines(taps):
     for number, (shape, stride) in enumerate(product(SHAPES, (1, 2, 3, 4))):
         mode, x = MODES[number % 4], noise(2, 3, *shape, seed=number)
         expected, layer = oracle(x[1, 2].numpy(), line, stride, mode), Blur(3, stride, mode, taps=taps)
-        for y in (layer(x), layer(x.contiguous(memory_format=torch.channels_last))):
-            np.testing.assert_allclose(y[1, 2].numpy(), expected, atol=1e-12, err_msg=f"{shape} {stride} {mode}")
-        with definitions():
-            np.testing.assert_allclose(layer(x)[1, 2].numpy(), expected, atol=1e-12)
+        for memory_format in FORMATS:
+            check(layer, x.contiguous(memory_format=memory_format), expected, (1, 2))
 
 
 def test_max_is_the_maximum_of_clipped_windows():
