@@ -12,7 +12,6 @@ from torch import nn
 
 from aliasing import layers
 from aliasing.datasets import ImageSet, shapes
-from aliasing.errors import UsageError
 from aliasing.measurements import Measurement, Subject, packed, unpacked
 from aliasing.metrics import predict
 from aliasing.records import Run
@@ -86,9 +85,6 @@ def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
     near, far = values["bias_accuracy_near"], values["bias_accuracy_far"]
     zeros = int((shapes.sample(200, 1, "test", "uniform").labels == 0).sum())
     assert near.value * near.n + far.value * far.n <= zeros
-    run = Run({"name": "cifar10"}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0)
-    with pytest.raises(UsageError, match="needs the data set shapes"):
-        measured("photographers_bias", Subject(run, CONSTANT, torch.device("cpu")), count=8)
 
 
 def test_typicality_orders_the_groups_by_distance():

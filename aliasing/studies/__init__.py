@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import UsageError, extra, one_of
+from ..errors import extra, one_of
 
 with extra():
     import pandas as pd
@@ -15,7 +15,6 @@ from ..profiles import PROFILES
 from ..records import Store
 from ..runner import Job, complete, execute, is_leased, merged
 from .azulay2018 import STUDY as AZULAY2018
-from .bases import BASES
 from .comparison import STUDY as COMPARISON
 from .finetuned import STUDY as FINETUNED
 from .grabinski2023 import STUDY as GRABINSKI2023
@@ -125,8 +124,6 @@ def campaign(profile: str, seeds: int | None = None) -> list[Job]:
     def seed(job: Job) -> int:
         return job.run.seed
 
-    if profile not in BASES:
-        raise UsageError(f"a campaign needs a profile of {', '.join(BASES)}, got {profile!r}")
     chapters = [sorted(study.jobs(profile, seeds), key=seed) for study in VALUE]
     jobs = merged(job for chapter in chapters for job in chapter)
     return sorted(jobs, key=lambda job: seed(job) // (2 if profile == "desktop" else 1))

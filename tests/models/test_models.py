@@ -250,15 +250,6 @@ def test_zero_init_residual_starts_as_the_shortcut() -> None:
     torch.testing.assert_close(network.layer1[0](x), x.relu())
 
 
-def test_features_feed_the_classifier() -> None:
-    for name in CLASSIFIERS:
-        network = tiny(name).eval()
-        x = images(2, 3, 32, 32)
-        f = network.features(x)
-        assert f.ndim == 2
-        torch.testing.assert_close(getattr(network, network.head_name)(f), network(x))
-
-
 def test_normalized_standardises_and_keeps_the_keys() -> None:
     network = tiny("vgg-small").eval()
     wrapped = models.normalized(network, (0.4, 0.5, 0.6), (0.2, 0.25, 0.5))
