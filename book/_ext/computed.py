@@ -6,12 +6,14 @@ A page asks for a part with a comment line, ``% computed: layers``; the text is 
 import contextlib
 import inspect
 import json
+import multiprocessing
 import os
 import platform
 import re
 import runpy
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -344,15 +346,25 @@ def unbroken(line):
     return re.sub(space, "\N{NO-BREAK SPACE}", line) if line.startswith("|") else line
 
 
+def begin(app):
+    """Have the slow parts computed on other cores while pages are read."""
+    app.slow = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+    app.begun = {part.__name__: app.slow.submit(part, Path(app.srcdir)) for part in (diagnosis, promises)}
+
+
 def fill(app, page, source):
     def computed(found):
-        return "\n".join(map(unbroken, PARTS[found[1]](Path(app.srcdir))))
+        name = found[1]
+        lines = app.begun[name].result() if name in app.begun else PARTS[name](Path(app.srcdir))
+        return "\n".join(map(unbroken, lines))
 
     if page in PAGES:
         source[0] = re.sub(r"^% computed: (\w+)$", computed, source[0], flags=re.MULTILINE)
 
 
 def setup(app):
+    app.connect("builder-inited", begin)
     app.connect("source-read", fill)
     app.connect("env-get-outdated", lambda app, env, added, changed, removed: PAGES)
+    app.connect("build-finished", lambda app, error: app.slow.shutdown())
     return {"parallel_read_safe": True, "parallel_write_safe": True}
