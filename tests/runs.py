@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 
 from aliasing.measurements import Measurement
-from aliasing.records import Run, Store
-from aliasing.runner import Job
-from aliasing.training import Recipe
+from aliasing.records import Run, Store, publish
+from aliasing.runner import Job, carry_out
+from aliasing.training import Recipe, keep_weights
 
 CPU = torch.device("cpu")
 NETWORK = {"name": "vgg-small", "num_classes": 10, "width": 2, "padding_mode": "circular", "downsample": "tri-3"}
@@ -22,3 +22,12 @@ def store(folder) -> Store:
 
 def numbers(where: Store) -> dict:
     return {job.run.id: where.load(job.run).measurements for job in JOBS}
+
+
+def published(folder) -> Store:
+    """A store in which the network of a run is trained and published."""
+    where = store(folder)
+    assert carry_out(JOB, where, CPU) == "done"
+    publish([where.load(RUN)], where.published / "x.laptop.jsonl")
+    keep_weights(where.folder(RUN) / "checkpoint.safetensors", where.weights(RUN))
+    return where

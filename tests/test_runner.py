@@ -14,10 +14,9 @@ import pytest
 
 from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
-from aliasing.records import Store, publish
+from aliasing.records import Store
 from aliasing.runner import Job, carry_out, complete, execute, is_leased
-from aliasing.training import keep_weights
-from tests.runs import CPU, JOB, JOBS, RUN, numbers, store
+from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 
 FORK = multiprocessing.get_context("fork")
 
@@ -38,10 +37,7 @@ def test_a_run_is_trained_and_measured_once(where, monkeypatch):
 
 
 def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
-    where = store(tmp_path / "here")
-    assert carry_out(JOB, where, CPU) == "done"
-    publish([where.load(RUN)], where.published / "x.laptop.jsonl")
-    keep_weights(where.folder(RUN) / "checkpoint.safetensors", where.weights(RUN))
+    where = published(tmp_path / "here")
     monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
     elsewhere = Store(tmp_path / "there", where.published)
     job = replace(JOB, measurements=(*JOB.measurements, Measurement("accuracy", {"count": 16})))

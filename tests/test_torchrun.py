@@ -16,11 +16,9 @@ from aliasing import torchrun
 from aliasing.cli import main
 from aliasing.distributed import World, device_of_process, launched, world
 from aliasing.errors import UsageError
-from aliasing.records import Store, publish
-from aliasing.runner import carry_out
+from aliasing.records import Store
 from aliasing.studies.bases import BASES
-from aliasing.training import keep_weights
-from tests.runs import CPU, JOB, RUN, store
+from tests.runs import CPU, JOB, published
 
 SURROUNDINGS = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
@@ -81,10 +79,7 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
 
 
 def test_a_network_whose_weights_are_published_is_not_trained_again(tmp_path, monkeypatch):
-    where = store(tmp_path / "here")
-    assert carry_out(JOB, where, CPU) == "done"
-    publish([where.load(RUN)], where.published / "x.cluster.jsonl")
-    keep_weights(where.folder(RUN) / "checkpoint.safetensors", where.weights(RUN))
+    where = published(tmp_path / "here")
     monkeypatch.setattr(torchrun, "train", lambda *a: pytest.fail("trained twice"))
     elsewhere = Store(tmp_path / "there", where.published)
     assert torchrun._train(JOB, elsewhere, CPU, World(), lambda steps: None) == "trained"
