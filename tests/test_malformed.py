@@ -126,7 +126,6 @@ USAGE = {
     "neighbours must be 1 to 2, got 3": lambda: metrics.typicality(MEAN, IMAGES, IMAGES, neighbours=3),
     "Sequential has no linear layer": lambda: metrics.embedding(MEAN, IMAGES),
     "Conv2d has no downsampling site: no downsampling": lambda: metrics.max_sampling_bias(nn.Conv2d(3, 3, 3), IMAGES),
-    "size must be a multiple of the stride 2, got 15": lambda: metrics.frequency_response(MEAN, size=15),
     "taps must be odd and at least 1, got 4": lambda: metrics.low_pass(4),
     "Linear has no convolution with more than one tap": lambda: metrics.total_variation(nn.Linear(2, 2)),
     "batch_size and repeats must be >= 1, warmup >= 0": lambda: metrics.milliseconds(MEAN, repeats=0),
