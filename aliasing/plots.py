@@ -63,6 +63,7 @@ FEW = 3  # Of fewer seeds each is shown by itself: Student's interval over two i
 SPREAD = {
     "seeds": "Bands and whiskers: 95 % intervals over seeds.",
     "pictures": "Whiskers: 95 % intervals over test pictures.",
+    "cut": "Those that leave the frame are cut.",
     "each": "Faint: single networks.",
     "few": "Faint: single networks; fewer than three seeds have no interval.",
 }
@@ -183,6 +184,12 @@ def bands(
             axis.plot(places, scale * np.array(curve, dtype=float), **faint)
     if axis.get_yscale() == "linear":
         _limit(axis, "y", middle)
+
+
+def _is_cut(axis: Axes) -> bool:
+    """Whether something leaves the frame."""
+    pairs = (axis.dataLim.intervalx, axis.get_xlim()), (axis.dataLim.intervaly, axis.get_ylim())
+    return axis.has_data() and any(min(drawn) < min(frame) or max(drawn) > max(frame) for drawn, frame in pairs)
 
 
 def _limit(axis: Axes, name: str, values: Iterable[float]) -> None:
@@ -400,6 +407,8 @@ def show(
         return _missing(caption)
     kind = "picture" if any(axis.images for axis in figure.axes) else "chart"
     drawn = {artist.get_gid() for artist in figure.findobj()}
+    if not drawn.isdisjoint(("seeds", "pictures")) and any(map(_is_cut, figure.axes)):
+        drawn.add("cut")
     caption = " ".join([caption, *(words for spread, words in SPREAD.items() if spread in drawn)])
     form = "svg" if (kind == "chart" if vector is None else vector) else "png"
     mpl.rcParams.update(STYLE)

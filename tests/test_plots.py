@@ -102,13 +102,15 @@ def test_a_forest_pairs_by_seed():
         plots.forest(axis, ROWS, "x", minus="subsample")
 
 
-def test_panels_that_share_an_axis_show_the_points_of_all():
+def test_panels_that_share_an_axis_show_all_or_say_what_is_cut():
     figure, axes = plots.grid(1, 2, sharey=True)
     for axis, more in zip(axes, (0, 10), strict=True):
         plots.points(axis, ROWS.assign(y=ROWS["y"] + more), "x", "y")
     low, high = axes[0].get_ylim()
     assert low < ROWS["y"].min() and high > ROWS["y"].max() + 10
-    plots.show(figure, "", "")
+    assert "cut" not in plots.show(figure, "", "").caption
+    axes[0].set_xlim(0.6, 1)
+    assert "Those that leave the frame are cut." in plots.show(figure, "", "").caption
 
 
 def test_a_figure_says_on_which_evidence_it_stands():
