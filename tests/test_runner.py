@@ -11,11 +11,12 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 
 import pytest
+import torch
 
 from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Store
-from aliasing.runner import Job, carry_out, complete, execute, is_leased
+from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 
 FORK = multiprocessing.get_context("fork")
@@ -52,6 +53,13 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
 def test_workers_do_not_change_a_number(where, undisturbed, forked):
     execute(JOBS, where, "cpu", workers=2, progress=False)
     assert numbers(where) == numbers(undisturbed)
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = build(RUN).state_dict()
+    torch.manual_seed(2)
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), build(RUN).state_dict().values(), strict=True))
 
 
 def test_a_leased_run_is_left_to_its_owner(where):

@@ -21,6 +21,7 @@ from .blur import TAPS, Blur, Max, blur_definition
 from .fourier import ASAP, FLC, asap_definition, flc_definition
 from .maximum import DenseMax
 from .polyphase import APS, LPS, aps_definition, lps_definition
+from .upsample import Upsample, upsample_definition
 
 __all__ = [
     "APS",
@@ -38,6 +39,7 @@ __all__ = [
     "Entry",
     "Max",
     "PaddingMode",
+    "Upsample",
     "aps_definition",
     "asap_definition",
     "blur_definition",
@@ -52,6 +54,7 @@ __all__ = [
     "regularisers",
     "resolved",
     "tips_definition",
+    "upsample_definition",
 ]
 
 

@@ -234,7 +234,7 @@ def per_axis(stride: Stride, dims: int) -> tuple[int, ...]:
     return (stride,) * dims if isinstance(stride, int) else stride
 
 
-def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int) -> Stride:
+def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int, name: str = "stride") -> Stride:
     """``stride`` as a whole number, or one per axis where they differ, if ``layer`` is defined for it.
 
     Raises:
@@ -245,6 +245,6 @@ def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int) 
     if len(strides) != dims or not set(strides) <= set(valid):
         expected = " or ".join(map(str, valid)) if len(valid) < 3 else f"{valid[0]} to {valid[-1]}"
         axes = "" if len(strides) == dims else f" or one of these for each of {dims} axes"
-        raise UsageError(f"{layer}: stride must be {expected}{axes}, got {stride!r}")
+        raise UsageError(f"{layer}: {name} must be {expected}{axes}, got {stride!r}")
     known = cast(tuple[int, ...], strides)
     return known[0] if len(set(known)) == 1 else known

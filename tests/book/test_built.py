@@ -169,7 +169,16 @@ def test_executions_that_differ_by_chance_give_the_same_notebook():
 
 
 def test_a_stale_notebook_stops_the_build(tmp_path):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks/primer.ipynb").touch()  # of unknown origin
-    with pytest.raises(ExtensionError, match="changed: primer; make book"):
-        executed.refuse_stale(SimpleNamespace(srcdir=tmp_path))
+    """The book's own extension, on a notebook that is fresh, then changed, then of unknown origin."""
+    app = SimpleNamespace(srcdir=tmp_path)
+    output = tmp_path / "notebooks/primer.ipynb"
+    output.parent.mkdir()
+    output.write_bytes((ROOT / "notebooks/primer.ipynb").read_bytes())
+    stamp = builder.stamp(ROOT / "notebooks/primer.ipynb", "smoke", ROOT)
+    for known in ({"profile": "smoke", "stamp": stamp}, {"profile": "smoke", "stamp": "0" * 16}, {}):
+        output.with_suffix(".json").write_text(json.dumps(known))
+        if known.get("stamp") == stamp:
+            executed.refuse_stale(app)
+        else:
+            with pytest.raises(ExtensionError, match="changed: primer; make book"):
+                executed.refuse_stale(app)

@@ -215,6 +215,9 @@ def test_a_folder_of_ones_own(tmp_path):
     assert len(flat) == 20
     with pytest.raises(DataError, match="a folder of images per class"):
         load("folder", "train", root=tmp_path / "val")
+    (tmp_path / "val" / "cow" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        load("folder", "test", root=tmp_path, size=6)
 
 
 def real(name):

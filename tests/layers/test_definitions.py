@@ -11,7 +11,17 @@ import torch
 from torch.autograd import forward_ad
 
 from aliasing.errors import UsageError
-from aliasing.layers import CATALOGUE, DenseMax, _matrices, _phases, create, definitions
+from aliasing.layers import (
+    CATALOGUE,
+    DenseMax,
+    Upsample,
+    _matrices,
+    _phases,
+    create,
+    definitions,
+    upsample_definition,
+)
+from aliasing.layers.upsample import interpolator
 from tests.layers.cases import CASES, FORMATS, LAYERS, LINEAR, layer_of, noise
 
 SHAPES = [(1, 1), (1, 6), (5, 1), (4, 4), (7, 4), (9, 13), (6, 18)]
@@ -174,9 +184,10 @@ def test_gradients_with_a_graph_in_training():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("case", [*CASES, "dense maximum"])
+@pytest.mark.parametrize("case", [*CASES, "dense maximum", "upsampling"])
 def test_a_trace_serves_other_sizes_or_fails(case):
-    layer = layer_of(case).float() if case in CASES else partial(DenseMax(3), stride=2)
+    others = {"dense maximum": lambda: partial(DenseMax(3), stride=2), "upsampling": lambda: Upsample(3, 3, 5)}
+    layer = others[case]() if case in others else layer_of(case).float()
     sizes = [(12, 16), (2, 4), (9, 11), (1, 1)][: 3 if "faithful" in case else 4]
     maps = [noise(2, 3, *size, dtype=torch.float32) for size in sizes]
     for given in maps:
@@ -196,3 +207,55 @@ def test_a_long_signal_needs_no_matrix():
         assert y.dtype == dtype
         assert y.argmax() == 10_000
         assert y.sum().item() == pytest.approx(0.5, abs=0.01)
+
+
+# Upsampling
+
+
+def oracle_upsample(line, factor, taps):
+    """Zeros between the pixels of a ring, then the filter, pixel by pixel; centred like its transpose, ``Blur``."""
+    weights = interpolator(factor, taps)
+    spread = np.zeros(len(line) * factor)
+    spread[::factor] = line
+    start = (len(weights) - 1) // 2
+    return [
+        sum(weight * spread[(i + start - k) % len(spread)] for k, weight in enumerate(weights))
+        for i in range(len(spread))
+    ]
+
+
+@pytest.mark.parametrize(("factor", "taps"), list(product((1, 2, 3, 4), (2, 3, 5))))
+def test_upsampling_inserts_zeros_and_filters(factor, taps, size):
+    line = noise(1, 1, 6)
+    layer = Upsample(1, factor, taps, "circular", dims=1)
+    np.testing.assert_allclose(layer(line)[0, 0].numpy(), oracle_upsample(line[0, 0].numpy(), factor, taps), atol=1e-12)
+    x = noise(2, 3, 5, 4)
+    for mode, memory_format in product(("reflect", "circular", "replicate"), FORMATS):
+        up, given = Upsample(3, (factor, 2), taps, mode), x.contiguous(memory_format=memory_format)
+        y = up(given)
+        assert y.shape == (2, 3, 5 * factor, 8)
+        assert y.is_contiguous(memory_format=memory_format)
+        torch.testing.assert_close(y, upsample_definition(given, (factor, 2), taps, mode), atol=1e-12, rtol=0)
+    constant = up(torch.full_like(x, 0.7))
+    torch.testing.assert_close(constant, torch.full_like(constant, 0.7))
+
+
+def test_upsampling_known_answers():
+    x = torch.tensor([[[1.0, 2, 4, 8]]])
+    assert Upsample(1, 2, 2, dims=1)(x).tolist() == [[[1, 1, 2, 2, 4, 4, 8, 8]]]
+    assert Upsample(1, 2, 3, "replicate", dims=1)(x).tolist() == [[[1, 1.5, 2, 3, 4, 6, 8, 8]]]
+    assert interpolator(2, 5) == (0.125, 0.5, 0.75, 0.5, 0.125)
+    images = torch.cos(2 * torch.pi * torch.arange(16) * 3 / 16).view(1, 1, 16)  # of the spectrum, which are damped
+    spectrum = torch.fft.rfft(Upsample(1, 2, 5, "circular", dims=1)(images)[0, 0]).abs()
+    assert spectrum[13] < 0.02 * spectrum[3]
+
+
+def test_upsampling_is_the_transpose_of_blur_and_has_every_derivative():
+    for taps, mode in product((2, 3, 5), ("circular", "zeros")):
+        down = create({2: "rect-2", 3: "tri-3", 5: "bin-5"}[taps], 2, padding_mode=mode)
+        x, y = noise(1, 2, 8, 6), noise(1, 2, 4, 3, seed=1)
+        torch.testing.assert_close((down(x) * y).sum() * 4, (x * Upsample(2, 2, taps, mode)(y)).sum())
+    layer, y = Upsample(2), noise(1, 2, 3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(layer, y)
+    torch.testing.assert_close(torch.func.vmap(layer)(y[None]), layer(y)[None])
+    assert layer(torch.empty(1, 2, 3, 4, device="meta")).shape == (1, 2, 6, 8)

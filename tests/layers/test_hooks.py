@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from aliasing.errors import UsageError
-from aliasing.layers import LPS, NAMES, TIPS, create, outermost, recorded, regularisers
+from aliasing.layers import LPS, NAMES, TIPS, create, intercepted, outermost, recorded, regularisers
 from tests.layers import cases
 
 noise = partial(cases.noise, dtype=torch.float32)
@@ -89,6 +89,24 @@ def test_both_branches_are_recorded_with_the_choice_they_share():
     assert torch.equal(calls[0].y + calls[1].y, y)
     assert torch.equal(network(x), y)
     assert len(calls) == 2
+
+
+def test_an_interception_stands_between_the_caller_and_the_layer():
+    network = Block(create("aps", 2), create("bin-5", 2))
+    x = noise(3, 2, 6, 4)
+
+    def around(layer, name, method, x, choice=None):
+        if name == "choose":
+            return 3 - method(x)
+        return -method(x, choice)
+
+    expected = network.main.sample(x, 3 - network.main.choose(x)) + network.side(2 * x)
+    with intercepted(network, around):
+        assert network.main.observed
+        assert torch.equal(network(x), -expected)
+        with pytest.raises(UsageError):
+            network(x[0])
+    assert not network.main.observed
 
 
 @pytest.mark.parametrize("name", cases.LAYERS)

@@ -147,6 +147,10 @@ def strided() -> nn.Conv2d:
 # What is converted, how it is by hand, and options of antialias.
 BY_HAND: dict[str, tuple] = {
     "convolution": (strided, lambda n, x: blur(dense(n, x))),
+    "convolution, its values looked at": (
+        lambda: Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=strided(), relu=nn.ReLU()),
+        lambda n, x: blur(dense(n.conv, x).relu()),
+    ),
     "convolution, nothing checked": (
         lambda: Custom(picky, conv=strided(), norm=nn.GroupNorm(2, 4)),
         lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
@@ -310,6 +314,14 @@ def test_report_says_what_was_left_and_why() -> None:
     text = str(report)
     for words in ("patch embedding", "differ between", "up to 4", "named in skip", "function call", "dense max"):
         assert words in text
+
+
+def test_layers_that_learn_count_the_channels_of_pools() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, 2, 1))
+    converted = antialias(network, "tips", example=images(1, 3, 16, 16))
+    converted(images(2, 3, 16, 16)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in converted.parameters())
+    assert network.training
 
 
 def test_what_the_layer_refuses_is_left() -> None:

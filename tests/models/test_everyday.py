@@ -361,6 +361,7 @@ UNUSUAL = {
     ),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "spectral norm": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "orthogonal": lambda: nn.Sequential(parametrizations.orthogonal(nn.Conv2d(3, 4, 1, 2)), nn.MaxPool2d(2)),
 }
 
@@ -432,6 +433,16 @@ def test_a_single_module_keeps_its_names() -> None:
 # The function is kept
 
 
+class SamePadding(nn.Conv2d):
+    """Pads for the stride it has, in its own forward, as EfficientNet-PyTorch does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (s, _), k = self.stride, self.kernel_size[0]
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n in (x.shape[3], x.shape[2])]
+        x = F.pad(x, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2])
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+
 def reads_stride() -> Custom:
     """The parent pads, by the stride of its child."""
     return Custom(lambda n, x: n.conv(F.pad(x, (n.conv.stride[0], 1, 1, 1))), conv=nn.Conv2d(3, 4, 3, 2))
@@ -439,6 +450,8 @@ def reads_stride() -> Custom:
 
 KEPT = {
     "standardised, same": lambda: timm.layers.StdConv2dSame(3, 4, 3, 2),
+    "scaled, same": lambda: timm.layers.ScaledStdConv2dSame(3, 4, 3, 2),
+    "same in the forward": lambda: SamePadding(3, 4, 3, 2),
     "stride read by the parent": reads_stride,
     "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU()),
     "instance norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.SiLU()),
@@ -475,6 +488,11 @@ def test_a_module_that_only_lends_its_weights_keeps_its_stride() -> None:
     result, report = antialias(network, "bin-5", return_report=True)
     assert [change.name for change in report.replaced] == ["more"] and result.conv.stride == (2, 2)
     torch.testing.assert_close(antialias(network, "subsample")(X), network(X))
+
+
+def test_a_compiled_convolution_is_converted() -> None:
+    compiled = torch.compile(nn.Conv2d(3, 4, 3, 2, 1), backend="eager")
+    assert antialias(compiled, "bin-5")(X).shape == compiled(X).shape
 
 
 def test_a_stride_that_comes_back_is_missed() -> None:

@@ -105,6 +105,19 @@ def test_dense_max_has_values_and_gradients_of_max_pooling(circular: bool, size:
     assert torch.autograd.gradcheck(DenseMax(2, "circular"), images(1, 1, 3, 4).double().requires_grad_())
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_circular_networks_repeat_at_the_total_stride(name: str) -> None:
+    step = {"resnet-small": 8, "vgg-small": 16}.get(name, 32)
+    for downsample in ("subsample", "bin-5"):
+        network = settle(tiny(name, downsample, padding_mode="circular", width=8), images(4, 3, 64, 64)).double()
+        x = images(2, 3, 2 * step, step, dtype=torch.float64)
+        with torch.no_grad():
+            maps = network.maps(x)
+            torch.testing.assert_close(network.maps(x.roll((step, 0), (2, 3))), maps.roll(1, 2))
+            torch.testing.assert_close(network(x.roll((step, -step), (2, 3))), network(x))
+            assert not torch.allclose(network(x.roll((1, 2), (2, 3))), network(x), rtol=1e-6)
+
+
 def changed(network: torch.nn.Module, x: torch.Tensor) -> float:
     """Largest relative change of the features under some circular shifts."""
     with torch.no_grad():
@@ -235,6 +248,15 @@ def test_zero_init_residual_starts_as_the_shortcut() -> None:
     network = tiny("resnet18", zero_init_residual=True).eval()
     x = images(1, 4, 8, 8)
     torch.testing.assert_close(network.layer1[0](x), x.relu())
+
+
+def test_features_feed_the_classifier() -> None:
+    for name in CLASSIFIERS:
+        network = tiny(name).eval()
+        x = images(2, 3, 32, 32)
+        f = network.features(x)
+        assert f.ndim == 2
+        torch.testing.assert_close(getattr(network, network.head_name)(f), network(x))
 
 
 def test_normalized_standardises_and_keeps_the_keys() -> None:
