@@ -346,10 +346,13 @@ def unbroken(line):
     return re.sub(space, "\N{NO-BREAK SPACE}", line) if line.startswith("|") else line
 
 
+SLOW = {"layers": promises, "diagnose": diagnosis}  # by the page that needs them
+
+
 def begin(app):
-    """Have the slow parts computed on other cores while pages are read."""
+    """Have the slow parts computed on other cores while the pages that do without them are read."""
     app.slow = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
-    app.begun = {part.__name__: app.slow.submit(part, Path(app.srcdir)) for part in (diagnosis, promises)}
+    app.begun = {part.__name__: app.slow.submit(part, Path(app.srcdir)) for part in SLOW.values()}
 
 
 def fill(app, page, source):
@@ -364,6 +367,7 @@ def fill(app, page, source):
 
 def setup(app):
     app.connect("builder-inited", begin)
+    app.connect("env-before-read-docs", lambda app, env, pages: pages.sort(key=SLOW.__contains__))
     app.connect("source-read", fill)
     app.connect("env-get-outdated", lambda app, env, added, changed, removed: PAGES)
     app.connect("build-finished", lambda app, error: app.slow.shutdown())
