@@ -18,15 +18,15 @@ from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import _sum as content_sum
 from aliasing.files import read_tensors
-from aliasing.measurements import Subject, unpacked
+from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.measurements.pixel_steps import photographers_bias
 from aliasing.metrics.pixel_pairs import size_pairs
 from aliasing.metrics.readouts import episode_accuracies, sample_episodes
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
 from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
-from aliasing.studies import get
-from aliasing.training import Recipe, recipe_from, train
+from aliasing.studies import campaign, get
+from aliasing.training import Recipe, load_weights, recipe_from, train
 from tests.test_training import toy_data, toy_network
 from tests.toys import Answer
 
@@ -42,20 +42,25 @@ DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 
 # What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
+    "a recipe needs epochs >= 0, got -1": lambda: recipe_from({"epochs": -1}),
     "a recipe needs batch_size >= 2, got 0": lambda: recipe_from({"batch_size": 0}),
     "recipe: lr must be float, got True": lambda: recipe_from({"lr": True}),
     "recipe: weight_decay must be float, got nan": lambda: recipe_from({"weight_decay": NAN}),
     "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: recipe_from({"momentum": 1.5}),
+    "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: recipe_from({"optimizer": "adam"}),
     "randaugment moves images without their masks": lambda: recipe_from({"randaugment": 1, "target": "masks"}),
     "unknown recipe field 'Epochs'": lambda: recipe_from({"Epochs": 1}),
+    "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
     "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
     "count and seed must be >= 0 and size >= 16, got -1, 0 and 32": lambda: datasets.load("shapes", "test", count=-1),
     "shapes: seed must be 0 to 2^32 - 1, got": lambda: datasets.load("shapes", "test", seed=2**70),
     "unknown option of shapes 'counts'": lambda: datasets.load("shapes", "test", counts=3),
+    "cifar10 has no options": lambda: datasets.load("cifar10", "test", size=32),
     "glyphs: classes and each >= 1, seed >= 0, size >= 8, got (0": lambda: datasets.load("glyphs", "test", classes=0),
     "imagenette: size must be 1 to 160 pixels, got 161": lambda: datasets.load("imagenette", "test", size=161),
     "imagenette: origin='val' has only the split 'test'": lambda: datasets.load("imagenette", "train", origin="val"),
     "imagenet-val-500 has only the split 'test', got 'train'": lambda: datasets.load("imagenet-val-500", "train"),
+    "unknown group of classes 'novell'": lambda: datasets.load("tiny-imagenet-100", "test", classes="novell"),
     "Did you mean 'cifar10'?": lambda: datasets.fetch("cifar"),
     "position_sigma must be a number of pixels >= 0 or": lambda: datasets.load("shapes", "test", position_sigma="even"),
     "subsample, max, rect-2, tri-3, bin-4, bin-5, bin-6, bin-7, flc": lambda: layers.create("bin5", 3),
@@ -63,6 +68,8 @@ USAGE = {
     "blur: stride must be 1 to 4, got 1.5": lambda: layers.create("bin-5", 3, stride=1.5),
     "faithful flc: stride must be 2, got 3": lambda: layers.create("flc", 3, stride=3, faithful=True),
     "unknown padding mode 'refelct'": lambda: layers.create("max", 4, padding_mode="refelct"),
+    "unknown option of bin-5 'taps'; choose from trainable": lambda: layers.create("bin-5", 3, taps=3),
+    "unknown variant of asap 'pad-two'": lambda: layers.create("asap", 1, variant="pad-two"),
     "'kept-band' is not published": lambda: layers.create("asap", 1, variant="kept-band", faithful=True),
     "published flc layer has no output for maps 1 pixels wide": lambda: layers.FLC(3, faithful=True)(IMAGES[..., :1]),
     "the published pad-large layer has no output for maps 1 pixels wide": lambda: layers.create(
@@ -86,8 +93,11 @@ USAGE = {
     "Upsample takes floats of 16, 32 or 64 bits, got torch.uint8": lambda: layers.Upsample(3)(BYTES),
     "num_classes must be a whole number >= 1, got 0": lambda: models.create("vgg-small", 0),
     "vgg-small: width must be int | None, got '8'": lambda: models.create("vgg-small", 10, width="8"),
+    "unknown downsampling layer 'x'": lambda: models.create("vgg-small", 10, downsample={"name": "x"}),
+    "unknown option of lps 'x'": lambda: models.create("vgg-small", 10, downsample={"name": "lps", "x": 1}),
     "unknown activation 'None'": lambda: models.create("vgg-small", 10, activation=None),
     "unknown option of vgg-small 'option'": lambda: models.create("vgg-small", 10, option=1),
+    "unknown model 'vgg13'; choose from": lambda: models.create("vgg13", 10),
     "{'taps': 3}": lambda: models.create("vgg-small", 10, {"taps": 3}),
     "unknown placement 'act'": lambda: models.create("vgg-small", 10, placement="act"),
     "pool must be Optional[Literal['max', 'none']], got 'avg'": lambda: models.create("vgg-small", 10, pool="avg"),
@@ -98,6 +108,7 @@ USAGE = {
     "downsampling layers already": lambda: models.antialias(models.create("vgg-small", 10, "bin-5")),
     "nothing there drops samples) 'x.*'": lambda: models.antialias(nn.Sequential(STRIDED), skip=("x.*",)),
     "named in skip": lambda: models.antialias(nn.Sequential(STRIDED), skip=("0",)),
+    "Did you mean 'bin-5'?": lambda: models.antialias(STRIDED, "bin5"),
     "unknown placement 'pool'": lambda: models.antialias(STRIDED, placement="pool"),
     "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1": lambda: metrics.predict(MEAN, IMAGES[:0]),
     "batch_size must be at least 1, got 0": lambda: metrics.predict(MEAN, IMAGES, 0),
@@ -118,6 +129,7 @@ USAGE = {
     "circular shifts are whole pixels, got": lambda: metrics.shift_images(IMAGES, torch.full((2, 2), 0.5), "circular"),
     "max_shift must be at least 0, got -1": lambda: list(metrics.roll_logits(MEAN, IMAGES, max_shift=-1)),
     "method must be None or 'brute force', got": lambda: list(metrics.roll_logits(MEAN, IMAGES, method="quick")),
+    "unknown one-pixel protocol 'zoom'": lambda: metrics.one_pixel(MEAN, IMAGES, "zoom"),
     "pairs must be at least 1, got 0": lambda: metrics.one_pixel(MEAN, IMAGES, pairs=0),
     "one-pixel protocols need images of at least 8 x 8 pixels, got": lambda: metrics.one_pixel(MEAN, IMAGES[:, :, :4]),
     "size must be greater than 0 and at most 8, the pixels there are, got 0": lambda: size_pairs(IMAGES, 0),
@@ -134,6 +146,7 @@ USAGE = {
     "taps must be odd and at least 1, got 4": lambda: metrics.low_pass(4),
     "Linear has no convolution with more than one tap": lambda: metrics.total_variation(nn.Linear(2, 2)),
     "batch_size and repeats must be >= 1, warmup >= 0": lambda: metrics.milliseconds(MEAN, repeats=0),
+    "unknown attack 'pdg'": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, "pdg"),
     "eps must be >= 0 and <= 1, the range of the images, got -1.0; 8 of": lambda: attack_images(MEAN, *DATA, eps=-1.0),
     "eps must be >= 0 and <= 1, the range of the images, got 8;": lambda: metrics.attack_accuracy(MEAN, *DATA, eps=8),
     "from 0 to 2, the last class of the network; got 5 to 6": lambda: attack_images(MEAN, IMAGES, LABELS + 5),
@@ -147,6 +160,7 @@ USAGE = {
     "logits (N, classes, 8, 8) of the size": lambda: metrics.mask_consistency(nn.MaxPool2d(2), IMAGES, max_shift=1),
     "(2, 8, 8) like the images, got torch.float32 (2, 8, 8)": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, IMAGES[:, 0]),
     "an attack needs at least one eps, got none": lambda: survivors(MEAN, *DATA, (), "pgd"),
+    "Did you mean 'fog'?": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ("frog",)),
     "severity must be 1 to 5, got 0": lambda: corrupt(BYTES, "fog", 0),
     "corruption_error needs at least one corruption and one": lambda: metrics.corruption_error(MEAN, BYTES, LABELS, ()),
     "(2, 8, 8) like the images, got torch.int64 (2": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, LABELS[:, None, None]),
@@ -165,9 +179,11 @@ USAGE = {
     "class maps must have the masks' size (2, 8": lambda: metrics.mean_iou(nn.AvgPool2d(2), IMAGES, BYTES[:, 0]),
     "returns dict; wrap it": lambda: metrics.predict(Answer(lambda x: {"out": x}), IMAGES),
     "DenseMax takes floats": lambda: layers.DenseMax(2)(BYTES),
+    "unknown profile 'huge'": lambda: campaign("huge"),
     "selects nothing in zhang2019; expected layer=VALUE": lambda: get("zhang2019").jobs("laptop", only=["layer"]),
     "unknown crop of folder 'random'; choose from middle": lambda: datasets.load("folder", "train", crop="random"),
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
+    "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
 }  # fmt: skip
 
 
@@ -231,7 +247,10 @@ def saved(change, **header):
 
 CHECKPOINTS = {
     "cut in its head": (DamagedError, lambda whole: whole[:7]),
+    "cut in its header": (DamagedError, lambda whole: whole[: int.from_bytes(whole[:8], "little") // 2]),
     "cut in its numbers": (DamagedError, lambda whole: whole[:-1]),
+    "more behind it": (DamagedError, lambda whole: whole + b"\0"),
+    "another kind of file": (DamagedError, lambda whole: b"PK\3\4" * 9),
     "a bit of its header": (DamagedError, lambda whole: whole[:30] + bytes([whole[30] ^ 4]) + whole[31:]),
     "a bit of its numbers": (DamagedError, lambda whole: whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]),
     "no history": (DamagedError, lambda whole: save(dict(toy_network().state_dict()), {"History": "[]"})),
@@ -252,6 +271,13 @@ def test_a_wrong_checkpoint_is_refused_and_left_alone(kind, checkpoint, tmp_path
     with pytest.raises(error, match=str(path)):
         train(toy_network(), toy_data(), Recipe(epochs=2, batch_size=8, lr=0.05), seed=0, checkpoint=path)
     assert path.read_bytes() == content
+
+
+def test_weights_of_another_network(checkpoint, tmp_path):
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(checkpoint)
+    with pytest.raises(DataError, match="of another network"):
+        load_weights(path, nn.Linear(2, 2))
 
 
 @settings(max_examples=100, deadline=None)
@@ -275,6 +301,7 @@ def test_a_file_that_is_no_image(content):
 COMMANDS = {
     "": "COMMAND",
     "nothing": "invalid choice: 'nothing'",
+    "run": "STUDY",
     "run zang2019": "Did you mean 'zhang2019'?",
     "run zhang2019 --profile x": "smoke, laptop, desktop, gpu, cluster",
     "run zhang2019 --seeds 0": "seeds must be at least 1",
@@ -292,6 +319,7 @@ COMMANDS = {
     "findings --claim zhang-5 --study azulay2018": "a finding of zhang2019, not of azulay2018",
     "list layer": "layers",
     "data cifar": "cifar10",
+    "bench x": "layers",
     "diagnose resnet18": "--images",
     "diagnose resnet18 --images /dev/null": "must be a folder",
 }

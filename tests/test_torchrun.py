@@ -14,7 +14,7 @@ from PIL import Image
 
 from aliasing import torchrun
 from aliasing.cli import main
-from aliasing.distributed import World, device_of_process
+from aliasing.distributed import World, device_of_process, launched, world
 from aliasing.errors import UsageError
 from aliasing.records import Store
 from aliasing.studies.bases import BASES
@@ -83,6 +83,13 @@ def test_a_network_whose_weights_are_published_is_not_trained_again(tmp_path, mo
     monkeypatch.setattr(torchrun, "train", lambda *a: pytest.fail("trained twice"))
     elsewhere = Store(tmp_path / "there", where.published)
     assert torchrun._train(JOB, elsewhere, CPU, World(), lambda steps: None) == "trained"
+
+
+def test_a_process_alone_is_the_whole_world():
+    assert not launched()
+    assert world() == World(0, 1)
+    assert (world().first("x"), world().all("x")) == ("x", ["x"])
+    assert world().sum(torch.ones(2)).tolist() == [1, 1]
 
 
 def test_devices_that_processes_cannot_share_are_refused(monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from aliasing import metrics, models
+from aliasing.errors import UsageError
 from aliasing.inference import batches, predict
 from tests.toys import Answer
 
@@ -53,6 +54,12 @@ def test_batches_take_the_precision_of_the_network():
     assert {part.dtype for part in parts} == {torch.float64}
     torch.testing.assert_close(torch.cat(parts), pictures().double() / 255, atol=1e-7, rtol=0)
     assert next(batches(nn.Identity(), pictures())).dtype == torch.float32
+
+
+def test_answers_that_are_not_finite_are_counted():
+    some = torch.where(torch.arange(6)[:, None] < 2, torch.nan, 0.0).expand(6, 3)
+    with pytest.raises(UsageError, match="are NaN or infinite for 2 of 6 images"):
+        predict(Answer(lambda x: some), pictures(6))
 
 
 def test_one_logit_means_two_classes():

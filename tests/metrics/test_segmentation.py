@@ -66,6 +66,19 @@ def test_equals_a_comparison_pixel_by_pixel(shift, border):
         assert sum(apart) > 0
 
 
+def test_the_interval_of_mean_iou_covers():
+    """Each image shows one class in a rectangle of its own size, hit in a share of its own; the means are known."""
+
+    model = Answer(lambda x: nn.functional.one_hot(answer, 3).permute(0, 3, 1, 2).double())
+    generator, found = np.random.default_rng(0), []
+    for _ in range(400):
+        masks = torch.from_numpy(np.repeat(generator.integers(0, 2, (40, 1, 1)), 12, 2))
+        right = torch.from_numpy(generator.random((40, 1, 12)) < generator.beta(6, 2, (40, 1, 1)))
+        answer = torch.where(right, masks, 2)  # the third class is never right
+        found.append(mean_iou(model, torch.zeros(40, 3, 1, 12), masks))
+    assert 0.92 <= np.mean([low <= 0.5 <= high for _, low, high, _ in found]) <= 0.98  # 0.75, 0.75 and 0
+
+
 def test_shifts_are_uniform_without_the_centre():
     shifts = _draw_shifts(24000, 2, torch.Generator().manual_seed(0))
     counts = torch.bincount((shifts[:, 0] + 2) * 5 + shifts[:, 1] + 2, minlength=25)

@@ -9,6 +9,7 @@ from aliasing.errors import UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
+from aliasing.runner import build
 from aliasing.studies import STUDIES, VALUE, campaign, worth
 from aliasing.studies.finetuned import LAYERS
 from aliasing.studies.rules import _lines
@@ -39,6 +40,16 @@ def test_plans_are_sound(profile):
                 if one.name != "circular_rolls" or "asap" not in repr(job.run.network):
                     asked.setdefault(case, set()).add(repr(free))
         assert all(len(found) == 1 for found in asked.values()), (name, asked)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_networks_of_a_plan_can_be_built(study):
+    seen = set()
+    for job in studies.get(study).jobs("laptop", seeds=1):
+        network = repr(job.run.network)
+        if network not in seen:
+            seen.add(network)
+            assert sum(p.numel() for p in build(job.run).parameters()) > 0
 
 
 @pytest.mark.parametrize("profile", ["desktop", "gpu"])
