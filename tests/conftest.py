@@ -10,6 +10,7 @@ import multiprocessing
 
 import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(1)
 
@@ -59,31 +60,49 @@ def forked(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def smoke_runs(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """Makes what the whole suite shares: the folder of that name is filled by the worker that asks first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name, fill):
+        folder = shared / name
+        with FileLock(f"{folder}.lock"):  # the others wait
+            if not folder.with_suffix(".done").exists():
+                fill(folder)
+                folder.with_suffix(".done").touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(made_once):
     """The folder of a working store with the smoke runs of all studies."""
     from aliasing.records import Store
     from aliasing.runner import execute, merged
     from aliasing.studies import STUDIES
 
-    folder = tmp_path_factory.mktemp("smoke") / "runs"
-    jobs = merged(job for study in STUDIES.values() for job in study.jobs("smoke"))
-    with pytest.MonkeyPatch.context() as patch:
-        fork(patch)
-        outcomes = execute(jobs, Store(folder, folder / "none"), "cpu", progress=False)
-    assert set(outcomes.values()) == {"done"}, outcomes
-    return folder
+    def fill(folder):
+        jobs = merged(job for study in STUDIES.values() for job in study.jobs("smoke"))
+        with pytest.MonkeyPatch.context() as patch:
+            fork(patch)
+            outcomes = execute(jobs, Store(folder, folder / "none"), "cpu", progress=False)
+        assert set(outcomes.values()) == {"done"}, outcomes
+
+    return made_once("runs", fill)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Two workers begin with what takes long, so that neither waits for the other's last test."""
+    """Two workers begin with what takes long and end with the pages of the book, which has been built by then."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        items.sort(key=lambda item: ("browser" in item.keywords, "slow" not in item.keywords))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """What needs the smoke runs or the book is one piece of work, the first, of one worker; other tests are single.
+    """Who makes the smoke runs builds the book from them and reads its files, first of all; other tests are single.
 
     pytest-xdist's own groups (``--dist loadgroup``) do nothing since pytest 9.2.
     """
@@ -91,7 +110,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class SmokeTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "smoke" if nodeid.startswith(("tests/book/", "tests/studies/test_smoke.py")) else nodeid
+            return "smoke" if nodeid.startswith(("tests/book/test_built.py", "tests/studies/test_smoke.py")) else nodeid
 
     # Who asks for another distribution by --dist gets it.
     return SmokeTogether(config, log) if config.getvalue("dist") == "load" else None

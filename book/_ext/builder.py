@@ -33,7 +33,7 @@ from aliasing.runner import merged
 from aliasing.studies.evidence import level, select
 from aliasing.studies.rules import VERDICTS
 
-SMOKE = {"epochs": 1, "width": 4}  # of the networks that a chapter itself trains, in a book of profile smoke
+SMOKE = {"epochs": 1, "width": 4, "count": 320}  # of what a chapter itself trains, in a book of profile smoke
 
 
 def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:

@@ -30,18 +30,20 @@ def run(*command, **environment):
 
 
 @pytest.fixture(scope="session")
-def site(request, tmp_path_factory):
+def site(request, made_once):
     """The folder of the built pages; ``ALIASING_SITE`` names one that is built already."""
     if known := os.environ.get("ALIASING_SITE"):
         return Path(known).resolve()
-    book = tmp_path_factory.mktemp("site") / "book"
-    shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
-    environment = HOME | {"ALIASING_RUNS": str(request.getfixturevalue("smoke_runs"))}
-    notebooks = str(book / "notebooks")
-    run(sys.executable, "book/_ext/builder.py", "--profile", "smoke", "--output", notebooks, **environment)
-    builder = str(Path(sys.executable).with_name("jupyter-book"))
-    run(builder, "build", str(book), "-W", "--keep-going", **environment)
-    return book / "_build/html"
+
+    def build(book):
+        shutil.copytree(ROOT / "book", book, ignore=shutil.ignore_patterns("_build", "notebooks"))
+        environment = HOME | {"ALIASING_RUNS": str(request.getfixturevalue("smoke_runs"))}
+        notebooks = str(book / "notebooks")
+        run(sys.executable, "book/_ext/builder.py", "--profile", "smoke", "--output", notebooks, **environment)
+        builder = str(Path(sys.executable).with_name("jupyter-book"))
+        run(builder, "build", str(book), "-W", "--keep-going", **environment)
+
+    return made_once("book", build) / "_build/html"
 
 
 @pytest.fixture(scope="session")
