@@ -69,6 +69,7 @@ def made_once(tmp_path_factory):
         folder = shared / name
         with FileLock(f"{folder}.lock"):  # the others wait
             if not folder.with_suffix(".done").exists():
+                assert not folder.exists(), f"{folder} could not be made; an error of another test says why"
                 fill(folder)
                 folder.with_suffix(".done").touch()
         return folder

@@ -105,6 +105,20 @@ def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_
     assert found == asked
 
 
+def test_studies_share_the_residual_networks_of_photographs():
+    """Plain, and blurred behind the activation: what two chapters call differently is trained once."""
+    cases, layers = (
+        {
+            job.labels.get(label): job.run.id
+            for job in study.jobs("desktop", seeds=1)
+            if job.run.network["name"] != "vgg13-bn"
+        }
+        for study, label in ((STUDIES["vasconcelos2020"], "case"), (STUDIES["comparison"], "layer"))
+    )
+    assert (cases["none"], cases["after activation"]) == (layers["subsample"], layers["tri-3"])
+    assert len({cases["all"], *layers.values()}) == len(layers) + 1
+
+
 def test_two_seeds_come_before_the_next_two_and_of_them_a_chapter_before_the_next():
     planned = {study.name: {job.run.id for job in study.jobs("desktop")} for study in VALUE}
 
