@@ -53,7 +53,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
 
-# One worker per core; tests/conftest.py keeps the tests of the built book in one worker.
+# One worker per core; tests/conftest.py has the book built by the first, and its pages looked at last.
 test: lint
 	$(BIN)/pytest -n auto
 

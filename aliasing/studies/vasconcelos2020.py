@@ -77,7 +77,7 @@ CASES |= {
     "SiLU + blur": _blur(activation="silu"),
 }
 DECIDING = tuple(name for name in USUAL if name != "GELU")  # which is only drawn
-# Where time is short: what decides the claims of 2020 with the fewest networks, and two claims of 2021.
+# Where time is short and no pool is there: what decides the claims on blur with the fewest networks.
 FEWEST = ("none", "all", "after activation", "GELU + blur", "RandAugment + blur", "RandAugment", "skip", "conv")
 PAPERS = (*FEWEST, "pool", "other stem + blur", "other stem", "too late", "random signs", "forward only",
           "backward only")  # fmt: skip
@@ -151,13 +151,13 @@ def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``: a whole seed before the next, so that every stop leaves balanced results."""
     sizes = SIZES[profile]
     base = BASES[profile].changed(**sizes.changes)
+    # The comparison's networks leave the placement unsaid where it is this one.
+    cases = CASES if sizes.pool else CASES | {"after activation": {"downsample": FILTER}}
     for seed in range(base.seeds):
         for name in sizes.cases:
             wide, other = name == "wide stem", name.startswith("other stem")
             stem = 2 if wide else 3 - sizes.stem if other else sizes.stem
-            network = {"stem": "imagenet", "stem_stride": stem} | CASES[name]
-            if not sizes.pool:  # nor is the placement named that is the comparison's
-                network = {key: value for key, value in CASES[name].items() if value != "act-then-pool"}
+            network = cases[name] | ({"stem": "imagenet", "stem_stride": stem} if sizes.pool else {})
             network |= {"width": sizes.matched} if wide else {}
             recipe = {"randaugment": int(name.startswith("RandAugment"))}
             run = base.run("resnet", "subsample", seed, network=network, recipe=recipe)
