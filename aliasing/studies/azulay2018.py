@@ -92,8 +92,6 @@ PLAIN_VGG, PLAIN_RESNET = VGG | PLAIN, VGG | PLAIN | {"backbone": "resnet"}
 AUGMENTED, LONGEST = VGG | PLAIN | {"augmented": True}, VGG | {"longest": True}
 PLAIN_ONES = {"plain VGG": PLAIN_VGG, "plain residual network": PLAIN_RESNET}
 
-_FOUR = Derived(tuple(f"one_pixel.top1_change_{name}" for name in PROTOCOLS), lambda *changes: sum(changes) / 4)
-
 
 @cache
 def _exact_shifts() -> float:
@@ -108,7 +106,7 @@ def _exact_shifts() -> float:
     return same.double().mean().item() * 16**2  # four pools
 
 
-_CIRCULAR = "one_pixel.top1_change_circular"
+_CIRCULAR, _CROP = "one_pixel.top1_change_circular", "one_pixel.top1_change_crop"
 _DRAWN = Derived(("data",), lambda data: float(data.startswith("shapes")))
 _HALF = Derived(("one_pixel_by_size.size_accuracy",), lambda curve: curve[-1] / curve[3])
 _NEAR_MINUS_FAR = Derived(
@@ -129,7 +127,7 @@ REGIMES = {
 }
 TESTS = {
     "azulay-1": {
-        f"P(top-1 change), crop, {name}": above("one_pixel.top1_change_crop", one, threshold=0.02, margin=POINT)
+        f"P(top-1 change), crop, {name}": above(_CROP, one, threshold=0.02, margin=POINT)
         for name, one in PLAIN_ONES.items()
     },
     "azulay-2": {
@@ -148,30 +146,29 @@ TESTS = {
             "typicality.typicality_gap", one, margin=FINE
         )
         for name, one in PLAIN_ONES.items()
+    }
+    | {  # the distance is in the network's own features: without this control it could be that of unsure pictures
+        f"the same among the pictures that are classified correctly, {name}": above(
+            entry("typicality.typicality_change_if_correct", -1, 0), one, margin=FINE, ours=True
+        )
+        for name, one in PLAIN_ONES.items()
     },
+    # Of the four protocols the crop alone: framed in 32 pixels, little of a picture is left.
     "azulay-5": {
-        "it helps: P(top-1 change), mean of the four protocols, longest blur minus none": below(
-            _FOUR, {"longest": True}, PLAIN, **VGG
-        ),
-        "only partly: P(top-1 change), mean of the four protocols, longest blur": above(
-            _FOUR, LONGEST, threshold=0.02, margin=POINT
-        ),
+        "it helps: P(top-1 change), crop, longest blur minus none": below(_CROP, {"longest": True}, PLAIN, **VGG),
+        "only partly: P(top-1 change), crop, longest blur": above(_CROP, LONGEST, threshold=0.02, margin=POINT),
     },
     "azulay-6": {
         "it helps on its own shifts: P(top-1 change), circular, with minus without": below(
             _CIRCULAR, AUGMENTED, PLAIN_VGG
         ),
-        "it helps elsewhere: P(top-1 change), mean of the four protocols, with minus without": below(
-            _FOUR, AUGMENTED, PLAIN_VGG
-        ),
-        "no full solution: P(top-1 change), mean of the four protocols, with augmentation": above(
-            _FOUR, AUGMENTED, threshold=0.02, margin=POINT
+        "it helps elsewhere: P(top-1 change), crop, with minus without": below(_CROP, AUGMENTED, PLAIN_VGG),
+        "no full solution: P(top-1 change), crop, with augmentation": above(
+            _CROP, AUGMENTED, threshold=0.02, margin=POINT
         ),
     },
     "azulay-7": {
-        "P(top-1 change), mean of the four protocols, residual network minus VGG": above(
-            _FOUR, PLAIN_RESNET, PLAIN_VGG
-        ),
+        "P(top-1 change), crop, residual network minus VGG": above(_CROP, PLAIN_RESNET, PLAIN_VGG),
         "share of neighbouring positions with a crossing, inpainted sweep, likewise": above(
             "jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG
         ),
@@ -190,9 +187,10 @@ TESTS = {
         ),
     },
     "azulay-10": {
-        "accuracy at size 1.9 (half the width, on black) over accuracy of the whole picture, plain VGG": below(
-            _HALF, PLAIN_VGG, threshold=0.7, margin=0.1
+        "accuracy at size 1.9 (half the width, on black) over that of the whole: a third or more is lost": below(
+            _HALF, PLAIN_VGG, threshold=2 / 3
         ),
+        "the same: two thirds or less are lost": above(_HALF, PLAIN_VGG, threshold=1 / 3),
     },
     "azulay-11": {
         # Before the first subsampling nothing can change: the comparison begins behind it.

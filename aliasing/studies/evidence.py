@@ -144,8 +144,13 @@ def derived(column: Column) -> Derived:
 
 
 def entry(column: str, index: int, less: int | None = None) -> Derived:
-    """One entry of a column of curves, or the difference of two."""
-    return Derived((column,), lambda curve: curve[index] - (0 if less is None else curve[less]))
+    """One entry of a column of curves, or the difference of two; not a number where an entry is ``None``."""
+
+    def number(curve: list[float | None]) -> float:
+        first, second = np.array([curve[index], 0 if less is None else curve[less]], dtype=float)
+        return float(first - second)
+
+    return Derived((column,), number)
 
 
 def survived(radii: int | slice) -> Derived:

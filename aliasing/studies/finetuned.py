@@ -63,7 +63,7 @@ def _minus(measure: str, layer: str, other: str = "none", other_tuned: bool = Tr
 
 _CHANGE, _CONSISTENCY = "one_pixel_changes_the_answer", "consistency_crop_shifts"
 _AGREEMENT, _ALL = "agreement_with_the_original", "accuracy_on_all_classes"
-_kept = partial(above, threshold=-POINT, margin=POINT)
+_kept = partial(above, threshold=-POINT, margin=0)
 TESTS = {
     "tuned-1": {
         "P(top-1 change), one pixel, tri-3 minus the control": below(_minus(_CHANGE, "tri-3"), margin=POINT),

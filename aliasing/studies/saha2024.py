@@ -153,10 +153,12 @@ GROWTH = Derived(
 
 @cache
 def _overhead(count: Callable[..., float]) -> float:
-    """TIPS in the paper's ResNet-18 for pictures of 32 x 32, relative to strides, minus one."""
+    """TIPS in the paper's ResNet-18 for pictures of 32 x 32, relative to the paper's max pooling, minus one.
+
+    Both follow a dense convolution. A strided one computes a quarter, but then it is the convolution that costs less.
+    """
     tips, plain = (
-        models.create("resnet18", num_classes=10, downsample=layer, stem="cifar").eval()
-        for layer in ("tips", "subsample")
+        models.create("resnet18", num_classes=10, downsample=layer, stem="cifar").eval() for layer in ("tips", "max")
     )
     return count(tips) / count(plain) - 1
 
@@ -233,7 +235,9 @@ TESTS = {
     | _over("standard shifts, mean of the surface", SURFACE, "subsample", method="lps")
     | _over("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
     "saha-13": {
-        "parameters relative to strides, minus 1": below(fact(lambda: _overhead(count_parameters)), threshold=0.05),
+        "parameters relative to max pooling in the same places, minus 1": below(
+            fact(lambda: _overhead(count_parameters)), threshold=0.05
+        ),
         "multiply-accumulates, likewise": below(fact(lambda: _overhead(count_flops)), threshold=0.05),
     },
     "saha-14": _over("mean l2 norm of the weights", NORM, "tips", margin=POINT)

@@ -268,7 +268,7 @@ TESTS = {
     },
     "vasconcelos-4": {
         "accuracy, shortcut alone minus none": above(ACCURACY, {"case": "skip"}, NONE),
-        "accuracy, all three places minus none": above(ACCURACY, ALL, NONE),
+        "accuracy, all places that the network has minus none": above(ACCURACY, ALL, NONE),
     },
     "vasconcelos-5": {
         "few-shot accuracy, known kind, stem of stride 1 minus 2 blurred": above(KNOWN, WHOLE, HALVED_BLURRED),
