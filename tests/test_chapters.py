@@ -100,8 +100,8 @@ def test_each_claim_is_told_on_its_best_evidence():
     rows = [("zhang-1", "laptop", "partly", 3)] * 2 + [("zhang-1", "desktop", "reproduced", 2)]
     rows += [("zhang-2", "laptop", "partly", 3), ("zhang-2", "desktop", "not run", 0)]
     rows += [("zhang-3", "laptop", "not run", 0), ("zhang-3", "desktop", "not testable here", 2)]
-    rows += [("saha-1", "laptop", "not run", 0)]
-    decided = pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"])
+    rows += [("saha-1", "laptop", "not run", 0), ("saha-2", "laptop", "reproduced", 0)]  # the latter a fact
+    decided = pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"]).assign(pictures=0)
     study = decided["finding"].map(lambda name: {"zhang": "zhang2019", "saha": "saha2024"}[name[:-2]])
     said = builder.verdicts(decided.assign(study=study))
     assert said == {
@@ -109,7 +109,7 @@ def test_each_claim_is_told_on_its_best_evidence():
             "1 of 3 reproduced, 1 partly, 1 not testable here",
             "1 on desktop (2 seeds), 1 on laptop (3 seeds)",
         ),
-        "saha2024": ("1 of 1 not run", "none"),
+        "saha2024": ("1 of 2 reproduced, 1 not run", "1 computed"),
     }
 
 

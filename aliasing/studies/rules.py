@@ -34,11 +34,13 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # Commits in which rules got the form that they have, with time and digest. A changed rule gets a line, named by
 # the finding's ``fixed``; where a record that decides is older than its rule, the finding is marked as post hoc.
 FIXED: dict[str, tuple[str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "79ae6dd4"),
-    "3241a61": ("2026-11-27T04:04:40+00:00", "c59c0106"),  # the findings of ``finetuned``
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "3907a16a"),
+    "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1"),  # the findings of ``finetuned``
+    "44696b2": ("2026-11-28T17:35:09+00:00", "d767646a"),  # those of ``MENDED``
 }
 # Claims whose rules were mended later, and the commit that did it; the changelog says why.
-MENDED: dict[str, str] = {}
+_LATER = ("azulay-4", "azulay-5", "azulay-6", "azulay-7", "azulay-10", "real-5", "saha-13", "tuned-2")
+MENDED = dict.fromkeys(_LATER, "44696b2")
 
 
 # Margins, the same for all claims: half a point of accuracy or consistency matters in practice; a point where fewer
@@ -246,9 +248,10 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
 
     Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval; ``seeds`` behind it and
     ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini & Hochberg over all
-    tests here; ``outcome``; ``outcomes``, their numbers in the whole finding; ``corrected``, the verdict if only tests
-    with ``adjusted`` of at most 0.05 count; ``regime``, in words with its values; ``commit`` that fixed the rule;
-    ``post_hoc``, whether a record that decides is older than that; ``note``, what of all this a reader should know.
+    testable tests here, facts aside; ``outcome``; ``outcomes``, their numbers in the whole finding; ``corrected``, the
+    verdict if only tests with ``adjusted`` of at most 0.05 count, and facts; ``regime``, in words with its values;
+    ``commit`` that fixed the rule; ``post_hoc``, whether a record that decides is older than that; ``note``, what of
+    all this a reader should know.
     """
     rows: list[dict[str, Any]] = []
     dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
@@ -280,7 +283,8 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float))
+    chance = frame["tested"].eq(True) & (frame["seeds"] + frame["pictures"] > 0)
+    frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float).where(chance))
     unsure = frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)
     strict = frame["outcome"].where(~unsure, "open")
     for column, outcomes in (("verdict", frame["outcome"]), ("corrected", strict)):

@@ -45,13 +45,17 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
     best = studies.best_evidence(decided)
     said = {}
     for name, rows in best.groupby("study", sort=False):
-        claims = rows.groupby("finding", sort=False).agg({"verdict": "first", "profile": "first", "seeds": "max"})
+        claims = rows.groupby("finding", sort=False).agg(
+            {"verdict": "first", "profile": "first", "seeds": "max", "pictures": "max"}
+        )
         sure = claims[~claims["verdict"].isin(["not run", "not testable here"])]
-        evidence = []
+        facts = sure["seeds"] + sure["pictures"] == 0  # about layers, computed
+        sure, evidence = sure[~facts], []
         for profile, own in sorted(sure.groupby("profile"), key=lambda pair: [*PROFILES].index(pair[0]), reverse=True):
-            seeds = own["seeds"].max()  # none behind facts about layers, and where networks of others are measured
+            seeds = own["seeds"].max()  # none where networks of others are measured
             behind = f" ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else ""
             evidence.append(f"{len(own)} on {profile}{behind}")
+        evidence += [f"{facts.sum()} computed"] if facts.any() else []
         counts = claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
         said[name] = told(counts), ", ".join(evidence) or "none"
     return said

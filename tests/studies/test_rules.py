@@ -101,6 +101,10 @@ def test_multiplicity_is_that_of_benjamini_and_hochberg():
     found = judged(tests, chance, "laptop").set_index("finding")
     assert found["verdict"]["fy"] == found["corrected"]["fy"] == "reproduced"
     assert (found["adjusted"] >= found["p"]).all()
+    facts = [Finding(f"fact {i}", "", "", "", (("", Test(fact(lambda: 1.0))),)) for i in range(9)]
+    with_facts = judged(tests + facts, chance, "laptop").set_index("finding")  # which make nothing else more certain
+    assert with_facts["adjusted"][found.index].equals(found["adjusted"])
+    assert set(with_facts["corrected"][[one.id for one in facts]]) == {"reproduced"}
 
 
 def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
