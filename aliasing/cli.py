@@ -338,8 +338,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures and curves")
     sub.add_argument("--count", type=int, default=200, metavar="N", help="pictures (default 200)")
     sub.add_argument("--size", type=int, metavar="N", help="side of the input in pixels (default: the network's own)")
-    about = "a file, 'pretrained' (default) or 'none' for random ones; once for all networks or once for each"
-    sub.add_argument("--weights", action="append", metavar="FILE.safetensors", help=about)
+    about = "of safetensors or torch.save; 'pretrained' (default), 'none' for random ones; repeat it for each network"
+    sub.add_argument("--weights", action="append", metavar="FILE", help=about)
 
     sub = command(_finetune, "auto", True)
     sub.add_argument("network", metavar="NETWORK+LAYER", help="as for diagnose, such as resnet18+tri-3")
@@ -348,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--epochs", type=float, default=1, metavar="E", help="passes over the pictures (default 1)")
     sub.add_argument("--minutes", type=float, metavar="M", help="train no longer, both networks together")
     sub.add_argument("--size", type=int, metavar="N", help="side of the windows in pixels (default: the network's own)")
-    sub.add_argument("--weights", default="pretrained", metavar="FILE.safetensors", help="as for diagnose")
+    sub.add_argument("--weights", default="pretrained", metavar="FILE", help="as for diagnose")
 
     sub = command(_bench, "cpu", True)
     sub.add_argument("what", nargs="?", choices=_BENCHES)
@@ -390,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         places = "the folders that ALIASING_RUNS, ALIASING_DATA and ALIASING_CACHE name are to exist, or to be made"
         status, said = 1, f"{error.filename}: {error.strerror}; {places}"
     except KeyboardInterrupt:
-        kept = "; what is finished is kept" if arguments.command in ("run", "finetune") else ""
-        status, said = 130, f"stopped{kept}; run the same command again to continue"
+        again = "; what is finished is kept; run the same command again to continue"
+        status, said = 130, "stopped" + (again if arguments.command in ("run", "campaign", "finetune") else "")
     print(f"aliasing {arguments.command}: {said}", file=sys.stderr)
     return status

@@ -31,7 +31,7 @@ from .datasets import ImageSet
 from .diagnosis import networks, pictures
 from .errors import DamagedError, DataError, UsageError
 from .files import read_tensors, write_atomically, write_tensors
-from .inference import as_float, device_of, finite
+from .inference import as_float, check_images, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .models.owners import Antialiased
@@ -41,7 +41,7 @@ from .training import load_weights, pick_device, write_weights
 
 MOVES = "one pixel moves its probability by"
 COLUMNS = ("original", "original, fine-tuned", "converted", "converted, fine-tuned")
-LEAST, MEASURED = 50, 500  # pictures: without which there is nothing to learn from; held out ones that are looked at
+MEASURED = 500  # held-out pictures that are looked at
 VIEWS = ((-1, -1), (-1, 1), (1, -1), (1, 1))  # windows that the original's answer is averaged over, half-way there
 LR = 3e-4  # of the momentum .9 below; of 3e-4, 1e-3 and 3e-3 the one that kept most answers, on pictures not reported
 KEEP = 60  # seconds between two checkpoints
@@ -88,7 +88,8 @@ def finetune(
     Args:
         network: a name as for ``aliasing.diagnosis.load``, or a module that takes images in [0, 1]; it is not changed.
         layer: name of a downsampling layer.
-        images: a folder of pictures, or pictures larger than the window (N, 3, H, W). Every third is held out.
+        images: a folder of pictures, or pictures larger than the window (N, 3, H, W), of which the middle squares
+            count. Every third is held out.
         out: safetensors file for the result, which must not exist. A stopped call that is repeated continues from
             the folder ``out`` with ``.partial`` behind it.
         epochs: passes over the pictures that are not held out.
@@ -192,32 +193,42 @@ def _data(images: Any, size: int, held_out: ImageSet | None, classes: tuple[str,
         images, labels = found.images[order], _labels([found.names[i] for i in order], classes)
     elif isinstance(images, ImageSet):
         images, labels = images.images, images.labels
-    if len(images) < LEAST:
-        raise UsageError(f"fine-tuning needs at least {LEAST} pictures that can be read, got {len(images)}")
+    images = _squares(images)
+    if len(images) < pictures.LEAST:
+        raise UsageError(f"fine-tuning needs at least {pictures.LEAST} pictures that can be read, got {len(images)}")
     if images.shape[-1] < size + 2:
         side = images.shape[-1]
         raise UsageError(f"pictures of {side} pixels leave no room for windows of {size}: name a smaller --size")
     if held_out is not None:
-        return Data(images, held_out.images, held_out.labels, size)
+        return Data(images, _squares(held_out.images), held_out.labels, size)
     every = torch.arange(len(images)) % 3 == 2
     chosen = every.nonzero()[:, 0]
     chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))[:MEASURED]]
     return Data(images[~every], images[chosen], None if labels is None else labels[chosen], size)
 
 
+def _squares(images: Any) -> Tensor:
+    """The middle squares of colour pictures."""
+    if not isinstance(images, Tensor) or images.shape[1:2] != (3,):
+        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise UsageError(f"pictures must be a folder or a tensor (N, 3, H, W), bytes or floats in [0, 1], got {got}")
+    images, side = check_images(images, unit=True), min(images.shape[2:])
+    top, left = ((length - side) // 2 for length in images.shape[2:])
+    return images[:, :, top : top + side, left : left + side]
+
+
 def _canvas(folder: str | Path, size: int) -> int:
     """The side that pictures are resized to: what crop shifts ask for, or less where the pictures are smaller."""
-    sides = sorted(pictures.sides(folder))
+    sides = list(pictures.sides(folder))
     if not sides:  # reading them will say why
         return size + 2
-    usual = sides[len(sides) // 20]
-    side = size + 2 * min(pictures.margin_of(size), (usual - size) // 2)
-    if usual < size + 2:
+    usual, window = pictures.usual(sides), pictures.window(size, sides)
+    if window != size:
         raise UsageError(
-            f"the pictures in {folder} have short sides from {usual} pixels on, too small for windows of {size}: "
-            f"name --size {max(8, usual * 9 // 10)} or smaller"
+            f"pictures in {folder} have short sides of {usual} pixels, too small for windows of {size}: "
+            f"name --size {window} or smaller"
         )
-    return side
+    return size + 2 * min(pictures.margin_of(size), (usual - size) // 2)
 
 
 def _labels(names: list[str], classes: tuple[str, ...]) -> Tensor | None:

@@ -17,6 +17,7 @@ from torchvision import models as torchvision_models
 import aliasing
 from aliasing.cli import main
 from aliasing.diagnosis import load, pictures
+from aliasing.diagnosis.diagnosis import percent
 from aliasing.diagnosis.networks import NOTE
 from aliasing.errors import DataError, UsageError
 from tests.toys import Answer
@@ -39,6 +40,9 @@ def rigid():
 
 def maps():
     return nn.Conv2d(3, 5, 1)
+
+def grey():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
 
 def raises():
     raise KeyError("no checkpoint")
@@ -235,7 +239,9 @@ def test_the_report_answers_three_questions_first(photos, factories):
     assert glance.index(f"<code>{worst.name}</code>") == glance.index("<li><code>") + 4
     assert "tri-3 low-pass filters at 2 places" in glance
     command = f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors"
-    assert f"{command} --size {SIZE}" in glance  # the network that was measured
+    assert f"{command} --size 14" in glance  # the smallest picture has 16 pixels, and windows must move
+    usual = replace(diagnosis, portraits=[replace(found, window=SIZE)])
+    assert f"{command} --size {SIZE}" in usual.html()  # the network that was measured
     assert "random weights" not in glance
     page = aliasing.diagnose({"mean": MeanColour()}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
@@ -261,7 +267,7 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     assert 0 < blur.alias_energy.value < none.alias_energy.value / 2
     assert ideal.alias_energy.value < 1e-6
     assert [portrait.layers for portrait in found.portraits] == [{}, {"tri-3": 1}, {"flc": 1}]
-    assert "It has tri-3 at 1 places. If it was not fine-tuned" in found.html()
+    assert "It has tri-3 at 1 place. If it was not fine-tuned" in found.html()
 
 
 def test_a_layer_with_a_stride_per_axis_is_one_that_the_network_has(photos):
@@ -297,6 +303,7 @@ def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
     networks = {f"network-number-{i}": MeanColour() for i in range(4)}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
     assert found.table().loc["pictures, input"].iloc[0] == "5, 28 x 28, 1 of them enlarged"
+    assert percent(aliasing.metrics.Estimate(-1e-5, -1e-4, 1e-5, 3), "+") == "+0.0 % (+0.0 to +0.0)"
     first, *others = found.table().loc["changes minus those of the first"]
     assert first == "" and all("% (" in other for other in others)
     larger = replace(found, portraits=[found.portraits[0], replace(found.portraits[1], size=2 * SIZE)])
@@ -332,10 +339,13 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("resnet1888", [], "did you mean resnet18 or resnet18d"),
         ("nowhere_at_all:build", [], "cannot import 'nowhere_at_all'"),
         ("own_nets:missing", [], "has no 'missing'; it defines "),
+        ("own_nets.py:tiny", [], "such as own_nets:tiny, the module as for import"),
+        ("./nets/own_nets.py:tiny", [], "such as nets.own_nets:tiny"),
         ("own_nets:number", [], "must give a torch.nn.Module"),
         ("own_nets:rigid", ["--size", "28"], "Name its input size with --size"),
         ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
         ("own_nets:maps", ["--size", "100000"], "does not take images (2, 3, 100000, 100000)"),
+        ("own_nets:grey", ["--size", "28"], "cannot be multiplied"),
         ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
         ("own_nets:indices", ["--size", "28"], "one float per class, got torch.int64"),
         ("own_nets:tiny+", ["--size", "28"], "expected NETWORK+LAYER"),
@@ -343,7 +353,9 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),
         ("own_nets:leaves", ["--size", "28"], "own_nets:leaves raised SystemExit: 3"),
         ("broken_nets:build", [], "fails when it is imported: AttributeError"),
-        ("own_nets:tiny", ["--report", "."], "must be a file"),
+        ("own_nets:tiny", ["--report", "."], "must be a page"),
+        ("own_nets:tiny", ["--report", "report.pdf"], "such as report.html; got report.pdf"),
+        ("own_nets:tiny", ["--weights", "."], "no file '.'"),
         ("own_nets:tiny", ["--report", "own_nets.py/report.html"], "cannot be written"),
         ("own_nets:tiny", ["--size", "4"], "at least 8"),
         ("own_nets:tiny", ["--count", "0"], "count must be"),
@@ -444,5 +456,45 @@ def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     with pytest.raises(UsageError, match="of another network"):
         load("mnasnet0_5", weights=str(tmp_path / "tuned.safetensors"))
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(DataError, match=r"no readable safetensors.*save_file"):
+    with pytest.raises(DataError, match=r"no readable safetensors.*save\(network.state_dict"):
         load("squeezenet1_1", weights=str(tmp_path / "torn.safetensors"))
+
+
+def test_weights_are_read_as_trainings_save_them(tmp_path, factories):
+    """In checkpoints, and with the words that wrappers put before names."""
+    state = load("own_nets:tiny").module.state_dict()
+    state = {key: torch.randn(value.shape) for key, value in state.items()}
+    path = str(tmp_path / "weights")
+    for front in ("", "module.", "net._orig_mod."):
+        named = {front + key: value for key, value in state.items()}
+        for save in (
+            save_file,
+            torch.save,
+            lambda s, p: torch.save({"epoch": 3, "optimizer": {"lr": 1}, "model": s}, p),
+        ):
+            save(named, path)
+            torch.testing.assert_close(load("own_nets:tiny", path).module.state_dict(), state)
+    key, whole = "5.weight", torch.nn.Linear(2, 2)
+    for message, held in {
+        "must hold one state_dict, and holds model, ema; save": {"model": state, "ema": state},
+        "and holds none": {"epoch": 3},
+        "is no readable safetensors file": whole,
+        "the file lacks 5.weight": {name: state[name] for name in state if name != key},
+        "the network lacks a, b, c and 1 more": state | dict.fromkeys("abcd", state[key]),
+        r"the file has 5.weight \(3, 5\), not \(3, 4\)": state | {key: torch.zeros(3, 5)},
+    }.items():
+        torch.save(held, path)
+        with pytest.raises((UsageError, DataError), match=message):
+            load("own_nets:tiny", path)
+
+
+def test_numbers_that_say_nothing_come_with_a_warning(photos, factories):
+    deaf = nn.Sequential(nn.AvgPool2d(2), Answer(lambda x: x.mean((2, 3)) * 0 + torch.tensor([1.0, 0, 0])))
+    networks = {"deaf": deaf, "corner": CORNER, "calm": MeanColour()}
+    found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
+    deaf, corner, calm = (portrait.remedy for portrait in found.portraits)
+    assert deaf.startswith("Every picture got the same answer")
+    assert "Nothing to anti-alias in Answer: no convolution or pool of it drops samples." in corner
+    assert calm.startswith("One pixel changes no answer, or too few to tell on 5 pictures")
+    random = aliasing.diagnose("squeezenet1_1", photos, size=64, weights="none", device="cpu")
+    assert str(random).endswith("on 50 pictures or more.") and "Its weights are random" in random.html()

@@ -191,6 +191,17 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
         call()
 
 
+def test_windows_are_squares_of_colours_in_the_unit_range():
+    images = torch.rand(60, 3, SIZE + 4, SIZE + 9)
+    data = finetuning._data(images, SIZE, None, ())
+    assert torch.equal(data.learn[0], images[0, :, :, 2 : SIZE + 6]) and data.margins == (2, 2)
+    for message, wrong in {"bytes or floats": images[:, :1], "divide bytes by 255": 255 * images}.items():
+        with pytest.raises(UsageError, match=message):
+            aliasing.finetune(net(), "tri-3", wrong, size=SIZE, device="cpu")
+    with pytest.raises(UsageError, match="got function; a function that makes one is to be called"):
+        aliasing.finetune(net, "tri-3", images, size=SIZE, device="cpu")
+
+
 def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refused(folder):
     tuned, _ = aliasing.finetune(net().half(), "tri-3", folder, size=SIZE, device="cpu")
     assert {p.dtype for p in tuned.parameters()} == {torch.float32}

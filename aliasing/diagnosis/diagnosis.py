@@ -86,12 +86,14 @@ class Diagnosis:
         if not portrait.layers and isinstance(portrait.conversion, str):
             return ""
         if portrait.weights == OF_MODULE:
-            size = "" if portrait.size == SIZE else f", size={portrait.size}"
+            size = "" if portrait.window == SIZE else f", size={portrait.window}"
             return "" if portrait.layers else f'aliasing.finetune(network, "{REMEDY}", {self.folder!r}{size})'
         name = f"{plain}+{layer or REMEDY}"
         file = f"{name.replace(':', '-').replace('/', '-')}.safetensors"
-        words = ("finetune", name, "--images", self.folder, "--out", file, *portrait.options)
-        return shlex.join(["aliasing", *words])
+        options = list(portrait.options)
+        if portrait.window != portrait.size:  # it would be refused
+            options[-2 if "--size" in options else len(options) :] = ["--size", str(portrait.window)]
+        return shlex.join(["aliasing", "finetune", name, "--images", self.folder, "--out", file, *options])
 
     def html(self) -> str:
         """The report: one page that asks for nothing outside itself."""
@@ -182,14 +184,14 @@ def _writable(report: Path) -> None:
         report.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the report cannot be written to {report}: {error}") from error
-    if report.is_dir() or not os.access(report.parent, os.W_OK):
-        raise UsageError(f"the report must be a file that can be written, such as report.html; got {report}")
+    if report.suffix not in (".html", ".htm") or report.is_dir() or not os.access(report.parent, os.W_OK):
+        raise UsageError(f"the report must be a page that can be written, such as report.html; got {report}")
 
 
 def percent(estimate: Estimate, sign: str = "") -> str:
     """``12.3 % (10.1 to 14.9)``."""
-    low, high = (f"{100 * end:{sign}.1f}" if math.isfinite(end) else "?" for end in (estimate.low, estimate.high))
-    return f"{100 * estimate.value:{sign}.1f} % ({low} to {high})"
+    low, high = (f"{100 * end:{sign}z.1f}" if math.isfinite(end) else "?" for end in (estimate.low, estimate.high))
+    return f"{100 * estimate.value:{sign}z.1f} % ({low} to {high})"
 
 
 def _width() -> int:
@@ -198,9 +200,9 @@ def _width() -> int:
 
 
 def aligned(table: pd.DataFrame, width: int | None = None) -> str:
-    """A table of text at the terminal's width: columns that do not fit beside the others follow below."""
+    """A table of text at the terminal's width: columns that do not fit follow below, without the rows they lack."""
     width = width or _width()
-    label = min(max(map(len, table.index), default=0), max(12, 2 * width // 5))
+    label = min(max(map(len, table.index), default=0), max(12, 3 * width // 7))
     cells = {name: max(len(name), *map(len, table[name])) for name in table.columns}
     room = width - label
     blocks: list[list[str]] = [[]]
@@ -212,6 +214,8 @@ def aligned(table: pd.DataFrame, width: int | None = None) -> str:
     for names in blocks:
         for row in ("", *table.index):
             texts = [row, *((name if not row else table.loc[row, name]) for name in names)]
+            if not any(texts[1:]):
+                continue
             widths = [label, *(min(cells[name], room - 2) for name in names)]
             parts = [textwrap.wrap(text, own) or [""] for text, own in zip(texts, widths, strict=True)]
             for index in range(max(map(len, parts))):
@@ -225,7 +229,7 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
     if isinstance(models, Mapping):
         named = list(models.items())
     else:
-        listed = [models] if isinstance(models, (str, nn.Module)) else list(models)
+        listed = list(models) if isinstance(models, (list, tuple)) else [models]
         named = [(model if isinstance(model, str) else type(model).__name__, model) for model in listed]
     names = [name for name, _ in named]
     if not names or len(set(names)) < len(names):

@@ -20,7 +20,7 @@ from ..models import Report, antialias
 from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
 from .networks import OF_MODULE, Adapted, Network
-from .pictures import Pictures
+from .pictures import LEAST, Pictures, window
 
 REMEDY = "tri-3"  # the layer that is recommended: the one that costs the least detail
 
@@ -67,8 +67,10 @@ class Portrait:
     pictures: int  # how many it saw
     enlarged: int  # how many of them were smaller than its windows and their margin ask for
     margin: int  # reach of the crop shifts in pixels
+    window: int  # side in pixels of the windows that fine-tuning on them can take: ``size``, or less if they are small
     top1_change: Estimate  # how often one pixel changes the answer (Azulay and Weiss 2019, crop protocol)
     mean_absolute_change: Estimate  # of the probability of the answer, by one pixel
+    answers: int  # how many classes were answered at all
     changes: Tensor  # rate of each picture (N,), in the order of the pictures, for paired differences
     crop: Estimate  # consistency under crop shifts up to the margin
     standard: Estimate  # consistency under standard (zero-fill) shifts up to an eighth of the side
@@ -92,19 +94,44 @@ class Portrait:
     @property
     def remedy(self) -> str:
         """What it has and what it lacks, in a sentence or two."""
-        has = ", ".join(f"{name} at {count} places" for name, count in self.layers.items())
+        has = ", ".join(f"{name} at {_places(count)}" for name, count in self.layers.items())
         if not has and isinstance(self.conversion, str):
-            return f"Nothing to replace: {self.conversion}"
+            return f"{self._caution}{self.conversion[:1].upper()}{self.conversion[1:]}."
         if not has:
             count = len(self.conversion.replaced)  # type: ignore[union-attr]
-            return f"{REMEDY} low-pass filters at {count} places, weights kept, then fine-tuning without labels:"
+            return (
+                f"{self._caution}{REMEDY} low-pass filters at {_places(count)}, weights kept, then fine-tuning without "
+                f"labels, on {LEAST} pictures or more."
+            )
         left = [] if isinstance(self.conversion, str) else self.conversion.replaced
         still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""
         if self.tuned:
-            return f"It has {has}, and was fine-tuned.{still}"
+            return f"{self._caution}It has {has}, and was fine-tuned.{still}"
         if self.weights == OF_MODULE:  # its caller knows what was done to it
-            return f"It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
-        return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters:"
+            return f"{self._caution}It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
+        lacks = "It lacks fine-tuning: its weights were learned without these filters."
+        return f"{self._caution}It has {has}.{still} {lacks}"
+
+    @property
+    def _caution(self) -> str:
+        """What its reader must know before any remedy."""
+        if "random" in self.weights:
+            return "Its weights are random, and say nothing of trained ones. "
+        if self.answers == 1:
+            return (
+                "Every picture got the same answer, which no shift could change: check the weights, the "
+                "standardisation, and that the pictures are of several classes. "
+            )
+        if self.top1_change.low <= 0:
+            return (
+                f"One pixel changes no answer, or too few to tell on {self.pictures} pictures: there may be nothing "
+                "to mend. "
+            )
+        return ""
+
+
+def _places(count: int) -> str:
+    return f"{count} place{'' if count == 1 else 's'}"
 
 
 def portray(network: Network, pictures: Pictures, batch_size: int, say: Callable[[str], None]) -> Portrait:
@@ -133,8 +160,10 @@ def portray(network: Network, pictures: Pictures, batch_size: int, say: Callable
         len(images),
         pictures.enlarged,
         margin,
+        window(network.size, pictures.sides),
         pixel.top1_change,
         pixel.mean_absolute_change,
+        len(pixel.answers.unique()),
         pixel.images,
         crop,
         standard,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -54,6 +53,11 @@ class Network:
 
 def of_module(name: str, module: nn.Module, size: int | None) -> Network:
     """A module that its caller made, for images of ``size`` pixels, by default 224."""
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"a network must be a name or a torch.nn.Module, got {type(module).__name__}; a function that makes one is "
+            "to be called"
+        )
     return Network(name, module, size or SIZE, OF_MODULE)
 
 
@@ -121,7 +125,7 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
                 raise UsageError(f"{weights} holds {tuned}, not {name}: name {tuned}, or the file instead of a network")
             note = f"fine-tuned, {note}"
             module, layer = (antialias(module, layer) if layer else module), ""
-        elif layer and set(tensors) != set(module.state_dict()):
+        elif layer and set(_renamed(tensors, module)) != set(module.state_dict()):
             # Layers that learn add names of their own: the file is of the anti-aliased network.
             module, layer = antialias(module, layer), ""
         _fill(module, tensors, weights)
@@ -152,12 +156,13 @@ def _library(name: str, weights: str, size: int | None) -> Network:
             raise DataError(
                 f"the pretrained weights of {name} are neither on this machine nor could they be fetched "
                 f"({reason(error)}); "
-                "name a safetensors file with --weights FILE, or ask for random weights with --weights none"
+                "name a file of weights with --weights FILE, or ask for random weights with --weights none"
             ) from error
     else:
         note, names, classes = "random weights", (), None
         if weights != "none":
-            last, (tensors, about) = list(source.build(False, None).state_dict())[-1], _open(weights)
+            blank, (tensors, about) = source.build(False, None), _open(weights)
+            last, tensors = list(blank.state_dict())[-1], _renamed(tensors, blank)
             classes = tensors[last].shape[0] if last in tensors else None  # the head of a fine-tuned network
             if NOTE in about and _note(weights, about)["weights"] == _PRETRAINED:
                 names = source.classes
@@ -242,13 +247,18 @@ def _source(name: str) -> _Source:
         f"no network {name!r} in torchvision ({len(known)} classifiers)"
         + (f" or timm ({len(names) - len(known)})" if timm is not None else "; timm is not installed")
         + (f"; did you mean {' or '.join(near)}?" if near else ".")
-        + " Your own: MODULE:FACTORY, such as mynets:build"
+        + " Your own: MODULE:FACTORY, such as mynets:build; its weights: --weights FILE"
     )
 
 
 def _factory(name: str, size: int) -> Network:
     """What ``module:factory`` makes; the module may lie in the working directory."""
     module, _, attribute = name.partition(":")
+    if "/" in module or module.endswith(".py"):
+        wanted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise UsageError(
+            f"expected MODULE:FACTORY, such as {wanted}:{attribute}, the module as for import; got {name!r}"
+        )
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = import_module(module)
@@ -274,19 +284,40 @@ def _factory(name: str, size: int) -> Network:
 
 
 def _open(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and what its header says of them."""
+    """The tensors of a file of weights, and what its header says of them."""
+    if not Path(path).is_file():
+        raise UsageError(f"weights must be 'pretrained', 'none' or a file of weights; there is no file {path!r}")
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"weights must be 'pretrained', 'none' or a safetensors file; there is no file {path!r}"
-        ) from error
     except Exception as error:  # the reader's own class of errors is not public
+        problem = error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # it fails in many ways
         raise DataError(
-            f"{path} is no readable safetensors file: {error}; tensors that torch.save wrote become one by "
-            "safetensors.torch.save_file(torch.load(PATH, weights_only=True), FILE)"
+            f"{path} is no readable safetensors file ({problem}), nor one that torch.save wrote of tensors alone; "
+            "torch.save(network.state_dict(), FILE) writes one"
         ) from error
+    parts = {"": loaded} | (loaded if isinstance(loaded, dict) else {})  # checkpoints hold more than weights
+    states = {
+        str(key): part
+        for key, part in parts.items()
+        if isinstance(part, dict) and part and all(isinstance(value, Tensor) for value in part.values())
+    }
+    if len(states) != 1:
+        raise DataError(f"{path} must hold one state_dict, and holds {', '.join(states) or 'none'}; save one alone")
+    return next(iter(states.values())), {}
+
+
+def _renamed(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The tensors by their names in ``module``, if what wrapped it (DataParallel, Lightning) put a word before each."""
+    names = list(module.state_dict())
+    for name in tensors:
+        front = name.removesuffix(names[0]) if names else name
+        if {front + own for own in names} == set(tensors):
+            return {own: tensors[front + own] for own in names}
+    return tensors
 
 
 def _note(path: str, about: dict[str, str]) -> dict[str, Any]:
@@ -300,15 +331,26 @@ def _note(path: str, about: dict[str, str]) -> dict[str, Any]:
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: str) -> None:
+    tensors = _renamed(tensors, module)
     state = OrderedDict(tensors)
     # Some networks ask for the version of their format, which these files cannot hold.
     state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        lines = str(error).splitlines()
-        differ = shorten(" ".join(lines[1:]), 200)
-        raise UsageError(f"the weights of {path} are of another network: {differ}") from error
+        own = module.state_dict()
+        both = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+        differ = {
+            "the file lacks": [key for key in own if key not in tensors],
+            "the network lacks": [key for key in tensors if key not in own],
+            "the file has": [f"{key} {tuple(tensors[key].shape)}, not {tuple(own[key].shape)}" for key in both],
+        }
+        said = "; ".join(f"{what} {_some(names)}" for what, names in differ.items() if names)
+        raise UsageError(f"the weights of {path} are of another network: {said or reason(error)}") from error
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def adapted(network: Network, device: torch.device) -> Network:
@@ -321,7 +363,7 @@ def adapted(network: Network, device: torch.device) -> Network:
     """
     side = f"(2, 3, {network.size}, {network.size})"
     network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    grey, failure = False, None
+    grey, failures = False, []
     for grey in (False, True):
         try:
             with torch.no_grad(), evaluating(network.module) as module:
@@ -329,11 +371,13 @@ def adapted(network: Network, device: torch.device) -> Network:
                 logits = module(batch[:, :1] if grey else batch)
             break
         except Exception as error:  # of anybody's network
-            failure = failure or error
+            failures.append(error)
     else:
+        first = next((part for part in network.module.modules() if isinstance(part, nn.Conv2d)), None)
+        failure = failures[first is not None and first.in_channels == 1]  # of the kind of image that it is for
         raise UsageError(
-            f"{network.name} does not take images {side}: {reason(failure or ValueError())}. "
-            "Name its input size with --size N"
+            f"{network.name} does not take images {side} in [0, 1]: {reason(failure)}. "
+            "Name its input size with --size N, or wrap it in a module that takes such images"
         ) from failure
     if not isinstance(logits, Tensor) or len(logits) != 2 or logits.ndim not in (1, 2):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +24,30 @@ class Pictures(NamedTuple):
     names: list[str]  # paths relative to the folder
     skipped: dict[str, str]  # what could not be read, and why
     margin: int  # pixels on each side beyond the network's input: how far crop shifts reach
-    enlarged: int = 0  # how many were smaller and had to be enlarged, which leaves nothing in them that could alias
+    sides: list[int]  # short sides of their files in pixels
+
+    @property
+    def enlarged(self) -> int:
+        """How many were smaller and had to be enlarged, which leaves nothing in them that could alias."""
+        return sum(side < self.images.shape[-1] for side in self.sides)
+
+
+LEAST = 50  # pictures without which there is nothing to learn from
 
 
 def margin_of(size: int) -> int:
     """A fourteenth of the input's side: 16 pixels around 224, so that the window is taken from 256."""
     return max(1, round(size / 14))
+
+
+def usual(sides: Sequence[int]) -> int:
+    """The short side in pixels that all but a twentieth of the pictures reach."""
+    return sorted(sides)[len(sides) // 20]
+
+
+def window(size: int, sides: Sequence[int]) -> int:
+    """The side of windows that can move in pictures of such short ``sides``: ``size``, or less if they are small."""
+    return size if usual(sides) >= size + 2 else max(8, usual(sides) * 9 // 10)
 
 
 def find(folder: str | Path) -> list[Path]:
@@ -41,7 +59,7 @@ def find(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UsageError(f"--images must be a folder of pictures, and {str(folder)!r} is none")
+        raise UsageError(f"images must be a folder of pictures, and {str(folder)!r} is none")
     paths = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
     found = sorted(path for path in paths if path.suffix.lower() in _ENDINGS and not path.name.startswith("."))
     if not found:
@@ -73,13 +91,13 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
     at_least("count", count, 1)
     paths, margin = find(folder), margin_of(size) if margin is None else margin
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
-    images, names, skipped, enlarged = [], [], {}, 0
-    for path, image, small in _decoded([paths[i] for i in order], size + 2 * margin):
+    images, names, skipped, sides = [], [], {}, []
+    for path, image, short in _decoded([paths[i] for i in order], size + 2 * margin):
         name = str(path.relative_to(folder))
         if isinstance(image, Tensor):
             images.append(image)
             names.append(name)
-            enlarged += small
+            sides.append(short)
         else:
             skipped[name] = image
         if len(images) == count:
@@ -87,21 +105,21 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
     if not images:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} pictures in {folder} can be read; {name}: {reason}")
-    return Pictures(torch.stack(images), names, skipped, margin, enlarged)
+    return Pictures(torch.stack(images), names, skipped, margin, sides)
 
 
-def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str, bool]]:
-    """Each path with its pixels (3, side, side), or the reason why there are none, and whether they were enlarged."""
+def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str, int]]:
+    """Each path with its pixels (3, side, side), or the reason why there are none, and the short side of its file."""
     for path in paths:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # odd metadata is no reason to stop
                 with Image.open(path) as image:
                     upright = ImageOps.exif_transpose(image)
-                    yield path, pixels(square(_colour(upright), side)), min(upright.size) < side
+                    yield path, pixels(square(_colour(upright), side)), min(upright.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             # Pillow raises SyntaxError for some broken PNG files.
-            yield path, str(error).replace(str(path), path.name) or type(error).__name__, False
+            yield path, str(error).replace(str(path), path.name) or type(error).__name__, 0
 
 
 def _colour(image: Image.Image) -> Image.Image:

@@ -30,12 +30,14 @@ class OnePixel(NamedTuple):
         mean_absolute_change: mean of |p_c(x) - p_c(x')|, c the most probable class of the first image x.
         accuracy: of the first images; ``None`` without labels.
         images: (N,) mean change rate of each image, to find the fragile ones.
+        answers: (m,) most probable class of the first image of each pair.
     """
 
     top1_change: Estimate
     mean_absolute_change: Estimate
     accuracy: Estimate | None
     images: Tensor
+    answers: Tensor
 
 
 def one_pixel(
@@ -82,6 +84,7 @@ def one_pixel(
         Estimate.bootstrap(move, owners),
         None if truth is None else _rate(before.argmax(1) == truth, owners),
         change.double().reshape(-1, pairs).mean(1),
+        chosen(before),
     )
 
 

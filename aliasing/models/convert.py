@@ -130,7 +130,8 @@ def antialias(
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
         has = len(layers.outermost(module))
         already = f", which has {has} downsampling layers already" if has else ""
-        raise UsageError(f"nothing to anti-alias in {type(module).__name__}{already}: {report}")
+        why = report if report.left or report.notes else "no convolution or pool of it drops samples"
+        raise UsageError(f"nothing to anti-alias in {type(module).__name__}{already}: {why}")
     return (network, report) if return_report else network
 
 
