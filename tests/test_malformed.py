@@ -152,6 +152,7 @@ USAGE = {
     "from 0 to 2, the last class of the network; got 5 to 6": lambda: attack_images(MEAN, IMAGES, LABELS + 5),
     "images must lie in [0, 1], got -1 to": lambda: metrics.consistency(MEAN, IMAGES - 1, "standard"),
     "metrics need a network that returns logits (N, classes), got (384": lambda: metrics.predict(nn.Flatten(0), BYTES),
+    "one row of logits per image, got (48, 8) for 2": lambda: metrics.consistency(nn.Flatten(0, 2), IMAGES),
     "rolls need a network that returns logits": lambda: metrics.consistency(nn.ReLU(), IMAGES, exhaustive=True),
     "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
     "max_shift=8 does not fit circular shifts": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["0"], 8),
