@@ -85,29 +85,30 @@ class Guard:
             )
 
     def watch(self, home: nn.Module, is_root: bool, dense: nn.Module, owner: nn.Module) -> None:
-        """Whenever ``home``, which holds both, runs, what computes densely and the owner run equally often."""
+        """Whenever ``home``, which holds both, runs, the owner runs behind what computes densely."""
         self.home = home
         home.register_forward_pre_hook(self._begin)
-        for end, change in ((dense, 1), (owner, -1)):
-            end.register_forward_pre_hook(partial(self._count, change))
-        if not is_root:  # there a compiler would take the hook for a graph of its own
-            home.register_forward_hook(self._end)
+        # Not counted: tools that fuse hand the hook of a module to the one they make, whose copy of it has it already.
+        for end, waits in ((dense, True), (owner, False)):
+            end.register_forward_pre_hook(partial(self._pass, waits))
+        home.register_forward_hook(partial(self._end, False if is_root else None))
 
     def _begin(self, home: nn.Module, inputs: tuple) -> None:
-        self.dense.maps = 0
+        self.dense.waits = False
 
-    def _count(self, change: int, module: nn.Module, inputs: tuple) -> None:
+    def _pass(self, waits: bool, module: nn.Module, inputs: tuple) -> None:
         self(module, inputs)
-        maps = getattr(self.dense, "maps", None)  # None: a part is called alone, or again for its gradient
-        if maps is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
+        before = getattr(self.dense, "waits", None)  # None: a part is called alone, or again for its gradient
+        if before is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
             return
-        self.dense.maps = maps + change
-        if maps + change < 0:
+        self.dense.waits = waits
+        if not (waits or before):
             raise self._error()
 
-    def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
-        maps, self.dense.maps = self.dense.maps, None
-        if maps:
+    def _end(self, after: bool | None, home: nn.Module, inputs: tuple, output: Any) -> None:
+        del output  # at whose gradient a compiler would look
+        before, self.dense.waits = self.dense.waits, after
+        if before:
             raise self._error()
 
     def _error(self) -> UsageError:

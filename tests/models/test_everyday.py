@@ -125,7 +125,7 @@ def test_tools_keep_the_function(tool: str) -> None:
     twin = copy.deepcopy(network)
     quantization = torch.ao.quantization
     if tool == "fuse":
-        changed = quantization.fuse_modules(twin, [["conv1", "bn1"], ["layer1.0.conv1", "layer1.0.bn1"]])
+        changed = quantization.fuse_modules(twin, [["conv1", "bn1"], ["layer2.0.conv1", "layer2.0.bn1"]])
     elif tool == "fuse one":
         changed = twin
         twin.conv1, twin.bn1 = nn.utils.fusion.fuse_conv_bn_eval(twin.conv1, twin.bn1), nn.Identity()
@@ -300,11 +300,15 @@ def test_checkpoints_have_the_right_gradient_or_none() -> None:
     assert torch.equal(*gradients)
 
 
-def test_a_forward_that_goes_other_ways_is_noticed() -> None:
-    conv, relu = nn.Conv2d(3, 3, 3, 2, 1), nn.ReLU()
-    network = antialias(
-        Custom(lambda n, x: n.relu(n.conv(x) if x.shape[-1] > 8 else x), conv=conv, relu=relu), example=X
-    )
+OTHER_WAYS = {
+    "another input": lambda n, x: n.relu(n.conv(x) if x.shape[-1] > 8 else x),
+    "no activation": lambda n, x: n.relu(n.conv(x)) if x.shape[-1] > 8 else n.conv(x),
+}
+
+
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_a_forward_that_goes_other_ways_is_noticed(way: str) -> None:
+    network = antialias(Custom(OTHER_WAYS[way], conv=nn.Conv2d(3, 3, 3, 2, 1), relu=nn.ReLU()), example=X)
     network(X)
     with pytest.raises(UsageError, match="conv and its downsampling layer did not run together"):
         network(X[..., :8])
@@ -448,11 +452,18 @@ def reads_stride() -> Custom:
     return Custom(lambda n, x: n.conv(F.pad(x, (n.conv.stride[0], 1, 1, 1))), conv=nn.Conv2d(3, 4, 3, 2))
 
 
+def listed() -> Custom:
+    """The forward does not look for its parts where modules are."""
+    parts = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU()
+    return Custom(lambda n, x: n.parts[1](n.parts[0](x)), conv=parts[0], act=parts[1], parts=parts)
+
+
 KEPT = {
     "standardised, same": lambda: timm.layers.StdConv2dSame(3, 4, 3, 2),
     "scaled, same": lambda: timm.layers.ScaledStdConv2dSame(3, 4, 3, 2),
     "same in the forward": lambda: SamePadding(3, 4, 3, 2),
     "stride read by the parent": reads_stride,
+    "parts in a tuple": listed,
     "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU()),
     "instance norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.SiLU()),
 }
