@@ -169,7 +169,8 @@ def merge(first: Record, second: Record) -> Record:
 
     merged = Record(first.run)
     for key in sorted(first.measurements.keys() | second.measurements.keys()):
-        chosen = min((record for record in (first, second) if key in record.measurements), key=age)
+        own = [record for record in (first, second) if key in record.measurements]
+        chosen = min(own, key=age) if len(own) > 1 else own[0]
         merged.measurements[key], merged.provenance[key] = chosen.measurements[key], chosen.provenance[key]
     return merged
 
@@ -253,7 +254,7 @@ class Store:
         self._records: dict[str, Record] = {}
         folders = [self.published] if published else [self.published, Path(__file__).with_name("data") / "records"]
         for path in sorted(path for folder in folders for path in folder.glob("*.jsonl")):
-            _unite(self._records, read_lines(path))
+            _unite(self._records, _as_of(path, _stamp(path)))
 
     def folder(self, run: Run) -> Path:
         """Where the working store keeps the run."""
@@ -284,12 +285,27 @@ class Store:
                 raise ValueError(f"it is of run {working.run.id}")
             return merge(record, working)
         except (FileNotFoundError, NotADirectoryError):
-            return record
+            return merge(record, Record(run))  # the store's own is shared and stays as it is
         except OSError as error:  # not damaged, and not to be made again
             raise DataError(f"{path} cannot be read ({error.strerror}); ALIASING_RUNS names its store") from error
         except ValueError as error:
             warnings.warn(f"{path} is damaged ({error}); {where_damaged(path)}", stacklevel=3)
             return record
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with the content of a file; ``None`` where reading it will say what is wrong."""
+    try:
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+    except OSError:
+        return None
+
+
+@cache
+def _as_of(path: Path, stamp: tuple[int, int, int] | None) -> list[Record]:
+    """``read_lines``, once for each content: chapters open the store in every other cell."""
+    return read_lines(path)
 
 
 def read_lines(path: Path, strict: bool = False) -> list[Record]:
