@@ -155,7 +155,7 @@ _VGG13: dict[str, Any] = {"name": "vgg13-bn"} | _TEN
 _RESNET18: dict[str, Any] = {"name": "resnet18", "stem": "cifar"} | _TEN
 _THREE, _FIVE = (1, 3, 5), (1, 2, 3, 4, 5)
 _TABLE: dict[str, tuple] = {  # smoke, laptop, desktop (half of the published widths), gpu, cluster
-    "dataset": (_SHAPES | {"count": 256}, _SHAPES | {"count": 4000}, _CIFAR, _CIFAR, _FOLDER),
+    "dataset": (_SHAPES | {"count": 128}, _SHAPES | {"count": 4000}, _CIFAR, _CIFAR, _FOLDER),
     "vgg": (_VGG | {"width": 4}, _VGG | {"width": 8}, _VGG13 | {"width": 32}, _VGG13, _VGG16),
     "resnet": (_RESNET | {"width": 4}, _RESNET | {"width": 8}, _RESNET18 | {"width": 32}, _RESNET18, _RESNET50),
     "recipe": (_TOY, _SMALL, DECISIVE, _LONG, _LARGE),

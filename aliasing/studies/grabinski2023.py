@@ -46,7 +46,7 @@ FEWER = Sizes(groups=(ADVERSARIAL,), hardened=("subsample", "flc"))
 NARROW = FEWER._replace(groups=(ADVERSARIAL, TWIN), training={"network": {"width": 16}, "recipe": {"epochs": 9}})
 SIZES = {
     "smoke": Sizes(
-        {"data": {"count": 128}, "network": {"width": 4}, "recipe": {"epochs": 2}},
+        {"data": {"count": 96}, "network": {"width": 4}, "recipe": {"epochs": 2}},
         measured={"attacked": 16, "corrupted": 16},
     ),
     "laptop": Sizes(

@@ -41,7 +41,8 @@ def plan(profile: str) -> Iterator[Job]:
                 wanted = [*base.rolls(), Measurement("filter_variation")]
                 if seed == 0 and not augmented:  # what only the pictures show
                     wanted.append(Measurement("shift_curves", {"count": 48}))
-                    wanted.append(Measurement("equivariance", {"count": 8, "max_shift": 8}))
+                    reach = 2 if profile == "smoke" else 8  # a forward pass per shift
+                    wanted.append(Measurement("equivariance", {"count": 8, "max_shift": reach}))
                 longest = layer == max(LAYERS[profile][0], key=FILTERS.index)
                 yield Job(run, tuple(wanted), {"layer": layer, "augmented": augmented, "longest": longest})
 
