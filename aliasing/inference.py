@@ -42,11 +42,11 @@ def check_images(images: Tensor, unit: bool = False) -> Tensor:
     Raises:
         UsageError: they are not; the message names the shape, or the range that was received.
     """
+    wanted = "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1"
+    if not isinstance(images, Tensor):
+        raise UsageError(f"{wanted}; got {type(images).__name__}, of which torch.as_tensor makes a tensor")
     if images.ndim != 4 or len(images) == 0 or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise UsageError(
-            "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1; "
-            f"got {images.dtype} {tuple(images.shape)}"
-        )
+        raise UsageError(f"{wanted}; got {images.dtype} {tuple(images.shape)}")
     if unit and images.is_floating_point():
         low, high = (end.item() for end in images.aminmax())
         if not (low >= -1e-6 and high <= 1 + 1e-6):  # also true of NaN

@@ -111,6 +111,7 @@ USAGE = {
     "Did you mean 'bin-5'?": lambda: models.antialias(STRIDED, "bin5"),
     "unknown placement 'pool'": lambda: models.antialias(STRIDED, placement="pool"),
     "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1": lambda: metrics.predict(MEAN, IMAGES[:0]),
+    "got ndarray, of which torch.as_tensor makes a tensor": lambda: metrics.consistency(MEAN, IMAGES.numpy()),
     "batch_size must be at least 1, got 0": lambda: metrics.predict(MEAN, IMAGES, 0),
     "images must lie in [0, 1], got 0 to 255": lambda: metrics.attack_accuracy(MEAN, 255 * IMAGES, LABELS),
     "images must lie in [0, 1], got -0.5 to 0.5": lambda: perturb(MEAN, IMAGES - 0.5, LABELS, torch.Generator()),

@@ -51,7 +51,10 @@ def binomial(taps: int) -> tuple[float, ...]:
 
 
 def blur(x: Tensor, taps: tuple[float, ...], stride: Stride = 2, padding_mode: PaddingMode = "reflect") -> Tensor:
-    """``blur_definition`` in its fastest form, computed in the dtype of ``x``."""
+    """``blur_definition`` in its fastest form, computed in the dtype of ``x``.
+
+    On small maps that is a product with matrices, in which one value that is not finite makes its whole channel so.
+    """
     strides = per_axis(stride, x.dim() - 2)
     if len(taps) == 1:
         kept_pixels = phase(x, (0,) * len(strides), strides) * taps[0]
