@@ -222,9 +222,9 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 def _finetune(arguments: argparse.Namespace) -> int:
     """Anti-alias a trained network and fine-tune it on pictures; needs no labels."""
-    from .diagnosis.diagnosis import aligned, percent
+    from .diagnosis.diagnosis import aligned, percent, wrapped
     from .diagnosis.networks import split
-    from .finetuning import finetune, plain
+    from .finetuning import conclusion, finetune, plain
 
     network, layer = split(arguments.network)
     if not layer:
@@ -237,6 +237,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         signs = {row: "+" if ", minus" in row else "" for row in table.index}
         rows = {row: [percent(cell, signs[row]) if cell else "" for cell in table.loc[row]] for row in table.index}
         print(aligned(type(table).from_dict(rows, orient="index", columns=list(table.columns))))
+        print(wrapped(conclusion(table)), end="\n\n")
         print(shlex.join(["aliasing", "diagnose", str(arguments.out), "--images", str(arguments.images)]))
     return 0
 

@@ -40,6 +40,7 @@ from .records import encode
 from .training import load_weights, pick_device, write_weights
 
 MOVES = "one pixel moves its probability by"
+CHANGES, AGREES = "one pixel changes the answer", "agreement with the original"
 COLUMNS = ("original", "original, fine-tuned", "converted", "converted, fine-tuned")
 MEASURED = 500  # held-out pictures that are looked at
 VIEWS = ((-1, -1), (-1, 1), (1, -1), (1, 1))  # windows that the original's answer is averaged over, half-way there
@@ -393,8 +394,8 @@ def measure(model: nn.Module, data: Data, expected: Tensor) -> dict[str, Tensor]
     plain, beside, first, second = (answers(model, data, shifts) for shifts in (0, 1, *drawn))
     top = plain.argmax(1, keepdim=True)
     found = {
-        "agreement with the original": top[:, 0] == expected.argmax(1),
-        "one pixel changes the answer": beside.argmax(1) != top[:, 0],
+        AGREES: top[:, 0] == expected.argmax(1),
+        CHANGES: beside.argmax(1) != top[:, 0],
         MOVES: (plain - beside).gather(1, top)[:, 0].abs(),
         "consistency, crop shifts": first.argmax(1) == second.argmax(1),
     }
@@ -412,6 +413,23 @@ def _table(measured: list[dict[str, Tensor]]) -> pd.DataFrame:
         rows[f"{name}, minus original"] = [None, *(Estimate.difference(v, values[0]) for v in values[1:])]
         rows[f"{name}, minus control"] = [None, None, None, Estimate.difference(values[3], values[1])]
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+
+
+def conclusion(table: pd.DataFrame) -> str:
+    """Whether it helped: the converted network beside the control, both fine-tuned, in a sentence."""
+
+    def told(name: str) -> tuple[str, str]:
+        value, low, high, count = table.loc[f"{name}, minus control", COLUMNS[-1]]
+        points = f"{100 * value:+z.1f} points, {100 * low:+z.1f} to {100 * high:+z.1f}"
+        if low <= 0 <= high:
+            return "about as many", f"{points}: {count} pictures cannot tell"
+        return "more" if value > 0 else "fewer", points
+
+    (changed, by), (kept, than) = told(CHANGES), told(AGREES)
+    return (
+        f"Beside the same fine-tuning without the layer, one pixel changes {changed} of its answers ({by}), and "
+        f"{kept} of them are the original's ({than})."
+    )
 
 
 def plain(table: pd.DataFrame) -> dict[str, Any]:

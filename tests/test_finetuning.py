@@ -97,6 +97,21 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     assert not kept
 
 
+def test_the_conclusion_says_what_is_sure_and_which_way_it_goes():
+    half = torch.arange(100) % 2 == 0
+
+    def said(control, tuned):
+        measured = [{finetuning.CHANGES: changes.double(), finetuning.AGREES: agrees.double()}
+                    for changes, agrees in (control, control, control, tuned)]  # fmt: skip
+        return finetuning.conclusion(finetuning._table(measured))
+
+    words = said((half, half), (half & False, half | True))
+    assert "changes fewer of its answers (-50.0 points, -60.0 to -40.0)" in words and "and more of them are" in words
+    words = said((half, half), (half | True, half))
+    assert "changes more of its answers (+50.0 points, " in words
+    assert "about as many of them are the original's (+0.0 points, +0.0 to +0.0: 100 pictures cannot tell)" in words
+
+
 def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monkeypatch, capsys):
     command = ["finetune", "tuned_nets:make+tri-3", "--images", str(folder), "--size", str(SIZE), "--epochs", "4"]
     command += ["--device", "cpu"]
@@ -124,7 +139,8 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
         assert all(torch.equal(one.get_tensor(key), other.get_tensor(key)) for key in one.keys())  # noqa: SIM118
     assert not (own / "once again.safetensors.partial").exists()
 
-    assert "aliasing diagnose 'once again.safetensors' --images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "aliasing diagnose 'once again.safetensors' --images" in said and "Beside the same fine-tuning" in said
     options = ["--images", str(folder), "--device", "cpu", "--json"]
     assert main(["diagnose", "once again.safetensors", *options]) == 0
     found = json.loads(capsys.readouterr().out)["networks"][0]

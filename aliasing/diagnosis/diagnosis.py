@@ -102,7 +102,7 @@ class Diagnosis:
     def __str__(self) -> str:
         lines = [aligned(self.table())]
         for portrait in self.portraits:
-            lines.append(textwrap.fill(f"{portrait.network}: {portrait.remedy}", _width()))
+            lines.append(wrapped(f"{portrait.network}: {portrait.remedy}"))
             if command := self.commands()[portrait.network]:
                 lines.append(f"  {command}")  # in one piece, to be copied
         return "\n".join(lines)
@@ -197,6 +197,11 @@ def percent(estimate: Estimate, sign: str = "") -> str:
 def _width() -> int:
     """Columns of the terminal; 100 where there is none."""
     return max(40, shutil.get_terminal_size((100, 24)).columns)
+
+
+def wrapped(text: str) -> str:
+    """A paragraph at the terminal's width."""
+    return textwrap.fill(text, _width())
 
 
 def aligned(table: pd.DataFrame, width: int | None = None) -> str:
