@@ -139,7 +139,7 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
         assert all(torch.equal(one.get_tensor(key), other.get_tensor(key)) for key in one.keys())  # noqa: SIM118
     assert not (own / "once again.safetensors.partial").exists()
 
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "aliasing diagnose 'once again.safetensors' --images" in said and "Beside the same fine-tuning" in said
     options = ["--images", str(folder), "--device", "cpu", "--json"]
     assert main(["diagnose", "once again.safetensors", *options]) == 0
