@@ -278,14 +278,15 @@ class Store:
 
     def _known(self, run: Run, where_damaged: Callable[[Path], str]) -> Record:
         """What both stores have of ``run``; ``DataError`` where it cannot be read."""
-        record, path = self._records.get(run.id, Record(run)), self.folder(run) / "record.json"
+        # A copy: what was parsed is shared by all stores.
+        record, path = merge(self._records.get(run.id, Record(run)), Record(run)), self.folder(run) / "record.json"
         try:
             working = Record.from_line(path.read_text(encoding="utf-8"))
             if working.run.id != run.id:
                 raise ValueError(f"it is of run {working.run.id}")
             return merge(record, working)
         except (FileNotFoundError, NotADirectoryError):
-            return merge(record, Record(run))  # the store's own is shared and stays as it is
+            return record
         except OSError as error:  # not damaged, and not to be made again
             raise DataError(f"{path} cannot be read ({error.strerror}); ALIASING_RUNS names its store") from error
         except ValueError as error:

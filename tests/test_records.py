@@ -200,3 +200,14 @@ def test_a_record_repeats_to_the_bit_and_a_changed_one_is_named(tmp_path, monkey
     assert f"{name}.value" in capsys.readouterr().out
     assert main(["verify", "0000000"]) == 2
     assert "begins none of those in the plans" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.* is damaged")
+@pytest.mark.parametrize("torn", [False, True])
+def test_what_a_reader_adds_to_a_record_stays_his(tmp_path, torn):
+    """What was parsed is shared by all stores of a process, whether the working record is absent or damaged."""
+    publish([record({"a": ("2026", 1.0)})], tmp_path / "published/x.jsonl")
+    if torn:
+        write_atomically(tmp_path / RUN.id / "record.json", "torn")
+    Store(tmp_path, tmp_path / "published").load(RUN).add("his own", {"x": 2.0}, {"date": "2027"})
+    assert set(Store(tmp_path, tmp_path / "published").load(RUN).measurements) == {"a"}

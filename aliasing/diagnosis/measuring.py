@@ -93,24 +93,28 @@ class Portrait:
 
     @property
     def remedy(self) -> str:
-        """What it has and what it lacks, in a sentence or two."""
+        """What it has and what it lacks, in a sentence or two, after what must be known first."""
+        return self._caution + self._advice
+
+    @property
+    def _advice(self) -> str:
         has = ", ".join(f"{name} at {_places(count)}" for name, count in self.layers.items())
         if not has and isinstance(self.conversion, str):
-            return f"{self._caution}{self.conversion[:1].upper()}{self.conversion[1:]}."
+            return f"{self.conversion[:1].upper()}{self.conversion[1:]}."
         if not has:
             count = len(self.conversion.replaced)  # type: ignore[union-attr]
             return (
-                f"{self._caution}{REMEDY} low-pass filters at {_places(count)}, weights kept, then fine-tuning without "
+                f"{REMEDY} low-pass filters at {_places(count)}, weights kept, then fine-tuning without "
                 f"labels, on {LEAST} pictures or more."
             )
         left = [] if isinstance(self.conversion, str) else self.conversion.replaced
         still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""
         if self.tuned:
-            return f"{self._caution}It has {has}, and was fine-tuned.{still}"
+            return f"It has {has}, and was fine-tuned.{still}"
         if self.weights == OF_MODULE:  # its caller knows what was done to it
-            return f"{self._caution}It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
+            return f"It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
         lacks = "It lacks fine-tuning: its weights were learned without these filters."
-        return f"{self._caution}It has {has}.{still} {lacks}"
+        return f"It has {has}.{still} {lacks}"
 
     @property
     def _caution(self) -> str:

@@ -315,7 +315,7 @@ def _renamed(tensors: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]
     names = list(module.state_dict())
     for name in tensors:
         front = name.removesuffix(names[0]) if names else name
-        if {front + own for own in names} == set(tensors):
+        if front != name and {front + own for own in names} == set(tensors):
             return {own: tensors[front + own] for own in names}
     return tensors
 
