@@ -88,18 +88,18 @@ def best(study: str, store: Store | None = None) -> str:
     store, plan = store or studies.open_store(), studies.get(study)
     for profile in ("cluster", "gpu", "desktop"):
         results = studies.results(plan.jobs(profile), store)
-        decided = plan.verdicts(results, profile).drop_duplicates("finding")["verdict"]
+        decided = plan.verdicts(results, profile).drop_duplicates("finding")["decided"]
         if len(results) and mostly_decided(decided):
             return profile
     return "laptop"
 
 
-def mostly_decided(verdicts: pd.Series) -> bool:
-    """Whether a profile counts as evidence for a study: at least half of its claims, one verdict each, are decided.
+def mostly_decided(decided: pd.Series) -> bool:
+    """Whether a profile counts as evidence for a study: at least half of its claims are decided.
 
     Where fewer are, those are mostly facts about layers, which need no network; what cannot be tested is not decided.
     """
-    return bool((~verdicts.isin(["not run", "not testable here"])).mean() >= 0.5)
+    return bool(decided.mean() >= 0.5)
 
 
 def planned(study: str, profile: str = "best", seeds: int | None = None) -> tuple[str, list[Job]]:

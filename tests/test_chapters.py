@@ -100,8 +100,10 @@ def test_each_claim_is_told_on_its_best_evidence():
     rows = [("zhang-1", "laptop", "partly", 3)] * 2 + [("zhang-1", "desktop", "reproduced", 2)]
     rows += [("zhang-2", "laptop", "partly", 3), ("zhang-2", "desktop", "not run", 0)]
     rows += [("zhang-3", "laptop", "not run", 0), ("zhang-3", "desktop", "not testable here", 2)]
-    rows += [("saha-1", "laptop", "not run", 0), ("saha-2", "laptop", "reproduced", 0)]  # the latter a fact
-    decided = pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"]).assign(pictures=0)
+    rows += [("saha-1", "laptop", "not run", 0), ("saha-2", "laptop", "reproduced", 0)]
+    decided = pd.DataFrame(rows, columns=["finding", "profile", "verdict", "seeds"])
+    decided["decided"] = ~decided["verdict"].isin(["not run", "not testable here"])
+    decided["fact"] = decided["finding"] == "saha-2"
     study = decided["finding"].map(lambda name: {"zhang": "zhang2019", "saha": "saha2024"}[name[:-2]])
     said = builder.verdicts(decided.assign(study=study))
     assert said == {
@@ -153,7 +155,7 @@ def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
 
 
 def test_what_cannot_be_tested_is_not_evidence():
-    decided = pd.Series(["reproduced", "contradicted", "not run", "not testable here"])
+    decided = pd.Series([True, True, False, False])
     assert chapters.mostly_decided(decided) and not chapters.mostly_decided(decided[1:])
 
 
@@ -191,7 +193,7 @@ def test_a_run_of_ones_own_joins_the_sweep_and_is_not_kept(tmp_path):
     assert not (tmp_path / "my runs").exists()
 
 
-CLAIM = {"claim": "a < b", "published": "12 %", "rule": "above 0", "seeds": 3, "profile": "laptop"}
+CLAIM = {"claim": "a < b", "published": "12 %", "rule": "above 0", "seeds": 3, "profile": "laptop", "fact": False}
 HELD = {"verdict": "partly", "statistic": "gain", "outcome": "holds", "value": 0.25, "low": 0.125, "high": 0.375}
 NOT_RUN = {"verdict": "not run", "statistic": "gain", "outcome": "not run", "value": None, "low": None, "high": None}
 DECIDED = pd.DataFrame(

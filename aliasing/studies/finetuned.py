@@ -86,6 +86,6 @@ STUDY = Study(
     "Anti-aliasing a network that is already trained",
     "a question of users; EfficientNet-Lite0 of Tan & Le 2019",
     plan,
-    claims({" ".join(TESTS): ()}, TESTS, fixed="3241a61"),
+    claims({" ".join(TESTS): ()}, TESTS),
     shown_in="which_layer",
 )

@@ -31,16 +31,14 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# Commits in which rules got the form that they have, with time and digest. A changed rule gets a line, named by
-# the finding's ``fixed``; where a record that decides is older than its rule, the finding is marked as post hoc.
-FIXED: dict[str, tuple[str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "3907a16a"),
-    "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1"),  # the findings of ``finetuned``
-    "44696b2": ("2026-11-28T17:35:09+00:00", "d767646a"),  # those of ``MENDED``
+# Commits in which rules got the form that they have: time, digest, and of which claims (``None``: of all that no later
+# one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc.
+_MENDED = ("azulay-4", "azulay-5", "azulay-6", "azulay-7", "azulay-10", "real-5", "saha-13", "tuned-2")
+FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "3907a16a", None),
+    "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", ("tuned-1", "tuned-3", "tuned-4")),
+    "44696b2": ("2026-11-28T17:35:09+00:00", "d767646a", _MENDED),  # the changelog says why
 }
-# Claims whose rules were mended later, and the commit that did it; the changelog says why.
-_LATER = ("azulay-4", "azulay-5", "azulay-6", "azulay-7", "azulay-10", "real-5", "saha-13", "tuned-2")
-MENDED = dict.fromkeys(_LATER, "44696b2")
 
 
 # Margins, the same for all claims: half a point of accuracy or consistency matters in practice; a point where fewer
@@ -170,7 +168,7 @@ class Finding:
         tests: of the claim: what the statistic is, with its unit, and how it is decided.
         regime: all of it must hold before the tests mean anything.
         by: whose claim it is: of the chapter's "paper", of "another" one, or "ours".
-        fixed: key of ``FIXED``: when its rule got the form that it has; by default with the first of them.
+        fixed: key of ``FIXED``: when its rule got the form that it has.
     """
 
     id: str
@@ -203,15 +201,12 @@ def _lines() -> dict[str, dict[str, Any]]:
 Tests = Mapping[str, Mapping[str, Test | list[Test]]]
 
 
-def claims(
-    regimes: Mapping[str, Iterable[Regime]], tests: Tests, fixed: str = next(iter(FIXED))
-) -> tuple[Finding, ...]:
+def claims(regimes: Mapping[str, Iterable[Regime]], tests: Tests) -> tuple[Finding, ...]:
     """The findings of a study, in the order of ``tests``.
 
     Args:
         regimes: by the claims, separated by spaces, what must hold before they can be tested.
         tests: by the claim, whose words ``claims.csv`` has, and by what the statistic is, with its unit.
-        fixed: since which commit they are tested so, those in ``MENDED`` aside.
 
     Raises:
         UsageError: the table has no such line; the message lists those that it has.
@@ -224,8 +219,8 @@ def claims(
     for name, own in tests.items():
         one_of("claim", name, _lines())
         pairs = [(label, test) for label, one in own.items() for test in (one if isinstance(one, list) else [one])]
-        since = MENDED.get(name, fixed)
-        found.append(Finding(**_lines()[name], tests=tuple(pairs), regime=regime[name], fixed=since))
+        *_, fixed = (commit for commit, (_, _, names) in FIXED.items() if names is None or name in names)
+        found.append(Finding(**_lines()[name], tests=tuple(pairs), regime=regime[name], fixed=fixed))
     return tuple(found)
 
 
@@ -248,14 +243,15 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
 
     Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval; ``seeds`` behind it and
     ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini & Hochberg over all
-    testable tests here, facts aside; ``outcome``; ``outcomes``, their numbers in the whole finding; ``corrected``, the
-    verdict if only tests with ``adjusted`` of at most 0.05 count, and facts; ``regime``, in words with its values;
+    testable tests here, facts aside; ``fact``, whether the test is about layers, computed; ``outcome``; ``outcomes``,
+    their numbers in the whole finding; ``verdict``; ``corrected``, the verdict if only tests with ``adjusted`` of at
+    most 0.05 count, and facts; ``decided``, whether there is a verdict; ``regime``, in words with its values;
     ``commit`` that fixed the rule; ``post_hoc``, whether a record that decides is older than that; ``note``, what of
     all this a reader should know.
     """
     rows: list[dict[str, Any]] = []
     dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
-    older = {commit: table[[date < time for date in dates]] for commit, (time, _) in FIXED.items()}
+    older = {commit: table[[date < time for date in dates]] for commit, (time, *_) in FIXED.items()}
     findings = list(findings)
     regimes = {id(part): part for finding in findings for part in finding.regime if len(table)}
     values = {key: part.statistic.of(table) for key, part in regimes.items()}  # many claims share one
@@ -278,19 +274,20 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             result = test.statistic.of(table) if len(table) else None  # facts too: nothing was run in this profile
             row = shared | {"statistic": label, "ours": test.ours}
             row |= zip(Result._fields[:5], result or (None, None, None, 0, 0), strict=False)
-            row |= {"p": result.p(test.threshold) if result else None, "rule": test.rule}
+            row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}
+            row |= {"p": result.p(test.threshold) if result else None}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    chance = frame["tested"].eq(True) & (frame["seeds"] + frame["pictures"] > 0)
-    frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float).where(chance))
+    tested = frame.pop("tested")
+    frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float).where(tested.eq(True) & ~frame["fact"]))
     unsure = frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)
     strict = frame["outcome"].where(~unsure, "open")
     for column, outcomes in (("verdict", frame["outcome"]), ("corrected", strict)):
         own = outcomes.groupby(frame["finding"]).transform(decide)
-        untestable = [tested is False for tested in frame["tested"]]
-        frame[column] = np.where(untestable, "not testable here", np.where(frame["tested"].isna(), "not run", own))
+        frame[column] = np.where(tested.eq(False), "not testable here", np.where(tested.isna(), "not run", own))
+    frame["decided"] = ~frame["verdict"].isin(["not run", "not testable here"])
     words = {"holds": "as claimed", "opposite": "the other way", "null": "no effect", "open": "open"}
 
     def counted(outcomes: pd.Series) -> str:
@@ -304,12 +301,11 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
 
 def _note(row: Any) -> str:
     """What a reader should know beside the verdict."""
-    decided = row.verdict not in ("not run", "not testable here")
     said = [
-        row.outcomes if decided else "",
+        row.outcomes if row.decided else "",
         row.regime if row.verdict == "not testable here" else "",
-        f"{row.corrected} if corrected for many tests" if decided and row.corrected != row.verdict else "",
-        "post hoc" if decided and row.post_hoc else "",
+        f"{row.corrected} if corrected for many tests" if row.decided and row.corrected != row.verdict else "",
+        "post hoc" if row.decided and row.post_hoc else "",
         {"paper": "", "another": "another paper's claim", "ours": "our own claim"}[row.by],
     ]
     return "; ".join(filter(None, said))

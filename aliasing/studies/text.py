@@ -10,7 +10,7 @@ def statistic(row: Any) -> str:
     """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
     if row.outcome == "not run":
         return "not run"
-    if row.low == row.high and not row.seeds:
+    if row.fact:
         return f"{row.value:.3g}, exact"
     counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
     over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]

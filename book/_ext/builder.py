@@ -45,12 +45,10 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
     best = studies.best_evidence(decided)
     said = {}
     for name, rows in best.groupby("study", sort=False):
-        claims = rows.groupby("finding", sort=False).agg(
-            {"verdict": "first", "profile": "first", "seeds": "max", "pictures": "max"}
-        )
-        sure = claims[~claims["verdict"].isin(["not run", "not testable here"])]
-        facts = sure["seeds"] + sure["pictures"] == 0  # about layers, computed
-        sure, evidence = sure[~facts], []
+        columns = {"verdict": "first", "decided": "first", "profile": "first", "seeds": "max", "fact": "all"}
+        claims = rows.groupby("finding", sort=False).agg(columns)
+        facts = claims["decided"] & claims["fact"]
+        sure, evidence = claims[claims["decided"] & ~facts], []
         for profile, own in sorted(sure.groupby("profile"), key=lambda pair: [*PROFILES].index(pair[0]), reverse=True):
             seeds = own["seeds"].max()  # none where networks of others are measured
             behind = f" ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else ""

@@ -77,7 +77,10 @@ def test_a_regime_that_does_not_hold_says_nothing_about_the_claim():
         "good": "reproduced", "bad": "not testable here", "absent": "not run", "both": "not testable here",
     }  # fmt: skip
     assert found["regime"]["bad"] == "accuracy at least 0.8 (is 0.85); attacked at least 0.1 and at most 0.5 (is 0.85)"
+    assert set(found.index[found["decided"]]) == {"good"}
     assert set(judged([finding("good", [1.0], (good,))], table, "gpu")["verdict"]) == {"not testable here"}
+    nothing = judged([finding("good", [1.0])], table.iloc[:0], "gpu")  # a profile without records
+    assert set(nothing["verdict"]) == {"not run"} and not nothing["decided"].any() and not nothing["fact"].any()
 
 
 def test_a_value_near_a_bound_has_the_digits_that_tell_them_apart():
@@ -108,7 +111,7 @@ def test_multiplicity_is_that_of_benjamini_and_hochberg():
 
 
 def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
-    monkeypatch.setitem(FIXED, "abc", ("2026-01-02T00:00:00+00:00", ""))
+    monkeypatch.setitem(FIXED, "abc", ("2026-01-02T00:00:00+00:00", "", ()))
     table = pd.DataFrame({"setting": "a", "layer": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "x": [1.0, 2, 1, 2]})
     table["date"] = ["2026-01-01T00:00:00+00:00"] * 2 + ["2026-01-03T00:00:00+00:00"] * 2
     both = [Finding(layer, "", "", "", (("", Test(level("x", layer=layer))),), fixed="abc") for layer in ("a", "b")]
@@ -117,8 +120,9 @@ def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
 
 def test_every_rule_is_as_it_was_when_it_was_fixed():
     known = [one for study in studies.STUDIES.values() for one in study.findings]
-    for commit, (time, said) in FIXED.items():
+    for commit, (time, said, names) in FIXED.items():
         own = [one for one in known if one.fixed == commit]
+        assert names is None or {*names} == {one.id for one in own}
         assert time and digest(own) == said, (
             f"a rule of {commit} was changed: give findings that changed an entry of their own in FIXED; {digest(own)}"
         )
