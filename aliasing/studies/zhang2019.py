@@ -24,7 +24,7 @@ FILTERS = ("subsample", "rect-2", "tri-3", "bin-4", "bin-5", "bin-6", "bin-7")
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "smoke": (("subsample", "bin-5"), ("subsample",)),
     "laptop": (("subsample", "rect-2", "tri-3", "bin-5", "bin-7"), ("subsample", "bin-7")),
-    "desktop": (("subsample", "bin-7", "tri-3"), ("subsample", "bin-7")),
+    "desktop": (("subsample", "bin-7", "tri-3", "bin-5"), ("subsample", "bin-7")),
     "gpu": (("subsample", "bin-7", "tri-3", "bin-5", "rect-2"), ("subsample", "bin-7", "tri-3", "bin-5")),
     "cluster": (("subsample", "rect-2", "tri-3", "bin-4", "bin-5"), ()),
 }
