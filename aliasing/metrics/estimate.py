@@ -88,6 +88,20 @@ class Estimate(NamedTuple):
         return cls.mean(first - second)
 
     @classmethod
+    def paired(cls, first: Tensor, second: Tensor) -> "Estimate":
+        """Mean of ``first - second`` (n,) of hits or rates in [0, 1], paired by unit, with an interval inside [-1, 1].
+
+        Bonett and Price's (2012): one more unit of each sign counts, so it does not collapse where all units agree.
+        """
+        value = cls.difference(first, second)
+        differences = torch.cat([_flat(first) - _flat(second), torch.tensor([1.0, -1.0], dtype=torch.float64)])
+        centre, half = (
+            differences.mean().item(),
+            NORMAL * (differences.var(correction=0) / len(differences)).sqrt().item(),
+        )
+        return value._replace(low=max(-1.0, centre - half), high=min(1.0, centre + half))
+
+    @classmethod
     def ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":
         """Sum of ``numerators`` over sum of ``denominators`` (n,), one pair per independent unit.
 
@@ -110,7 +124,7 @@ class Estimate(NamedTuple):
         """Mean of ``values`` (m,), with the percentile bootstrap over ``groups`` (m,) (Efron and Tibshirani 1993).
 
         Values of the same group (pairs of the same image) are resampled together. Without groups each value is its
-        own. ``draws`` resamples come from a private generator with ``seed``.
+        own; a single group has an infinite interval. ``draws`` resamples come from a private generator with ``seed``.
         """
         values = _flat(values)
         labels = torch.arange(len(values)) if groups is None else torch.as_tensor(groups).flatten().cpu()
@@ -118,6 +132,8 @@ class Estimate(NamedTuple):
             raise UsageError(f"one group per value is needed, got {len(labels)} groups for {len(values)} values")
         index = labels.unique(return_inverse=True)[1]
         n = int(index.max()) + 1
+        if n == 1:
+            return cls(values.mean().item(), float("-inf"), float("inf"), 1)
         sums = torch.zeros(n, dtype=torch.float64).index_add_(0, index, values)
         sizes = torch.bincount(index, minlength=n).double()
         generator = torch.Generator().manual_seed(seed)

@@ -26,6 +26,20 @@ def test_quantiles_are_those_of_the_distributions(n):
     assert Estimate.difference(values + 1, values) == pytest.approx((1, 1, 1, n))  # paired
 
 
+def test_the_interval_of_paired_hits_is_no_point_and_covers_the_truth():
+    """Over all tables of 8 pictures: of as many hits of the first alone, of the second alone, and of neither."""
+    tables, n = [(a, b) for a in range(9) for b in range(9 - a)], 8
+    found = {}
+    for a, b in tables:
+        first, second = torch.arange(n) < a, (torch.arange(n) >= a) & (torch.arange(n) < a + b)
+        found[a, b] = value, low, high, _ = Estimate.paired(first, second)
+        assert value == pytest.approx((a - b) / n) and -1 <= low <= value <= high <= 1 and high - low > 0.2
+    for p, q in [(0, 0), (0.05, 0.05), (0.1, 0.3), (0.5, 0), (0.5, 0.5), (0.9, 0.05), (1, 0)]:
+        chances = stats.multinomial.pmf([(a, b, n - a - b) for a, b in tables], n, [p, q, 1 - p - q])
+        held = [low - 1e-9 <= p - q <= high + 1e-9 for _, low, high, _ in found.values()]
+        assert chances @ held > 0.925  # Student's t covers it in 57 % at worst
+
+
 def test_ends_and_a_single_value():
     none, all_ = Estimate.proportion(0, 10), Estimate.proportion(10, 10)
     assert (none.low, all_.high) == (0, 1) and none.high > 0.2
