@@ -210,7 +210,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
         weights=arguments.weights or "pretrained",
         device=arguments.device,
         report=arguments.report,
-        progress=lambda text: print(text, file=sys.stderr, flush=True),
+        progress=True,
     )
     print(json.dumps(found.plain(), indent=1) if arguments.json else found)
     for name, reason in (found.skipped | found.failed).items():
@@ -222,13 +222,15 @@ def _diagnose(arguments: argparse.Namespace) -> int:
 
 def _finetune(arguments: argparse.Namespace) -> int:
     """Anti-alias a trained network and fine-tune it on pictures; needs no labels."""
-    from .diagnosis.diagnosis import aligned, percent, wrapped
+    from .diagnosis.diagnosis import aligned, wrapped
     from .diagnosis.networks import split
+    from .diagnosis.report import percent
     from .finetuning import conclusion, finetune, plain
 
     network, layer = split(arguments.network)
     if not layer:
-        raise UsageError(f"expected NETWORK+LAYER, such as {network}+tri-3, got {network!r}")
+        example = "resnet18" if network.endswith(".safetensors") else network
+        raise UsageError(f"expected NETWORK+LAYER, such as {example}+tri-3, got {network!r}")
     options = {name: getattr(arguments, name) for name in ("out", "epochs", "minutes", "size", "weights", "device")}
     _, table = finetune(network, layer, arguments.images, progress=True, **options)
     if arguments.json:
@@ -347,7 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="50 pictures or more")
     sub.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors", help="must not exist yet")
     sub.add_argument("--epochs", type=float, default=1, metavar="E", help="passes over the pictures (default 1)")
-    sub.add_argument("--minutes", type=float, metavar="M", help="train no longer, both networks together")
+    sub.add_argument("--minutes", type=float, metavar="M", help="train about so long, both networks together")
     sub.add_argument("--size", type=int, metavar="N", help="side of the windows in pixels (default: the network's own)")
     sub.add_argument("--weights", default="pretrained", metavar="FILE", help="as for diagnose")
 

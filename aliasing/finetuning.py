@@ -220,14 +220,14 @@ def _squares(images: Any) -> Tensor:
 
 def _canvas(folder: str | Path, size: int) -> int:
     """The side that pictures are resized to: what crop shifts ask for, or less where the pictures are smaller."""
-    sides = list(pictures.sides(folder))
-    if not sides:  # reading them will say why
+    usual = pictures.usual(folder)
+    window = pictures.window(size, usual)
+    if not usual:  # reading them will say why
         return size + 2
-    usual, window = pictures.usual(sides), pictures.window(size, sides)
     if window != size:
+        name = f"name --size {window} or smaller" if window else f"they need {pictures.SMALLEST + 2} at least"
         raise UsageError(
-            f"pictures in {folder} have short sides of {usual} pixels, too small for windows of {size}: "
-            f"name --size {window} or smaller"
+            f"pictures in {folder} have short sides of {usual} pixels, too small for windows of {size}: {name}"
         )
     return size + 2 * min(pictures.margin_of(size), (usual - size) // 2)
 

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from torchvision import models as torchvision_models
 import aliasing
 from aliasing.cli import main
 from aliasing.diagnosis import load, pictures
-from aliasing.diagnosis.diagnosis import percent
 from aliasing.diagnosis.networks import NOTE
+from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
+from aliasing.metrics import Estimate
 from tests.toys import Answer
 
 SIZE, MARGIN = 28, 2
@@ -132,14 +135,14 @@ def test_deep_pictures_keep_their_greys_and_unknown_whites_are_listed(tmp_path):
     ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint16), (64, 1))
     Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "8.png")
     Image.fromarray(ramp * 257).save(tmp_path / "16.png")
-    Image.fromarray((ramp * 257).astype(np.int32)).save(tmp_path / "32.tif")
-    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tif")
+    for name, dtype in {"integer": np.int32, "float": np.float32}.items():  # from 0 to 255: nearly black of 65,535
+        Image.fromarray(ramp.astype(dtype)).save(tmp_path / f"{name}.tif")
     found = pictures.read(tmp_path, SIZE)
     plain = found.images[found.names.index("8.png")]
     assert plain.float().std() > 50
     assert found.images[found.names.index("16.png")].equal(plain)
-    assert found.images[found.names.index("32.tif")].equal(plain)
-    assert found.skipped == {"float.tif": "pixels from 0 to 252 are no picture; save it with 8 or 16 bits"}
+    why = "which of its numbers is white is not known; save it with 8 or 16 bits"
+    assert found.skipped == {"integer.tif": why, "float.tif": why}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -167,6 +170,13 @@ def test_orientation_notes_are_obeyed(tmp_path):
     assert image[..., :8].mean() < 5
 
 
+def test_a_name_in_another_encoding_can_be_printed(tmp_path):
+    (colours(tmp_path, 1) / "0.png").rename(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png")))
+    found = aliasing.diagnose(MeanColour(), tmp_path, size=SIZE, device="cpu", report=tmp_path / "report.html")
+    assert [curve.name for curve in found.portraits[0].curves] == ["caf\ufffd.png"]
+    assert "caf\ufffd.png" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_an_empty_folder_and_nothing_readable(tmp_path):
     with pytest.raises(DataError, match="no picture in"):
         aliasing.diagnose(CORNER, tmp_path)
@@ -191,11 +201,14 @@ def test_a_network_that_reads_one_pixel_changes_at_every_stripe(tmp_path):
     stripes = torch.zeros(32, 32, 3, dtype=torch.uint8)
     stripes[:, ::2] = 255  # the file has the size that is asked for, so nothing is resized
     Image.fromarray(stripes.numpy()).save(tmp_path / "stripes.png")
-    found = aliasing.diagnose(CORNER, tmp_path, size=SIZE, device="cpu").portraits[0]
-    (curve,) = found.curves
+    diagnosis = aliasing.diagnose(CORNER, tmp_path, size=SIZE, device="cpu")
+    (curve,) = diagnosis.portraits[0].curves
     assert curve.positions == [-2, -1, 0, 1, 2]
     assert curve.answers in ([0, 1, 0, 1, 0], [1, 0, 1, 0, 1])
     assert curve.changes == 4
+    assert (
+        "(? to ?)" in diagnosis.table().loc["one pixel moves its probability by"].iloc[0]
+    )  # of one picture nobody knows
     # The window at position p shows column 2 - p in its corner: even columns are bright.
     assert curve.answers[2] == 0
     assert torch.equal(curve.before[:, :, :-1], curve.after[:, :, 1:])
@@ -232,16 +245,17 @@ def check_page(path, pictures, curves):
 
 def test_the_report_answers_three_questions_first(photos, factories):
     diagnosis = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, device="cpu")
-    page, found = diagnosis.html(), diagnosis.portraits[0]
+    found = diagnosis.portraits[0]
+    assert "on 50 pictures or more of 30 pixels or more" in found.remedy and not found.command("photos")  # it has five
+    found = replace(found, window=SIZE, answers=2, top1_change=Estimate(0.4, 0.1, 0.7, 5))
+    page = replace(diagnosis, portraits=[found]).html()
     glance = page[: page.index("All numbers")]
     assert f'<div class="big">{100 * found.top1_change.value:.1f} %</div>' in glance
     worst = max(found.sites, key=lambda site: site.alias_energy.value)
     assert glance.index(f"<code>{worst.name}</code>") == glance.index("<li><code>") + 4
     assert "tri-3 low-pass filters at 2 places" in glance
     command = f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors"
-    assert f"{command} --size 14" in glance  # the smallest picture has 16 pixels, and windows must move
-    usual = replace(diagnosis, portraits=[replace(found, window=SIZE)])
-    assert f"{command} --size {SIZE}" in usual.html()  # the network that was measured
+    assert f"{command} --size {SIZE}" in glance
     assert "random weights" not in glance
     page = aliasing.diagnose({"mean": MeanColour()}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
@@ -267,7 +281,7 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     assert 0 < blur.alias_energy.value < none.alias_energy.value / 2
     assert ideal.alias_energy.value < 1e-6
     assert [portrait.layers for portrait in found.portraits] == [{}, {"tri-3": 1}, {"flc": 1}]
-    assert "It has tri-3 at 1 place. If it was not fine-tuned" in found.html()
+    assert "It has tri-3 at 1 place. If it was not trained with them" in found.html()
 
 
 def test_a_layer_with_a_stride_per_axis_is_one_that_the_network_has(photos):
@@ -452,7 +466,8 @@ def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     about = json.dumps({"network": "squeezenet1_1+tri-3", "weights": "pretrained weights", "size": 64})
     save_file(torchvision_models.squeezenet1_1().state_dict(), tmp_path / "ours.safetensors", {NOTE: about})
     ours = load(str(tmp_path / "ours.safetensors"))  # its classes are still those of the pretrained network
-    assert (ours.name, ours.size, len(ours.classes)) == ("squeezenet1_1+tri-3", 64, 1000)
+    assert (ours.name, ours.size, len(ours.classes)) == (str(tmp_path / "ours.safetensors"), 64, 1000)
+    assert ours.weights == "fine-tuned squeezenet1_1+tri-3"
     with pytest.raises(UsageError, match="of another network"):
         load("mnasnet0_5", weights=str(tmp_path / "tuned.safetensors"))
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
@@ -498,4 +513,75 @@ def test_numbers_that_say_nothing_come_with_a_warning(photos, factories):
     assert calm.startswith("One pixel changes no answer, or too few to tell on 5 pictures")
     random = aliasing.diagnose("squeezenet1_1", photos, size=64, weights="none", device="cpu")
     said = " ".join(str(random).split())  # at whatever width
-    assert said.endswith("on 50 pictures or more.") and "Its weights are random" in random.html()
+    assert said.endswith("on 50 pictures or more of 66 pixels or more.") and "Its weights are random" in random.html()
+
+
+def many(folder, side, count):
+    """So many pictures of noise that something can be learned from them."""
+    folder.mkdir()
+    pixels = torch.randint(256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    for number, image in enumerate(pixels.numpy()):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+SENSITIVE = """
+import torch
+from torch import nn
+
+class Free(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
+    def forward(self, x):
+        return self.body(x)[:, :, 2, 2]
+
+free = Free
+def rigid(): return nn.Sequential(Free().body, nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+"""
+
+
+def test_the_command_that_is_recommended_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("sure_nets.py").write_text(SENSITIVE)
+    torch.save(load("sure_nets:free").module.state_dict(), "random crops.pt")
+    for name, side, count in (("16", 16, 60), ("12", 12, 60), ("9", 9, 60), ("few", 18, 49)):
+        many(tmp_path / name, side, count)
+
+    def command(name, folder, *more):
+        arguments = ["diagnose", name, "--images", folder, "--size", "16", "--count", "30", "--device", "cpu", *more]
+        assert main(arguments) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  aliasing")]
+        return shlex.split(lines[0])[1:] if lines else []
+
+    file = ["--weights", "random crops.pt"]  # whose name says nothing of what it holds
+    printed = command("sure_nets:free", "16", *file)
+    assert printed[-4:] == ["--size", "14", *file]
+    assert main([*printed, "--device", "cpu"]) == 0
+    tuned = printed[printed.index("--out") + 1]
+    assert not command(tuned, "16")
+    both = ["diagnose", tuned, "--compare", "sure_nets:free+tri-3", "--images", "16", "--device", "cpu", "--json"]
+    capsys.readouterr()
+    assert main([*both, "--size", "14"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["networks"]
+    assert (first["network"], second["network"]) == (tuned, "sure_nets:free+tri-3")
+    assert command("sure_nets:free+bin-5", "12")[1:2] == ["sure_nets:free+bin-5"]
+    assert command("sure_nets:rigid", "12") == []  # it takes 16 pixels and nothing else
+    assert command("sure_nets:free", "9") == [] and command("sure_nets:free", "few") == []
+
+
+def test_progress_ends_when_everything_is_done(photos, factories, capsys):
+    aliasing.diagnose("own_nets:tiny", photos, size=SIZE, device="cpu", progress=True)
+    bars = capsys.readouterr().err
+    assert re.search(r"reading .*: 100%.* 7/7 ", bars) and re.search(r"own_nets:tiny: 100%.* (\d+)/\1 ", bars)
+
+
+def test_a_module_is_left_as_it_was_and_no_size_is_no_default(photos, factories):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    stride = network[0].weight.stride()
+    aliasing.diagnose(network, photos, size=SIZE, device="cpu")
+    assert network[0].weight.stride() == stride  # channels_last is of the copy
+    for model in (network, "own_nets:tiny", "no.safetensors"):
+        with pytest.raises(UsageError, match="size must be at least 8, got 0"):
+            aliasing.diagnose(model, photos, size=0)

@@ -2,17 +2,18 @@
 
 import math
 import os
-import shlex
 import shutil
+import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from ..errors import DataError, UsageError
 from ..files import write_atomically
@@ -21,8 +22,9 @@ from ..records import encode
 from ..training import pick_device
 from ..version import __version__
 from . import networks, pictures, report
-from .measuring import REMEDY, Portrait, portray
-from .networks import OF_MODULE, SIZE, Network
+from .measuring import Portrait, passes, portray
+from .networks import Network
+from .report import percent
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Diagnosis:
             elif portrait.size != first.size:  # one pixel is less of a larger picture
                 minus = "other input, use --size"
             else:
-                minus = percent(Estimate.difference(portrait.changes, first.changes), sign="+")
+                minus = percent(Estimate.paired(portrait.changes, first.changes), sign="+")
             if len(self.portraits) > 1:
                 cells["changes minus those of the first"] = minus
             columns[portrait.network] = cells
@@ -75,35 +77,15 @@ class Diagnosis:
             own["curves"] = [{k: v for k, v in vars(c).items() if k not in ("before", "after")} for c in own["curves"]]
         return encode({k: v for k, v in vars(self).items() if k != "portraits"} | {"networks": found}, digits=None)
 
-    def commands(self) -> dict[str, str]:
-        """The command that would mend each network that lacks something, and the empty text for the others."""
-        return {portrait.network: self._command(portrait) for portrait in self.portraits}
-
-    def _command(self, portrait: Portrait) -> str:
-        if portrait.tuned or "random" in portrait.weights:
-            return ""
-        plain, _, layer = portrait.network.partition("+")
-        if not portrait.layers and isinstance(portrait.conversion, str):
-            return ""
-        if portrait.weights == OF_MODULE:
-            size = "" if portrait.window == SIZE else f", size={portrait.window}"
-            return "" if portrait.layers else f'aliasing.finetune(network, "{REMEDY}", {self.folder!r}{size})'
-        name = f"{plain}+{layer or REMEDY}"
-        file = f"{name.replace(':', '-').replace('/', '-')}.safetensors"
-        options = list(portrait.options)
-        if portrait.window != portrait.size:  # it would be refused
-            options[-2 if "--size" in options else len(options) :] = ["--size", str(portrait.window)]
-        return shlex.join(["aliasing", "finetune", name, "--images", self.folder, "--out", file, *options])
-
     def html(self) -> str:
         """The report: one page that asks for nothing outside itself."""
-        return report.page(found=self, command=self.commands(), rows=self.table().T.to_dict("list"))
+        return report.page(found=self, rows=self.table().T.to_dict("list"))
 
     def __str__(self) -> str:
         lines = [aligned(self.table())]
         for portrait in self.portraits:
             lines.append(wrapped(f"{portrait.network}: {portrait.remedy}"))
-            if command := self.commands()[portrait.network]:
+            if command := portrait.command(self.folder):
                 lines.append(f"  {command}")  # in one piece, to be copied
         return "\n".join(lines)
 
@@ -121,13 +103,13 @@ def diagnose(
     device: str = "auto",
     batch_size: int | None = None,
     report: str | Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: bool = False,
 ) -> Diagnosis:
     """Measure how fragile networks are under shifts of a folder of pictures, and where they alias.
 
     Args:
         models: names as for ``aliasing.diagnosis.load``, modules that take images (N, 3, size, size) in [0, 1], or a
-            mapping from names to such modules. Modules given are put into evaluation mode only while they run.
+            mapping from names to such modules, which are copied.
         images: folder of pictures, nested as it may be; no labels are needed.
         count: how many of them, a fixed random choice.
         size: side of the input in pixels; by default each network's own, 224 for modules.
@@ -136,7 +118,7 @@ def diagnose(
         batch_size: images per forward pass, which does not change the values; by default 64, and on the CPU 4, whose
             maps are so small that their memory is used again.
         report: file for the HTML report, rewritten after each network, so that stopping loses one at most.
-        progress: called with what is being done.
+        progress: draw progress bars on standard error.
 
     Raises:
         UsageError: an unknown network, one that does not take images of its size, or bad arguments. Every network is
@@ -146,27 +128,23 @@ def diagnose(
     place = pick_device(device)
     if batch_size is None:
         batch_size = 4 if place.type == "cpu" else 64
-    pictures.find(images)  # an empty folder is noticed before a network is fetched
+    files, usual = pictures.find(images), pictures.usual(images)  # an empty folder is noticed before any work
     if report is not None:
         _writable(Path(report))
     subjects = _load(models, weights, size)
     for index, subject in enumerate(subjects):
-        progress(f"{subject.name}: trying one image")
         subjects[index] = networks.adapted(subject, place)
     read: dict[int, pictures.Pictures] = {}
     found = Diagnosis([], str(images), {}, str(place))
     for subject in subjects:
         if subject.size not in read:
-            progress(f"reading {images}")
-            read[subject.size] = pictures.read(images, subject.size, count)
+            read[subject.size] = pictures.read(images, subject.size, count, progress=progress)
             found.skipped |= read[subject.size].skipped
+        own, total = read[subject.size], passes(read[subject.size])
         try:
-            measured = portray(
-                subject,
-                read[subject.size],
-                batch_size,
-                lambda step, name=subject.name: progress(f"{name}: {step}"),  # type: ignore[misc]
-            )
+            with tqdm(total=total, desc=subject.name, unit="", disable=not progress, file=sys.stderr) as bar:
+                window = _window(subject, usual, place) if len(files) - len(own.skipped) >= pictures.LEAST else 0
+                measured = portray(subject, own, window, batch_size, bar.update)
         except Exception as error:  # such as memory that runs out: keep what is there
             found.failed[subject.name] = networks.reason(error)
         else:
@@ -178,6 +156,15 @@ def diagnose(
     return found
 
 
+def _window(subject: Network, usual: int, place: torch.device) -> int:
+    """The side of windows that it can be fine-tuned on, in pictures of such a short side; 0 where there is none."""
+    window = pictures.window(subject.size, usual)
+    try:
+        return window and networks.adapted(replace(subject, size=window), place).size
+    except UsageError:  # it takes images of its size alone
+        return 0
+
+
 def _writable(report: Path) -> None:
     """Notice before the work that its report could not be kept."""
     try:
@@ -186,12 +173,6 @@ def _writable(report: Path) -> None:
         raise UsageError(f"the report cannot be written to {report}: {error}") from error
     if report.suffix not in (".html", ".htm") or report.is_dir() or not os.access(report.parent, os.W_OK):
         raise UsageError(f"the report must be a page that can be written, such as report.html; got {report}")
-
-
-def percent(estimate: Estimate, sign: str = "") -> str:
-    """``12.3 % (10.1 to 14.9)``."""
-    low, high = (f"{100 * end:{sign}z.1f}" if math.isfinite(end) else "?" for end in (estimate.low, estimate.high))
-    return f"{100 * estimate.value:{sign}z.1f} % ({low} to {high})"
 
 
 def _width() -> int:

@@ -1,10 +1,11 @@
 """What is measured on each network, on the same pictures and with the same draws."""
 
+import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,14 @@ from ..metrics.spectra import aliasable, distance_from_ideal, transformable
 from ..models import Report, antialias
 from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
-from .networks import OF_MODULE, Adapted, Network
-from .pictures import LEAST, Pictures, window
+from .networks import OF_MODULE, RANDOM, TUNED, UNTUNED, Adapted, Network
+from .pictures import LEAST, Pictures
 
 REMEDY = "tri-3"  # the layer that is recommended: the one that costs the least detail
 
 PAIRS = 2  # of neighbouring windows per picture, along one diagonal
 AT_SITES = 8  # pictures whose feature maps are looked at: maps in front of a stride are large
+_LOOK = 16  # passes of the network that a look at its feature maps takes, about
 SHOWN, CANDIDATES = 6, 12  # pictures that are shown, and that are swept to choose them
 _KNOWN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Downsample)  # modules that count as sites themselves
 
@@ -67,7 +69,7 @@ class Portrait:
     pictures: int  # how many it saw
     enlarged: int  # how many of them were smaller than its windows and their margin ask for
     margin: int  # reach of the crop shifts in pixels
-    window: int  # side in pixels of the windows that fine-tuning on them can take: ``size``, or less if they are small
+    window: int  # side of windows in pixels that it can be fine-tuned on: ``size``, or less if they are small, or 0
     top1_change: Estimate  # how often one pixel changes the answer (Azulay and Weiss 2019, crop protocol)
     mean_absolute_change: Estimate  # of the probability of the answer, by one pixel
     answers: int  # how many classes were answered at all
@@ -79,7 +81,7 @@ class Portrait:
     layers: dict[str, int]  # the anti-aliasing layers that it has, and how many of each
     conversion: Report | str  # what ``antialias`` would replace with ``REMEDY``, or why nothing
     class_names: tuple[str, ...] = ()  # empty where they are unknown
-    options: tuple[str, ...] = ()  # of the command line that names the same network
+    options: tuple[str, ...] = ()  # of the command line that names the same network, but for the size
     seconds: float = field(default=0.0, compare=False)  # spent on it
 
     def class_name(self, index: int) -> str:
@@ -89,37 +91,58 @@ class Portrait:
     @property
     def tuned(self) -> bool:
         """Whether its weights come from ``aliasing finetune``."""
-        return self.weights.startswith("fine-tuned")
+        return self.weights.startswith(TUNED)
+
+    @property
+    def random(self) -> bool:
+        """Whether nobody trained it."""
+        return self.weights.startswith(RANDOM)
 
     @property
     def remedy(self) -> str:
         """What it has and what it lacks, in a sentence or two, after what must be known first."""
         return self._caution + self._advice
 
+    def command(self, folder: str) -> str:
+        """What would mend it on the pictures of ``folder``; empty if that were refused, or nothing calls for it."""
+        if self.random or self.tuned or not self.window or (self._caution and not self.layers):
+            return ""
+        plain, _, layer = self.network.partition("+")
+        if self.weights == OF_MODULE:
+            call = f'aliasing.finetune(network, "{REMEDY}", {folder!r}, size={self.window})'
+            return "" if self.layers or isinstance(self.conversion, str) else call
+        if not layer and isinstance(self.conversion, str):
+            return ""
+        name = f"{plain}+{layer or REMEDY}"
+        file = f"{name.replace(':', '-').replace('/', '-')}.safetensors"
+        words = ["aliasing", "finetune", name, "--images", folder, "--out", file, "--size", str(self.window)]
+        return shlex.join([*words, *self.options])
+
     @property
     def _advice(self) -> str:
-        has = ", ".join(f"{name} at {_places(count)}" for name, count in self.layers.items())
+        has = ", ".join(f"{name} at {_many(count)}" for name, count in self.layers.items())
         if not has and isinstance(self.conversion, str):
             return f"{self.conversion[:1].upper()}{self.conversion[1:]}."
         if not has:
             count = len(self.conversion.replaced)  # type: ignore[union-attr]
+            large = "" if self.window else f" of {self.size + 2} pixels or more"
             return (
-                f"{REMEDY} low-pass filters at {_places(count)}, weights kept, then fine-tuning without "
-                f"labels, on {LEAST} pictures or more."
+                f"{REMEDY} low-pass filters at {_many(count)}, weights kept, then fine-tuning without "
+                f"labels, on {LEAST} pictures or more{large}."
             )
         left = [] if isinstance(self.conversion, str) else self.conversion.replaced
         still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""
         if self.tuned:
-            return f"It has {has}, and was fine-tuned.{still}"
-        if self.weights == OF_MODULE:  # its caller knows what was done to it
-            return f"It has {has}.{still} If it was not fine-tuned with them, that is what it lacks."
-        lacks = "It lacks fine-tuning: its weights were learned without these filters."
-        return f"It has {has}.{still} {lacks}"
+            better = "On the pictures that it learned from it looks better than on others."
+            return f"It has {has}, and was fine-tuned.{still} {better}"
+        if self.weights.endswith(UNTUNED):
+            return f"It has {has}.{still} It lacks fine-tuning: its weights were learned without these filters."
+        return f"It has {has}.{still} If it was not trained with them, fine-tuning is what it lacks."
 
     @property
     def _caution(self) -> str:
         """What its reader must know before any remedy."""
-        if "random" in self.weights:
+        if self.random:
             return "Its weights are random, and say nothing of trained ones. "
         if self.answers == 1:
             return (
@@ -128,33 +151,57 @@ class Portrait:
             )
         if self.top1_change.low <= 0:
             return (
-                f"One pixel changes no answer, or too few to tell on {self.pictures} pictures: there may be nothing "
-                "to mend. "
+                f"One pixel changes no answer, or too few to tell on {_many(self.pictures, 'picture')}: there may be "
+                "nothing to mend. "
             )
         return ""
 
 
-def _places(count: int) -> str:
-    return f"{count} place{'' if count == 1 else 's'}"
+def _many(count: int, noun: str = "place") -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def portray(network: Network, pictures: Pictures, batch_size: int, say: Callable[[str], None]) -> Portrait:
-    """Measure ``network`` where it is; every draw comes from private generators, so networks are compared in pairs."""
+class _Counted(nn.Module):
+    """A network that tells ``say`` how many images it has seen."""
+
+    def __init__(self, network: nn.Module, say: Callable[[int], object]) -> None:
+        super().__init__()
+        self.network, self.say = network, say
+
+    def forward(self, images: Tensor) -> Any:
+        self.say(len(images))
+        return self.network(images)
+
+
+def passes(pictures: Pictures) -> int:
+    """How many images ``portray`` says that it is done with."""
+    swept, looked_at = (min(len(pictures.names), most) for most in (CANDIDATES, AT_SITES))
+    return len(pictures.names) * (PAIRS + 5) + swept * (2 * pictures.margin + 1) + looked_at * _LOOK
+
+
+def portray(
+    network: Network, pictures: Pictures, window: int, batch_size: int, say: Callable[[int], object]
+) -> Portrait:
+    """Measure ``network`` where it is; every draw comes from private generators, so networks are compared in pairs.
+
+    Args:
+        network: what ``networks.adapted`` returned.
+        pictures: of its size.
+        window: see ``Portrait``.
+        batch_size: images per forward pass.
+        say: hears how many images it is done with, whenever there are some; ``passes`` in all.
+    """
     started = time.perf_counter()
-    model, margin = network.module, pictures.margin
+    model, margin = _Counted(network.module, say), pictures.margin
     images = pictures.images
     centre = images[:, :, margin : margin + network.size, margin : margin + network.size]
-    say("one pixel")
     pixel = one_pixel(model, centre, "crop", pairs=PAIRS, batch_size=batch_size)
-    say("crop and standard shifts")
     crop = consistency(model, images, "crop", margin, batch_size=batch_size)
     standard = consistency(model, centre, "standard", batch_size=batch_size)
-    say("the most fragile pictures")
     fragile = pixel.images.argsort(descending=True, stable=True)[:CANDIDATES]
     curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
     ranges = {curve.name: float(curve.probabilities[:, 0].max() - curve.probabilities[:, 0].min()) for curve in curves}
     curves.sort(key=lambda curve: (curve.changes, ranges[curve.name]), reverse=True)
-    say("downsampling sites")
     has = Counter(_label(layer) for layer in outermost(model).values() if max(layer.strides) > 1)
     has.pop("subsample", None)
     return Portrait(
@@ -164,7 +211,7 @@ def portray(network: Network, pictures: Pictures, batch_size: int, say: Callable
         len(images),
         pictures.enlarged,
         margin,
-        window(network.size, pictures.sides),
+        window,
         pixel.top1_change,
         pixel.mean_absolute_change,
         len(pixel.answers.unique()),
@@ -172,7 +219,7 @@ def portray(network: Network, pictures: Pictures, batch_size: int, say: Callable
         crop,
         standard,
         curves[:SHOWN],
-        _sites(network, centre[:AT_SITES]),
+        _sites(network, centre[:AT_SITES], say),
         dict(has),
         _conversion(network),
         network.classes,
@@ -208,7 +255,7 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
     )
 
 
-def _sites(network: Network, images: Tensor) -> list[Site]:
+def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> list[Site]:
     """Modules that drop samples, and functions that do, each with what goes in and comes out."""
     model, kinds = network.module, sites(network.module)
     found: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
@@ -226,6 +273,7 @@ def _sites(network: Network, images: Tensor) -> list[Site]:
             own[key].append(_values(sample))
         for key, uses in own.items():  # a site that is used twice counts with its mean
             found[key].append(torch.stack(uses).mean(0))
+        say(_LOOK)
     rows = []
     for (name, kind, stride), parts in found.items():
         table = torch.cat(parts)

@@ -6,6 +6,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -19,17 +20,19 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..datasets.photographs import imagenet_classes
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, at_least
 from ..held import held
 from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
+from .pictures import SMALLEST
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
-_PRETRAINED = "pretrained weights"
-OF_MODULE = "weights of the module"
+# What is said of weights, and decides what is recommended.
+_PRETRAINED, RANDOM, OF_MODULE = "pretrained weights", "random weights", "weights of the module"
+TUNED, UNTUNED = "fine-tuned", "anti-aliased without fine-tuning"
 NOTE = "aliasing"  # under which a fine-tuned file says what it is
 
 
@@ -37,13 +40,13 @@ NOTE = "aliasing"  # under which a fine-tuned file says what it is
 class Network:
     """A network that is ready to be measured."""
 
-    name: str  # as it was asked for
+    name: str  # as it was asked for: the file's where a file was named
     module: nn.Module  # takes float images (N, 3, size, size) in [0, 1] and returns logits (N, classes)
     size: int  # side of its input in pixels
     weights: str  # where they come from, in words
     classes: tuple[str, ...] = ()  # their names; empty where they are unknown
     owner: nn.Module | None = None  # as its owner knows it: what ``antialias`` converts and a file of weights is of
-    options: tuple[str, ...] = ()  # what a command line needs beside the name, to get the same network
+    options: tuple[str, ...] = ()  # what a command line needs beside name and size, to get the same network
 
     @property
     def original(self) -> nn.Module:
@@ -52,13 +55,17 @@ class Network:
 
 
 def of_module(name: str, module: nn.Module, size: int | None) -> Network:
-    """A module that its caller made, for images of ``size`` pixels, by default 224."""
+    """A copy of a module that its caller made, for images of ``size`` pixels, by default 224."""
+    at_least("size", size, SMALLEST)
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"a network must be a name or a torch.nn.Module, got {type(module).__name__}; a function that makes one is "
             "to be called"
         )
-    return Network(name, module, size or SIZE, OF_MODULE)
+    try:
+        return Network(name, deepcopy(module), size or SIZE, OF_MODULE)
+    except Exception as error:  # of anybody's network
+        raise UsageError(f"{name} must be a module that copy.deepcopy can copy: {reason(error)}") from error
 
 
 class Adapted(nn.Module):
@@ -105,14 +112,18 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         UsageError: no such network, or weights that do not fit.
         DataError: the pretrained weights cannot be fetched, or the file cannot be read.
     """
-    if name.endswith(".safetensors"):
-        about = _note(name, _open(name)[1])
-        name, weights, size = about["network"], name, size or about["size"]
+    at_least("size", size, SMALLEST)
+    asked = name
+    if asked.endswith(".safetensors"):
+        about = _note(asked, _open(asked)[1])
+        name, weights, size = about["network"], asked, size or about["size"]
+        if about["weights"] == OF_MODULE:
+            raise UsageError(
+                f"{asked} is of a module ({name}), which no name makes: name MODULE:FACTORY, which makes it, and the "
+                "file with --weights"
+            )
     plain, layer = split(name)
-    if size is not None and size < 8:
-        raise UsageError(f"size must be at least 8 pixels, got {size}")
-    options: tuple[str, ...] = () if weights == "pretrained" else ("--weights", weights)
-    options += () if size is None else ("--size", str(size))
+    options = () if weights == "pretrained" else ("--weights", weights)
     own = ":" in plain and not plain.startswith(("timm:", "torchvision:"))
     found = _factory(plain, size or SIZE) if own else _library(plain, weights, size)
     module, note = found.module, found.weights
@@ -123,15 +134,17 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
             tuned = _note(weights, about)["network"]
             if tuned.partition("+")[2] not in (layer, ""):
                 raise UsageError(f"{weights} holds {tuned}, not {name}: name {tuned}, or the file instead of a network")
-            note = f"fine-tuned, {note}"
+            note = f"{TUNED} {name if asked == weights else note}"
             module, layer = (antialias(module, layer) if layer else module), ""
         elif layer and set(_renamed(tensors, module)) != set(module.state_dict()):
             # Layers that learn add names of their own: the file is of the anti-aliased network.
             module, layer = antialias(module, layer), ""
         _fill(module, tensors, weights)
     if layer:
-        module, note = antialias(module, layer), f"{note}, anti-aliased without fine-tuning"
-    return replace(found, name=name, module=module.eval(), weights=note, options=options)
+        module = antialias(module, layer)
+        # Whether the weights in a file were learned with the layer, nobody says.
+        note = f"{note}, {UNTUNED}" if weights in ("pretrained", "none") else f"{note}, anti-aliased"
+    return replace(found, name=asked, module=module.eval(), weights=note, options=options)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -159,7 +172,7 @@ def _library(name: str, weights: str, size: int | None) -> Network:
                 "name a file of weights with --weights FILE, or ask for random weights with --weights none"
             ) from error
     else:
-        note, names, classes = "random weights", (), None
+        note, names, classes = RANDOM, (), None
         if weights != "none":
             blank, (tensors, about) = source.build(False, None), _open(weights)
             last, tensors = list(blank.state_dict())[-1], _renamed(tensors, blank)

@@ -1,8 +1,10 @@
 """Any folder of pictures, as squares that leave room for crop shifts."""
 
 import os
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from tqdm import tqdm
 
 from ..datasets.decoding import pixels, square
 from ..errors import DataError, UsageError, at_least
@@ -33,6 +36,8 @@ class Pictures(NamedTuple):
 
 
 LEAST = 50  # pictures without which there is nothing to learn from
+SMALLEST = 8  # pixels of a window's side
+_HEADERS = 1000  # pictures that tell how large those of a folder are
 
 
 def margin_of(size: int) -> int:
@@ -40,14 +45,11 @@ def margin_of(size: int) -> int:
     return max(1, round(size / 14))
 
 
-def usual(sides: Sequence[int]) -> int:
-    """The short side in pixels that all but a twentieth of the pictures reach."""
-    return sorted(sides)[len(sides) // 20]
-
-
-def window(size: int, sides: Sequence[int]) -> int:
-    """The side of windows that can move in pictures of such short ``sides``: ``size``, or less if they are small."""
-    return size if usual(sides) >= size + 2 else max(8, usual(sides) * 9 // 10)
+def window(size: int, usual: int) -> int:
+    """The side of windows that can move in pictures of such a short side: ``size``, or less; 0 where none can."""
+    if usual < SMALLEST + 2:
+        return 0
+    return size if usual >= size + 2 else max(SMALLEST, usual * 9 // 10)
 
 
 def find(folder: str | Path) -> list[Path]:
@@ -69,9 +71,20 @@ def find(folder: str | Path) -> list[Path]:
     return found
 
 
-def sides(folder: str | Path) -> Iterator[int]:
-    """The short sides in pixels of the pictures in ``folder``, as far as their headers tell."""
-    for path in find(folder):
+def _drawn(folder: str | Path) -> list[Path]:
+    """Every picture below ``folder`` in an order that is random, and always the same."""
+    paths = find(folder)
+    return [paths[i] for i in torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()]
+
+
+def usual(folder: str | Path) -> int:
+    """The short side in pixels that all but a twentieth of the pictures of ``folder`` reach; 0 if none has a header."""
+    sides = sorted(islice(_sides(_drawn(folder)), _HEADERS))
+    return sides[len(sides) // 20] if sides else 0
+
+
+def _sides(paths: list[Path]) -> Iterator[int]:
+    for path in paths:
         try:
             with Image.open(path) as image:
                 yield min(image.size)
@@ -79,21 +92,26 @@ def sides(folder: str | Path) -> Iterator[int]:
             continue  # reading the picture will say why
 
 
-def read(folder: str | Path, size: int, count: int | None = None, margin: int | None = None) -> Pictures:
+def read(
+    folder: str | Path, size: int, count: int | None = None, margin: int | None = None, progress: bool = False
+) -> Pictures:
     """Up to ``count`` pictures of ``folder``: short side resized to ``size`` plus twice the margin, middle square kept.
 
     Which ones is a fixed random choice. Orientation notes of cameras are obeyed, greyscale, CMYK and 16 bits become
     RGB bytes, films show their first picture. Files that cannot be read are listed, and the next ones take their place.
+    ``progress`` draws a bar on standard error.
 
     Raises:
         DataError: none of the files can be read.
     """
     at_least("count", count, 1)
-    paths, margin = find(folder), margin_of(size) if margin is None else margin
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
-    images, names, skipped, sides = [], [], {}, []
-    for path, image, short in _decoded([paths[i] for i in order], size + 2 * margin):
-        name = str(path.relative_to(folder))
+    margin = margin_of(size) if margin is None else margin
+    images, names, skipped, sides, paths = [], [], {}, [], _drawn(folder)
+    total = min(len(paths), count or len(paths))
+    bar = tqdm(total=total, desc=f"reading {folder}", leave=False, unit="", disable=not progress, file=sys.stderr)
+    for path, image, short in _decoded(paths, size + 2 * margin):
+        bar.update()
+        name = os.fsencode(path.relative_to(folder)).decode(errors="replace")  # of whatever encoding the disk has
         if isinstance(image, Tensor):
             images.append(image)
             names.append(name)
@@ -102,6 +120,7 @@ def read(folder: str | Path, size: int, count: int | None = None, margin: int | 
             skipped[name] = image
         if len(images) == count:
             break
+    bar.close()
     if not images:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} pictures in {folder} can be read; {name}: {reason}")
@@ -115,6 +134,9 @@ def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str,
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # odd metadata is no reason to stop
                 with Image.open(path) as image:
+                    # Of such numbers only PNG and PPM say which is white, whose 16 bits are mode "I" to some Pillows.
+                    if image.mode == "F" or (image.mode, image.format) == ("I", "TIFF"):
+                        raise ValueError("which of its numbers is white is not known; save it with 8 or 16 bits")
                     upright = ImageOps.exif_transpose(image)
                     yield path, pixels(square(_colour(upright), side)), min(upright.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -123,16 +145,7 @@ def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str,
 
 
 def _colour(image: Image.Image) -> Image.Image:
-    """Eight bits of red, green and blue; Pillow itself clips deeper pixels, which makes most of them white.
-
-    Raises:
-        ValueError: the pixels are numbers whose white is not known.
-    """
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"pixels from {values.min():g} to {values.max():g} are no picture; save it with 8 or 16 bits"
-            )
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
+    """Eight bits of red, green and blue; Pillow itself clips deeper pixels, which makes most of them white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     return image.convert("RGB")

@@ -1,5 +1,6 @@
 """The report: one HTML page that asks for nothing outside itself, from the template beside this file."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -8,23 +9,34 @@ from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
 from ..datasets.decoding import as_png
+from ..metrics import Estimate
 from .measuring import AT_SITES, PAIRS, Curve, Portrait, Site
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 320, 150, 34, 22  # of the curves, in pixels
 
 
-def page(found: Any, command: Mapping[str, str], rows: Mapping[str, Sequence[str]]) -> str:
-    """The whole page of a ``Diagnosis``; a ``command`` would mend a network, ``rows`` are those of the table."""
+def page(found: Any, rows: Mapping[str, Sequence[str]]) -> str:
+    """The whole page of a ``Diagnosis``, whose table has these ``rows``."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"png": as_png, "shift": _shift, "percent": _percent, "worst": _worst}
+    environment.filters |= {"png": as_png, "shift": _shift, "percent": _percent, "worst": _worst, "ends": _ends}
     environment.globals |= {"drawing": _drawing, "windows": _windows, "at_sites": AT_SITES, "pairs": PAIRS}
     template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(found=found, portraits=found.portraits, command=command, rows=rows)
+    return environment.from_string(template).render(found=found, portraits=found.portraits, rows=rows)
 
 
 def _shift(position: int) -> str:
     """``+3 px``, and ``0 px`` without a sign."""
     return f"{position:+d} px" if position else "0 px"
+
+
+def percent(estimate: Estimate, sign: str = "") -> str:
+    """``12.3 % (10.1 to 14.9)``; an end that is not known is a question mark."""
+    return f"{100 * estimate.value:{sign}z.1f} % ({_ends(estimate, sign)})"
+
+
+def _ends(estimate: Estimate, sign: str = "") -> str:
+    low, high = (f"{100 * end:{sign}z.1f}" if math.isfinite(end) else "?" for end in (estimate.low, estimate.high))
+    return f"{low} to {high}"
 
 
 def _percent(value: float, digits: int = 1) -> str:
