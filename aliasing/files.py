@@ -47,7 +47,8 @@ def set_aside(path: Path) -> Path:
         raise StorageError.of(path, error) from error
 
 
-def _sum(tensors: dict[str, Tensor], note: str) -> str:
+def checksum(tensors: dict[str, Tensor], note: str = "") -> str:
+    """The SHA-256 of CPU tensors by name, with their types and shapes, and of a note."""
     digest = hashlib.sha256(note.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -63,7 +64,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], **note: object) -> Non
     """
     ((name, value),) = note.items()
     text = json.dumps(value)
-    write_atomically(path, save(tensors, {name: text, "sha256": _sum(tensors, text)}))
+    write_atomically(path, save(tensors, {name: text, "sha256": checksum(tensors, text)}))
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], Any]:
@@ -78,7 +79,7 @@ def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], Any]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             header = dict(file.metadata() or {})
         text = header.pop(name)
-        if header != {"sha256": _sum(tensors, text)}:
+        if header != {"sha256": checksum(tensors, text)}:
             raise ValueError("its content does not match the sum in its header")
         return tensors, json.loads(text)
     except FileNotFoundError:

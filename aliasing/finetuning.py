@@ -10,7 +10,8 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from tqdm import tqdm
 from .datasets import ImageSet
 from .diagnosis import networks, pictures
 from .errors import DamagedError, DataError, UsageError
-from .files import read_tensors, write_atomically, write_tensors
+from .files import checksum, read_tensors, write_atomically, write_tensors
 from .inference import as_float, check_images, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
@@ -62,6 +63,8 @@ class Plan:
     lr: float
     batch_size: int
     seed: int
+    minutes: float | None = None
+    checksum: str = ""  # of the pictures to learn from and of the original
 
 
 def finetune(
@@ -90,13 +93,14 @@ def finetune(
         network: a name as for ``aliasing.diagnosis.load``, or a module that takes images in [0, 1]; it is not changed.
         layer: name of a downsampling layer.
         images: a folder of pictures, or pictures larger than the window (N, 3, H, W), of which the middle squares
-            count. Every third is held out.
+            count; 4 GiB of them at most. A third is held out, a fixed random choice; 500 of that are measured.
         out: safetensors file for the result, which must not exist. A stopped call that is repeated continues from
             the folder ``out`` with ``.partial`` behind it.
         epochs: passes over the pictures that are not held out.
-        minutes: at most so long for the training of both networks; the schedule is shortened, not cut.
+        minutes: about so long for the training of both networks; the schedule is shortened, not cut.
         size: side of the windows in pixels; by default the network's own input, 224 for modules.
-        held_out: measure on these pictures instead of every third; with labels, as indices of the logits.
+        held_out: measure on these pictures instead. As those of ``images``, its labels count if its classes are those
+            of the network by name or, where that has no names, by number.
         lr: the largest learning rate.
         batch_size: windows per step.
         weights: where those of a named network come from; see ``aliasing.diagnosis.load``.
@@ -124,18 +128,20 @@ def finetune(
     if isinstance(network, str):
         subject = networks.load(network, weights, size)
     else:
-        subject = networks.of_module(type(network).__name__, deepcopy(network), size)
+        subject = networks.of_module(type(network).__name__, network, size)
     subject.module.float()  # half precision does not learn
     subject = networks.adapted(subject, place)
     original = subject.module.eval()
     converted = antialias(original, layer)
-    data = _data(images, subject.size, held_out, subject.classes)
-    plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, epochs, lr, batch_size, seed)
+    data = _data(images, subject, held_out, progress)
+    own = {f"network.{name}": value.cpu() for name, value in original.state_dict().items()}
+    decides = epochs, lr, batch_size, seed, minutes, checksum(own | {"pictures": data.learn})
+    plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, *decides)
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
     folder = None if out is None else out.with_name(out.name + ".partial")
-    if folder is not None and not folder.exists():
+    if folder is not None:
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{out} cannot be written ({error.strerror}); name another file with --out") from error
     with tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True) as bar:
@@ -146,7 +152,7 @@ def finetune(
         else:
             lesson = Lesson(plan, data, original, averaged(original, data, batch_size, bar))
             if minutes is not None:
-                lesson.shorten(students["the original"], 60 * minutes / len(students))
+                lesson.shorten(students.values(), 60 * minutes)
             if folder is not None:
                 about = {"plan": asdict(plan), "steps": lesson.steps}
                 write_tensors(folder / "answers.safetensors", {"answers": lesson.answers}, about=about)
@@ -183,37 +189,37 @@ class Data:
         return learn, held
 
 
-def _data(images: Any, size: int, held_out: ImageSet | None, classes: tuple[str, ...]) -> Data:
-    labels = None
+def _data(images: Any, subject: networks.Network, held_out: ImageSet | None, progress: bool = False) -> Data:
+    labels, size = None, subject.size
     if isinstance(images, (str, Path)):
         side = _canvas(images, size)
-        found = pictures.read(images, size, MEMORY // (3 * side**2), margin=(side - size) // 2)
+        found = pictures.read(images, size, MEMORY // (3 * side**2), (side - size) // 2, progress)
         for name, reason in found.skipped.items():
             warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
-        order = sorted(range(len(found.names)), key=found.names.__getitem__)
-        images, labels = found.images[order], _labels([found.names[i] for i in order], classes)
+        images, labels = found.images, _labels([Path(name).parts[0] for name in found.names], subject.classes)
     elif isinstance(images, ImageSet):
-        images, labels = images.images, images.labels
-    images = _squares(images)
+        images, labels = images.images, _indices(images, subject)
+    images = _squares(images, size)
     if len(images) < pictures.LEAST:
         raise UsageError(f"fine-tuning needs at least {pictures.LEAST} pictures that can be read, got {len(images)}")
-    if images.shape[-1] < size + 2:
-        side = images.shape[-1]
-        raise UsageError(f"pictures of {side} pixels leave no room for windows of {size}: name a smaller --size")
+    # In no order: that of a folder may be by class, or alternate.
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     if held_out is not None:
-        return Data(images, _squares(held_out.images), held_out.labels, size)
-    every = torch.arange(len(images)) % 3 == 2
-    chosen = every.nonzero()[:, 0]
-    chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))[:MEASURED]]
-    return Data(images[~every], images[chosen], None if labels is None else labels[chosen], size)
+        return Data(images[order], _squares(held_out.images, size), _indices(held_out, subject), size)
+    held, learn = order.tensor_split([len(order) // 3])
+    chosen = held[:MEASURED]
+    return Data(images[learn], images[chosen], None if labels is None else labels[chosen], size)
 
 
-def _squares(images: Any) -> Tensor:
-    """The middle squares of colour pictures."""
+def _squares(images: Any, size: int) -> Tensor:
+    """The middle squares of colour pictures, in whose middle windows of ``size`` can stand, and move."""
     if not isinstance(images, Tensor) or images.shape[1:2] != (3,):
         got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise UsageError(f"pictures must be a folder or a tensor (N, 3, H, W), bytes or floats in [0, 1], got {got}")
     images, side = check_images(images, unit=True), min(images.shape[2:])
+    if side < size + 2:
+        raise UsageError(f"pictures of {side} pixels leave no room for windows of {size}: name a smaller --size")
+    side -= (side - size) % 2
     top, left = ((length - side) // 2 for length in images.shape[2:])
     return images[:, :, top : top + side, left : left + side]
 
@@ -232,13 +238,23 @@ def _canvas(folder: str | Path, size: int) -> int:
     return size + 2 * min(pictures.margin_of(size), (usual - size) // 2)
 
 
+def _indices(given: ImageSet, subject: networks.Network) -> Tensor | None:
+    """The labels of a set as indices of the network's logits, if its classes are those."""
+    if subject.classes and given.classes != subject.classes:
+        return _labels([given.classes[label] for label in given.labels.tolist()], subject.classes)
+    logits = predict(subject.module, torch.zeros(1, 3, subject.size, subject.size))
+    return given.labels if len(given.classes) == logits.shape[1] else None
+
+
 def _labels(names: list[str], classes: tuple[str, ...]) -> Tensor | None:
-    """Labels from the first folder of each name, if all are classes: by name, or by ImageNet's ids of them."""
-    index = {name.lower(): i for i, name in enumerate(classes)}
+    """Labels from the names of classes, if all are that: ImageNet's ids of them, or names that no two classes have."""
+    lower = [name.lower() for name in classes]
+    counts = Counter(lower)
+    index = {name: i for i, name in enumerate(lower) if counts[name] == 1}
     if len(classes) == 1000:
         with suppress(ImportError):
             index |= {wnid: i for i, wnid in enumerate(import_module("timm.data").ImageNetInfo().label_names())}
-    own = [index.get(Path(name).parts[0].lower()) for name in names]
+    own = [index.get(name.lower()) for name in names]
     return None if None in own else torch.tensor(own)
 
 
@@ -303,15 +319,17 @@ class Lesson:
                 say((step + 1) / self.steps)
         student.eval()
 
-    def shorten(self, student: nn.Module, seconds: float) -> None:
-        """Take no more steps than a network like ``student`` can within ``seconds``; the faster of two counts."""
-        student, times = deepcopy(student), []
-        optimizer = self._optimizer(student)
-        for step in range(2):
-            started = time.perf_counter()
-            self._step(student, optimizer, step)
-            times.append(time.perf_counter() - started)
-        self.steps = max(1, min(self.steps, int(seconds / min(times))))
+    def shorten(self, students: Iterable[nn.Module], seconds: float) -> None:
+        """Take no more steps than all of ``students`` can within ``seconds``; of each the faster of two counts."""
+        took = 0.0
+        for student in map(deepcopy, students):
+            optimizer, times = self._optimizer(student), []
+            for step in range(2):
+                started = time.perf_counter()
+                self._step(student, optimizer, step)
+                times.append(time.perf_counter() - started)
+            took += min(times)
+        self.steps = max(1, min(self.steps, int(seconds / took)))
 
     def _optimizer(self, student: nn.Module) -> Optimizers:
         student.to(self.place).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
@@ -347,8 +365,10 @@ def _begun(folder: Path, plan: Plan) -> tuple[Tensor, int] | None:
         tensors, about = read_tensors(file, "about")
     except (DataError, FileNotFoundError) as error:  # without the answers nobody knows of which plan the others are
         raise DataError(f"{error}; remove {folder} to begin anew") from error
-    if about["plan"] != asdict(plan):
-        raise UsageError(f"{folder} is of another fine-tuning; remove it, or name another file with --out")
+    if odd := [name for name, value in asdict(plan).items() if about["plan"].get(name) != value]:
+        raise UsageError(
+            f"{folder} is of another fine-tuning, of other {', '.join(odd)}; remove it, or name another file with --out"
+        )
     return tensors["answers"], about["steps"]
 
 
@@ -409,9 +429,10 @@ def _table(measured: list[dict[str, Tensor]]) -> pd.DataFrame:
     rows: dict[str, list[Estimate | None]] = {}
     for name in measured[0]:
         values = [own[name] for own in measured]
+        minus = Estimate.difference if name == MOVES else Estimate.paired
         rows[name] = [Estimate.mean(v) if name == MOVES else Estimate.share(v > 0) for v in values]
-        rows[f"{name}, minus original"] = [None, *(Estimate.difference(v, values[0]) for v in values[1:])]
-        rows[f"{name}, minus control"] = [None, None, None, Estimate.difference(values[3], values[1])]
+        rows[f"{name}, minus original"] = [None, *(minus(v, values[0]) for v in values[1:])]
+        rows[f"{name}, minus control"] = [None, None, None, minus(values[3], values[1])]
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
 
 
@@ -421,9 +442,10 @@ def conclusion(table: pd.DataFrame) -> str:
     def told(name: str) -> tuple[str, str]:
         value, low, high, count = table.loc[f"{name}, minus control", COLUMNS[-1]]
         points = f"{100 * value:+z.1f} points, {100 * low:+z.1f} to {100 * high:+z.1f}"
+        direction = "more" if value > 0 else "fewer" if value < 0 else "as many"
         if low <= 0 <= high:
-            return "about as many", f"{points}: {count} pictures cannot tell"
-        return "more" if value > 0 else "fewer", points
+            return f"perhaps {direction}", f"{points}: {count} pictures cannot tell"
+        return direction, points
 
     (changed, by), (kept, than) = told(CHANGES), told(AGREES)
     return (

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,6 +15,8 @@ from torch import nn
 import aliasing
 from aliasing import finetuning
 from aliasing.cli import main
+from aliasing.datasets import ImageSet
+from aliasing.diagnosis import networks
 from aliasing.errors import DataError, UsageError
 
 SIZE = 24
@@ -106,10 +109,14 @@ def test_the_conclusion_says_what_is_sure_and_which_way_it_goes():
         return finetuning.conclusion(finetuning._table(measured))
 
     words = said((half, half), (half & False, half | True))
-    assert "changes fewer of its answers (-50.0 points, -60.0 to -40.0)" in words and "and more of them are" in words
+    assert "changes fewer of its answers (-50.0 points, -59.1 to -38.9)" in words and "and more of them are" in words
     words = said((half, half), (half | True, half))
     assert "changes more of its answers (+50.0 points, " in words
-    assert "about as many of them are the original's (+0.0 points, +0.0 to +0.0: 100 pictures cannot tell)" in words
+    assert "perhaps as many of them are the original's (+0.0 points, -2.7 to +2.7: 100 pictures cannot tell)" in words
+    one = torch.arange(100) == 1
+    assert "changes perhaps fewer of its answers (-1.0 points, -4.3 to +2.3: 100" in said(
+        (half | one, half), (half & ~one, half)
+    )
 
 
 def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monkeypatch, capsys):
@@ -144,8 +151,8 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     options = ["--images", str(folder), "--device", "cpu", "--json"]
     assert main(["diagnose", "once again.safetensors", *options]) == 0
     found = json.loads(capsys.readouterr().out)["networks"][0]
-    assert (found["network"], found["size"], found["layers"]) == ("tuned_nets:make+tri-3", SIZE, {"tri-3": 2})
-    assert found["weights"] == "fine-tuned, weights of once again.safetensors"
+    assert (found["network"], found["size"], found["layers"]) == ("once again.safetensors", SIZE, {"tri-3": 2})
+    assert found["weights"] == "fine-tuned tuned_nets:make+tri-3"
     assert main(["diagnose", "tuned_nets:make+bin-5", "--weights", "once again.safetensors", *options]) == 2
     assert "holds tuned_nets:make+tri-3" in capsys.readouterr().err
 
@@ -156,11 +163,13 @@ MADE = "tuned_nets:make+tri-3"
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
-        ("tuned_nets:make", [], "expected NETWORK+LAYER"),
+        ("tuned_nets:make", [], "expected NETWORK+LAYER, such as tuned_nets:make+tri-3"),
+        ("taken.safetensors", [], "expected NETWORK+LAYER, such as resnet18+tri-3"),
         (MADE, ["--out", "taken.safetensors"], "exists and is not overwritten"),
         (MADE, ["--out", "taken.safetensors/new.safetensors"], "cannot be written (Not a directory)"),
         (MADE, ["--size", "48"], "too small for windows of 48: name --size 27"),
         (MADE, ["--images", "few"], "at least 50 pictures that can be read, got 3"),
+        (MADE, ["--images", "tiny"], "short sides of 9 pixels, too small for windows of 24: they need 10 at least"),
         ("tuned_nets:maps+tri-3", [], "must return logits"),
         (MADE, ["--epochs", "0"], "epochs must be a positive number"),
         (MADE, ["--minutes", "inf"], "minutes must be a positive number"),
@@ -170,12 +179,14 @@ MADE = "tuned_nets:make+tri-3"
 )
 def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own, folder, capsys):
     (own / "taken.safetensors").write_text("mine")
-    (own / "few").mkdir()
-    for number in range(3):
-        Image.new("RGB", (40, 40)).save(own / "few" / f"{number}.png")
+    for place, side in {"few": 40, "tiny": 9}.items():
+        (own / place).mkdir()
+        for number in range(3):
+            Image.new("RGB", (side, side)).save(own / place / f"{number}.png")
     given = ["--images", str(folder), "--out", "new.safetensors", "--size", str(SIZE), *options]
     assert main(["finetune", network, *given]) == 2
-    message_line = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    bar = ("reading ", " ")
+    message_line = [line for line in capsys.readouterr().err.splitlines() if line and not line.startswith(bar)]
     assert len(message_line) == 1 and message in message_line[0]
     assert (own / "taken.safetensors").read_text() == "mine"
     assert not (own / "new.safetensors").exists()
@@ -202,6 +213,16 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
         patch.setattr(finetuning.Lesson, "teach", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             call()
+    # Of the same description: the answers kept are those of another network, or to other pictures.
+    other = net()
+    other[0].weight.data[0, 0, 0, 0] += 1
+    again = partial(aliasing.finetune, layer="tri-3", size=SIZE, device="cpu", out="new.safetensors")
+    with pytest.raises(UsageError, match="another fine-tuning, of other checksum; remove it"):
+        again(other, images=folder)
+    with pytest.raises(UsageError, match="another fine-tuning, of other network, weights, pictures, checksum; rem"):
+        again("tuned_nets:make", images=noise(70))
+    with pytest.raises(UsageError, match="another fine-tuning, of other minutes; remove it"):
+        again(net(), images=folder, minutes=1)
     (left / "the-original.safetensors").write_text("cut")
     with pytest.raises(DataError, match=r"original\.safetensors is damaged.*; remove it to fine-tune this network"):
         call()
@@ -209,8 +230,14 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
 
 def test_windows_are_squares_of_colours_in_the_unit_range():
     images = torch.rand(60, 3, SIZE + 4, SIZE + 9)
-    data = finetuning._data(images, SIZE, None, ())
-    assert torch.equal(data.learn[0], images[0, :, :, 2 : SIZE + 6]) and data.margins == (2, 2)
+    data = data_of(images)
+    assert data.margins == (2, 2)
+    assert any(torch.equal(data.learn[0], image[:, :, 2 : SIZE + 6]) for image in images)
+    odd = data_of(noise(60, side=SIZE + 5))  # the middle of which is no pixel's edge
+    assert finetuning.windows(odd, torch.arange(2), torch.zeros(2).long(), torch.device("cpu")).shape[2:] == (
+        SIZE,
+        SIZE,
+    )
     for message, wrong in {"bytes or floats": images[:, :1], "divide bytes by 255": 255 * images}.items():
         with pytest.raises(UsageError, match=message):
             aliasing.finetune(net(), "tri-3", wrong, size=SIZE, device="cpu")
@@ -227,8 +254,55 @@ def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refus
         aliasing.finetune(broken, "tri-3", folder, size=SIZE, device="cpu")
 
 
-def test_folders_named_after_classes_give_an_accuracy(folder):
-    names = [f"{i % 5}/{i}.png" for i in range(10)]
+def test_folders_named_after_classes_give_an_accuracy(own, folder):
+    names = [str(i % 5) for i in range(10)]
     assert finetuning._labels(names, tuple("43210")).tolist() == [4, 3, 2, 1, 0] * 2
     assert finetuning._labels(names, tuple("4321x")) is None
     assert finetuning._labels(names, ()) is None
+    assert finetuning._labels(names, tuple("433210")) is None  # which of the two that are called 3?
+    _, table = aliasing.finetune("tuned_nets:make", "tri-3", folder, size=SIZE, device="cpu")
+    assert "accuracy" not in table.index  # nobody knows what its classes are called
+
+
+def data_of(images, held_out=None, classes=()):
+    subject = replace(networks.of_module("net", net(), SIZE), classes=classes)
+    return finetuning._data(images, subject, held_out)
+
+
+def test_labels_of_a_set_count_as_what_they_are_called():
+    """Indices of its own classes would be the answers to another question."""
+    images, labels = noise(60), torch.arange(60) % 5
+    held = data_of(ImageSet(images, labels, tuple("abcde"), "own"))
+    assert held.labels.equal(torch.stack([labels[(images == one).flatten(1).all(1)][0] for one in held.held]))
+    named = data_of(images, ImageSet(images, labels, tuple("edcba"), "other order"), tuple("abcde"))
+    assert named.labels.equal(4 - labels)
+    for classes, known in ((tuple("vwxyz"), tuple("abcde")), (tuple("abcdef"), ())):
+        assert data_of(images, ImageSet(images, labels, classes, "others"), known).labels is None
+    with pytest.raises(UsageError, match="no room for windows"):
+        data_of(images, ImageSet(noise(60, side=SIZE + 1), labels, tuple("abcde"), "small"))
+
+
+def test_what_is_held_out_is_in_no_step_with_the_order_of_the_pictures():
+    """Of pictures that lie by class, or take turns, it has all kinds, and so have the first to learn from."""
+    for kinds in (torch.arange(90) // 30, torch.arange(90) % 3):
+        data = data_of((80 * kinds.to(torch.uint8))[:, None, None, None].expand(-1, 3, SIZE + 2, SIZE + 2))
+        for part in (data.held, data.learn[:20]):
+            assert len(part[:, 0, 0, 0].unique()) == 3
+        assert len(data.held) == 30 and len(data.learn) == 60
+
+
+def test_minutes_are_shared_by_both_networks(monkeypatch):
+    """A converted network computes more: the steps of both have to fit."""
+    data, now, cost = data_of(noise(60)), [0.0], {False: 1.0, True: 3.0}
+    lesson = finetuning.Lesson(
+        finetuning.Plan("", "", "", 40, SIZE, 100, 0.1, 4, 0), data, net(), torch.ones(40, 5) / 5
+    )
+    students = [net(), aliasing.antialias(net(), "tri-3")]
+
+    def step(lesson, student, optimizer, number):
+        now[0] += cost[any(isinstance(part, aliasing.layers.Downsample) for part in student.modules())]
+
+    monkeypatch.setattr(finetuning.Lesson, "_step", step)
+    monkeypatch.setattr(finetuning.time, "perf_counter", lambda: now[0])
+    lesson.shorten(students, 42)
+    assert lesson.steps == 10

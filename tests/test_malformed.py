@@ -16,8 +16,7 @@ from aliasing.cli import main
 from aliasing.datasets.corruptions import corrupt
 from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
-from aliasing.files import _sum as content_sum
-from aliasing.files import read_tensors
+from aliasing.files import checksum, read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.measurements.pixel_steps import photographers_bias
 from aliasing.metrics.pixel_pairs import size_pairs
@@ -244,7 +243,7 @@ def checkpoint(tmp_path_factory):
 def saved(change, **header):
     """A checkpoint of the toy network, its tensors changed, with its true sum or another header."""
     tensors = change({f"network.{key}": value for key, value in toy_network().state_dict().items()})
-    return save(tensors, {"history": "[]"} | (header or {"sha256": content_sum(tensors, "[]")}))
+    return save(tensors, {"history": "[]"} | (header or {"sha256": checksum(tensors, "[]")}))
 
 
 CHECKPOINTS = {
