@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from operator import index
 from typing import Any
 
 
@@ -74,7 +75,23 @@ def one_of(kind: str, received: Any, choices: Iterable[object]) -> Any:
     return received
 
 
-def at_least(name: str, value: float | None, least: float) -> None:
-    """Raise ``UsageError`` for a ``value`` called ``name`` that is below ``least``, or NaN; ``None`` is no value."""
-    if value is not None and not value >= least:
-        raise UsageError(f"{name} must be at least {least}, got {value}")
+def whole(value: object) -> int | None:
+    """``value`` as an ``int`` if it is a whole number, NumPy's included, else ``None``; ``True`` is not one."""
+    try:
+        return None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def check_whole(name: str, value: object, least: int) -> int:
+    """``value`` as an ``int``; raises ``UsageError`` if it is no whole number of at least ``least``."""
+    number = whole(value)
+    if number is None or number < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return number
+
+
+def at_least(name: str, value: object, least: int) -> None:
+    """``check_whole`` of what may also be ``None``, which is no value."""
+    if value is not None:
+        check_whole(name, value, least)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .errors import UsageError, one_of
+from .errors import UsageError, at_least, one_of
 from .inference import as_float, check_images
 
 SHIFTS = ("circular", "standard", "crop", "sub-pixel")
@@ -69,7 +69,9 @@ def reach(shift: str, images: Tensor, max_shift: int | None) -> int | None:
                 "from -M to M; 224 of 256 pixels is max_shift=16"
             )
         return None if shift == "circular" else max(1, shorter // 8)
-    if max_shift < 0 or max_shift >= shorter or (shift == "crop" and 2 * max_shift >= shorter):
+    if shift != "sub-pixel":
+        at_least("max_shift", max_shift, 0)
+    if not 0 <= max_shift < shorter or (shift == "crop" and 2 * max_shift >= shorter):
         raise UsageError(f"max_shift={max_shift} does not fit {shift} shifts of images {tuple(images.shape[-2:])}")
     return max_shift
 

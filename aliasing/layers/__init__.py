@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from inspect import signature
 from types import MappingProxyType
 
-from ..errors import one_of
+from ..errors import check_whole, one_of
 from ..options import check_options
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
-from .base import Call, Downsample, PaddingMode, Stride, check_whole, intercepted, outermost, recorded
+from .base import Call, Downsample, PaddingMode, Stride, intercepted, outermost, recorded
 from .blur import TAPS, Blur, Max, blur_definition
 from .fourier import ASAP, FLC, asap_definition, flc_definition
 from .maximum import DenseMax

@@ -5,13 +5,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from inspect import signature
-from operator import index
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, one_of
+from ..errors import UsageError, one_of, whole
 from ..held import held
 
 PaddingMode = Literal["reflect", "circular", "zeros", "replicate"]
@@ -208,25 +207,10 @@ def check_map(layer: str, x: Tensor, dims: int = 2) -> None:
         hint = "; x[None] adds the batch" if x.dim() == dims + 1 else "; see dims" if 3 <= x.dim() <= 5 else ""
         raise UsageError(f"{layer} takes maps {form}, got {x.dim()} dimensions, {tuple(x.shape)}{hint}")
     if x.dtype not in DTYPES:
-        raise UsageError(f"{layer} takes floats of 16, 32 or 64 bits, got {x.dtype}; for bytes, x.float() / 255")
+        remedy = "quantise with prepare_fx and convert_fx" if x.is_quantized else "for bytes, x.float() / 255"
+        raise UsageError(f"{layer} takes floats of 16, 32 or 64 bits, got {x.dtype}; {remedy}")
     if not torch.jit.is_tracing() and 0 in x.shape[2:]:
         raise UsageError(f"{layer} takes maps {form} of at least one pixel, got {tuple(x.shape)}")
-
-
-def whole(value: object) -> int | None:
-    """``value`` as an ``int`` if it is a whole number, NumPy's included, else ``None``; ``True`` is not one."""
-    try:
-        return None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
-def check_whole(name: str, value: object, least: int) -> int:
-    """``value`` as an ``int``; raises ``UsageError`` if it is no whole number of at least ``least``."""
-    number = whole(value)
-    if number is None or number < least:
-        raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return number
 
 
 def per_axis(stride: Stride, dims: int) -> tuple[int, ...]:

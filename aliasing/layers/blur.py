@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError, one_of
+from ..errors import UsageError, one_of, whole
 from ._matrices import full_precision, memory_format, outer, separable
 from ._phases import pad_axes, phase
-from .base import Downsample, PaddingMode, Stride, per_axis, whole
+from .base import Downsample, PaddingMode, Stride, per_axis
 
 Control = Literal["none", "forward", "backward", "late", "signs"]
 TAPS = {"rect-2": 2, "tri-3": 3} | {f"bin-{count}": count for count in (4, 5, 6, 7)}  # of each filter with a name

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import one_of
+from ..errors import check_whole, one_of
 from ._matrices import differentiated, memory_format, plain
 from ._phases import chunks, first_order, pad_axes
-from .base import PADDING_MODES, PaddingMode, check_map, check_whole
+from .base import PADDING_MODES, PaddingMode, check_map
 
 
 def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:

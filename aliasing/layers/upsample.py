@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError, one_of
+from ..errors import UsageError, check_whole, one_of, whole
 from ._matrices import memory_format, outer, separable
 from ._phases import pad_axes
-from .base import PADDING_MODES, PaddingMode, Stride, check_map, check_stride, check_whole, per_axis, whole
+from .base import PADDING_MODES, PaddingMode, Stride, check_map, check_stride, per_axis
 
 
 def interpolator(factor: int, taps: int) -> tuple[float, ...]:

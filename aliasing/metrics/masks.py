@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ..errors import UsageError, one_of
+from ..errors import UsageError, check_whole, one_of
 from ..inference import answers, batches, check_images, evaluating
 from ..shifts import shift_images
 from .estimate import Estimate, student
@@ -108,9 +108,10 @@ def comparable(
     """
     one_of("shift", shift, MASK_SHIFTS)
     shorter = min(check_images(images).shape[2:])
-    if not 1 <= max_shift < shorter or not 0 <= 2 * border < shorter - (max_shift if shift == "standard" else 0):
+    max_shift, border = check_whole("max_shift", max_shift, 1), check_whole("border", border, 0)
+    if max_shift >= shorter or 2 * border >= shorter - (max_shift if shift == "standard" else 0):
         raise UsageError(
-            f"max_shift must be at least 1, less than the side, and leave pixels to compare; got {max_shift} and "
+            f"max_shift must be less than the side, and leave pixels to compare; got {max_shift} and "
             f"border={border} on images of {images.shape[2]} x {images.shape[3]}"
         )
     shifts = _draw_shifts(len(images), max_shift, generator)

@@ -24,7 +24,7 @@ from .blocks import PLACEMENTS
 from .calls import intercept, pool_of
 from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense, pair
-from .plan import AVERAGE, Change, Plan, Site, first_line
+from .plan import AVERAGE, Change, Plan, Site, first_line, learns
 from .watch import call as call_on
 from .watch import evaluated, maps_of, tensors
 
@@ -113,7 +113,7 @@ def antialias(
     name = one_of("downsampling layer", options.pop("name", None), layers.NAMES)
     one_of("placement", placement, PLACEMENTS)
     if inside := _WRAPPERS.get(type(module).__name__):
-        if type(module).__name__ == "DistributedDataParallel" and layers.CATALOGUE[name].parameters:
+        if type(module).__name__ == "DistributedDataParallel" and learns(name, options):
             raise UsageError(f"{name} learns, and DistributedDataParallel would not see it: convert first, then wrap")
         wrapper = module if inplace else deepcopy(module)
         options = {"placement": placement, "padding_mode": padding_mode, "skip": skip, "keep_stem": keep_stem}
@@ -201,7 +201,7 @@ class _Job(Plan):
         If the layers subsampled, it would be the original: sites where not are moved to the convolution, or left.
         """
         placement = self.placement
-        for _ in range(9):
+        while True:  # each turn moves or leaves a site
             if placement == "pool-then-conv":  # moved in front of a convolution, sampling is another function
                 self.placement = "conv-then-pool"
             sites = self.plan()
@@ -211,23 +211,26 @@ class _Job(Plan):
                 wrong = self._compare(ran)[1] or [site.name for site in sites if site not in ran]
             again, self.placement = inplace or self.placement != placement, placement
             if not wrong:
+                self.check_skip()
                 if again:
                     sites = self.plan()
                     network = self.apply(self.network if inplace else deepcopy(self.network), sites)
                 self._guard(network, sites)
-                self.check_skip()
                 return network, sites
             behind = {site.name for site in sites if site.kind == "behind"}
             for name in wrong:
                 if name in behind:
-                    self.demoted[name] = "what lies between it and the activation looks at the whole map"
+                    self.demoted[name] = self.error or "what lies between it and the activation looks at the whole map"
                 else:
-                    self.kept[name] = "without its stride it computes something else: its class reads it, or its parent"
-        raise UsageError(f"{type(self.network).__name__} is another function without the stride of {', '.join(wrong)}")
+                    why = "without its stride it computes something else: its class reads it, or its parent"
+                    self.kept[name] = self.error or why
 
     def _compare(self, sites: list[Site]) -> tuple[nn.Module, list[str]]:
-        """The converted network, and the names of sites where it would not be the original if its layers subsampled."""
-        converted = self.apply(deepcopy(self.network), sites)
+        """The converted network, and the names of sites where it would not be the original if its layers subsampled.
+
+        Where it does not run, this is the last site that began, of those that did not end if there are any.
+        """
+        converted, self.error = self.apply(deepcopy(self.network), sites), ""
         if not self.steps or not sites:
             return converted, []
         self._observe(sites)
@@ -236,9 +239,14 @@ class _Job(Plan):
             owner: Any = converted.get_submodule(site.target)
             own = self.results[site.name] if site.call else self.maps[self.modules[site.target], site.reader]
             expected[owner.inner if site.reader else owner, site.reader] = site, own.copy()
+        begins = {converted.get_submodule(site.target if site.call else site.name): site.name for site in sites}
         wrong: list[str] = []
+        begun: list[str] = []
 
         def compare(module: nn.Module, is_input: bool, x: Tensor) -> Tensor | None:
+            if (module, is_input) not in expected:
+                begun.append(begins[module])
+                return None
             site, references = expected[module, is_input]
             reference = references.pop(0) if references else None
             if reference is None or (site.kind != "alone" and not _same(x, reference)):
@@ -248,9 +256,14 @@ class _Job(Plan):
         into, out_of = ([module for module, reader in expected if reader is side] for side in (True, False))
         try:
             with _subsampling(self.layers[site.name] for site in sites):
-                output = maps_of(converted, self.example, into, out_of, compare)[0]
+                output = maps_of(converted, self.example, [*begins, *into], out_of, compare)[0]
         except Exception as error:
-            raise self._does_not_run(error) from error
+            waiting = {site.name for site, references in expected.values() if references}
+            last = ([name for name in begun if name in waiting] or begun)[-1:]
+            if not last:
+                raise self._does_not_run(error) from error
+            self.error = f"the network does not run without its stride: {first_line(error)}"
+            return converted, last
         # What follows an owner that did not run saw another map: it is not at fault.
         wrong = [site.name for site, references in expected.values() if references] or wrong
         if not wrong and self.alike and not _alike(output, self.output):  # not alike: it draws noise of its own

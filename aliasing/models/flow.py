@@ -73,26 +73,26 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
 
 def after_activation(
     steps: Sequence[Step], convolutions: Collection[nn.Module]
-) -> dict[nn.Module, tuple[str, nn.Module]]:
+) -> dict[nn.Module, tuple[str, nn.Module, int]]:
     """For each convolution followed by norm and activation, the place behind the activation.
 
-    The place is ``("after", m)``, the output of the module m, or ``("before", m)``, its input: an activation module may
-    serve several places of a network, so its only reader is taken instead. Convolutions without such a place are not
-    in the answer.
+    The place is ``("after", m, C)``, the output of the module m, which has C channels, or ``("before", m, C)``, its
+    input: an activation module may serve several places of a network, so its only reader is taken instead.
+    Convolutions without such a place are not in the answer.
     """
     calls = Counter(step.module for step in steps)
 
     def is_only(step: Step) -> bool:
         return step.module is not None and calls[step.module] == 1 and step.alone
 
-    places: dict[Any, tuple[str, Any]] = {}
+    places: dict[Any, tuple[str, Any, int]] = {}
     for step in steps:
         if step.module not in convolutions or calls[step.module] > 1 or (end := _activated(step)) is None:
             continue
         if is_only(end):
-            places[step.module] = "after", end.module
+            places[step.module] = "after", end.module, end.shape[1]
         elif len(end.readers) == 1 and is_only(end.readers[0]):
-            places[step.module] = "before", end.readers[0].module
+            places[step.module] = "before", end.readers[0].module, end.shape[1]
     return places
 
 

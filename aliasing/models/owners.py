@@ -58,10 +58,20 @@ class Antialiased(Wrapper):
         """Set it where ``__getattr__`` would find it."""
         inner = self.__dict__.get("_modules", {}).get("inner")
         own = name in self.__dict__ or name in self.__dict__.get("_modules", {}) or hasattr(type(self), name)
-        if inner is not None and not own and hasattr(inner, name):
-            setattr(inner, name, value)
-        else:
+        if inner is None or own or not hasattr(inner, name):
             super().__setattr__(name, value)
+        elif name in inner._parameters and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            raise UsageError(
+                f"{name} of {self.site} must be an nn.Parameter, got a tensor; torch.func.functional_call takes the "
+                f"names of named_parameters() and named_buffers(), which have inner.{name}"
+            )
+        else:
+            setattr(inner, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Delete it where ``__getattr__`` would find it."""
+        inner = self._modules.get("inner")
+        super().__delattr__(name) if inner is None or not hasattr(inner, name) else delattr(inner, name)
 
     def __prepare_scriptable__(self) -> None:
         """Called by ``torch.jit.script``, which follows neither hooks nor modes."""

@@ -1,6 +1,7 @@
 """What ``antialias`` converts: every place that drops samples, with its layer, or the reason why it is left."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
@@ -9,15 +10,16 @@ from torch import Tensor, fx, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
-from ..layers.base import Downsample
+from ..layers.base import DTYPES, Downsample
 from ..layers.polyphase import Polyphase
-from .calls import pool_of
+from .calls import Intercepted, pool_of
 from .flow import after_activation, joined
 from .owners import SAME, Antialiased, keeps_size, pair, stride_of
 from .watch import Reduction, Step, call, evaluated, examples, watched
 
 _STRIDES = (2, 3, 4)
 CLASH = f"its owner would hide an attribute of its own: one of {', '.join(Antialiased.own)}"
+NO_FLOATS = "its map does not hold real numbers of 16, 32 or 64 bits"
 AVERAGE = "averaging is its filter: subsampling instead would be another function"
 
 
@@ -75,7 +77,7 @@ class Plan:
         self.network, self.name, self.options, self.skip, self.keep_stem = network, name, options, skip, keep_stem
         # Subsampling a convolution is the strided convolution, also in training, where a norm sees what is behind it.
         self.placement = "conv-then-pool" if name == "subsample" else placement
-        self.learns = layers.CATALOGUE[name].parameters
+        self.learns = learns(name, options)
         self.modules = dict(network.named_modules())
         self.name_of = {id(part): name for name, part in self.modules.items()}
         self.names = defaultdict(list)
@@ -90,7 +92,7 @@ class Plan:
         convolutions = [part for part in self.strided if isinstance(part, nn.Conv2d)]
         self.stem = self.name_of[id(convolutions[0])] if convolutions else None
         self.behind = after_activation(self.steps, convolutions)
-        self.demoted = {self.name_of[id(c)]: CLASH for c, (_, target) in self.behind.items() if _clashes(target)}
+        self.demoted = {self.name_of[id(c)]: CLASH for c, (_, target, _) in self.behind.items() if _clashes(target)}
         self.kept: dict[str, str] = {}
 
     def _look(self, example: Any) -> None:
@@ -139,7 +141,7 @@ class Plan:
     def _create(self, name: str, part: nn.Module, shapes: list[tuple[int, ...]], around: nn.Module) -> str | None:
         """Make the layer of a site; why not, if it refuses."""
         if isinstance(part, nn.Conv2d):
-            channels = part.in_channels if self._in_front(part) else part.out_channels
+            channels = part.in_channels if self._in_front(part) else self._activated(part)[2]
         elif not shapes and self.learns:
             return "the layer learns, and the channels of the map are not known: give an example"
         else:
@@ -173,6 +175,8 @@ class Plan:
             return f"strides are supported up to {_STRIDES[-1]}"
         if getattr(part, "return_indices", False):
             return "its indices are used"
+        if any(r.module is part and r.y.dtype not in DTYPES for r in self.reductions):
+            return NO_FLOATS
         if isinstance(part, nn.AvgPool2d):
             if type(part) is not nn.AvgPool2d:
                 return "an average pool of another kind"
@@ -192,6 +196,13 @@ class Plan:
             if not any(name == pattern or fnmatch(name, pattern) for name in names):
                 raise unknown("name or pattern in skip (nothing there drops samples)", pattern, sorted(names))
 
+    def _activated(self, conv: nn.Conv2d) -> tuple[str, nn.Module, int]:
+        """Where the layer of a convolution may be placed behind the activation, and the channels it sees there."""
+        where = self.behind.get(conv)
+        if where is None or self.placement != "act-then-pool" or self.name_of[id(conv)] in self.demoted:
+            return "", conv, conv.out_channels
+        return where
+
     def _in_front(self, conv: nn.Conv2d) -> bool:
         return keeps_size(conv) and (conv.kernel_size == (1, 1) or self.placement == "pool-then-conv")
 
@@ -202,11 +213,11 @@ class Plan:
             return Site(name, "alone" if hasattr(part, "kernel_size") else "after", name, note="the layer alone")
         if self._in_front(part):
             return Site(name, "front", name, note="layer, then the convolution at stride 1")
-        side, target = self.behind.get(part, ("", part))
         if not self.shapes(part):
             self.demoted.setdefault(name, "no example ran through it to show what lies behind it")
+        side, target, _ = self._activated(part)
         place = self.name_of[id(target)], side == "before"
-        if self.placement == "act-then-pool" and side and name not in self.demoted and place not in taken:
+        if side and place not in taken:
             taken.add(place)
             seen = "; hooks on the convolution see the map in front of it" if part._forward_hooks else ""
             return Site(name, "behind", *place, note="stride 1, layer after the activation" + seen)
@@ -294,11 +305,20 @@ class Plan:
         return sites
 
 
+def learns(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a layer of these options has parameters."""
+    return layers.CATALOGUE[name].parameters or bool(options.get("trainable"))
+
+
 def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
     """Why a call, of those that a module makes, cannot be replaced by a layer, or ``None``."""
     reduction, kind = alike[0], type(alike[0].module)
     if "blur" in kind.__name__.lower():
         return "filtered already"
+    if any(r.y.dtype not in DTYPES for r in alike):
+        return NO_FLOATS
+    if isinstance(reduction.module, Intercepted):
+        return "other calls of its module are converted already: convert the original, all at once"
     if isinstance(reduction.module, fx.GraphModule):
         return "called by an fx.GraphModule: convert the network that it was traced from"
     if kind.__module__.startswith("torch.nn"):

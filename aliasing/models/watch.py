@@ -250,10 +250,18 @@ def _drops(
     if at_windows or "conv" in name:
         at = 4 if at_windows else 3
         stride = kwargs.get("stride", args[at] if len(args) > at else 1)
-        return any(step != 1 for step in (stride if isinstance(stride, (list, tuple)) else (stride,)))
+        strides = stride if isinstance(stride, (list, tuple)) else (stride,)
+        if all(isinstance(step, int) for step in strides):
+            return any(step != 1 for step in strides)
+        return True  # an operator of another library, with arguments in an order of its own
     if any(kind in name for kind in _SAMPLING):
         return x.ndim == y.ndim and name not in ("max_pool2d", "avg_pool2d")
-    if name in _PARTS | _PRODUCTS or (name == "__getitem__" and not _skips(args[1])):
+    if name in _PARTS or (name == "__getitem__" and not _skips(args[1])):
+        # Of a map whose axes were split, such as (N, C, H/2, 2, W/2, 2), a part may be every other sample.
+        split = x.ndim > y.ndim and all(b % a == 0 for b, a in zip(before, after, strict=True))
+        if not split or name in ("pad", "glu"):
+            return False
+    if name in _PRODUCTS:
         return False
     return (
         is_map

@@ -317,7 +317,7 @@ def test_report_says_what_was_left_and_why() -> None:
 
 
 def test_layers_that_learn_count_the_channels_of_pools() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3, 2, 1))
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.MaxPool2d(2), nn.Conv2d(6, 10, 3, 2, 1), nn.GLU(1))
     converted = antialias(network, "tips", example=images(1, 3, 16, 16))
     converted(images(2, 3, 16, 16)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in converted.parameters())
@@ -338,5 +338,8 @@ def test_the_model_is_copied_unless_inplace() -> None:
     converted = antialias(network)
     assert torch.equal(network(x), before)
     assert not torch.allclose(converted(x), before)
+    with pytest.raises(UsageError, match="in skip"):
+        antialias(network, inplace=True, skip="1")
+    assert torch.equal(network(x), before)
     assert antialias(network, inplace=True) is network
     assert torch.equal(network(x), converted(x))

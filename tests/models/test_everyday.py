@@ -15,7 +15,8 @@ from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from timm.utils import ModelEmaV3, reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torchvision.ops import deform_conv2d
 
 from aliasing import models
 from aliasing.errors import UsageError
@@ -164,6 +165,10 @@ def test_weights_of_the_original_load_both_ways_and_parts_are_reached() -> None:
     assert network.layer2[0].downsample[0].weight.shape == (128, 64, 1, 1)
     network.layer2[0].downsample[0].weight = nn.Parameter(torch.zeros(128, 64, 1, 1))
     assert not network.state_dict()["layer2.0.downsample.0.weight"].any()
+    with pytest.raises(UsageError, match=r"functional_call takes the names of named_parameters\(\)"):
+        torch.func.functional_call(network, network.state_dict(), X)
+    del network.layer2[0].downsample[0].bias
+    assert not hasattr(network.layer2[0].downsample[0].inner, "bias")
     named = {name: torch.ones_like(weight) for name, weight in network.named_parameters()}
     assert not network.load_state_dict(named, strict=False).unexpected_keys
     assert all((weight == 1).all() for weight in network.parameters())
@@ -213,6 +218,17 @@ LEFT = {
     "list of rows": (lambda x: x[:, :, torch.arange(0, 16, 2)], "no layer is defined"),
     "aten": (lambda x: torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])[0], "no layer is defined"),
     "windows": (lambda x: F.unfold(x, 3, 1, 1, 2).reshape(len(x), 36, 8, 8)[:, :4], "no layer is defined"),
+    "one of each pair": (lambda x: x.reshape(len(x), 4, 8, 2, 8, 2)[:, :, :, 0, :, 0], "no layer is defined"),
+    "the first of each pair": (lambda x: x.unflatten(2, (8, 2)).unbind(3)[0], "no layer is defined"),
+    "deformable": (
+        lambda x: deform_conv2d(x, images(1, 18, 8, 8), WEIGHT, None, 2, 1, mask=images(1, 9, 8, 8)),
+        "no layer is defined",
+    ),
+    "mask": (lambda x: (x > 0.5)[:, :, ::2, ::2].float(), "does not hold real numbers"),
+    "the rest of a module": (
+        antialias(Custom(lambda n, x: F.max_pool2d(F.avg_pool2d(x, 2), 2)), skip="max_pool2d", example=X),
+        "converted already",
+    ),
     "rows in a stack": (lambda x: torch.stack(x.unbind(2)[::2], 2), "no layer is defined"),
     "odd columns": (lambda x: torch.cat(x.flatten(2).unflatten(2, (16, 16)).chunk(16, 3)[1::2], 3), "no layer is"),
     "windows side by side": (lambda x: torch.cat([x[:, 2:, 4:8, 4:8], x[:, :2, 4:8, 4:8]], 1), None),
@@ -293,11 +309,15 @@ def test_checkpoints_have_the_right_gradient_or_none() -> None:
         antialias(block, example=X)(x)
     block.run = lambda n, x: F.max_pool2d(n.conv(x), 2)
     inner = antialias(block, example=X)
-    for run in (inner, lambda x: checkpoint(inner, x, use_reentrant=True)):
+    parts = antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 1)), example=X)
+    for run in (
+        *(inner, lambda x: checkpoint(inner, x, use_reentrant=True)),
+        *(parts, lambda x: checkpoint_sequential(parts, 3, x, use_reentrant=False)),
+    ):
         x.grad = None
         run(x).square().sum().backward()
         gradients.append(x.grad)
-    assert torch.equal(*gradients)
+    assert torch.equal(*gradients[:2]) and torch.equal(*gradients[2:])
 
 
 OTHER_WAYS = {
@@ -447,6 +467,14 @@ class SamePadding(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
+class Asserts(nn.Conv2d):
+    """Runs with the stride it has, or not at all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.stride == (2, 2)
+        return super().forward(x)
+
+
 def reads_stride() -> Custom:
     """The parent pads, by the stride of its child."""
     return Custom(lambda n, x: n.conv(F.pad(x, (n.conv.stride[0], 1, 1, 1))), conv=nn.Conv2d(3, 4, 3, 2))
@@ -464,6 +492,8 @@ KEPT = {
     "same in the forward": lambda: SamePadding(3, 4, 3, 2),
     "stride read by the parent": reads_stride,
     "parts in a tuple": listed,
+    "asserts its stride": lambda: Asserts(3, 4, 3, 2),
+    "layer norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.LayerNorm([4, 11, 9]), nn.ReLU()),
     "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU()),
     "instance norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.SiLU()),
 }
@@ -479,10 +509,11 @@ def test_subsampling_is_the_network(case: str) -> None:
         torch.testing.assert_close(plain(x), network(x), rtol=1e-4, atol=1e-5)
         blurred, report = antialias(network, "bin-5", placement, example=x, return_report=True)
         assert blurred(x).shape == network(x).shape
+        raises = case in ("asserts its stride", "layer norm")
         if "norm" not in case:
-            assert "something else" in report.left[0].note
+            assert ("does not run without" if raises else "something else") in report.left[0].note
         elif placement == "act-then-pool":
-            assert "looks at the whole map" in report.replaced[0].note
+            assert ("does not run without" if raises else "looks at the whole map") in report.replaced[0].note
 
 
 def test_outputs_that_are_objects_are_compared() -> None:
@@ -603,6 +634,8 @@ def test_an_example_that_does_not_fit_is_refused_and_none_is_said() -> None:
 
     with pytest.raises(UsageError, match="lazy modules"):
         antialias(nn.Sequential(nn.LazyConv2d(8, 3, 2), nn.ReLU()))
+    with pytest.raises(UsageError, match="the channels of the map are not known"):
+        antialias(Never(nn.MaxPool2d(2)), {"name": "tri-3", "trainable": True})
     _, report = antialias(Never(*block()), return_report=True)
     assert "nothing checked" in report.notes[0]
 
