@@ -456,6 +456,12 @@ def test_torchvision_and_timm_say_size_and_standardisation():
     assert (theirs.size, theirs.module.mean.flatten().tolist()) == (160, [0.5, 0.5, 0.5])
 
 
+def test_a_file_goes_into_the_network_that_pretrained_weights_are_in():
+    """Which scales its input anew, and has no second head."""
+    network = load("googlenet", weights="none").module.network
+    assert network.transform_input and network.aux1 is None and network.aux2 is None
+
+
 def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     tuned = torchvision_models.squeezenet1_1(num_classes=7)
     save_file(tuned.state_dict(), tmp_path / "tuned.safetensors")
@@ -513,7 +519,8 @@ def test_numbers_that_say_nothing_come_with_a_warning(photos, factories):
     assert calm.startswith("One pixel changes no answer, or too few to tell on 5 pictures")
     random = aliasing.diagnose("squeezenet1_1", photos, size=64, weights="none", device="cpu")
     said = " ".join(str(random).split())  # at whatever width
-    assert said.endswith("on 50 pictures or more of 66 pixels or more.") and "Its weights are random" in random.html()
+    assert said.endswith("on 50 pictures or more of 66 pixels or more. It forgets part of what they do not show.")
+    assert "Its weights are random" in random.html()
 
 
 def many(folder, side, count):

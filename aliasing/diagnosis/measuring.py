@@ -23,7 +23,9 @@ from ..models.wrappers import Normalized
 from .networks import OF_MODULE, RANDOM, TUNED, UNTUNED, Adapted, Network
 from .pictures import LEAST, Pictures
 
-REMEDY = "tri-3"  # the layer that is recommended: the one that costs the least detail
+# The layer that is recommended: of those that make a trained network steadier, the one that costs it least (the study
+# "finetuned", in which it costs some accuracy on classes that it is not fine-tuned on).
+REMEDY = "tri-3"
 
 PAIRS = 2  # of neighbouring windows per picture, along one diagonal
 AT_SITES = 8  # pictures whose feature maps are looked at: maps in front of a stride are large
@@ -128,7 +130,7 @@ class Portrait:
             large = "" if self.window else f" of {self.size + 2} pixels or more"
             return (
                 f"{REMEDY} low-pass filters at {_many(count)}, weights kept, then fine-tuning without "
-                f"labels, on {LEAST} pictures or more{large}."
+                f"labels, on {LEAST} pictures or more{large}. It forgets part of what they do not show."
             )
         left = [] if isinstance(self.conversion, str) else self.conversion.replaced
         still = f" Still without one: {', '.join(change.name for change in left)}." if left else ""

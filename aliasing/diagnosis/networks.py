@@ -234,8 +234,8 @@ def _source(name: str) -> _Source:
                     raise OSError(f"{urlsplit(best.url).hostname} does not answer")
                 return torchvision_models.get_model(plain, weights=best, progress=False)
             options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-            if plain in ("googlenet", "inception_v3"):
-                options["init_weights"] = True
+            if plain in ("googlenet", "inception_v3"):  # as they are with pretrained weights, whatever those became
+                options |= {"init_weights": True, "transform_input": True, "aux_logits": plain == "inception_v3"}
             return torchvision_models.get_model(plain, weights=None, **options)
 
         return _Source(build, preset.crop_size[0], preset.mean, preset.std, tuple(best.meta["categories"]))
