@@ -154,11 +154,6 @@ def test_the_best_profile_is_the_largest_that_decides_most_claims(tmp_path):
     assert chapters.best("zhang2019", store) == "desktop"
 
 
-def test_what_cannot_be_tested_is_not_evidence():
-    decided = pd.Series([True, True, False, False])
-    assert chapters.mostly_decided(decided) and not chapters.mostly_decided(decided[1:])
-
-
 def test_a_group_that_the_best_evidence_lacks_is_the_small_profiles():
     results = chapters.on_record("zhang2019", "laptop")
     column, where = "accuracy.accuracy", "layer == 'bin-5'"
