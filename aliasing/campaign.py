@@ -309,7 +309,7 @@ def _checks(device: torch.device, jobs: list[Job]) -> Iterator[tuple[str, Callab
     recipe = Recipe(epochs=2, batch_size=16, lr=0.05, flip=True, shift=2)
     yield "training", lambda: _check_near(_moved(recipe, device), _moved(recipe, CPU), 0.02)
     yield "continued training", partial(_check_continued, device)
-    for name in layers.NAMES:
+    for name in layers.CATALOGUE:
         yield f"layer {name}", partial(_check_layer, name, device)
     wanted = {m.name for job in jobs for m in job.measurements}
     for job in campaign("smoke"):  # the same measurements with sizes for tests

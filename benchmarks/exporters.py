@@ -116,7 +116,7 @@ def main() -> None:
     with arguments.table.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, restval="", lineterminator="\n")
         writer.writeheader()
-        for layer in layers.NAMES:
+        for layer in layers.CATALOGUE:
             writer.writerows(rows(layer))
 
 

@@ -12,7 +12,7 @@ from .archives import ARCHIVES, cache_folder, data_folder, download, find, verif
 from .image_files import ImageFiles
 from .imageset import SPLITS, ImageSet
 
-__all__ = ["CATALOGUE", "NAMES", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",
+__all__ = ["CATALOGUE", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",
            "load", "resolved"]  # fmt: skip
 
 
@@ -52,7 +52,6 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "folder": Entry(photographs.folder, "you"),
 }
-NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
 def _entry(name: str) -> Entry:

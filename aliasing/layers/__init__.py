@@ -30,7 +30,6 @@ __all__ = [
     "DDAC",
     "FLC",
     "LPS",
-    "NAMES",
     "TIPS",
     "Blur",
     "Call",
@@ -123,8 +122,6 @@ CATALOGUE: dict[str, Entry] = {
         parameters=True,
     ),
 }
-
-NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
 def _entry(name: str) -> Entry:

@@ -25,7 +25,6 @@ from .wrappers import normalized
 __all__ = [
     "ACTIVATIONS",
     "CATALOGUE",
-    "NAMES",
     "PLACEMENTS",
     "PRETRAINED",
     "Entry",
@@ -57,14 +56,13 @@ CATALOGUE: dict[str, Entry] = {
         "U-Net of three levels for segmentation: (N, classes, H, W)", "Ronneberger et al. 2015, smaller", UNet
     ),
 }
-NAMES: tuple[str, ...] = tuple(CATALOGUE)
 
 
 def resolved(name: str, **options: Any) -> dict[str, Any]:
     """``name`` and all options of ``create``, those not given at their defaults, down to those of the layer."""
     if options.get("pretrained") and name in PRETRAINED:
         return {"name": name, "weights": PRETRAINED[name].sha256} | options
-    one_of("model", name, NAMES)
+    one_of("model", name, CATALOGUE)
     known = {**inspect.signature(create).parameters, **inspect.signature(CATALOGUE[name].build).parameters}
     defaults = {
         key: parameter.default for key, parameter in known.items() if parameter.default is not inspect.Parameter.empty
@@ -96,7 +94,7 @@ def create(
     gives the pooled features, ``(N, C)``.
 
     Args:
-        name: one of ``NAMES``.
+        name: of ``CATALOGUE``, which takes an ``Entry`` more for a network of your own.
         num_classes: length of the output.
         downsample: name of a downsampling layer, or a mapping with its ``name`` and further options of that layer.
             With ``subsample`` the network is the published one, whatever the placement.
@@ -114,7 +112,7 @@ def create(
     Raises:
         UsageError: an unknown name or option, or a value that cannot work.
     """
-    one_of("model", name, NAMES)
+    one_of("model", name, CATALOGUE)
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
         raise UsageError(f"num_classes must be a whole number >= 1, got {num_classes!r}")
     check_types(name, create, {"width": width, "shared": shared, "filter_everywhere": filter_everywhere})

@@ -110,7 +110,7 @@ def antialias(
         UsageError: unknown names, a ``skip`` that matches nothing, an example that does not fit, or nothing to replace.
     """
     options = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
-    name = one_of("downsampling layer", options.pop("name", None), layers.NAMES)
+    name = one_of("downsampling layer", options.pop("name", None), layers.CATALOGUE)
     one_of("placement", placement, PLACEMENTS)
     if inside := _WRAPPERS.get(type(module).__name__):
         if type(module).__name__ == "DistributedDataParallel" and learns(name, options):

@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from sphinx.errors import ExtensionError
 
-from aliasing.layers import NAMES
+from aliasing.layers import CATALOGUE
 from aliasing.studies import STUDIES
 
 from .conftest import HOME, PAGES, ROOT
@@ -87,7 +87,7 @@ def test_every_figure_leads_to_its_cell(site, read):
 def test_what_the_build_computes_is_complete(site, read):
     """Layers, findings, counts of verdicts, stamps, and the command that runs a chapter."""
     text = {name: read[(site / f"{name}.html").resolve()].text for name in ("layers", "index", "status")}
-    assert [name for name in NAMES if name not in text["layers"]] == []
+    assert [name for name in CATALOGUE if name not in text["layers"]] == []
     findings = read[(site / "findings.html").resolve()].anchors
     assert [f.id for study in STUDIES.values() for f in study.findings if f.id not in findings] == []
     trained = [study for study in STUDIES.values() if not study.shown_in]  # by the chapters, at any profile

@@ -246,7 +246,7 @@ def test_the_readme_lists_every_archive_with_its_sum():
     for forms in archives.ARCHIVES.values():
         for archive in (archive for form in forms for archive in form):
             assert f"| `{archive.name}` | {archive.checksum.replace(':', ' ')} |" in rows
-    for name in datasets.NAMES:
+    for name in datasets.CATALOGUE:
         assert any(row.startswith(f"| `{name}` |") for row in rows), name
 
 

@@ -5,14 +5,14 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from aliasing.layers import NAMES, TIPS, create, definitions
+from aliasing.layers import CATALOGUE, TIPS, create, definitions
 
 MODES = ("reflect", "circular", "zeros", "replicate")
 NUMPY_MODES = {"reflect": "reflect", "circular": "wrap", "zeros": "constant", "replicate": "edge"}
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
 #: Every kind of layer, of the filters a short and a long one, an even and an odd: ``test_blur`` has the other lengths.
-LAYERS = tuple(name for name in NAMES if name not in ("tri-3", "bin-4", "bin-6", "bin-7"))
+LAYERS = tuple(name for name in CATALOGUE if name not in ("tri-3", "bin-4", "bin-6", "bin-7"))
 
 LINEAR = ("subsample", "rect-2", "tri-3", "bin-4", "bin-5", "bin-6", "bin-7", "flc", "asap")
 

@@ -14,7 +14,7 @@ from aliasing.models.blocks import Convolution
 from tests.models.shared import images
 
 LAYERS = ("subsample", "bin-5", "flc", "aps", "lps", "tips", {"name": "ddac", "groups": 1})
-CLASSIFIERS = [name for name in models.NAMES if name != "unet-small"]
+CLASSIFIERS = [name for name in models.CATALOGUE if name != "unet-small"]
 EVERYWHERE = {"positions": ("stem", "pool", "conv", "skip")}
 
 
@@ -34,7 +34,7 @@ def settle(network: torch.nn.Module, x: torch.Tensor) -> torch.nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.CATALOGUE)
 @pytest.mark.parametrize("placement", models.PLACEMENTS)
 def test_odd_sizes_and_gradients(name: str, placement: str) -> None:
     for downsample in LAYERS:
@@ -49,7 +49,7 @@ def test_odd_sizes_and_gradients(name: str, placement: str) -> None:
         assert network.eval()(images(1, 3, 1, 2)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.CATALOGUE)
 def test_twins_share_keys_parameters_and_initial_weights(name: str) -> None:
     plain, twin = tiny(name), tiny(name, "bin-5", activation="gelu")
     assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in twin.parameters())
@@ -286,3 +286,15 @@ def test_filter_everywhere_filters_each_convolution_once() -> None:
     expected = layers.create("bin-5", 4, stride=1)(torch.nn.functional.conv2d(x, conv.weight, padding=1))
     torch.testing.assert_close(conv(x), expected)
     torch.testing.assert_close(conv(x, 2), expected[..., ::2, ::2])
+
+
+def test_a_layer_and_a_network_of_ones_own_work_under_their_names(monkeypatch) -> None:
+    def build(name, num_classes, style, width):
+        return layers.create(style.downsample, num_classes)
+
+    monkeypatch.setitem(layers.CATALOGUE, "mine", layers.Entry(layers.Max, "maximum", "this test"))
+    monkeypatch.setitem(models.CATALOGUE, "mine", models.Entry("one layer", "this test", build))
+    assert isinstance(models.create("mine", 10, "mine"), layers.Max)
+    assert models.resolved("mine", num_classes=10, downsample="mine")["downsample"] == {"name": "mine"}
+    converted = models.antialias(torch.nn.Sequential(torch.nn.MaxPool2d(2)), "mine")
+    assert any(isinstance(part, layers.Max) for part in converted.modules())
