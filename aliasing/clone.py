@@ -1,4 +1,4 @@
-"""What lies beside the package in a clone of the repository."""
+"""The project's folder, and what lies beside the package in a clone of the repository."""
 
 import sys
 from importlib import import_module
@@ -7,6 +7,14 @@ from types import ModuleType
 
 from .errors import DataError
 
+_CLONE = Path(__file__).resolve().parents[1]
+
+
+def home() -> Path:
+    """The project's folder: the current one if it holds ``data/records``, else the one the package lies in."""
+    here = Path.cwd()
+    return _CLONE if not (here / "data/records").is_dir() and (_CLONE / "data/records").is_dir() else here
+
 
 def benchmarks() -> ModuleType:
     """The scripts that measure our speed beside that of others.
@@ -14,9 +22,8 @@ def benchmarks() -> ModuleType:
     Raises:
         DataError: this is no clone.
     """
-    root = Path(__file__).resolve().parents[1]
-    if not (root / "benchmarks").is_dir():
+    if not (_CLONE / "benchmarks").is_dir():
         raise DataError("the benchmarks are scripts beside the package, in a clone of the repository; run them there")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    if str(_CLONE) not in sys.path:
+        sys.path.insert(0, str(_CLONE))
     return import_module("benchmarks")

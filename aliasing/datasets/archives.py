@@ -2,7 +2,7 @@
 
 ``ALIASING_DATA`` names the folder with the archives (default ``data/downloads``); it may be read-only.
 ``ALIASING_CACHE`` names the folder for decoded copies (default ``data/cache``). Both defaults lie in the project's
-folder when the package runs from a clone, in the working directory otherwise.
+folder (``clone.home``), as records do.
 """
 
 import csv
@@ -25,6 +25,7 @@ from urllib.request import Request, urlopen
 
 from torch import Tensor
 
+from ..clone import home
 from ..errors import DamagedError, DataError, StorageError
 from ..files import read_tensors, set_aside, write_tensors
 
@@ -47,18 +48,15 @@ with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as _f
         _form = tuple(Archive(row["name"], row["checksum"], row["url"] or None) for row in _rows)
         ARCHIVES.setdefault(_dataset, []).append(_form)
 
-_CLONE = Path(__file__).resolve().parents[2]
-_HOME = _CLONE if (_CLONE / "pyproject.toml").is_file() else Path()
-
 
 def data_folder(root: str | Path | None = None) -> Path:
     """The folder with the archives: ``root``, else ``ALIASING_DATA``, else ``data/downloads``."""
-    return Path(root or os.environ.get("ALIASING_DATA") or _HOME / "data" / "downloads")
+    return Path(root or os.environ.get("ALIASING_DATA") or home() / "data/downloads")
 
 
 def cache_folder() -> Path:
     """The folder for decoded copies: ``ALIASING_CACHE``, else ``data/cache``."""
-    return Path(os.environ.get("ALIASING_CACHE") or _HOME / "data" / "cache")
+    return Path(os.environ.get("ALIASING_CACHE") or home() / "data/cache")
 
 
 def find(dataset: str, root: str | Path | None = None) -> tuple[Archive, ...]:
