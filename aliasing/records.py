@@ -24,9 +24,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from . import datasets, models
+from .clone import home
 from .errors import DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
-from .training import Recipe, recipe_from
+from .training import Recipe
 from .version import __version__
 
 
@@ -68,7 +69,7 @@ class Run:
             {key: value for where, key, value in _SINCE if where == part} | description[part]
             for part in ("dataset", "network", "recipe")
         )
-        return cls(dataset, network, recipe_from(recipe), description["seed"])
+        return cls(dataset, network, Recipe(**recipe), description["seed"])
 
 
 # Options that came after records were published: (part of the run, option, value that stands for how it was before).
@@ -180,13 +181,6 @@ def _unite(known: dict[str, Record], records: Iterable[Record]) -> None:
     for record in records:
         name = record.run.id
         known[name] = merge(known[name], record) if name in known else record
-
-
-def home() -> Path:
-    """The project's folder: the current one if it holds ``data/records``, else the one the package lies in."""
-    here = Path.cwd()
-    there = Path(__file__).resolve().parents[1]
-    return there if not (here / "data/records").is_dir() and (there / "data/records").is_dir() else here
 
 
 def fresh() -> bool:

@@ -215,22 +215,28 @@ def execute(
     """
     chosen = pick_device(device)
     at_least("workers", workers, 1)
-    if limit_minutes is not None and math.isnan(limit_minutes):
-        raise UsageError(f"limit_minutes must be a number, got {limit_minutes}")
-    # Not the time of day, which may be set meanwhile.
-    deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else math.inf
+    end = deadline(limit_minutes)
     todo = [job for job in jobs if not complete(job, store.load(job.run))]
     if workers is None:
         workers = cores() if chosen.type == "cpu" else 1
     workers = min(workers, len(todo))
     failures, dead = {job.run.id: _last_failure(store, job.run) for job in jobs}, 0
-    work = partial(_work, todo, failures, chosen, deadline)
+    work = partial(_work, todo, failures, chosen, end)
     with progress_bar(jobs, todo, progress) as bar:
         if workers > 1 or (cut and todo):
-            dead = _in_processes(work, store, workers, deadline if cut else math.inf, bar)
+            dead = _in_processes(work, store, workers, end if cut else math.inf, bar)
         else:
             work(store, bar.update)
     return {job.run.id: _outcome(job, store, failures, dead) for job in jobs}
+
+
+def deadline(limit_minutes: float | None) -> float:
+    """When so many minutes are over, by a clock that nobody sets."""
+    if limit_minutes is None:
+        return math.inf
+    if not limit_minutes >= 0:  # also true of NaN
+        raise UsageError(f"limit_minutes must be 0 or more, got {limit_minutes}")
+    return time.monotonic() + 60 * limit_minutes
 
 
 def progress_bar(jobs: list[Job], todo: list[Job], shown: bool) -> tqdm:
@@ -270,12 +276,12 @@ def _has_failed(store: Store, run: Run, failures: dict[str, int]) -> bool:
 
 
 def _work(
-    jobs: list[Job], failures: dict[str, int], device: torch.device, deadline: float, store: Store, notify: Notify
+    jobs: list[Job], failures: dict[str, int], device: torch.device, end: float, store: Store, notify: Notify
 ) -> None:
     """What every worker does: go through the jobs, carry out what no other has; leases keep workers apart."""
 
     def is_busy(job: Job) -> bool:
-        if time.monotonic() > deadline or _has_failed(store, job.run, failures):
+        if time.monotonic() >= end or _has_failed(store, job.run, failures):
             return False
         return carry_out(job, store, device, notify) == "busy"
 

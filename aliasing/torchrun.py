@@ -12,7 +12,7 @@ from .errors import UsageError
 from .files import write_atomically
 from .measurements import loaded
 from .records import Store
-from .runner import Job, Notify, build, carry_out, complete, progress_bar, resumed, threads
+from .runner import Job, Notify, build, carry_out, complete, deadline, progress_bar, resumed, threads
 from .training import TrainingError, pick_device, train
 
 
@@ -35,13 +35,13 @@ def execute(
         raise UsageError(f"torchrun has started the processes already: leave --workers {workers} out")
     chosen = device_of_process(pick_device(device))
     outcomes = {job.run.id: "done" for job in jobs}
-    deadline = time.monotonic() + 60 * limit_minutes if limit_minutes is not None else float("inf")
+    end = deadline(limit_minutes)
     with joined(chosen) as world, threads(1):
         left = world.first([not complete(job, store.load(job.run)) for job in jobs])
         todo = [job for job, wanted in zip(jobs, left, strict=True) if wanted]
         with progress_bar(jobs, todo, progress and world.rank == 0) as bar:
             for job in todo:
-                late = world.first(time.monotonic() > deadline)
+                late = world.first(time.monotonic() >= end)
                 outcomes[job.run.id] = "stopped" if late else _train(job, store, chosen, world, bar.update)
             trained = [job for job in todo if outcomes[job.run.id] == "trained"]
             for job in trained[world.rank :: world.size]:

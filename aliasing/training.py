@@ -9,7 +9,7 @@ start of each epoch; and ``auxiliary_losses(...)``, terms to add to the loss (se
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from . import distributed
 from .adversary import Problem, signed_step, survivors
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
-from .errors import DataError, UsageError, one_of, unknown
+from .errors import DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .held import held
 from .inference import as_float
@@ -149,11 +149,17 @@ def train(
     Raises:
         TrainingError: the loss is not finite.
         DataError: the checkpoint is damaged or belongs to another network, or not all processes see it.
+        UsageError: a batch has fewer than two images for each process.
     """
     device, world = torch.device(device), distributed.world()
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
+    # Batch normalisation is undefined on a single image.
+    if (largest := min(count, recipe.batch_size)) < (least := 2 * world.size):
+        raise UsageError(
+            f"a batch needs {least} images or more, two for each process; {data.name} has {largest} in one"
+        )
     optimizer = Optimizers(network, recipe.optimizer, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
     history: list[dict] = load_weights(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
     if len(set(epochs := world.all(len(history)))) > 1:
@@ -179,8 +185,8 @@ def train(
                 if hasattr(module, "on_epoch"):
                     module.on_epoch(epoch / max(recipe.epochs - 1, 1))  # type: ignore[operator]
             total_loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-            # Batch normalisation is undefined on a single image.
-            batches = [batch for batch in order.split(recipe.batch_size) if len(batch) >= 2 * world.size]
+            batches = [batch for batch in order.split(recipe.batch_size) if len(batch) >= least]
+            used = sum(map(len, batches))
             mine = read([batch[world.rank :: world.size] for batch in batches], generator)
             for step, (batch, target) in enumerate(mine):
                 batch = augment(batch, recipe, generator)
@@ -213,7 +219,7 @@ def train(
                 total_loss += loss.detach() * len(batch)
                 correct += (logits.detach().argmax(1) == target).float().mean() * len(batch)
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
-            entry = {"epoch": epoch + 1, "loss": total_loss.item() / count, "accuracy": correct.item() / count}
+            entry = {"epoch": epoch + 1, "loss": total_loss.item() / used, "accuracy": correct.item() / used}
             if not math.isfinite(entry["loss"]):
                 raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; try a smaller lr or clip_norm")
             if recipe.probe:
@@ -321,11 +327,3 @@ def keep_weights(checkpoint: Path, path: Path) -> None:
     tensors, history = read_tensors(checkpoint, "history")
     kept = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     write_tensors(path, {key: value for key, value in kept.items() if key.startswith("network.")}, history=history)
-
-
-def recipe_from(values: dict) -> Recipe:
-    """The recipe that ``dataclasses.asdict`` wrote; unknown fields are refused."""
-    known = [field.name for field in fields(Recipe)]
-    for key in values:
-        one_of("recipe field", key, known)
-    return Recipe(**values)

@@ -25,7 +25,7 @@ from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
 from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
 from aliasing.studies import campaign, get
-from aliasing.training import Recipe, load_weights, recipe_from, train
+from aliasing.training import Recipe, load_weights, train
 from tests.test_training import toy_data, toy_network
 from tests.toys import Answer
 
@@ -41,14 +41,13 @@ DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 
 # What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
-    "a recipe needs epochs >= 0, got -1": lambda: recipe_from({"epochs": -1}),
-    "a recipe needs batch_size >= 2, got 0": lambda: recipe_from({"batch_size": 0}),
-    "recipe: lr must be float, got True": lambda: recipe_from({"lr": True}),
-    "recipe: weight_decay must be float, got nan": lambda: recipe_from({"weight_decay": NAN}),
-    "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: recipe_from({"momentum": 1.5}),
-    "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: recipe_from({"optimizer": "adam"}),
-    "randaugment moves images without their masks": lambda: recipe_from({"randaugment": 1, "target": "masks"}),
-    "unknown recipe field 'Epochs'": lambda: recipe_from({"Epochs": 1}),
+    "a recipe needs epochs >= 0, got -1": lambda: Recipe(epochs=-1),
+    "a recipe needs batch_size >= 2, got 0": lambda: Recipe(batch_size=0),
+    "recipe: lr must be float, got True": lambda: Recipe(lr=True),
+    "recipe: weight_decay must be float, got nan": lambda: Recipe(weight_decay=NAN),
+    "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: Recipe(momentum=1.5),
+    "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: Recipe(optimizer="adam"),
+    "randaugment moves images without their masks": lambda: Recipe(randaugment=1, target="masks"),
     "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
     "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
     "count and seed must be >= 0 and size >= 16, got -1, 0 and 32": lambda: datasets.load("shapes", "test", count=-1),
@@ -199,7 +198,7 @@ def test_a_wrong_argument(message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", layers.NAMES)
+@pytest.mark.parametrize("name", layers.CATALOGUE)
 def test_a_wrong_option_of_every_layer(name):
     for option in layers.CATALOGUE[name].options:
         for value in ({}, NAN, object()):
@@ -311,7 +310,7 @@ COMMANDS = {
     "run zhang2019 --profile x": "smoke, laptop, desktop, gpu, cluster",
     "run zhang2019 --seeds 0": "seeds must be a whole number of at least 1",
     "run zhang2019 --workers -2": "workers must be a whole number of at least 1",
-    "run zhang2019 --limit-minutes nan": "limit_minutes must be a number",
+    "run zhang2019 --limit-minutes nan": "limit_minutes must be 0 or more, got nan",
     "run zhang2019 --device tpu": "choose from auto, cpu",
     "run zhang2019 --only layer=bin-9": "layer=VALUE with VALUE one of bin-5, bin-7",
     "run zhang2019 --only filter=bin-5": "KEY one of ['augmented', 'layer'",

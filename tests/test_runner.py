@@ -95,7 +95,7 @@ def test_what_needs_no_absent_data_is_measured_all_the_same(tmp_path, monkeypatc
 
 
 def test_no_run_is_started_after_the_limit(tmp_path):
-    outcomes = execute(JOBS, store(tmp_path), "cpu", workers=1, progress=False, limit_minutes=-1)
+    outcomes = execute(JOBS, store(tmp_path), "cpu", workers=1, progress=False, limit_minutes=0)
     assert set(outcomes.values()) == {"stopped"}
 
 
