@@ -21,12 +21,13 @@ def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dic
     test = subject.split("test", count)
     predictions = roll_predictions(subject.network, test.images, test.labels)
     curve, adversary = accuracy_by_distance(predictions)
-    variation = variation_per_image(predictions)
+    agreement, variation = agreement_per_image(predictions), variation_per_image(predictions)
+    of_correct = agreement[predictions.correct_unrolled]
     values: dict[str, Any] = {
         "accuracy": curve[0],
         "circular_accuracy": predictions.correct.double().mean(0).mean(),
-        "circular_consistency": metrics.exact_consistency(predictions),
-        "circular_consistency_if_correct": metrics.exact_consistency(predictions, True) if curve[0].value else None,
+        "circular_consistency": Estimate.mean(agreement),
+        "circular_consistency_if_correct": Estimate.mean(of_correct) if len(of_correct) else None,
         "probability_variation": Estimate.mean(variation),
         "probability_variation_quantiles": variation.quantile(torch.linspace(0, 1, 21).double()),
         "accuracy_by_shift": [estimate.value for estimate in curve],
@@ -35,7 +36,7 @@ def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dic
     }
     if per_image:
         values["accuracy_by_image"] = packed(predictions.correct_unrolled)
-        values["circular_consistency_by_image"] = packed(agreement_per_image(predictions))
+        values["circular_consistency_by_image"] = packed(agreement)
     return values
 
 

@@ -18,14 +18,14 @@ from .motion import equivariance_maps, realigned_errors
 from .pixel_pairs import ONE_PIXEL, mean_absolute_change, one_pixel, top1_change
 from .readouts import embedding, few_shot_accuracy, fit_readouts, typicality
 from .robustness import attack_accuracy, corruption_error
-from .rolls import exact_consistency, roll_logits, roll_predictions
+from .rolls import roll_logits, roll_predictions
 from .sampling import max_sampling_bias
 from .spectra import alias_energy, alias_error, radial_spectrum
 from .sweeps import jaggedness, non_shiftability, probability_curves, vertical_sweep
 
 __all__ = ["ATTACKS", "ONE_PIXEL", "SHIFTS", "Estimate", "alias_energy", "alias_error", "attack_accuracy",
            "attack_images", "band_accuracy", "consistency", "corruption_error", "count_flops", "count_parameters",
-           "draw_shifts", "embedding", "equivariance_maps", "exact_consistency", "few_shot_accuracy", "fidelity",
+           "draw_shifts", "embedding", "equivariance_maps", "few_shot_accuracy", "fidelity",
            "fit_readouts", "frequency_response", "jaggedness", "leakage", "low_pass", "mask_consistency",
            "mask_equivariance_error", "max_sampling_bias", "mean_absolute_change", "mean_iou", "milliseconds",
            "non_shiftability", "one_pixel", "outputs", "perturb", "predict", "probability_curves", "radial_spectrum",

@@ -62,7 +62,8 @@ def consistency(
         if shift != "circular":
             raise UsageError(f"only circular shifts can be exhausted, got shift={shift!r}")
         predictions = roll_predictions(model, images, labels, max_shift, batch_size)
-        return Estimate.mean(agreement_per_image(predictions, correct_only=labels is not None))
+        shares = agreement_per_image(predictions)
+        return Estimate.mean(shares if labels is None else shares[predictions.correct_unrolled])
     agree = agreements(model, images, shift, max_shift, generator, batch_size)
     if labels is not None:
         agree = agree[hits(_logits(model, images, None, shift, max_shift, batch_size), labels)]

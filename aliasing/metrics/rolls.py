@@ -120,12 +120,11 @@ def roll_predictions(
     labels: Tensor | None = None,
     max_shift: int | None = None,
     batch_size: int = 64,
-    method: str | None = None,
 ) -> RollPredictions:
     """Top-1 classes, and probabilities of the labels (N,), under circular shifts; arguments as in ``roll_logits``."""
     labels = None if labels is None else check_labels(labels, images)
     classes, probabilities, done = [], [], 0
-    for part in roll_logits(model, images, max_shift, batch_size, method):
+    for part in roll_logits(model, images, max_shift, batch_size):
         classes.append(part.logits.argmax(-1).to(torch.int16).cpu())
         if labels is not None:
             own = check_labels(labels[done : done + len(part.logits)], part.logits, part.logits.shape[-1])
@@ -138,21 +137,12 @@ def roll_predictions(
     return RollPredictions(torch.cat(classes), probability, own_labels, part.rolls, part.method)
 
 
-def exact_consistency(predictions: RollPredictions, correct_only: bool = False) -> Estimate:
-    """Probability that two independent uniform rolls of an image get the same class: mean of ``sum_c (n_c / K)**2``.
-
-    ``correct_only`` keeps the images that are classified correctly unrolled; accuracy confounds consistency.
-    """
-    return Estimate.mean(agreement_per_image(predictions, correct_only))
-
-
-def agreement_per_image(predictions: RollPredictions, correct_only: bool = False) -> Tensor:
-    """``sum_c (n_c / K)**2`` of each image (n,), the expectation over all pairs of rolls; see ``exact_consistency``."""
+def agreement_per_image(predictions: RollPredictions) -> Tensor:
+    """Probability that two independent uniform rolls of each image (N,) get the same class: ``sum_c (n_c / K)**2``."""
     classes = predictions.classes.flatten(1).long()
     counts = torch.zeros(len(classes), int(classes.max()) + 1, dtype=torch.float64)
     counts.scatter_add_(1, classes, torch.ones(1, dtype=torch.float64).expand(classes.shape))
-    values = (counts / classes.shape[1]).square().sum(1)
-    return values[predictions.correct_unrolled] if correct_only else values
+    return (counts / classes.shape[1]).square().sum(1)
 
 
 def accuracy_by_distance(predictions: RollPredictions) -> tuple[list[Estimate], list[Estimate]]:

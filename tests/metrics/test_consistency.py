@@ -9,7 +9,13 @@ from torch import nn
 
 from aliasing import metrics
 from aliasing.metrics import draw_shifts, shift_images
-from aliasing.metrics.rolls import RollPredictions, accuracy_by_distance, roll_predictions, variation_per_image
+from aliasing.metrics.rolls import (
+    RollPredictions,
+    accuracy_by_distance,
+    agreement_per_image,
+    roll_predictions,
+    variation_per_image,
+)
 from tests.toys import Answer
 
 # Class 1 if the top left pixel is bright, else class 0.
@@ -115,8 +121,8 @@ def test_rows_and_columns_of_rolls_are_told_apart():
     curve = [estimate.value for estimate in accuracy_by_distance(predictions)[0]]
     assert curve == pytest.approx([1, 2 / 8, 2 / 6])
     # Only the middle roll is none: the corner of the table says wrong, and must not be asked.
-    expected = (5 / 15) ** 2 + (10 / 15) ** 2
-    assert metrics.exact_consistency(predictions, correct_only=True).value == pytest.approx(expected)
+    assert predictions.correct_unrolled.all()
+    assert agreement_per_image(predictions) == pytest.approx((5 / 15) ** 2 + (10 / 15) ** 2)
 
 
 def test_all_rolls_equal_loops():
