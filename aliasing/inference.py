@@ -154,9 +154,9 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
     return chosen(logits) == check_labels(labels, logits, logits.shape[1]).to(logits.device)
 
 
-def classified(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+def classified(model: nn.Module, images: Tensor) -> Tensor:
     """The most probable class (N,) of each image, on the CPU."""
-    return chosen(predict(model, images, batch_size)).cpu()
+    return chosen(predict(model, images)).cpu()
 
 
 def correct(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 256) -> Tensor:

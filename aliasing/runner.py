@@ -30,6 +30,7 @@ from .distributed import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least
 from .files import set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded
+from .metrics import count_parameters
 from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
@@ -164,11 +165,10 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             values = {"data": data.name, "images": len(data)}
         left_out = ("epoch", "seconds", "processes")
         curves = {name: [entry[name] for entry in history] for name in (history or [{}])[-1] if name not in left_out}
-        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
         origin = provenance(device, sum(entry["seconds"] for entry in history))
         if (processes := max((entry.get("processes", 1) for entry in history), default=1)) > 1:
             origin["processes"] = processes
-        record.add("training", curves | values | {"parameters": parameters}, origin)
+        record.add("training", curves | values | {"parameters": count_parameters(network)}, origin)
         store.save(record)
     network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     subject, absent = Subject(run, network, device), None

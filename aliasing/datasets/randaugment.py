@@ -88,11 +88,11 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def randaugment(images: Tensor, operations: int, generator: Generator, strength: float = STRENGTH) -> Tensor:
+def randaugment(images: Tensor, operations: int, generator: Generator) -> Tensor:
     """Apply ``operations`` random operations to each of the images, bytes (N, 3, H, W); returns bytes.
 
-    The operation is uniform over ``OPERATIONS``, signs are random, the strength (0 to 1) is common to all. Draws come
-    from the CPU ``generator``, and are the same for any device.
+    The operation is uniform over ``OPERATIONS``, signs are random, the strength is common to all. Draws come from the
+    CPU ``generator``, and are the same for any device.
     """
     count = len(images)
     chosen = torch.randint(len(OPERATIONS), (operations, count), generator=generator)
@@ -103,7 +103,7 @@ def randaugment(images: Tensor, operations: int, generator: Generator, strength:
         for index, operation in enumerate(OPERATIONS.values()):
             concerned = (which == index).nonzero()[:, 0]
             if len(concerned):
-                drawn = concerned, strength * sign[concerned, None, None, None], place[concerned]
+                drawn = concerned, STRENGTH * sign[concerned, None, None, None], place[concerned]
                 there, *arguments = (sent(part, x.device) for part in drawn)
                 x[there] = operation(x[there], *arguments).round().clamp(0, 255)
     return x.to(torch.uint8)

@@ -120,11 +120,11 @@ class Estimate(NamedTuple):
         return cls(value, value + spread.low, value + spread.high, n)
 
     @classmethod
-    def bootstrap(cls, values: Tensor, groups: Tensor | None = None, draws: int = 2000, seed: int = 0) -> "Estimate":
+    def bootstrap(cls, values: Tensor, groups: Tensor | None = None, draws: int = 2000) -> "Estimate":
         """Mean of ``values`` (m,), with the percentile bootstrap over ``groups`` (m,) (Efron and Tibshirani 1993).
 
         Values of the same group (pairs of the same image) are resampled together. Without groups each value is its
-        own; a single group has an infinite interval. ``draws`` resamples come from a private generator with ``seed``.
+        own; a single group has an infinite interval. ``draws`` resamples come from a private generator with seed 0.
         """
         values = _flat(values)
         labels = torch.arange(len(values)) if groups is None else torch.as_tensor(groups).flatten().cpu()
@@ -136,7 +136,7 @@ class Estimate(NamedTuple):
             return cls(values.mean().item(), float("-inf"), float("inf"), 1)
         sums = torch.zeros(n, dtype=torch.float64).index_add_(0, index, values)
         sizes = torch.bincount(index, minlength=n).double()
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         rows = max(1, 2**22 // n)
         means = []
         for start in range(0, draws, rows):
