@@ -57,7 +57,10 @@ def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> 
         raise DataError("no image found where the data set should have some; is it laid out as folders of classes?")
     by_name = sorted(range(len(files)), key=lambda i: files[i][0])
     order = [by_name[i] for i in torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()]
-    classes = classes or sorted({of_class for _, of_class in files})
+    there = {of_class for _, of_class in files}
+    classes = classes or sorted(there)
+    if odd := there.difference(classes):
+        raise DataError(f"{min(odd)!r} is none of the classes, which are {', '.join(classes[:9])}")
     index = {of_class: i for i, of_class in enumerate(classes)}
     return order, torch.tensor([index[files[i][1]] for i in order]), classes
 
@@ -110,10 +113,10 @@ def cut(tensors: dict[str, Tensor], classes: list[str], split: str, name: str) -
     return part[validation if split == "validation" else ~validation]
 
 
-def held_out(labels: Tensor, seed: int = 0) -> Tensor:
+def held_out(labels: Tensor) -> Tensor:
     """Mask `(N,)` of the validation images: a tenth of every class, the last of a seeded permutation."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     for label in labels.unique():
         of_class = order[labels[order] == label]
         chosen[of_class[len(of_class) - len(of_class) // 10 :]] = True

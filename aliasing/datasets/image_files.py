@@ -35,6 +35,12 @@ def fits(size: int) -> bool:
     return size <= limit * 2**30
 
 
+def classes_in(folder: Path) -> list[str]:
+    """The folders in ``folder`` that hold images, at any depth, by name; none where it is no folder."""
+    kept = [path for path in folder.glob("*") if any(file.suffix.lower() in ENDINGS for file in path.rglob("*"))]
+    return sorted(path.name for path in kept)
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
     """Labelled images in files, all of one size once decoded; what ``ImageSet`` is for images in memory."""
@@ -48,13 +54,15 @@ class ImageFiles:
     masks: None = None
 
     @classmethod
-    def under(cls, folder: Path, name: str, size: int, per_class: int | None = None) -> ImageFiles:
+    def under(
+        cls, folder: Path, name: str, size: int, per_class: int | None = None, classes: list[str] | None = None
+    ) -> ImageFiles:
         """The images in the folders of ``folder``, one per class, in the order that ``decoding.decode`` gives them."""
         found = []
         for of_class in sorted(path for path in folder.iterdir() if path.is_dir()):
             images = sorted(path for path in of_class.rglob("*") if path.suffix.lower() in ENDINGS)
             found += [(str(path), of_class.name) for path in images[:per_class]]
-        order, labels, classes = arranged(found)
+        order, labels, classes = arranged(found, classes)
         paths = np.array([os.fsencode(found[i][0]) for i in order])
         return cls(paths, labels, tuple(classes), name, size)
 

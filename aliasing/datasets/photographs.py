@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import DataError, UsageError, at_least, extra, one_of
 from .archives import cached, data_folder, find, members, verify
 from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels, square, whole
-from .image_files import ImageFiles, fits
+from .image_files import ImageFiles, classes_in, fits
 from .imageset import ImageSet
 
 # Imagenette's folders, and the ranks of their classes among ImageNet's thousand.
@@ -207,11 +207,13 @@ def folder(
     at_least("folder: size", size, 1)
     at_least("folder: per_class", per_class, 1)
     place = data_folder(root)
-    names = ("train",) if part_of(split) == "train" else ("test", "val", "")
+    classes = classes_in(place / "train")  # without any, it may be a class
+    names = ("train",) if part_of(split) == "train" else ("test", "val") if classes else ("test", "val", "")
     found = next((place / name for name in names if (place / name).is_dir()), None)
     if found is None:
-        raise DataError(f"folder: looked for {place.absolute() / names[0]} with a folder of images per class")
-    files = ImageFiles.under(found, place.absolute().name, size, per_class)
+        wanted = " or ".join(str(place.absolute() / name) for name in names)
+        raise DataError(f"folder: looked for {wanted} with a folder of images per class")
+    files = ImageFiles.under(found, place.absolute().name, size, per_class, classes or None)
     if split != "test":
         validation = held_out(files.labels)
         files = files.only(validation if split == "validation" else ~validation)

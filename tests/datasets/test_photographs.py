@@ -215,6 +215,17 @@ def test_a_folder_of_ones_own(tmp_path):
     assert len(flat) == 20
     with pytest.raises(DataError, match="a folder of images per class"):
         load("folder", "train", root=tmp_path / "val")
+    (tmp_path / "val").rename(tmp_path / "other")
+    with pytest.raises(DataError, match=r"test or .*val with a folder of images per class"):  # "train" is no class here
+        load("folder", "test", root=tmp_path, size=6)
+    (tmp_path / "other").rename(tmp_path / "val")
+    (tmp_path / "val" / "cow").rename(tmp_path / "cow")  # a class without test images; the other keeps its number
+    dogs = load("folder", "test", root=tmp_path, size=6)
+    assert (dogs.classes, dogs.labels.tolist()) == (("cow", "dog"), [1, 1, 1])
+    (tmp_path / "cow").rename(tmp_path / "val" / "bull")
+    with pytest.raises(DataError, match="'bull' is none of the classes, which are cow, dog"):
+        load("folder", "test", root=tmp_path, size=6)
+    (tmp_path / "val" / "bull").rename(tmp_path / "val" / "cow")
     (tmp_path / "val" / "cow" / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"broken\.png"):
         load("folder", "test", root=tmp_path, size=6)
