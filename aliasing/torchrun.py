@@ -75,7 +75,7 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
             data = loaded(job.run.dataset, "train")
             train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
             outcome = world.first("trained")  # no process goes on before the last checkpoint is written
-    except TrainingError as error:
+    except (TrainingError, UsageError) as error:
         outcome = f"failed: {error}"
         if world.rank == 0:
             write_atomically(folder / "failed.txt", f"{error}\n")
