@@ -117,6 +117,7 @@ def _status(arguments: argparse.Namespace) -> int:
     """Planned, done, running and failed runs."""
     from . import studies
 
+    asked = [studies.get(arguments.study).name] if arguments.study else []
     if arguments.runs:
         import pandas as pd
 
@@ -124,6 +125,7 @@ def _status(arguments: argparse.Namespace) -> int:
         from .records import Store
 
         rows = order(arguments.profile or "desktop", Store())
+        rows = [row for row in rows if not asked or asked[0] in row["studies"].split(", ")]
         _print(pd.DataFrame(rows), arguments.json)
         left = [row["seconds"] for row in rows if row["state"] != "done"]
         if not arguments.json and None not in left:
@@ -131,7 +133,7 @@ def _status(arguments: argparse.Namespace) -> int:
             hours = f"{sum(left) / 3600:.1f} h one after the other"
             print(f"\n{len(left)} runs to do, {hours} ({guessed} by estimate, for one core of this machine)")
         return 0
-    _print(studies.status_of([arguments.study] if arguments.study else [], arguments.profile), arguments.json)
+    _print(studies.status_of(asked, arguments.profile), arguments.json)
     return 0
 
 

@@ -1,5 +1,6 @@
 """A campaign: what it checks, what a failed check takes out, and what is left when it is killed."""
 
+import json
 import multiprocessing
 import random
 import signal
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from aliasing import campaign, studies
+from aliasing.cli import main
 from aliasing.errors import DataError, UsageError
 from aliasing.records import Store, read_lines
 from aliasing.runner import execute, merged
@@ -157,10 +159,13 @@ def test_layers_and_measurements_are_compared_with_the_cpu(tmp_path):
     assert {f"measurement {m.name}" for job in JOBS for m in job.measurements} <= set(rows)
 
 
-def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, monkeypatch):
+def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, monkeypatch, capsys):
     execute(JOBS[:1], where, "cpu", 1, progress=False)
     monkeypatch.setattr(campaign, "worth", lambda *a: Counter({job.run.id: 2 for job in JOBS}))
     rows = campaign.order("smoke", where)
     assert [row["state"] for row in rows] == ["done", "to do", "to do"]
     assert rows[0]["seconds"] is not None and rows[1]["seconds"] == rows[0]["seconds"]  # of the same kind
     assert all(row["verdicts"] == 2 and "zhang2019" in row["studies"] for row in rows)
+    assert main(["status", "comparison", "--runs", "--profile", "smoke", "--json"]) == 0
+    shared = [row["run"] for row in rows if "comparison" in row["studies"]]
+    assert [row["run"] for row in json.loads(capsys.readouterr().out)] == shared != [row["run"] for row in rows]
