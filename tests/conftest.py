@@ -48,7 +48,7 @@ def fork(patch):
     that starts threads of autograd, which a fork does not have.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["aliasing.campaign", "pytest"])
+    context.set_forkserver_preload(["aliasing.campaign", "pytest", "torch._dynamo"])  # which an optimizer imports
     patch.setattr(multiprocessing, "get_context", lambda kind: context)
     return context
 
