@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from inspect import formatannotation
+from inspect import Parameter, Signature, formatannotation, signature
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -41,7 +41,14 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
             raise UsageError(f"{what}: {name} must be {expected}, got {value!r}")
 
 
-_hints = cache(get_type_hints)  # a store checks thousands of recipes when it is opened
+# Looked up once: a store checks thousands of descriptions when it is opened.
+_hints = cache(get_type_hints)
+_signature: Callable[..., Signature] = cache(signature)
+
+
+def arguments(function: Callable[..., Any] | type) -> Mapping[str, Parameter]:
+    """What ``function`` (or the constructor of a class) takes, by name."""
+    return _signature(function).parameters
 
 
 def _fits(value: object, kind: Any) -> bool:

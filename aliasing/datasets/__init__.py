@@ -1,12 +1,12 @@
 """Data sets, loaded to bytes in memory where they fit: procedural shapes, and photographs from public archives."""
 
 from collections.abc import Callable, Sequence
-from inspect import Parameter, cleandoc, signature
+from inspect import Parameter, cleandoc
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError, UsageError, one_of
-from ..options import check_options
+from ..options import arguments, check_options
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .image_files import ImageFiles
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     @property
     def options(self) -> dict[str, Parameter]:
         """Options of the function, by name."""
-        return {n: p for n, p in signature(self.function).parameters.items() if n not in ("split", "root")}
+        return {n: p for n, p in arguments(self.function).items() if n not in ("split", "root")}
 
 
 _IMAGENET = "Deng et al., CVPR 2009"
@@ -82,7 +82,7 @@ def load(
     check_options(name, entry.function, entry.options, options)
     if not 0 <= options.get("seed", 0) < 2**32:
         raise UsageError(f"{name}: seed must be 0 to 2^32 - 1, got {options['seed']}")
-    if "root" in signature(entry.function).parameters:
+    if "root" in arguments(entry.function):
         options["root"] = root
     return entry.function(split, **options)
 

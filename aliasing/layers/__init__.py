@@ -9,11 +9,10 @@ a compiler, an exporter or ``vmap``, for second derivatives, and on devices that
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from inspect import signature
 from types import MappingProxyType
 
 from ..errors import check_whole, one_of
-from ..options import check_options
+from ..options import arguments, check_options
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
 from .base import Call, Downsample, PaddingMode, Stride, intercepted, outermost, recorded
@@ -81,7 +80,7 @@ class Entry:
     def options(self) -> tuple[str, ...]:
         """Names of the options ``create`` accepts for this layer."""
         fixed = {"channels", "stride", "padding_mode", "dims", *self.preset}
-        return tuple(name for name in signature(self.layer).parameters if name not in fixed)
+        return tuple(name for name in arguments(self.layer) if name not in fixed)
 
 
 _KINDS = {"rect": "box", "tri": "triangle", "bin": "binomial"}
@@ -131,8 +130,8 @@ def _entry(name: str) -> Entry:
 def resolved(name: str, **options: object) -> dict[str, object]:
     """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
     entry = _entry(name)
-    parameters = signature(entry.layer).parameters
-    return {"name": name} | {option: parameters[option].default for option in entry.options} | options
+    known = arguments(entry.layer)
+    return {"name": name} | {option: known[option].default for option in entry.options} | options
 
 
 def create(

@@ -4,8 +4,8 @@
 >>> network = models.create("vgg13-bn", 10, downsample="tri-3", padding_mode="circular")
 """
 
-import inspect
 from collections.abc import Callable, Mapping
+from inspect import Parameter
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from .. import layers
 from ..errors import UsageError, one_of
 from ..layers.base import PaddingMode
-from ..options import check_options, check_types
+from ..options import arguments, check_options, check_types
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
 from .imagenet import PRETRAINED, pretrained
@@ -63,10 +63,8 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     if options.get("pretrained") and name in PRETRAINED:
         return {"name": name, "weights": PRETRAINED[name].sha256} | options
     one_of("model", name, CATALOGUE)
-    known = {**inspect.signature(create).parameters, **inspect.signature(CATALOGUE[name].build).parameters}
-    defaults = {
-        key: parameter.default for key, parameter in known.items() if parameter.default is not inspect.Parameter.empty
-    }
+    known = {**arguments(create), **arguments(CATALOGUE[name].build)}
+    defaults = {key: parameter.default for key, parameter in known.items() if parameter.default is not Parameter.empty}
     given = defaults | options
     layer = given["downsample"]
     given["downsample"] = layers.resolved(**({"name": layer} if isinstance(layer, str) else layer))
@@ -123,7 +121,7 @@ def create(
         raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
     layer = dict(layer)
     build = CATALOGUE[name].build
-    own = [key for key in inspect.signature(build).parameters if key not in ("name", "num_classes", "style", "width")]
+    own = [key for key in arguments(build) if key not in ("name", "num_classes", "style", "width")]
     check_options(name, build, [*own, "smooth", "shared", "filter_everywhere"], options)  # the last are arguments here
     style = Style(
         layer.pop("name"),
