@@ -24,6 +24,8 @@ import seaborn as sns
 import torch
 from jinja2 import Environment
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -58,6 +60,7 @@ COLOURS: defaultdict[str, str] = defaultdict(
 )
 MARKERS = defaultdict(partial(next, cycle("oDs^vP*X<>h8pdH")), zip(COLOURS, "osv^<>Dd*XPHph8", strict=True))
 LINES = ("-", "--", "-.", ":")
+DPI = 110  # of pictures; an SVG has points
 FEW = 3  # Of fewer seeds each is shown by itself: Student's interval over two is 13 times as wide as they are apart.
 # What a figure shows of the spread, by the id of what draws it: ``show`` adds it to the caption.
 SPREAD = {
@@ -414,7 +417,8 @@ def show(
     mpl.rcParams.update(STYLE)
     stream = io.BytesIO()
     metadata: Any = {"Date": None} if form == "svg" else None
-    figure.savefig(stream, format=form, dpi=110, transparent=kind == "chart", metadata=metadata)
+    _lay_out(figure, form)
+    figure.savefig(stream, format=form, dpi=DPI, transparent=kind == "chart", metadata=metadata)
     plt.close(figure)
     mime = {"svg": "image/svg+xml", "png": "image/png"}[form]
     drawing = stream.getvalue()
@@ -424,6 +428,15 @@ def show(
         drawing = re.sub(known, lambda one: ids.setdefault(one[0], b"i%d" % len(ids)), drawing)
     image = f"data:{mime};base64,{base64.b64encode(drawing).decode()}"
     return Captioned(image, caption, alt, kind, "" if rows is None else badge(rows))
+
+
+def _lay_out(figure: Figure, form: str) -> None:
+    """Come to the layout that ``savefig`` would come to, which draws everything once more for that."""
+    {"svg": FigureCanvasSVG, "png": FigureCanvasAgg}[form](figure)
+    figure.set_dpi(72 if form == "svg" else DPI)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, index: bool = True) -> Captioned:
