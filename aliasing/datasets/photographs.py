@@ -207,8 +207,10 @@ def folder(
     at_least("folder: size", size, 1)
     at_least("folder: per_class", per_class, 1)
     place = data_folder(root)
-    classes = classes_in(place / "train")  # without any, it may be a class
-    names = ("train",) if part_of(split) == "train" else ("test", "val") if classes else ("test", "val", "")
+    learn = part_of(split) == "train"
+    # The test split has the labels of training; where no images are there, "train" may be a class.
+    classes = [] if learn else classes_in(place / "train")
+    names = ("train",) if learn else ("test", "val") if classes else ("test", "val", "")
     found = next((place / name for name in names if (place / name).is_dir()), None)
     if found is None:
         wanted = " or ".join(str(place.absolute() / name) for name in names)

@@ -95,10 +95,8 @@ class Estimate(NamedTuple):
         """
         value = cls.difference(first, second)
         differences = torch.cat([_flat(first) - _flat(second), torch.tensor([1.0, -1.0], dtype=torch.float64)])
-        centre, half = (
-            differences.mean().item(),
-            NORMAL * (differences.var(correction=0) / len(differences)).sqrt().item(),
-        )
+        centre = differences.mean().item()
+        half = NORMAL * (differences.var(correction=0) / len(differences)).sqrt().item()
         return value._replace(low=max(-1.0, centre - half), high=min(1.0, centre + half))
 
     @classmethod
