@@ -73,16 +73,17 @@ def antialias(
       other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).
 
     The report names every place that drops samples when ``example`` runs, and what became of it; but products with
-    matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same. Output sizes are
-    those of the original at every input size. ``subsample`` in the new places is the original function: this is checked
-    with the example, in evaluation mode, and a place where it is not is moved or left, with the reason.
+    matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same, and what NumPy,
+    scripted functions and other threads do is not seen. Output sizes are those of the original at every input size.
+    ``subsample`` in the new places is the original function: this is checked with the example, in evaluation mode, and
+    a place where it is not is moved or left, with the reason.
 
     The ``state_dict`` keeps its names, so checkpoints of the original load (``strict=False`` for layers that learn).
     Modules may be replaced by type afterwards (norms, activations, quantisation); where a change loses a layer, the
     next forward raises ``UsageError``. Tools that are given one module (pruning, weight normalisation) want the one
-    inside its owner, such as ``network.downsample.inner``. With ``act-then-pool`` the convolution computes at stride 1
-    and the layer samples behind the activation, so a part cut between them returns a larger map; ``conv-then-pool``
-    keeps both in one module.
+    inside its owner, such as ``network.downsample.inner``. Strides are changed before: afterwards they are 1. With
+    ``act-then-pool`` the convolution computes at stride 1 and the layer samples behind the activation, so a part
+    cut between them returns a larger map; ``conv-then-pool`` keeps both in one module.
 
     With polyphase layers (``aps``, ``lps``), branches that meet again, in a residual block for example, sample the grid
     that the first of them chooses; where they cannot, the report says so, and whether the output is exactly invariant

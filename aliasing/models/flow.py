@@ -78,22 +78,25 @@ def after_activation(
 
     The place is ``("after", m, C)``, the output of the module m, which has C channels, or ``("before", m, C)``, its
     input: an activation module may serve several places of a network, so its only reader is taken instead.
+    Where a convolution runs several times, as in branches that share their weights, each run must lead there in turn.
     Convolutions without such a place are not in the answer.
     """
-    calls = Counter(step.module for step in steps)
 
-    def is_only(step: Step) -> bool:
-        return step.module is not None and calls[step.module] == 1 and step.alone
+    def place(step: Step) -> tuple[str, Any, int] | None:
+        if (end := _activated(step)) is None:
+            return None
+        for side, at in ("after", [end]), ("before", end.readers):
+            if len(at) == 1 and at[0].module is not None and at[0].alone:
+                runs = [other.module for other in steps if other.module in (step.module, at[0].module)]
+                if runs == [step.module, at[0].module] * (len(runs) // 2):
+                    return side, at[0].module, end.shape[1]
+        return None
 
-    places: dict[Any, tuple[str, Any, int]] = {}
+    places: dict[Any, set] = defaultdict(set)
     for step in steps:
-        if step.module not in convolutions or calls[step.module] > 1 or (end := _activated(step)) is None:
-            continue
-        if is_only(end):
-            places[step.module] = "after", end.module, end.shape[1]
-        elif len(end.readers) == 1 and is_only(end.readers[0]):
-            places[step.module] = "before", end.readers[0].module, end.shape[1]
-    return places
+        if step.module in convolutions:
+            places[step.module].add(place(step))
+    return {conv: found.pop() for conv, found in places.items() if len(found) == 1 and None not in found}
 
 
 def _activated(step: Step) -> Step | None:

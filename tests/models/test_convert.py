@@ -164,6 +164,10 @@ BY_HAND: dict[str, tuple] = {
         lambda n, x: blur(blur(x)),
         {"placement": "pool-then-conv"},
     ),
+    "a trunk that runs twice": (
+        lambda: Custom(lambda n, x: n.trunk(x) - n.trunk(x.flip(3)), trunk=nn.Sequential(strided(), nn.ReLU())),
+        lambda n, x: blur(dense(n.trunk[0], x).relu()) - blur(dense(n.trunk[0], x.flip(3)).relu()),
+    ),
     "average": (lambda: nn.AvgPool2d(2), lambda n, x: blur(x[:, :, :8])),
     "average of three": (lambda: nn.AvgPool2d(3, 2, 1), lambda n, x: blur(x)),
     # A window of 3 that starts at the first pixel is centred on the second.
