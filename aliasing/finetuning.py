@@ -352,7 +352,7 @@ class Lesson:
         optimizer.zero_grad()
         loss.backward()
         if not math.isfinite(loss.item()):
-            raise UsageError(f"the loss is {loss.item()} in step {step + 1}; try a smaller lr than {plan.lr}")
+            raise UsageError(f"the loss is {loss.item()} in step {step + 1}; name a smaller --lr than {plan.lr}")
         optimizer.step()
 
 

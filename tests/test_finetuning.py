@@ -155,6 +155,8 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     assert found["weights"] == "fine-tuned tuned_nets:make+tri-3"
     assert main(["diagnose", "tuned_nets:make+bin-5", "--weights", "once again.safetensors", *options]) == 2
     assert "holds tuned_nets:make+tri-3" in capsys.readouterr().err
+    command += ["--weights", "once again.safetensors", "--out", "again.safetensors"]
+    assert main(command) == 2 and "begins with weights of the original" in capsys.readouterr().err
 
 
 MADE = "tuned_nets:make+tri-3"
@@ -173,6 +175,7 @@ MADE = "tuned_nets:make+tri-3"
         ("tuned_nets:maps+tri-3", [], "must return logits"),
         (MADE, ["--epochs", "0"], "epochs must be a positive number"),
         (MADE, ["--minutes", "inf"], "minutes must be a positive number"),
+        (MADE, ["--lr", "1e30"], "name a smaller --lr than 1e+30"),
         (MADE, ["--out", "new.pth"], "must end in .safetensors"),
         ("tf_efficientnet_lite9+tri-3", [], "did you mean tf_efficientnet_lite"),
     ],
@@ -185,7 +188,7 @@ def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own,
             Image.new("RGB", (side, side)).save(own / place / f"{number}.png")
     given = ["--images", str(folder), "--out", "new.safetensors", "--size", str(SIZE), *options]
     assert main(["finetune", network, *given]) == 2
-    bar = ("reading ", " ")
+    bar = ("reading ", "answers ", "fine-tuning ", " ")
     message_line = [line for line in capsys.readouterr().err.splitlines() if line and not line.startswith(bar)]
     assert len(message_line) == 1 and message in message_line[0]
     assert (own / "taken.safetensors").read_text() == "mine"

@@ -133,7 +133,10 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         if NOTE in about:
             tuned = _note(weights, about)["network"]
             if tuned.partition("+")[2] not in (layer, ""):
-                raise UsageError(f"{weights} holds {tuned}, not {name}: name {tuned}, or the file instead of a network")
+                raise UsageError(
+                    f"{weights} holds {tuned}, not {name}: name {tuned}, or the file instead of a network; fine-tuning "
+                    "begins with weights of the original"
+                )
             note = f"{TUNED} {name if asked == weights else note}"
             module, layer = (antialias(module, layer) if layer else module), ""
         elif layer and set(_renamed(tensors, module)) != set(module.state_dict()):
@@ -247,8 +250,8 @@ def _source(name: str) -> _Source:
         named = imagenet_classes() if config is not None and config.num_classes == 1000 else ()
 
         def build_timm(pretrained: bool, classes: int | None) -> nn.Module:
-            if pretrained and name in PRETRAINED:
-                return pretrained_of_package(name).network
+            if pretrained and plain in PRETRAINED:
+                return pretrained_of_package(plain).network
             options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
             with _hub() if pretrained else nullcontext():
                 return timm.create_model(plain, pretrained=pretrained, **options)
