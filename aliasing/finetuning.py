@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -139,12 +140,9 @@ def finetune(
     plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, *decides)
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
     folder = None if out is None else out.with_name(out.name + ".partial")
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written ({error.strerror}); name another file with --out") from error
-    with tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True) as bar:
+    lease = _lease(folder)
+    bar = tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True)
+    with lease, bar:
         bar.set_description("answers of the original")
         if begun := _begun(folder, plan) if folder else None:
             lesson = Lesson(plan, data, original, begun[0])
@@ -168,6 +166,21 @@ def finetune(
     if out is not None:
         _write(out, tuned, plan, table)
     return tuned, table
+
+
+def _lease(folder: Path | None) -> AbstractContextManager[Any]:
+    """The folder of the checkpoints, made, for this process alone."""
+    if folder is None:
+        return nullcontext()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / "lock", timeout=0).acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"another process works in {folder}: let it finish, or name another file with --out"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}); name another file with --out") from error
 
 
 _BAR = "{desc}{n:3.0f} % |{bar}| {elapsed}"

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors import safe_open
 from torch import nn
@@ -206,6 +207,8 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
     call = partial(aliasing.finetune, net(), "tri-3", folder, size=SIZE, device="cpu", out="new.safetensors")
     left = own / "new.safetensors.partial"
     left.mkdir()
+    with FileLock(left / "lock"), pytest.raises(UsageError, match="another process works in new"):
+        call()
     (left / "the-original.safetensors").write_text("of nobody knows which plan")
     with monkeypatch.context() as patch:
         patch.setattr(finetuning, "averaged", None)
