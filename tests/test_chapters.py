@@ -97,7 +97,8 @@ def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
 
 def test_each_claim_is_told_on_its_best_evidence():
     """By hand: one with two parts, one that only the smaller networks decide, one that the larger ones cannot test."""
-    rows = [("zhang-1", "laptop", "partly", 3)] * 2 + [("zhang-1", "desktop", "reproduced", 2)]
+    rows = [("zhang-1", "laptop", "partly", 3)] * 2
+    rows += [("zhang-1", "desktop", "reproduced", seeds) for seeds in (2, 0, 3)]  # 0: a test that was not run
     rows += [("zhang-2", "laptop", "partly", 3), ("zhang-2", "desktop", "not run", 0)]
     rows += [("zhang-3", "laptop", "not run", 0), ("zhang-3", "desktop", "not testable here", 2)]
     rows += [("saha-1", "laptop", "not run", 0), ("saha-2", "laptop", "reproduced", 0)]
@@ -109,7 +110,7 @@ def test_each_claim_is_told_on_its_best_evidence():
     assert said == {
         "zhang2019": (
             "1 of 3 reproduced, 1 partly, 1 not testable here",
-            "1 on desktop (2 seeds), 1 on laptop (3 seeds)",
+            "1 on desktop (2 to 3 seeds), 1 on laptop (3 seeds)",
         ),
         "saha2024": ("1 of 2 reproduced, 1 not run", "1 computed"),
     }

@@ -45,13 +45,15 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
     best = studies.best_evidence(decided)
     said = {}
     for name, rows in best.groupby("study", sort=False):
-        columns = {"verdict": "first", "decided": "first", "profile": "first", "seeds": "max", "fact": "all"}
+        columns = {"verdict": "first", "decided": "first", "profile": "first", "fact": "all"}
         claims = rows.groupby("finding", sort=False).agg(columns)
         facts = claims["decided"] & claims["fact"]
         sure, evidence = claims[claims["decided"] & ~facts], []
         for profile, own in sorted(sure.groupby("profile"), key=lambda pair: [*PROFILES].index(pair[0]), reverse=True):
-            seeds = own["seeds"].max()  # none where networks of others are measured
-            behind = f" ({seeds} seed{'s' if seeds > 1 else ''})" if seeds else ""
+            seeds = rows.loc[rows["finding"].isin(own.index) & (rows["seeds"] > 0), "seeds"]  # of a test that was run
+            least, most = seeds.min(), seeds.max()  # none where networks of others are measured
+            count = str(most) if least == most else f"{least} to {most}"
+            behind = f" ({count} seed{'s' if most > 1 else ''})" if len(seeds) else ""
             evidence.append(f"{len(own)} on {profile}{behind}")
         evidence += [f"{facts.sum()} computed"] if facts.any() else []
         counts = claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
