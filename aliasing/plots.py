@@ -224,10 +224,7 @@ def panels(
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(xlabel)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    if len(labels) > 4:  # they would hide the curves
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-    else:
-        axes[0, 0].legend(fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)  # inside it would hide curves
     return figure
 
 
