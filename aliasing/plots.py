@@ -223,8 +223,8 @@ def panels(
         bands(axis, rows, column, by, x, scale)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(xlabel)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)  # inside it would hide curves
+    # Inside of a panel it would hide curves.
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

@@ -87,8 +87,9 @@ def after_activation(
             return None
         for side, at in ("after", [end]), ("before", end.readers):
             if len(at) == 1 and at[0].module is not None and at[0].alone:
-                runs = [other.module for other in steps if other.module in (step.module, at[0].module)]
-                if runs == [step.module, at[0].module] * (len(runs) // 2):
+                pair = [step.module, at[0].module]
+                runs = [other.module for other in steps if other.module in pair]
+                if runs == pair * (len(runs) // 2):
                     return side, at[0].module, end.shape[1]
         return None
 
