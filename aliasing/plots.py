@@ -31,6 +31,7 @@ from matplotlib.lines import Line2D
 
 from .errors import UsageError
 from .metrics import Estimate
+from .studies.text import seeds
 
 # Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
 _HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
@@ -458,9 +459,9 @@ def badge(rows: pd.DataFrame) -> str:
     """On which evidence a figure stands: data, networks, the plain network's accuracy, seeds, device and profile."""
     told = rows[["data", "network", "plain", "device"]].drop_duplicates(["data", "network"])
     parts = [f"{row.network} on {row.data} ({row.plain})" for row in told.itertuples()]
-    seeds = rows["seed"].nunique()
-    if seeds > 1 or "training.images" not in rows or rows["training.images"].any():  # else others have trained them
-        parts[-1] += f" · {seeds} seed{'s' * (seeds > 1)}"
+    counts = rows.groupby("setting")["seed"].nunique()
+    if counts.max() > 1 or "training.images" not in rows or rows["training.images"].any():  # else not trained here
+        parts[-1] += f" · {seeds(counts)}"
     devices, profiles = ", ".join(rows["device"].unique()), ", ".join(rows["profile"].unique())
     return f"{'; '.join(parts)} · {devices} · profile {profiles}"
 

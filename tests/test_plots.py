@@ -43,7 +43,8 @@ def test_every_method_can_be_seen_in_the_light_and_in_the_dark_and_has_looks_of_
 
 ROWS = pd.DataFrame(
     [
-        {"layer": layer, "augmented": augmented, "seed": seed, "x": x + 0.01 * seed, "y": 1 - x, "curve": [x, x + seed]}
+        {"layer": layer, "augmented": augmented, "setting": f"{layer} {augmented}", "seed": seed, "x": x + 0.01 * seed}
+        | {"y": 1 - x, "curve": [x, x + seed]}
         for layer, x in (("subsample", 0.5), ("bin-5", 0.7))
         for augmented in (False, True)
         for seed in range(3)
@@ -119,6 +120,7 @@ def test_a_figure_says_on_which_evidence_it_stands():
     assert "vgg on shapes (plain network 50.0 % accurate) · 3 seeds · cpu · profile laptop" in html
     others = plots.badge(ROWS[ROWS["seed"] == 0].assign(**{"training.images": 0}))  # nothing was drawn
     assert "seed" not in others and "accurate) · cpu" in others
+    assert "· 2 to 3 seeds · cpu" in plots.badge(ROWS.drop(index=0))  # a network has a seed that another lacks
     assert "of 3 seeds" not in plots.show(plots.grid()[0], "", "")._repr_html_()
     assert "Not on record" in plots.show(plots.grid()[0], "", "", ROWS.iloc[:0])._repr_html_()
     assert "profile laptop" in plots.table(ROWS[["layer", "x"]], "", ROWS)._repr_html_()

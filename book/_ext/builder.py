@@ -32,6 +32,7 @@ from aliasing.runner import execute as run_jobs
 from aliasing.runner import merged
 from aliasing.studies.evidence import level, select
 from aliasing.studies.rules import VERDICTS
+from aliasing.studies.text import seeds
 
 SMOKE = {"epochs": 1, "width": 4, "count": 320}  # of what a chapter itself trains, in a book of profile smoke
 
@@ -50,10 +51,8 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
         facts = claims["decided"] & claims["fact"]
         sure, evidence = claims[claims["decided"] & ~facts], []
         for profile, own in sorted(sure.groupby("profile"), key=lambda pair: [*PROFILES].index(pair[0]), reverse=True):
-            seeds = rows.loc[rows["finding"].isin(own.index) & (rows["seeds"] > 0), "seeds"]  # of a test that was run
-            least, most = seeds.min(), seeds.max()  # none where networks of others are measured
-            count = str(most) if least == most else f"{least} to {most}"
-            behind = f" ({count} seed{'s' if most > 1 else ''})" if len(seeds) else ""
+            counts = rows.loc[rows["finding"].isin(own.index) & (rows["seeds"] > 0), "seeds"]  # of a test that was run
+            behind = f" ({seeds(counts)})" if len(counts) else ""  # none where networks of others are measured
             evidence.append(f"{len(own)} on {profile}{behind}")
         evidence += [f"{facts.sum()} computed"] if facts.any() else []
         counts = claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
