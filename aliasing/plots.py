@@ -31,7 +31,6 @@ from matplotlib.lines import Line2D
 
 from .errors import UsageError
 from .metrics import Estimate
-from .studies.text import seeds
 
 # Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
 _HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
@@ -464,6 +463,12 @@ def badge(rows: pd.DataFrame) -> str:
         parts[-1] += f" · {seeds(counts)}"
     devices, profiles = ", ".join(rows["device"].unique()), ", ".join(rows["profile"].unique())
     return f"{'; '.join(parts)} · {devices} · profile {profiles}"
+
+
+def seeds(counts: pd.Series) -> str:
+    """Numbers of seeds, one or more, in words: "1 seed", "3 seeds", "2 to 3 seeds" where they differ."""
+    least, most = int(counts.min()), int(counts.max())
+    return f"{most if least == most else f'{least} to {most}'} seed{'s' * (most > 1)}"
 
 
 def interval(values: pd.Series | Estimate, sign: str = "") -> str:

@@ -6,12 +6,6 @@ from typing import Any
 import pandas as pd
 
 
-def seeds(counts: pd.Series) -> str:
-    """Numbers of seeds, one or more, in words: "1 seed", "3 seeds", "2 to 3 seeds" where they differ."""
-    least, most = int(counts.min()), int(counts.max())
-    return f"{most if least == most else f'{least} to {most}'} seed{'s' * (most > 1)}"
-
-
 def statistic(row: Any) -> str:
     """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
     if row.outcome == "not run":

@@ -26,13 +26,13 @@ from aliasing.errors import UsageError, unknown
 from aliasing.files import write_atomically
 from aliasing.metrics import Estimate
 from aliasing.models.imagenet import PRETRAINED
+from aliasing.plots import seeds
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, fresh, home
 from aliasing.runner import execute as run_jobs
 from aliasing.runner import merged
 from aliasing.studies.evidence import level, select
 from aliasing.studies.rules import VERDICTS
-from aliasing.studies.text import seeds
 
 SMOKE = {"epochs": 1, "width": 4, "count": 320}  # of what a chapter itself trains, in a book of profile smoke
 
