@@ -26,7 +26,7 @@ from aliasing.files import write_atomically
 from aliasing.records import code_version, processor
 from aliasing.training import pick_device
 
-__all__ = ["BLURS", "NAMES", "blur_of", "compare", "peer", "ratios", "report", "run", "speed", "turns", "wait"]
+__all__ = ["BLURS", "NAMES", "about", "blur_of", "compare", "peer", "ratios", "report", "run", "speed", "turns", "wait"]
 
 NAMES = ("layers", "training", "evaluation", "robustness")
 # Packages that offer the blur, with module and class.
@@ -97,16 +97,20 @@ def run(
         if not rows or time.monotonic() < end:
             rows += bench.measure(case, device, repeats)
     frame = pd.DataFrame(rows)
-    frame.attrs = {
+    skipped = {name: "not installed" for name in bench.PEERS if peer(BLURS.get(name, [name])[0]) is None}
+    frame.attrs = about(device) | {"repeats": repeats, "skipped": skipped}
+    return frame
+
+
+def about(device: str) -> dict[str, Any]:
+    """What a time depends on besides what is timed."""
+    return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "code": code_version(),
         "date": datetime.now(UTC).date().isoformat(),
-        "repeats": repeats,
-        "skipped": {name: "not installed" for name in bench.PEERS if peer(BLURS.get(name, [name])[0]) is None},
     }
-    return frame
 
 
 def report(name: str, frame: pd.DataFrame) -> dict[str, Any]:

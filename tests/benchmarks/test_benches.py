@@ -11,7 +11,9 @@ import torch
 import benchmarks
 from aliasing.cli import main
 from aliasing.datasets.corruptions import NAMES, corrupt
-from benchmarks import evaluation, layers, robustness, training
+from aliasing.studies import get
+from aliasing.training import Recipe
+from benchmarks import accuracy, evaluation, layers, robustness, training
 
 
 def refuse(constant):
@@ -87,6 +89,14 @@ def test_in_the_time_that_a_campaign_has_a_case_is_timed_and_failures_are_told(m
     assert found["layers"].keys() >= {"device", "code", "skipped", "verdicts"}
     assert {row["peer"] for row in found["layers"]["rows"]} == {"published"}  # one case is timed however late it is
     assert "ZeroDivisionError" in found["training"]["failed"]
+
+
+def test_both_loops_are_trained_to_their_end_on_the_same_network():
+    recipe = Recipe(epochs=2, batch_size=32)
+    run = get("zhang2019").jobs("smoke", 1)[0].run
+    plain, ours = accuracy.measure(run, {"plain": recipe, "ours": recipe}, timed=64, repeats=1)
+    assert plain["seconds"] == pytest.approx(2 * 128 / plain["images_per_s"])
+    assert abs(plain["accuracy"] - ours["accuracy"]) < 0.3  # the same but for the order of pictures
 
 
 def test_verdicts_of_known_ratios():
