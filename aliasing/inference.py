@@ -77,9 +77,12 @@ def check_labels(labels: Tensor, images: Tensor, classes: int | None = None) -> 
 
 def as_float(images: Tensor) -> Tensor:
     """Images as float in [0, 1]: uint8 is divided by 255; half precision lacks operations and becomes float32."""
-    if images.dtype == torch.uint8:
-        return images.float() / 255
-    return images.to(torch.promote_types(images.dtype, torch.float32))
+    return images.float() / 255 if images.dtype == torch.uint8 else widened(images)
+
+
+def widened(x: Tensor) -> Tensor:
+    """``x`` in at least float32: in half precision probabilities tie, and sums of squares leave the range."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
@@ -95,7 +98,10 @@ def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
 
 
 def scores(output: object) -> Tensor:
-    """Class scores (N, classes, ...) from what a network returned; one logit z of a binary network becomes (0, z)."""
+    """Class scores (N, classes, ...) from what a network returned, in at least float32.
+
+    One logit z of a binary network becomes (0, z).
+    """
     if not isinstance(output, Tensor):
         raise UsageError(
             f"metrics need a network that returns a tensor of logits, this one returns {type(output).__name__}; "
@@ -103,9 +109,8 @@ def scores(output: object) -> Tensor:
         )
     if output.ndim < 2:
         raise UsageError(f"metrics need a network that returns logits (N, classes), got {tuple(output.shape)}")
-    if output.shape[1] == 1:
-        return torch.cat([torch.zeros_like(output), output], 1)
-    return output
+    output = widened(output)
+    return torch.cat([torch.zeros_like(output), output], 1) if output.shape[1] == 1 else output
 
 
 def finite(values: Tensor, what: str = "logits") -> Tensor:

@@ -35,7 +35,7 @@ class RollPredictions(NamedTuple):
     """What the metrics need of the logits of all images, on the CPU; ``rolls`` and ``method`` as in ``RollLogits``.
 
     Attributes:
-        classes: most probable class (N, A, B), int16.
+        classes: most probable class (N, A, B), int32.
         probability: probability of the labelled class (N, A, B), float32; ``None`` without labels.
         labels: (N,), or ``None``.
     """
@@ -125,7 +125,7 @@ def roll_predictions(
     labels = None if labels is None else check_labels(labels, images)
     classes, probabilities, done = [], [], 0
     for part in roll_logits(model, images, max_shift, batch_size):
-        classes.append(part.logits.argmax(-1).to(torch.int16).cpu())
+        classes.append(part.logits.argmax(-1).to(torch.int32).cpu())
         if labels is not None:
             own = check_labels(labels[done : done + len(part.logits)], part.logits, part.logits.shape[-1])
             own = own.to(part.logits.device)

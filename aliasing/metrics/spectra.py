@@ -5,6 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
+from ..inference import widened
 from .downsampling import Sample, per_site
 from .estimate import Estimate
 
@@ -78,7 +79,7 @@ def transformable(x: Tensor) -> Tensor:
 
     That of PyTorch 2.11 writes beyond its memory where a long map is channels_last.
     """
-    return x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+    return widened(x).contiguous()
 
 
 def radial_spectrum(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,17 @@ def test_answers_that_are_not_finite_are_counted():
         predict(Answer(lambda x: some), pictures(6))
 
 
+def test_probabilities_of_a_network_in_half_precision_are_those_of_its_logits():
+    """Logits that differ by one bit became equal probabilities, of which the first counted; others were 1."""
+    logits = torch.tensor([[0.01, 0.01005, 0.0, -5.0], [20.0, 15.0, 16.0, 14.0]], dtype=torch.bfloat16)
+    model = Answer(lambda x: logits[(x.mean((1, 2, 3)) > 0.5).long()])
+    images = torch.stack([torch.full((3, 8, 8), value) for value in (0.2, 0.8)])
+    assert metrics.one_pixel(model, images, "circular").answers.tolist() == [1, 0]
+    expected = logits.double().softmax(1)[[0, 1], [1, 0]]
+    found = metrics.roll_predictions(model, images, torch.tensor([1, 0])).probability
+    torch.testing.assert_close(found, expected.float()[:, None, None].expand(2, 8, 8))
+
+
 def test_one_logit_means_two_classes():
     images = pictures(8)
     model = Answer(lambda x: 20 * x.mean((1, 2, 3))[:, None] - 10)

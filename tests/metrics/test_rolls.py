@@ -10,6 +10,7 @@ from aliasing import metrics, models
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.metrics.rolls import roll_logits
+from tests.toys import Answer
 
 
 def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, width=4):
@@ -140,6 +141,34 @@ def test_falls_back_to_brute_force_and_says_so(model, size):
     logits, methods = gather(roll_logits(model, images))
     assert methods == {"brute force"}
     torch.testing.assert_close(logits, loop(model, images), atol=1e-9, rtol=0)
+
+
+class ZerosByFunction(nn.Module):
+    """Pads with zeros by a function call, so that only the comparison can tell that it is no case for stitching."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.layer, self.head, self.scale = nn.Conv2d(3, 8, 3), Cell(2, False), nn.Linear(8, 4), scale
+
+    def forward(self, x):
+        return self.head(self.layer(self.conv(F.pad(x, (1, 1, 1, 1))).relu()).square().mean((2, 3))) * self.scale
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.bfloat16, 1), (torch.half, 1), (torch.float32, 1e-5)])
+def test_what_may_be_stitched_is_told_whatever_the_precision_and_size_of_the_logits(dtype, scale):
+    """The tolerance was wider than the logits are."""
+    images = photographs(2, 8, 8, torch.float32)
+    part = next(roll_logits(ZerosByFunction(scale).to(dtype), images))
+    assert part.method == "brute force"
+    assert part.logits.dtype == torch.float32
+
+
+def test_more_classes_than_fit_into_sixteen_bits():
+    model = Answer(lambda x: F.one_hot(torch.full((len(x),), 2**15), 2**15 + 2).float())
+    predictions = metrics.roll_predictions(model, photographs(1, 2, 2), torch.tensor([2**15]))
+    assert predictions.correct.all()
+    assert metrics.consistency(model, photographs(1, 2, 2), exhaustive=True).value == 1
 
 
 @pytest.mark.parametrize(("name", "width"), [("vgg-small", None), ("vgg13-bn", 4)])
