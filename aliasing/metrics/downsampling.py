@@ -8,11 +8,12 @@ from math import ceil
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
-from ..held import held
-from ..inference import batches, check_images, evaluating, finite
+from ..inference import batches, check_images, evaluating, finite, widened
 from ..layers import Call, Downsample, outermost, recorded
 
 
@@ -100,16 +101,27 @@ def per_site(
     return {site: torch.cat(parts) for site, parts in values.items() if parts}
 
 
+class _Dense(TorchFunctionMode):
+    """Convolutions have stride 1 within, whose modules do not know: some choose their padding by their stride."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.conv2d:
+            names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+            args, kwargs = (), dict(zip(names, args, strict=False)) | (kwargs or {}) | {"stride": 1}
+        return function(*args, **(kwargs or {}))
+
+
 def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
     strides = _strides(module)
 
     # Maps are copied: activations that work in place would change them before they are looked at.
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
         if isinstance(module, nn.Conv2d):  # what it would return at stride 1, of which it keeps every stride-th pixel
-            with held("stride", (1, 1), module):
+            with _Dense():
                 x = module.forward(inputs[0])
-            rows, columns = (ceil(side / step) * step for side, step in zip(x.shape[-2:], module.stride, strict=True))
-            x, operator = x[:, :, :rows, :columns], lambda z: z[:, :, :: strides[0], :: strides[1]]
+            operator = lambda z: z[:, :, :: strides[0], :: strides[1]]  # noqa: E731
+            if tuple(y.shape[2:]) != tuple(ceil(side / step) for side, step in zip(x.shape[2:], strides, strict=True)):
+                raise UsageError(f"the map of {name} at stride 1 is not known: {type(module).__name__} has its own way")
         else:
             x, operator = inputs[0].clone(), module.forward
         samples.append(Sample(name, strides, x, y.clone(), operator))
@@ -122,7 +134,7 @@ def outputs(
 ) -> Iterator[dict[str, Tensor]]:
     """For each batch of images the outputs (n, C, H, W) of the named modules; the last one where used repeatedly.
 
-    The name of the network itself is "".
+    The name of the network itself is "". In at least float32.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if missing := [name for name in layers if name not in modules]:
@@ -139,7 +151,10 @@ def outputs(
         seen |= {call.name: call.y for call in calls}
         if silent := [name for name in layers if name not in seen]:
             raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
-        yield {name: finite(seen[name], f"outputs of {name or 'the network'}") for name in layers}
+        for name, maps in seen.items():
+            if maps.shape[:1] != batch.shape[:1]:
+                raise UsageError(f"{name!r} gives {tuple(maps.shape)} for {len(batch)} images: not one row for each")
+        yield {name: widened(finite(seen[name], f"outputs of {name or 'the network'}")) for name in layers}
 
 
 def collected(

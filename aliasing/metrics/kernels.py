@@ -4,7 +4,7 @@ What a downsampling layer does to waves and edges is measured on the layer itsel
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,18 @@ def stop_band(weight: Tensor) -> float:
 
 def stop_bands(model: nn.Module) -> dict[str, float]:
     """``stop_band`` of every convolution and trainable blur, by name."""
-    kernels = {name: part.weight for name, part in model.named_modules() if isinstance(part, (nn.Conv2d, Blur))}
-    return {name: stop_band(weight) for name, weight in kernels.items() if isinstance(weight, Tensor)}
+    found = {name: part for name, part in model.named_modules() if isinstance(part, (nn.Conv2d, Blur))}
+    return {name: stop_band(_spread(part)) for name, part in found.items() if isinstance(part.weight, Tensor)}
+
+
+def _spread(part: Any) -> Tensor:
+    """The kernel (out, in, K, K) with the zeros that a dilated convolution has between its taps."""
+    weight = part.weight.detach()
+    down, right = part.dilation if isinstance(part, nn.Conv2d) else (1, 1)
+    height, width = weight.shape[2:]
+    kernel = weight.new_zeros(*weight.shape[:2], (height - 1) * down + 1, (width - 1) * right + 1)
+    kernel[:, :, ::down, ::right] = weight
+    return kernel
 
 
 def low_pass(taps: int) -> tuple[Tensor, float]:

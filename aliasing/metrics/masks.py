@@ -55,8 +55,8 @@ def overlaps(predicted: Tensor, masks: Tensor, classes: int, ignore_index: int =
     """Pixels in the intersection and in the union of each class: (N, 2, classes) from class maps (N, H, W)."""
     if predicted.shape != masks.shape:
         raise UsageError(f"class maps must have the masks' size {tuple(masks.shape)}, got {tuple(predicted.shape)}")
-    valid = masks != ignore_index
     truth, answer = masks.long(), predicted.long()
+    valid = truth != ignore_index  # a byte is never -1; compared as bytes, 255 is
     outside = valid & ((truth < 0) | (truth >= classes))
     if outside.any():
         raise UsageError(

@@ -33,8 +33,9 @@ def equivariance_maps(
         for j, right in enumerate(columns):
             moved = _enlarged(model, images.roll((down, right), (2, 3)), layers, batch_size)
             for name in layers:
-                pair = still[name].roll((down, right), (2, 3)).flatten(1), moved[name].flatten(1)
-                maps[name][i, j] = (1 - torch.cosine_similarity(*pair, dim=1)).double().mean()
+                expected, found = still[name].roll((down, right), (2, 3)).flatten(1), moved[name].flatten(1)
+                distance = 1 - torch.cosine_similarity(expected, found, dim=1)  # of two maps of zeros 1
+                maps[name][i, j] = distance.where((expected != found).any(1), 0).double().mean()
     return maps
 
 
@@ -47,7 +48,7 @@ def _enlarged(model: nn.Module, images: Tensor, layers: Sequence[str], batch_siz
                 f"{name!r} gives {tuple(maps.shape[1:])}, which does not fit an image of {height} x {width} pixels a "
                 "whole number of times"
             )
-    return {name: interpolate(maps, (height, width)) for name, maps in found.items()}
+    return {name: interpolate(maps, (height, width), mode="nearest-exact") for name, maps in found.items()}
 
 
 class Realigned(NamedTuple):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, check_labels, device_of, finite
+from ..inference import check_images, check_labels, device_of, finite, widened
 from .downsampling import collected, outputs
 from .estimate import Estimate
 
@@ -88,11 +88,11 @@ def embedding(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise UsageError(f"{type(model).__name__} has no linear layer, in front of which features are taken")
-    seen: list[Tensor] = []
-    hook = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))
+    seen: dict[str, Tensor] = {}  # the last one where used repeatedly; copied, since a network may work in place
+    hook = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, given: seen.update(x=given[0].clone()))
     with hook:
-        collected(model, images, [linear[-1]], batch_size)
-    return F.normalize(finite(torch.cat(seen), "features").flatten(1), dim=1)
+        parts = [widened(seen["x"]).cpu() for _ in outputs(model, images, [linear[-1]], batch_size)]
+    return F.normalize(finite(torch.cat(parts), "features").flatten(1), dim=1)
 
 
 def typicality(

@@ -37,7 +37,8 @@ def max_sampling_bias(model: nn.Module, images: Tensor, batch_size: int = 256) -
     """Maximum-sampling bias of every downsampling site of ``model``, by site, on (N, 3, H, W) images.
 
     The window is that of the map the site samples: behind the dense max of a VGG, behind the convolution of a strided
-    convolution. Bottom and right windows that the map does not fill are skipped.
+    convolution. Bottom and right windows that the map does not fill, or that have no output, are skipped; of a pool
+    whose own windows lie elsewhere, as those of ``MaxPool2d(2, padding=1)``, all are, and nothing is known (NaN).
     """
     counts = per_site(model, images, lambda sample: window_counts(model, sample), batch_size)
     return {site: bias_of(own) for site, own in counts.items()}
@@ -78,8 +79,9 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
         return layer.tau(whole)[:, :, None, None].expand(-1, -1, rows, columns, -1)
     parity = (torch.arange(x.shape[2])[:, None] // down + torch.arange(x.shape[3]) // right) % 2
     board = parity.to(x).expand_as(x)
-    answer, squares = (part[:, :, :rows, :columns] for part in (sample.operator(board), board[:, :, ::down, ::right]))
-    if not torch.allclose(answer, squares):
+    answer, squares = sample.operator(board), board[:, :, ::down, ::right]
+    rows, columns = min(rows, answer.shape[2]), min(columns, answer.shape[3])
+    if not torch.allclose(answer[:, :, :rows, :columns], squares[:, :, :rows, :columns]):
         return None
     responses = []
     for row in range(down):
@@ -91,10 +93,27 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
     return weights if torch.allclose(weights.sum(-1), torch.ones_like(weights[..., 0])) else None
 
 
+def _elsewhere(module: nn.Module, axis: int) -> bool:
+    """Whether the windows of a pool begin so far before the aligned blocks that they do not cover them."""
+    if not isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
+        return False
+    size, stride, padding, dilation = (
+        given if isinstance(given, int) else given[axis]
+        for given in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+    )
+    return padding > 0 and dilation * (size - 1) + 1 - padding < stride
+
+
 def window_counts(model: nn.Module, sample: Sample) -> Tensor:
     """Of a batch at one site (n, 5): windows, constant ones, and hits by each definition; NaN if there is no weight."""
     blocks = windows(sample.x, sample.strides)
-    y = sample.y[:, :, : blocks.shape[2], : blocks.shape[3], None]
+    rows, columns = (
+        0
+        if _elsewhere(model.get_submodule(sample.site), axis)
+        else min(sample.y.shape[axis + 2], blocks.shape[axis + 2])
+        for axis in (0, 1)
+    )
+    blocks, y = blocks[:, :, :rows, :columns], sample.y[:, :, :rows, :columns, None]
     top = blocks.amax(-1, keepdim=True)
     uneven = (top > blocks.amin(-1, keepdim=True))[..., 0]
     is_top = blocks == top
@@ -105,11 +124,12 @@ def window_counts(model: nn.Module, sample: Sample) -> Tensor:
     hits = [exact[..., 0], nearest[..., 0]]
     weights = window_weights(model, sample)
     if weights is not None:
+        weights = weights[:, :, :rows, :columns]
         best = weights.amax(-1, keepdim=True)
         leading = weights >= best - 1e-6
         hits.append((leading.sum(-1) == 1) & (leading & is_top).any(-1))
-    columns = [torch.ones_like(uneven), ~uneven, *(hit & uneven for hit in hits)]
-    sums = [column.sum((1, 2, 3)).double() for column in columns]
+    counted = [torch.ones_like(uneven), ~uneven, *(hit & uneven for hit in hits)]
+    sums = [column.sum((1, 2, 3)).double() for column in counted]
     if weights is None:
         sums.append(torch.full_like(sums[0], torch.nan))
     return torch.stack(sums, 1)

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics, models
+from aliasing.errors import UsageError
 from aliasing.metrics.canvases import shrink
 from aliasing.metrics.downsampling import outputs
-from aliasing.metrics.motion import ONE_PIXEL_ROLLS, realigned, realigned_errors
+from aliasing.metrics.motion import ONE_PIXEL_ROLLS, _enlarged, realigned, realigned_errors
 from aliasing.metrics.sweeps import crossings
 from tests.toys import Answer
 
@@ -51,6 +52,16 @@ def test_equivariance_equals_a_loop():
                 b = features(image.roll((down, right), (2, 3))).flatten()
                 distances.append(1 - (a @ b / a.norm() / b.norm()).item())
             assert maps["3"][i, j].item() == pytest.approx(sum(distances) / 3, abs=1e-12)
+
+
+def test_maps_of_zeros_and_of_any_stride_are_equivariant():
+    """A cosine of zeros is none; by a scale of 1 / 41 in float32 pixel 41 was the first of the map, not the second."""
+    images = pictures(2, 82)
+    model = nn.Sequential(nn.AvgPool2d(41), nn.Threshold(2, 0))
+    maps = metrics.equivariance_maps(model, images, ["0", "1"], 0)
+    assert maps["1"].item() == 0
+    (features,) = _enlarged(model, images, ["0"], 2).values()
+    assert features.equal(nn.functional.avg_pool2d(images, 41).repeat_interleave(41, 2).repeat_interleave(41, 3))
 
 
 def test_features_are_those_before_activations_that_work_in_place():
@@ -163,6 +174,34 @@ def test_readouts_separate_what_the_layer_separates():
     logits = inputs @ weight.T + readout.classifier.bias
     loss = nn.functional.cross_entropy(logits, labels) + 1e-3 / 2 * weight.square().sum()
     assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("case", ["twice", "in place", "half", "tokens"])
+def test_features_belong_to_their_images(case):
+    class Headed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            features = x.mean((2, 3))
+            if case == "twice":
+                self.head(1 - features)
+            if case == "tokens":
+                return self.head(x.flatten(2).mT.flatten(0, 1)).unflatten(0, (len(x), -1)).mean(1)
+            logits = self.head(features)
+            features.zero_()
+            return logits
+
+    images = pictures(5)
+    model = Headed().half() if case == "half" else Headed().double()
+    if case == "tokens":
+        with pytest.raises(UsageError, match="not one row for each"):
+            metrics.embedding(model, images)
+        return
+    expected = nn.functional.normalize(images.mean((2, 3)), dim=1)
+    found = metrics.embedding(model, images, batch_size=2)
+    torch.testing.assert_close(found.double(), expected, atol=1e-3 if case == "half" else 1e-9, rtol=0)
 
 
 def test_typicality_equals_a_loop():

@@ -1,12 +1,16 @@
 """Maximum-sampling bias against loops over windows and the table of reference values."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from aliasing import layers, metrics
 from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import mean_bias, windows
+from aliasing.metrics.spectra import ideal
 
 
 def gaussian(n=4, size=32, relu=False):
@@ -107,6 +111,47 @@ def test_strided_layers_of_anybody_are_sites():
     result = metrics.max_sampling_bias(model, images)
     assert result["2"].exact.value == 1
     assert result["0"].weight is not None
+
+
+def test_a_convolution_that_pads_for_its_stride_is_looked_at_with_the_padding_it_has():
+    class Same(nn.Conv2d):
+        """As TensorFlow pads: at stride 2 an even map gets its one pixel at the right and bottom."""
+
+        def forward(self, x):
+            total = [max(0, (-(-n // s) - 1) * s + 3 - n) for n, s in zip(x.shape[2:], self.stride, strict=True)]
+            (top, left), (bottom, right) = ([n // 2 for n in total], [n - n // 2 for n in total])
+            x = F.pad(x, (left, right, top, bottom))
+            return F.conv2d(x, self.weight, self.bias, stride=self.stride)
+
+    conv = Same(3, 5, 3, stride=2)
+    ((sample,),) = sampled(nn.Sequential(conv), torch.rand(2, 3, 8, 8))
+    assert sample.x.shape == (2, 5, 7, 7)
+    torch.testing.assert_close(sample.operator(sample.x), sample.y)
+
+
+@pytest.mark.parametrize("size", [4, 6, 8])
+def test_windows_without_an_output_are_skipped(size):
+    """Of 4 pixels MaxPool2d(3, 2) keeps one window, whose output was compared with all four blocks."""
+    x = gaussian(2, size)
+    result = bias(nn.MaxPool2d(3, 2), x)
+    kept = (size - 3) // 2 + 1
+    y, blocks = F.max_pool2d(x, 3, 2), windows(x, (2, 2))[:, :, :kept, :kept]
+    assert result.exact.value == (y == blocks.amax(-1)).double().mean().item()
+    assert bias(nn.AvgPool2d(3, 2), x).weight is None
+    assert bias(nn.MaxPool2d(1, 2), x).exact.value == bias(layers.create("subsample", 3), x).exact.value
+
+
+def test_of_a_pool_whose_windows_lie_elsewhere_no_bias_is_known():
+    """Its blocks begin a pixel before the map: it is a maximum of each of its windows, and was said to be none."""
+    for size in (2, 8, 9):
+        result = bias(nn.MaxPool2d(2, padding=1), gaussian(2, size))
+        assert all(math.isnan(share.value) for share in (result.exact, result.nearest, result.constant))
+        model, x = nn.AvgPool2d(2, padding=1), gaussian(2, size)
+        target = ideal(x, (2, 2))
+        error = (model(x)[:, :, : target.shape[2], : target.shape[3]] - target).abs().sum((1, 2, 3))
+        expected = (error / target.abs().sum((1, 2, 3))).mean().item()
+        assert metrics.alias_error(model, x)[""].value == pytest.approx(expected)
+    assert bias(nn.MaxPool2d(3, 2, padding=1), gaussian(2, 8)).nearest.value > 0.9
 
 
 def test_each_axis_has_its_own_stride():

@@ -171,6 +171,14 @@ def test_the_power_of_all_kernels_is_the_mean_of_their_own():
     assert stop_band(weight) == pytest.approx(expected.item(), abs=1e-12)
 
 
+def test_the_kernel_of_a_dilated_convolution_has_zeros_between_its_taps():
+    dilated = nn.Conv2d(2, 3, 3, dilation=(2, 1))
+    weight = torch.zeros(3, 2, 5, 3)
+    weight[:, :, ::2] = dilated.weight.detach()
+    assert stop_bands(nn.Sequential(dilated))["0"] == pytest.approx(stop_band(weight))
+    assert stop_band(weight) != pytest.approx(stop_band(dilated.weight), abs=1e-3)
+
+
 def test_stop_bands_see_convolutions_and_trained_blurs_only():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Blur(4, taps=3), Blur(4, taps=3, trainable=True), nn.BatchNorm2d(4))
     assert list(stop_bands(model)) == ["0", "2"]
