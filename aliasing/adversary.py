@@ -109,11 +109,13 @@ def perturb(
 ) -> Tensor:
     """Images to train on in single-step adversarial training (Wong et al. 2020): uniform start, one signed step.
 
-    ``images`` are floats in [0, 1], (n, 3, H, W); ``eps`` and ``alpha`` are the radius and the step, in the same unit.
-    The network stays in the mode it is in, so in training mode its batch statistics see this pass as well, as in
-    the published recipe.
+    ``images`` are floats in [0, 1] or bytes, (n, 3, H, W), floats are returned; ``eps`` and ``alpha`` are the radius
+    and the step, in units of that range. The network stays in the mode it is in, so in training mode its batch
+    statistics see this pass as well, as in the published recipe.
     """
-    return signed_step(Problem(model, check_images(images, unit=True), labels, eps), generator, alpha)
+    images = check_images(images, unit=True)
+    images = as_float(images) if images.dtype == torch.uint8 else images  # which are not floats yet
+    return signed_step(Problem(model, images, labels, eps), generator, alpha)
 
 
 def signed_step(problem: "Problem", generator: Generator, alpha: float) -> Tensor:

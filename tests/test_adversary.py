@@ -184,6 +184,12 @@ def test_training_perturbation_on_a_linear_network():
     small = perturb(linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 0.0)
     noise = torch.rand(2, 3, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
     torch.testing.assert_close(small, (images + noise).clamp(0, 1))
+    given = (255 * images).to(torch.uint8)  # bytes were a step of 8 / 255 in units of bytes, and all became white
+    of_bytes, of_floats = (
+        perturb(linear(weight), own, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+        for own in (given, given / 255)
+    )
+    torch.testing.assert_close(of_bytes, of_floats)
 
 
 @pytest.mark.parametrize("when", ["clean", "attacked", "gradient"])

@@ -43,7 +43,7 @@ def sites(model: nn.Module) -> dict[str, nn.Module]:
     Outermost ``Downsample`` layers of stride > 1, and in networks of others the strided convolutions and pools.
     """
     inner = {id(part) for layer in outermost(model).values() for part in layer.modules() if part is not layer}
-    return {name: part for name, part in model.named_modules() if id(part) not in inner and max(_strides(part)) > 1}
+    return {name: part for name, part in model.named_modules() if id(part) not in inner and max(strides_of(part)) > 1}
 
 
 def some_sites(model: nn.Module) -> dict[str, nn.Module]:
@@ -55,7 +55,7 @@ def some_sites(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _strides(module: nn.Module) -> tuple[int, int]:
+def strides_of(module: nn.Module) -> tuple[int, int]:
     """The strides of a site, 1 for any other module."""
     if isinstance(module, Downsample):
         return module.strides[0], module.strides[-1]
@@ -78,7 +78,7 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
                 hooks.enter_context(module.register_forward_hook(_hook(name, module, passed)))
             model(batch)
         samples = [
-            Sample(own.name, _strides(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
+            Sample(own.name, strides_of(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
             for own in passed
             if not isinstance(own, Call) or own.name in found
         ]
@@ -112,7 +112,7 @@ class _Dense(TorchFunctionMode):
 
 
 def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
-    strides = _strides(module)
+    strides = strides_of(module)
 
     # Maps are copied: activations that work in place would change them before they are looked at.
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:

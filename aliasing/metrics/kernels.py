@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import as_float, check_images, correct, evaluating
-from ..layers import Blur
+from ..layers import Blur, Downsample
+from .downsampling import strides_of
 from .estimate import Estimate
 
 GRID = 64  # frequencies per axis at which kernels are evaluated
@@ -124,12 +125,18 @@ class Leakage(NamedTuple):
 
 
 def leakage(
-    layer: nn.Module, stride: int = 2, size: int = 64, half_bin: bool = False, channels: int = 1, phases: int = 4
+    layer: nn.Module,
+    stride: int | None = None,
+    size: int = 64,
+    half_bin: bool = False,
+    channels: int = 1,
+    phases: int = 4,
 ) -> Leakage:
     """Energy that a layer passes of horizontal cosines, on the bins of the Fourier transform or half-way between.
 
     On the bins the cosine is periodic in the map; between them it is not, and what a "perfect" cut of the periodic
     spectrum lets through is spectral leakage. Each frequency is averaged over ``phases`` offsets of a quarter cycle.
+    ``stride`` is by default that of the layer, or 2 for modules that have none of their own, such as ``nn.Sequential``.
     """
     bins = torch.arange(1, size // 2, dtype=torch.float64) + (0.5 if half_bin else 0.0)
     position = torch.arange(size, dtype=torch.float64)
@@ -138,17 +145,21 @@ def leakage(
     maps = waves.flatten(0, 1)[:, None, None, :].expand(-1, channels, size, -1)
     response = _apply(layer, maps)
     energy = response.square().mean((1, 2, 3)) / maps.square().mean((1, 2, 3))
-    return Leakage(bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * stride))
+    return Leakage(
+        bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * _strides_of(layer, stride)[1])
+    )
 
 
-def frequency_response(layer: nn.Module, stride: int = 2, size: int = 32, channels: int = 1) -> Tensor:
+def frequency_response(layer: nn.Module, stride: int | None = None, size: int = 32, channels: int = 1) -> Tensor:
     """Amplitude gain (size, size) of a layer for every on-bin complex plane wave, frequencies as in ``fftfreq``.
 
     Root mean square of the output for a wave of unit amplitude, the real and the imaginary part passed separately:
-    for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike.
+    for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike;
+    ``stride`` as in ``leakage``.
     """
-    if size % stride:
-        raise UsageError(f"size must be a multiple of the stride {stride}, got {size}")
+    for step in _strides_of(layer, stride):
+        if size % step:
+            raise UsageError(f"size must be a multiple of the stride {step}, got {size}")
     position = torch.arange(size, dtype=torch.float64) / size
     gains = []
     for row in range(size):
@@ -173,6 +184,11 @@ def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1, border: 
     if not border:
         response = response[:, :, response.shape[2] // 2]
     return max(0.0, response.max().item() - 1), max(0.0, -response.min().item())
+
+
+def _strides_of(layer: nn.Module, stride: int | None) -> tuple[int, int]:
+    known = isinstance(layer, (Downsample, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))
+    return strides_of(layer) if known and stride is None else (stride or 2,) * 2
 
 
 def _apply(layer: nn.Module, maps: Tensor) -> Tensor:

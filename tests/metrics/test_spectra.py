@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics
+from aliasing.errors import UsageError
 from aliasing.layers import Blur
 from aliasing.metrics.kernels import band_accuracy, low_pass, remove_band, stop_band, stop_bands
 from aliasing.metrics.spectra import aliasable, ideal, radial_spectrum
@@ -116,6 +117,19 @@ def test_leakage_equals_a_loop(half_bin):
         assert energy == pytest.approx(np.mean([top / bottom for top, bottom in ratios]))
         assert curve.frequency[index].item() == pytest.approx(frequency)
         assert curve.stopped[index].item() == (frequency > 0.25)
+
+
+def test_a_layer_is_looked_at_with_the_stride_it_has():
+    for layer, stride in (
+        (layers.create("flc", 1, 4), 4),
+        (layers.create("tri-3", 1, (1, 3)), 3),
+        (nn.AvgPool2d(3), 3),
+    ):
+        curve = metrics.leakage(layer, size=24)
+        assert curve.stopped.equal(curve.frequency > 1 / (2 * stride))
+        with pytest.raises(UsageError, match=f"a multiple of the stride {stride}, got 22"):
+            metrics.frequency_response(layer, size=22)
+    assert metrics.leakage(nn.Sequential(nn.AvgPool2d(3)), 3, 24).stopped.equal(curve.stopped)
 
 
 def test_overshoot_of_a_sharpening_kernel_by_hand():
