@@ -21,7 +21,7 @@ PROFILES = {
         "photographs: CIFAR-10", "VGG13, ResNet-18, half as wide", "2 CPU cores, days", "the book without a GPU"
     ),
     "gpu": Profile(
-        "CIFAR-10, Imagenette, Tiny-ImageNet-100, CamVid", "VGG13, ResNet-18", "one GPU, minutes", "the book"
+        "CIFAR-10, Imagenette, Tiny-ImageNet-100, CamVid", "VGG13, ResNet-18", "one GPU, not timed yet", "the book"
     ),
     "cluster": Profile("ImageNet-1k", "VGG16, ResNet-50, mostly 90 epochs", "many GPUs, days", "full scale"),
 }
