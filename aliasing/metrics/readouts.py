@@ -7,13 +7,14 @@ pairs. Intervals are over episodes.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
-from ..inference import check_images, check_labels, device_of, finite, widened
+from ..inference import batches, check_images, check_labels, device_of, evaluating, finite, widened
 from .downsampling import collected, outputs
 from .estimate import Estimate
 
@@ -84,14 +85,24 @@ def _fitted(inputs: Tensor, labels: Tensor, classes: int, steps: int) -> nn.Line
 
 
 def embedding(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Features (N, D) of unit length on the CPU: what goes into the last linear layer."""
-    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if not linear:
-        raise UsageError(f"{type(model).__name__} has no linear layer, in front of which features are taken")
-    seen: dict[str, Tensor] = {}  # the last one where used repeatedly; copied, since a network may work in place
-    hook = model.get_submodule(linear[-1]).register_forward_pre_hook(lambda _, given: seen.update(x=given[0].clone()))
-    with hook:
-        parts = [widened(seen["x"]).cpu() for _ in outputs(model, images, [linear[-1]], batch_size)]
+    """Features (N, D) of unit length on the CPU: what goes into the linear layer that runs last."""
+    seen: dict[str, Tensor] = {}
+    parts = []
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(evaluating(model))
+        for part in model.modules():
+            if isinstance(part, nn.Linear):  # copied, since a network may work in place
+                hook = part.register_forward_pre_hook(lambda _, given: seen.update(x=given[0].clone()))
+                stack.enter_context(hook)
+        for batch in batches(model, check_images(images), batch_size):
+            model(batch)
+            if not seen:
+                raise UsageError(
+                    f"{type(model).__name__} has no linear layer that runs; features are those in front of it"
+                )
+            if len(seen["x"]) != len(batch):
+                raise UsageError(f"features {tuple(seen['x'].shape)} for {len(batch)} images: not one row for each")
+            parts.append(widened(seen.pop("x")).cpu())
     return F.normalize(finite(torch.cat(parts), "features").flatten(1), dim=1)
 
 

@@ -79,8 +79,9 @@ def stitches(model: nn.Module, images: Tensor) -> bool:
     """Whether stitching fits the network's structure and reproduces ordinary forward passes on a few rolls."""
     if not _fits(model):
         return False
-    x = next(batches(model, images[:2], 2))
     generator = torch.Generator().manual_seed(0)
+    x = next(batches(model, images[:1], 1))
+    x = torch.cat([x, torch.rand(x.shape, generator=generator).to(x)])  # the image may be the same after every roll
     rolls = torch.stack([torch.randint(size, (6,), generator=generator) for size in x.shape[2:]], 1).tolist()
     try:
         stitched = stitch(model, x)

@@ -176,15 +176,17 @@ def test_readouts_separate_what_the_layer_separates():
     assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("case", ["twice", "in place", "half", "tokens"])
+@pytest.mark.parametrize("case", ["twice", "in place", "half", "tokens", "defined first"])
 def test_features_belong_to_their_images(case):
     class Headed(nn.Module):
         def __init__(self):
             super().__init__()
-            self.head = nn.Linear(3, 2)
+            self.head, self.gate = nn.Linear(3, 2), nn.Linear(3, 1)
 
         def forward(self, x):
             features = x.mean((2, 3))
+            if case == "defined first":
+                x = x * self.gate(1 - features).sigmoid()[..., None, None]
             if case == "twice":
                 self.head(1 - features)
             if case == "tokens":

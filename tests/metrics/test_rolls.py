@@ -164,6 +164,11 @@ def test_what_may_be_stitched_is_told_whatever_the_precision_and_size_of_the_log
     assert part.logits.dtype == torch.float32
 
 
+def test_what_may_be_stitched_is_told_though_the_first_images_are_blank():
+    blank = torch.zeros(2, 3, 8, 8)
+    assert next(roll_logits(ZerosByFunction(1), blank)).method == "brute force"
+
+
 def test_more_classes_than_fit_into_sixteen_bits():
     model = Answer(lambda x: F.one_hot(torch.full((len(x),), 2**15), 2**15 + 2).float())
     predictions = metrics.roll_predictions(model, photographs(1, 2, 2), torch.tensor([2**15]))
