@@ -102,8 +102,8 @@ def antialias(
         padding_mode: of the layers.
         skip: names of modules to leave, or patterns such as ``"features.*"``.
         keep_stem: leave the first strided convolution, as Zhang and Vasconcelos et al. do in ResNets.
-        example: an input: a tensor, a tuple of arguments or a dictionary of named ones. Unless given, noise of the size
-            the network declares, or of usual sizes until one fits.
+        example: an input: a tensor, a tuple of arguments or a dictionary of named ones; noise takes the place of a
+            blank image. Unless given, noise of the size the network declares, or of usual sizes until one fits.
         inplace: change ``module`` itself.
         return_report: return ``(network, report)`` instead of the network.
 

@@ -15,7 +15,7 @@ from ..layers.polyphase import Polyphase
 from .calls import Intercepted, pool_of
 from .flow import after_activation, joined
 from .owners import SAME, Antialiased, keeps_size, pair, stride_of
-from .watch import Reduction, Step, call, evaluated, examples, watched
+from .watch import Reduction, Step, call, evaluated, examples, varied, watched
 
 _STRIDES = (2, 3, 4)
 CLASH = f"its owner would hide an attribute of its own: one of {', '.join(Antialiased.own)}"
@@ -101,7 +101,7 @@ class Plan:
         self.example = self.output = None
         self.steps: list[Step] = []
         self.reductions: list[Reduction] = []
-        for one in examples(self.network) if example is None else (example,):
+        for one in examples(self.network) if example is None else (varied(example),):
             try:
                 with watched(self.network) as (steps, reductions), evaluated(self.network):
                     output = call(self.network, one)

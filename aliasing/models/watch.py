@@ -123,6 +123,23 @@ def examples(network: nn.Module) -> Iterator[Any]:
             yield [x[0]]  # as detectors take images
 
 
+def varied(example: Any) -> Any:
+    """``example`` with noise for its first tensor if that is blank, such as zeros: a blank map looks alike everywhere.
+
+    So a network that was converted wrongly would return on it what it did before, and after every shift.
+    """
+    if type(example) in (list, tuple) and example:
+        return type(example)([varied(example[0]), *example[1:]])
+    if type(example) is dict and example:
+        first = next(iter(example))
+        return {**example, first: varied(example[first])}
+    blank = isinstance(example, Tensor) and example.ndim > 2 and example.is_floating_point() and not example.is_meta
+    if not blank or example.numel() == 0 or (example != example[..., :1, :1]).any():
+        return example
+    noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    return noise * torch.where(example == 0, 1, example)
+
+
 @contextmanager
 def evaluated(network: nn.Module) -> Iterator[None]:
     """In evaluation mode without gradients, not compiled; modes of modules, buffers and the random state come back."""

@@ -516,6 +516,33 @@ def test_subsampling_is_the_network(case: str) -> None:
             assert ("does not run without" if raises else "looks at the whole map") in report.replaced[0].note
 
 
+BLANK = {
+    "zeros": lambda x: torch.zeros_like(x),
+    "grey": lambda x: torch.full_like(x, 0.5),
+    "colour": lambda x: [torch.tensor([-2.0, 0.0, 1.0])[:, None, None].expand_as(x)],
+    "named": lambda x: {"x": torch.ones_like(x)},
+}
+
+
+@pytest.mark.parametrize("case", BLANK)
+def test_on_a_blank_example_everything_would_be_alike(case: str) -> None:
+    """Zeros, which padding does not change, hid that the first convolution pads by its stride, and any shift."""
+    network = Custom(
+        lambda n, x: n.parts(x if isinstance(x, torch.Tensor) else x[0]),
+        parts=nn.Sequential(
+            *(SamePadding(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        ),
+    ).eval()
+    x = images(2, 3, 24, 20)
+    blank = BLANK[case](x)
+    example = (blank,) if case == "colour" else blank
+    torch.testing.assert_close(antialias(network, "subsample", example=example)(x), network(x))
+    _, report = antialias(network, "aps", padding_mode="circular", example=example, return_report=True)
+    assert [change.name for change in report.replaced] == ["parts.2"]
+    assert not isinstance(example, torch.Tensor) or report.notes[0].startswith("Not exactly invariant")
+
+
 def test_outputs_that_are_objects_are_compared() -> None:
     network = Custom(lambda n, x: SimpleNamespace(logits=n.conv(x) * n.conv.stride[0]), conv=nn.Conv2d(3, 4, 3, 2))
     with pytest.raises(UsageError, match="computes something else"):
