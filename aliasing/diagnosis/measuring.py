@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..layers import CATALOGUE, Downsample, outermost
 from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
-from ..metrics.downsampling import Sample
+from ..metrics.downsampling import KINDS, Sample
 from ..metrics.sampling import bias_of, window_counts
 from ..metrics.spectra import aliasable, distance_from_ideal, transformable
 from ..models import Report, antialias
@@ -31,7 +31,6 @@ PAIRS = 2  # of neighbouring windows per picture, along one diagonal
 AT_SITES = 8  # pictures whose feature maps are looked at: maps in front of a stride are large
 _LOOK = 16  # passes of the network that a look at its feature maps takes, about
 SHOWN, CANDIDATES = 6, 12  # pictures that are shown, and that are swept to choose them
-_KNOWN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Downsample)  # modules that count as sites themselves
 
 
 @dataclass(frozen=True)
@@ -320,7 +319,7 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
     for call in reductions:
         x, y, name = call.x, call.y, names[id(call.module)]
         if (
-            any(isinstance(part, _KNOWN) for part, _ in call.stack)
+            any(isinstance(part, KINDS) for part, _ in call.stack)
             or not x.ndim == y.ndim == 4
             or x.shape[:2] != y.shape[:2]
             or call.operator is None

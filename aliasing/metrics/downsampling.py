@@ -55,11 +55,14 @@ def some_sites(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+KINDS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Downsample)  # modules that may be sites
+
+
 def strides_of(module: nn.Module) -> tuple[int, int]:
     """The strides of a site, 1 for any other module."""
     if isinstance(module, Downsample):
         return (module.strides[0], module.strides[1]) if module.dims == 2 else (1, 1)
-    stride = module.stride if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) else 1
+    stride = module.stride if isinstance(module, KINDS) else 1
     return (stride, stride) if isinstance(stride, int) else (stride[0], stride[1])
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import as_float, check_images, correct, evaluating
-from ..layers import Blur, Downsample
-from .downsampling import strides_of
+from ..layers import Blur
+from .downsampling import KINDS, strides_of
 from .estimate import Estimate
 
 GRID = 64  # frequencies per axis at which kernels are evaluated
@@ -145,9 +145,8 @@ def leakage(
     maps = waves.flatten(0, 1)[:, None, None, :].expand(-1, channels, size, -1)
     response = _apply(layer, maps)
     energy = response.square().mean((1, 2, 3)) / maps.square().mean((1, 2, 3))
-    return Leakage(
-        bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * _strides_of(layer, stride)[1])
-    )
+    _, right = _steps(layer, stride)
+    return Leakage(bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * right))
 
 
 def frequency_response(layer: nn.Module, stride: int | None = None, size: int = 32, channels: int = 1) -> Tensor:
@@ -157,7 +156,7 @@ def frequency_response(layer: nn.Module, stride: int | None = None, size: int = 
     for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike;
     ``stride`` as in ``leakage``.
     """
-    for step in _strides_of(layer, stride):
+    for step in _steps(layer, stride):
         if size % step:
             raise UsageError(f"size must be a multiple of the stride {step}, got {size}")
     position = torch.arange(size, dtype=torch.float64) / size
@@ -186,9 +185,9 @@ def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1, border: 
     return max(0.0, response.max().item() - 1), max(0.0, -response.min().item())
 
 
-def _strides_of(layer: nn.Module, stride: int | None) -> tuple[int, int]:
-    known = isinstance(layer, (Downsample, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))
-    return strides_of(layer) if known and stride is None else (stride or 2,) * 2
+def _steps(layer: nn.Module, stride: int | None) -> tuple[int, int]:
+    """``stride`` on both axes; unless given those of the layer, or 2 where it has none."""
+    return strides_of(layer) if stride is None and isinstance(layer, KINDS) else (stride or 2,) * 2
 
 
 def _apply(layer: nn.Module, maps: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def verdicts(decided: pd.DataFrame) -> dict[str, tuple[str, str]]:
         facts = claims["decided"] & claims["fact"]
         sure, evidence = claims[claims["decided"] & ~facts], []
         for profile, own in sorted(sure.groupby("profile"), key=lambda pair: [*PROFILES].index(pair[0]), reverse=True):
-            counts = rows.loc[rows["finding"].isin(own.index) & (rows["seeds"] > 0), "seeds"]  # of a test that was run
-            behind = f" ({seeds(counts)})" if len(counts) else ""  # none where networks of others are measured
+            trained = rows.loc[rows["finding"].isin(own.index) & (rows["seeds"] > 0), "seeds"]  # of a test that was run
+            behind = f" ({seeds(trained)})" if len(trained) else ""  # none where networks of others are measured
             evidence.append(f"{len(own)} on {profile}{behind}")
         evidence += [f"{facts.sum()} computed"] if facts.any() else []
         counts = claims["verdict"].value_counts().reindex(VERDICTS, fill_value=0)
