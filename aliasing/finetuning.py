@@ -38,6 +38,7 @@ from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .models.owners import Antialiased
 from .optimizers import Optimizers
+from .precision import is_fast
 from .records import encode
 from .training import load_weights, pick_device, write_weights
 
@@ -279,10 +280,7 @@ def windows(data: Data, rows: Tensor, shifts: Tensor, place: torch.device) -> Te
 
 def _fast(place: torch.device) -> torch.autocast:
     """bfloat16 where the processor computes in it."""
-    if place.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_bf16_supported())
-    able: dict = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(able.get("amx_bf16") or able.get("avx512_bf16")))
+    return torch.autocast(place.type, torch.bfloat16, enabled=is_fast(place))
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from .held import held
 from .inference import as_float
 from .optimizers import Optimizers
 from .options import check_types
+from .precision import bfloat16_products
 from .shifts import shift_images
 from .streams import image_seeds, sent
 
@@ -170,7 +171,7 @@ def train(
     written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
     # Layers that have a loss of their own, which keep their inputs for it.
     layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
-    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers):
+    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), bfloat16_products(device):
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
