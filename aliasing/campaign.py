@@ -375,8 +375,7 @@ def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> N
     for place in (CPU, device):
         network = build(job.run).to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         values.append(_numbers(encode(wanted.measure(Subject(job.run, network, place)))))
-    if wanted.name != "cost":  # a clock
-        torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.26)  # two pictures of eight
+    torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.26)  # two pictures of eight
 
 
 def _numbers(value: Any) -> Tensor:

@@ -15,8 +15,6 @@ from .records import Store
 from .runner import execute, merged
 from .studies import STUDIES
 
-CLOCKS = ("cost",)  # measurements of time, which never repeat
-
 
 def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[str, Any]]:
     """Train the run whose id begins with ``name`` anew, measure it, and compare with its published record.
@@ -36,7 +34,7 @@ def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[s
         raise UsageError(f"a record is named by the beginning of its id; {name!r} begins {known} of those in the plans")
     (job,) = found
     record = store.load(job.run)
-    kept = tuple(m for m in job.measurements if m.key in record.measurements and m.name not in CLOCKS)
+    kept = tuple(m for m in job.measurements if m.key in record.measurements)
     with tempfile.TemporaryDirectory() as folder:
         again = Store(Path(folder), Path(os.devnull))
         (outcome,) = execute([replace(job, measurements=kept)], again, device, 1, progress).values()
@@ -60,9 +58,12 @@ def verify(name: str, device: str = "cpu", progress: bool = True) -> list[dict[s
 
 
 def _differences(place: str, before: Any, now: Any) -> Iterator[tuple[str, float]]:
-    """Where two values differ, and by how much of the larger; infinite where they are not comparable."""
-    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
-        for key in before:
+    """Where two values differ, and by how much of the larger; infinite where they are not comparable.
+
+    What is measured no longer is not compared.
+    """
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() >= now.keys():
+        for key in now:
             yield from _differences(f"{place}.{key}".lstrip("."), before[key], now[key])
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for index, pair in enumerate(zip(before, now, strict=True)):

@@ -146,7 +146,9 @@ def test_apgd_equals_a_loop_over_single_images(toy):
     model, images, labels = toy
     problem, steps = Problem(model, images, labels, 0.015), 20
     start = problem.random_point(image_seeds(len(images)), touch=True)
-    torch.testing.assert_close((start - images).abs().amax((1, 2, 3)), torch.full((40,), 0.015).double(), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        (start - images).abs().amax((1, 2, 3)), torch.full((40,), 0.015).double(), atol=2e-3, rtol=0
+    )
     points, broken = apgd(problem, start, steps)
     sizes = set()
     for i in range(len(images)):

@@ -46,7 +46,7 @@ def command(folder):
 
 
 def measured(folder) -> dict[str, dict]:
-    """Id to measurements, without clocks; every id once."""
+    """Id to measurements; every id once."""
     records = read_lines(folder / "records.jsonl")
     found = {record.run.id: record.measurements for record in records}
     assert len(found) == len(records)

@@ -144,7 +144,6 @@ USAGE = {
     "size must be a multiple of the stride 2, got 15": lambda: metrics.frequency_response(MEAN, size=15),
     "taps must be odd and at least 1, got 4": lambda: metrics.low_pass(4),
     "Linear has no convolution with more than one tap": lambda: metrics.total_variation(nn.Linear(2, 2)),
-    "batch_size and repeats must be >= 1, warmup >= 0": lambda: metrics.milliseconds(MEAN, repeats=0),
     "unknown attack 'pdg'": lambda: metrics.attack_accuracy(MEAN, IMAGES, LABELS, "pdg"),
     "eps must be >= 0 and <= 1, the range of the images, got -1.0; 8 of": lambda: attack_images(MEAN, *DATA, eps=-1.0),
     "eps must be >= 0 and <= 1, the range of the images, got 8;": lambda: metrics.attack_accuracy(MEAN, *DATA, eps=8),

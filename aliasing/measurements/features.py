@@ -204,17 +204,14 @@ def filter_variation(subject: Subject) -> dict[str, Any]:
 
 
 def cost(subject: Subject, size: int = 32) -> dict[str, Any]:
-    """Multiply-accumulates and parameters per image of ``size`` pixels, and milliseconds in batches of 64."""
-    timing = metrics.milliseconds(subject.network, (size, size))
+    """Multiply-accumulates for an image of ``size`` pixels, and parameters; older records have a rough time, too."""
     return {
         "macs": count_flops(subject.network, (size, size)) // 2,
         "parameters": metrics.count_parameters(subject.network),
-        "milliseconds": timing.median,
-        "milliseconds_quartiles": [timing.low, timing.high],
     }
 
 
 def macs(subject: Subject) -> dict[str, Any]:
-    """Multiply-accumulates for one test image; unlike ``cost`` without a clock: it depends on the network alone."""
+    """Multiply-accumulates for one test image."""
     height, width = subject.split("test", 1).images.shape[2:]
     return {"macs": count_flops(subject.network, (height, width)) // 2}

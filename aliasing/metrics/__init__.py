@@ -9,7 +9,7 @@ from ..adversary import ATTACKS, attack_images, perturb
 from ..inference import predict
 from ..shifts import SHIFTS, draw_shifts, shift_images
 from .agreement import consistency, fidelity
-from .costs import count_flops, count_parameters, milliseconds
+from .costs import count_flops, count_parameters
 from .downsampling import outputs, sampled, sites
 from .estimate import Estimate
 from .kernels import band_accuracy, frequency_response, leakage, low_pass, step_overshoot, stop_bands, total_variation
@@ -27,7 +27,7 @@ __all__ = ["ATTACKS", "ONE_PIXEL", "SHIFTS", "Estimate", "alias_energy", "alias_
            "attack_images", "band_accuracy", "consistency", "corruption_error", "count_flops", "count_parameters",
            "draw_shifts", "embedding", "equivariance_maps", "few_shot_accuracy", "fidelity",
            "fit_readouts", "frequency_response", "jaggedness", "leakage", "low_pass", "mask_consistency",
-           "mask_equivariance_error", "max_sampling_bias", "mean_absolute_change", "mean_iou", "milliseconds",
+           "mask_equivariance_error", "max_sampling_bias", "mean_absolute_change", "mean_iou",
            "non_shiftability", "one_pixel", "outputs", "perturb", "predict", "probability_curves", "radial_spectrum",
            "realigned_errors", "roll_logits", "roll_predictions", "sampled", "shift_images", "sites", "step_overshoot",
            "stop_bands", "top1_change", "total_variation", "typicality", "vertical_sweep"]  # fmt: skip

@@ -1,22 +1,9 @@
-"""What a network costs: floating point operations, parameters and time per image."""
+"""What a network costs: floating point operations and parameters. ``benchmarks`` has times, of peers in turns."""
 
-import time
-from typing import NamedTuple
-
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import UsageError
 from ..inference import batches, evaluating
-
-
-class Timing(NamedTuple):
-    """Milliseconds per image: median of the repeats with their quartiles."""
-
-    median: float
-    low: float
-    high: float
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -37,38 +24,10 @@ def count_flops(model: nn.Module, size: tuple[int, ...] = (32, 32)) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
 
-    counter, image = FlopCounterMode(display=False), _images(model, size, 1).zero_()
+    counter = FlopCounterMode(display=False)
+    image = next(batches(model, torch.zeros(1, *(3, *size)[-3:]), 1))
     with evaluating(model), torch.no_grad():
         model(image)  # layers build their matrices once, which is no cost of an image
         with counter:
             model(image)
     return counter.get_total_flops()
-
-
-def milliseconds(
-    model: nn.Module, size: tuple[int, ...] = (32, 32), batch_size: int = 64, repeats: int = 20, warmup: int = 3
-) -> Timing:
-    """Time of a forward pass per image, after ``warmup`` passes; on CUDA each pass is waited for."""
-    if batch_size < 1 or repeats < 1 or warmup < 0:
-        raise UsageError(f"batch_size and repeats must be >= 1, warmup >= 0; got {batch_size}, {repeats}, {warmup}")
-    images = _images(model, size, batch_size)
-    times = []
-    with evaluating(model), torch.no_grad():
-        for _ in range(warmup + repeats):
-            _wait(images)
-            start = time.perf_counter()
-            model(images)
-            _wait(images)
-            times.append(1000 * (time.perf_counter() - start) / batch_size)
-    low, median, high = np.quantile(times[warmup:], (0.25, 0.5, 0.75)).tolist()
-    return Timing(median, low, high)
-
-
-def _images(model: nn.Module, size: tuple[int, ...], n: int) -> Tensor:
-    images = torch.rand(n, *(3, *size)[-3:], generator=torch.Generator().manual_seed(0))
-    return next(batches(model, images, n))
-
-
-def _wait(images: Tensor) -> None:
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)

@@ -1,13 +1,10 @@
-"""Costs counted by hand; times are measured but never judged."""
-
-from importlib import import_module
-from types import SimpleNamespace
+"""Costs counted by hand."""
 
 import pytest
 import torch
 from torch import nn
 
-from aliasing.metrics.costs import count_flops, count_parameters, milliseconds
+from aliasing.metrics.costs import count_flops, count_parameters
 from aliasing.models.blocks import Style, Unit
 
 
@@ -58,13 +55,3 @@ def test_parameters_by_hand():
     assert count_parameters(model) == 8 * 27 + 16 + 8 + 8 * 5 + 5
     shared = nn.Linear(4, 4, bias=False)
     assert count_parameters(nn.Sequential(shared, nn.ReLU(), shared)) == 16
-
-
-def test_time_of_a_clock_that_is_known(monkeypatch):
-    # One pass of warm-up takes 100 s, five others 1 to 5 s, not in order; there are two images in each.
-    ticks = [
-        tick for start, length in enumerate([100, 4, 1, 3, 5, 2]) for tick in (1000 * start, 1000 * start + length)
-    ]
-    clock = SimpleNamespace(perf_counter=iter(ticks).__next__)
-    monkeypatch.setattr(import_module("aliasing.metrics.costs"), "time", clock)
-    assert milliseconds(nn.Identity(), (4, 4), batch_size=2, repeats=5, warmup=1) == (1500, 1000, 2000)

@@ -14,7 +14,6 @@ from aliasing import metrics, models
 from aliasing.errors import UsageError
 
 APART = {
-    "milliseconds": "measures the machine",
     **dict.fromkeys(("outputs", "roll_logits", "sampled"), "yields batches"),
 }
 
