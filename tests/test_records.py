@@ -1,6 +1,7 @@
 """Records and stores: identity, merging, damage, verification."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aliasing import datasets, records
+from aliasing import datasets, records, verify
 from aliasing.cli import main
 from aliasing.errors import DataError, UsageError
 from aliasing.files import write_atomically
@@ -211,3 +212,9 @@ def test_what_a_reader_adds_to_a_record_stays_his(tmp_path, torn):
         write_atomically(tmp_path / RUN.id / "record.json", "torn")
     Store(tmp_path, tmp_path / "published").load(RUN).add("his own", {"x": 2.0}, {"date": "2027"})
     assert set(Store(tmp_path, tmp_path / "published").load(RUN).measurements) == {"a"}
+
+
+def test_a_value_that_is_missing_differs_but_for_times_that_are_measured_no_longer():
+    old = {"macs": 3, "milliseconds": 0.2, "milliseconds_quartiles": [0.1, 0.3]}
+    assert list(verify._differences("", old, {"macs": 3})) == []
+    assert list(verify._differences("", {"macs": 3, "parameters": 5}, {"macs": 3})) == [("", math.inf)]
