@@ -240,7 +240,7 @@ def _squares(images: Any, size: int) -> Tensor:
 
 def _canvas(folder: str | Path, size: int) -> int:
     """The side that pictures are resized to: what crop shifts ask for, or less where the pictures are smaller."""
-    usual = pictures.usual(folder)
+    usual = pictures.usual(pictures.find(folder))
     window = pictures.window(size, usual)
     if not usual:  # reading them will say why
         return size + 2

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,11 @@ def diagnose(
     place = pick_device(device)
     if batch_size is None:
         batch_size = 4 if place.type == "cpu" else 64
-    files, usual = pictures.find(images), pictures.usual(images)  # an empty folder is noticed before any work
+    files = pictures.find(images)  # an empty folder is noticed before any work
     if report is not None:
         _writable(Path(report))
-    subjects = _load(models, weights, size)
-    for index, subject in enumerate(subjects):
-        subjects[index] = networks.adapted(subject, place)
+    subjects = [networks.adapted(subject, place) for subject in _load(models, weights, size)]
+    usual = pictures.usual(files)
     read: dict[int, pictures.Pictures] = {}
     found = Diagnosis([], str(images), {}, str(place))
     for subject in subjects:
@@ -185,29 +185,21 @@ def wrapped(text: str) -> str:
     return textwrap.fill(text, _width())
 
 
-def aligned(table: pd.DataFrame, width: int | None = None) -> str:
+def aligned(table: pd.DataFrame) -> str:
     """A table of text at the terminal's width: columns that do not fit follow below, without the rows they lack."""
-    width = width or _width()
+    width = _width()
     label = min(max(map(len, table.index), default=0), max(12, 3 * width // 7))
-    cells = {name: max(len(name), *map(len, table[name])) for name in table.columns}
-    room = width - label
-    blocks: list[list[str]] = [[]]
-    for name, own in cells.items():
-        if blocks[-1] and sum(min(cells[n], room - 2) + 2 for n in blocks[-1]) + min(own, room - 2) + 2 > room:
-            blocks.append([])
-        blocks[-1].append(name)
-    lines = []
-    for names in blocks:
-        for row in ("", *table.index):
-            texts = [row, *((name if not row else table.loc[row, name]) for name in names)]
-            if not any(texts[1:]):
-                continue
-            widths = [label, *(min(cells[name], room - 2) for name in names)]
-            parts = [textwrap.wrap(text, own) or [""] for text, own in zip(texts, widths, strict=True)]
-            for index in range(max(map(len, parts))):
-                line = [(p[index] if index < len(p) else "").ljust(w) for p, w in zip(parts, widths, strict=True)]
-                lines.append("  ".join(line).rstrip())
+    cells = [min(max(len(name), *map(len, table[name])), width - label - 2) for name in table.columns]
+    lines, first = list[str](), 0
+    while first < len(cells):
+        fit = sum(end <= width - label for end in accumulate(own + 2 for own in cells[first:]))
+        block, widths = table.iloc[:, first : first + fit], [label, *cells[first : first + fit]]
+        for texts in (("", *block.columns), *block[block.any(axis=1)].itertuples()):
+            wraps = (textwrap.wrap(text, own) for text, own in zip(texts, widths, strict=True))
+            for line in zip_longest(*wraps, fillvalue=""):
+                lines.append("  ".join(map(str.ljust, line, widths)).rstrip())
         lines.append("")
+        first += fit
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ REMEDY = "tri-3"
 PAIRS = 2  # of neighbouring windows per picture, along one diagonal
 AT_SITES = 8  # pictures whose feature maps are looked at: maps in front of a stride are large
 _LOOK = 16  # passes of the network that a look at its feature maps takes, about
-SHOWN, CANDIDATES = 6, 12  # pictures that are shown, and that are swept to choose them
+SHOWN = 6  # pictures over which the window moves: those on which one pixel changes most answers
 
 
 @dataclass(frozen=True)
@@ -162,21 +162,9 @@ def _many(count: int, noun: str = "place") -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-class _Counted(nn.Module):
-    """A network that tells ``say`` how many images it has seen."""
-
-    def __init__(self, network: nn.Module, say: Callable[[int], object]) -> None:
-        super().__init__()
-        self.network, self.say = network, say
-
-    def forward(self, images: Tensor) -> Any:
-        self.say(len(images))
-        return self.network(images)
-
-
 def passes(pictures: Pictures) -> int:
     """How many images ``portray`` says that it is done with."""
-    swept, looked_at = (min(len(pictures.names), most) for most in (CANDIDATES, AT_SITES))
+    swept, looked_at = (min(len(pictures.names), most) for most in (SHOWN, AT_SITES))
     return len(pictures.names) * (PAIRS + 5) + swept * (2 * pictures.margin + 1) + looked_at * _LOOK
 
 
@@ -193,40 +181,25 @@ def portray(
         say: hears how many images it is done with, whenever there are some; ``passes`` in all.
     """
     started = time.perf_counter()
-    model, margin = _Counted(network.module, say), pictures.margin
-    images = pictures.images
+    model, images, margin = network.module, pictures.images, pictures.margin
     centre = images[:, :, margin : margin + network.size, margin : margin + network.size]
-    pixel = one_pixel(model, centre, "crop", pairs=PAIRS, batch_size=batch_size)
-    crop = consistency(model, images, "crop", margin, batch_size=batch_size)
-    standard = consistency(model, centre, "standard", batch_size=batch_size)
-    fragile = pixel.images.argsort(descending=True, stable=True)[:CANDIDATES]
-    curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
-    ranges = {curve.name: float(curve.probabilities[:, 0].max() - curve.probabilities[:, 0].min()) for curve in curves}
-    curves.sort(key=lambda curve: (curve.changes, ranges[curve.name]), reverse=True)
+
+    def seen(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        say(len(inputs[0]))
+
+    with model.register_forward_pre_hook(seen):
+        pixel = one_pixel(model, centre, "crop", pairs=PAIRS, batch_size=batch_size)
+        crop = consistency(model, images, "crop", margin, batch_size=batch_size)
+        standard = consistency(model, centre, "standard", batch_size=batch_size)
+        fragile = pixel.images.argsort(descending=True, stable=True)[:SHOWN]
+        curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
+    curves.sort(key=lambda curve: curve.changes, reverse=True)
     has = Counter(_label(layer) for layer in outermost(model).values() if max(layer.strides) > 1)
     has.pop("subsample", None)
-    return Portrait(
-        network.name,
-        network.weights,
-        network.size,
-        len(images),
-        pictures.enlarged,
-        margin,
-        window,
-        pixel.top1_change,
-        pixel.mean_absolute_change,
-        len(pixel.answers.unique()),
-        pixel.images,
-        crop,
-        standard,
-        curves[:SHOWN],
-        _sites(network, centre[:AT_SITES], say),
-        dict(has),
-        _conversion(network),
-        network.classes,
-        network.options,
-        time.perf_counter() - started,
-    )
+    given = network.name, network.weights, network.size, len(images), pictures.enlarged, margin, window
+    shifted = pixel.top1_change, pixel.mean_absolute_change, len(pixel.answers.unique()), pixel.images, crop, standard
+    looked_at = curves, _sites(network, centre[:AT_SITES], say), dict(has), _conversion(network)
+    return Portrait(*given, *shifted, *looked_at, network.classes, network.options, time.perf_counter() - started)
 
 
 def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_size: int) -> Curve:
@@ -243,17 +216,8 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
     # The steepest step among those that change the answer, or among all.
     steps = (curves[1:] - curves[:-1]).abs().sum(1) + 10 * changed
     step = int(steps.argmax())
-    return Curve(
-        name,
-        positions.tolist(),
-        answers.tolist(),
-        classes.tolist(),
-        curves,
-        int(changed.sum()),
-        windows[step],
-        windows[step + 1],
-        step,
-    )
+    found = positions.tolist(), answers.tolist(), classes.tolist(), curves, int(changed.sum())
+    return Curve(name, *found, windows[step], windows[step + 1], step)
 
 
 def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> list[Site]:
@@ -333,7 +297,8 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
 
 def _conversion(network: Network) -> Report | str:
     try:
-        report = antialias(network.original, REMEDY, return_report=True)[1]
+        original = network.module if network.owner is None else network.owner
+        report = antialias(original, REMEDY, return_report=True)[1]
     except UsageError as error:
         return str(error)
     for changes in (report.replaced, report.left):

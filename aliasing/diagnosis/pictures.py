@@ -3,8 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,8 @@ from ..datasets.decoding import pixels, square
 from ..errors import DataError, UsageError, at_least
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# What Pillow raises for files that it cannot read; SyntaxError for some broken PNG files.
+_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class Pictures(NamedTuple):
@@ -27,12 +28,7 @@ class Pictures(NamedTuple):
     names: list[str]  # paths relative to the folder
     skipped: dict[str, str]  # what could not be read, and why
     margin: int  # pixels on each side beyond the network's input: how far crop shifts reach
-    sides: list[int]  # short sides of their files in pixels
-
-    @property
-    def enlarged(self) -> int:
-        """How many were smaller and had to be enlarged, which leaves nothing in them that could alias."""
-        return sum(side < self.images.shape[-1] for side in self.sides)
+    enlarged: int  # how many were smaller and had to be enlarged, which leaves nothing in them that could alias
 
 
 LEAST = 50  # pictures without which there is nothing to learn from
@@ -53,7 +49,7 @@ def window(size: int, usual: int) -> int:
 
 
 def find(folder: str | Path) -> list[Path]:
-    """Every picture below ``folder``, sorted by path.
+    """Every picture below ``folder``, in an order that is random, and always the same.
 
     Raises:
         UsageError: there is no such folder.
@@ -68,28 +64,16 @@ def find(folder: str | Path) -> list[Path]:
         raise DataError(
             f"no picture in {folder} or its subfolders; files ending in {', '.join(sorted(_ENDINGS))} count"
         )
-    return found
+    return [found[i] for i in torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()]
 
 
-def _drawn(folder: str | Path) -> list[Path]:
-    """Every picture below ``folder`` in an order that is random, and always the same."""
-    paths = find(folder)
-    return [paths[i] for i in torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()]
-
-
-def usual(folder: str | Path) -> int:
-    """The short side in pixels that all but a twentieth of the pictures of ``folder`` reach; 0 if none has a header."""
-    sides = sorted(islice(_sides(_drawn(folder)), _HEADERS))
-    return sides[len(sides) // 20] if sides else 0
-
-
-def _sides(paths: list[Path]) -> Iterator[int]:
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                yield min(image.size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # reading the picture will say why
+def usual(found: list[Path]) -> int:
+    """The short side in pixels that all but a twentieth of the pictures found reach; 0 if none has a header."""
+    sides = []
+    for path in found[:_HEADERS]:
+        with suppress(*_BROKEN), Image.open(path) as image:  # reading the picture will say why
+            sides.append(min(image.size))
+    return sorted(sides)[len(sides) // 20] if sides else 0
 
 
 def read(
@@ -106,42 +90,37 @@ def read(
     """
     at_least("count", count, 1)
     margin = margin_of(size) if margin is None else margin
-    images, names, skipped, sides, paths = [], [], {}, [], _drawn(folder)
+    images, names, skipped, enlarged, paths = [], [], {}, 0, find(folder)
     total = min(len(paths), count or len(paths))
     bar = tqdm(total=total, desc=f"reading {folder}", leave=False, unit="", disable=not progress, file=sys.stderr)
-    for path, image, short in _decoded(paths, size + 2 * margin):
+    for path in paths:
         bar.update()
         name = os.fsencode(path.relative_to(folder)).decode(errors="replace")  # of whatever encoding the disk has
-        if isinstance(image, Tensor):
-            images.append(image)
-            names.append(name)
-            sides.append(short)
-        else:
-            skipped[name] = image
+        try:
+            image, small = _decoded(path, size + 2 * margin)
+        except _BROKEN as error:
+            skipped[name] = str(error).replace(str(path), path.name) or type(error).__name__
+            continue
+        images.append(image)
+        names.append(name)
+        enlarged += small
         if len(images) == count:
             break
     bar.close()
     if not images:
         name, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {len(skipped)} pictures in {folder} can be read; {name}: {reason}")
-    return Pictures(torch.stack(images), names, skipped, margin, sides)
+    return Pictures(torch.stack(images), names, skipped, margin, enlarged)
 
 
-def _decoded(paths: list[Path], side: int) -> Iterator[tuple[Path, Tensor | str, int]]:
-    """Each path with its pixels (3, side, side), or the reason why there are none, and the short side of its file."""
-    for path in paths:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd metadata is no reason to stop
-                with Image.open(path) as image:
-                    # Of such numbers only PNG and PPM say which is white, whose 16 bits are mode "I" to some Pillows.
-                    if image.mode == "F" or (image.mode, image.format) == ("I", "TIFF"):
-                        raise ValueError("which of its numbers is white is not known; save it with 8 or 16 bits")
-                    upright = ImageOps.exif_transpose(image)
-                    yield path, pixels(square(_colour(upright), side)), min(upright.size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            # Pillow raises SyntaxError for some broken PNG files.
-            yield path, str(error).replace(str(path), path.name) or type(error).__name__, 0
+def _decoded(path: Path, side: int) -> tuple[Tensor, bool]:
+    """The pixels (3, side, side) of a file, and whether it had to be enlarged."""
+    with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # odd metadata is no reason to stop
+        # Of such numbers only PNG and PPM say which is white, whose 16 bits are mode "I" to some Pillows.
+        if image.mode == "F" or (image.mode, image.format) == ("I", "TIFF"):
+            raise ValueError("which of its numbers is white is not known; save it with 8 or 16 bits")
+        upright = ImageOps.exif_transpose(image)
+        return pixels(square(_colour(upright), side)), min(upright.size) < side
 
 
 def _colour(image: Image.Image) -> Image.Image:
