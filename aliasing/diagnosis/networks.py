@@ -5,7 +5,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -27,7 +27,6 @@ from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 from .pictures import SMALLEST
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, per channel
 SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
 # What is said of weights, and decides what is recommended.
@@ -45,13 +44,8 @@ class Network:
     size: int  # side of its input in pixels
     weights: str  # where they come from, in words
     classes: tuple[str, ...] = ()  # their names; empty where they are unknown
-    owner: nn.Module | None = None  # as its owner knows it: what ``antialias`` converts and a file of weights is of
+    owner: nn.Module | None = None  # as its owner knows it, if not ``module``: what ``antialias`` converts
     options: tuple[str, ...] = ()  # what a command line needs beside name and size, to get the same network
-
-    @property
-    def original(self) -> nn.Module:
-        """The owner's network."""
-        return self.module if self.owner is None else self.owner
 
 
 def of_module(name: str, module: nn.Module, size: int | None) -> Network:
@@ -87,9 +81,9 @@ class Adapted(nn.Module):
 
 @dataclass(frozen=True)
 class _Source:
-    """How to build a network: ``build(pretrained, classes)``, with what its library says about it."""
+    """How to build a network: ``build(pretrained, **options)``, with what its library says about it."""
 
-    build: Callable[[bool, int | None], nn.Module]
+    build: Callable[..., nn.Module]
     size: int
     mean: Sequence[float]
     std: Sequence[float]
@@ -165,7 +159,7 @@ def _library(name: str, weights: str, size: int | None) -> Network:
     if weights == "pretrained":
         note, names = _PRETRAINED, source.classes
         try:
-            network = source.build(True, None)
+            network = source.build(True)
         except DataError:  # it says itself what is missing
             raise
         except Exception as error:  # each library wraps what its network access raises in classes of its own
@@ -175,16 +169,16 @@ def _library(name: str, weights: str, size: int | None) -> Network:
                 "name a file of weights with --weights FILE, or ask for random weights with --weights none"
             ) from error
     else:
-        note, names, classes = RANDOM, (), None
+        note, names, options = RANDOM, (), dict[str, Any]()
         if weights != "none":
-            blank, (tensors, about) = source.build(False, None), _open(weights)
+            blank, (tensors, about) = source.build(False), _open(weights)
             last, tensors = list(blank.state_dict())[-1], _renamed(tensors, blank)
-            classes = tensors[last].shape[0] if last in tensors else None  # the head of a fine-tuned network
+            options = {"num_classes": tensors[last].shape[0]} if last in tensors else {}  # of a fine-tuned network
             if NOTE in about and _note(weights, about)["weights"] == _PRETRAINED:
                 names = source.classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = source.build(False, classes)
+            network = source.build(False, **options)
     return Network(name, normalized(network, source.mean, source.std), size or source.size, note, names)
 
 
@@ -205,11 +199,10 @@ def _installed(name: str) -> Any:
 def _answers(address: str) -> bool:
     if getproxies().get("https"):  # a proxy is there where the server itself cannot be seen
         return True
-    try:
+    with suppress(OSError):
         socket.create_connection((urlsplit(address).hostname, 443), _PATIENCE).close()
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def reason(error: BaseException) -> str:
@@ -230,13 +223,12 @@ def _source(name: str) -> _Source:
         best = recommended.DEFAULT
         preset = best.transforms()
 
-        def build(pretrained: bool, classes: int | None) -> nn.Module:
+        def build(pretrained: bool, **options: Any) -> nn.Module:
             if pretrained:
                 cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(best.url).name
                 if not cached.exists() and not _answers(best.url):  # the library itself would wait for ever
                     raise OSError(f"{urlsplit(best.url).hostname} does not answer")
                 return torchvision_models.get_model(plain, weights=best, progress=False)
-            options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
             if plain in ("googlenet", "inception_v3"):  # as they are with pretrained weights, whatever those became
                 options |= {"init_weights": True, "transform_input": True, "aux_logits": plain == "inception_v3"}
             return torchvision_models.get_model(plain, weights=None, **options)
@@ -244,19 +236,16 @@ def _source(name: str) -> _Source:
         return _Source(build, preset.crop_size[0], preset.mean, preset.std, tuple(best.meta["categories"]))
     timm = _installed("timm")
     if timm is not None and library != "torchvision" and timm.is_model(plain):
-        config = timm.get_pretrained_cfg(plain)
-        shape = config.input_size if config is not None else (3, SIZE, SIZE)
-        mean, std = (config.mean, config.std) if config is not None else (_MEAN, _STD)
-        named = imagenet_classes() if config is not None and config.num_classes == 1000 else ()
+        config = timm.get_pretrained_cfg(plain) or timm.models.PretrainedCfg()
+        named = imagenet_classes() if config.num_classes == 1000 else ()
 
-        def build_timm(pretrained: bool, classes: int | None) -> nn.Module:
+        def build_timm(pretrained: bool, **options: Any) -> nn.Module:
             if pretrained and plain in PRETRAINED:
                 return pretrained_of_package(plain).network
-            options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
             with _hub() if pretrained else nullcontext():
                 return timm.create_model(plain, pretrained=pretrained, **options)
 
-        return _Source(build_timm, shape[1], mean, std, named)
+        return _Source(build_timm, config.input_size[1], config.mean, config.std, named)
     names = [*known, *(timm.list_models() if timm is not None else ())]
     near = get_close_matches(plain, dict.fromkeys(names), n=3)  # many are in both
     raise UsageError(
