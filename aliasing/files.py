@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
@@ -33,6 +36,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             raise
     except OSError as error:
         raise StorageError.of(path, error) from error
+
+
+@contextmanager
+def leased(folder: Path) -> Iterator[bool]:
+    """Make ``folder`` and hold its lock meanwhile; false where another process has it, and still has it a second later.
+
+    Not at once, since who only looks whether a folder is leased holds its lock for an instant.
+
+    Raises:
+        StorageError: the folder cannot be made, or is read-only.
+    """
+    lock = FileLock(folder / "lock", timeout=1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        pass
+    except OSError as error:
+        raise StorageError.of(folder, error) from error
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def set_aside(path: Path) -> Path:

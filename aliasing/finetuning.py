@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,7 +24,6 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -32,7 +31,7 @@ from tqdm import tqdm
 from .datasets import ImageSet
 from .diagnosis import networks, pictures
 from .errors import DamagedError, DataError, UsageError
-from .files import checksum, read_tensors, write_atomically, write_tensors
+from .files import checksum, leased, read_tensors, write_atomically, write_tensors
 from .inference import as_float, check_images, device_of, finite
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
@@ -116,7 +115,7 @@ def finetune(
 
     Raises:
         UsageError: a network that does not fit, pictures that are too small, fewer than 50, or a file that exists.
-        DataError: weights or pictures that cannot be read.
+        DataError: weights or pictures that cannot be read, or a folder that cannot be written.
     """
     place = pick_device(device)
     for name, value in {"epochs": epochs, "lr": lr, "batch_size": batch_size, "minutes": minutes}.items():
@@ -141,9 +140,10 @@ def finetune(
     plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, *decides)
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
     folder = None if out is None else out.with_name(out.name + ".partial")
-    lease = _lease(folder)
     bar = tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True)
-    with lease, bar:
+    with leased(folder) if folder else nullcontext(True) as mine, bar:
+        if not mine:
+            raise UsageError(f"another process works in {folder}: let it finish, or name another file with --out")
         bar.set_description("answers of the original")
         if begun := _begun(folder, plan) if folder else None:
             lesson = Lesson(plan, data, original, begun[0])
@@ -167,21 +167,6 @@ def finetune(
     if out is not None:
         _write(out, tuned, plan, table)
     return tuned, table
-
-
-def _lease(folder: Path | None) -> AbstractContextManager[Any]:
-    """The folder of the checkpoints, made, for this process alone."""
-    if folder is None:
-        return nullcontext()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / "lock", timeout=0).acquire()
-    except Timeout as error:
-        raise UsageError(
-            f"another process works in {folder}: let it finish, or name another file with --out"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}); name another file with --out") from error
 
 
 _BAR = "{desc}{n:3.0f} % |{bar}| {elapsed}"

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from . import models
 from .distributed import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least
-from .files import set_aside, write_atomically
+from .files import leased, set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded
 from .metrics import count_parameters
 from .records import Record, Run, Store, provenance
@@ -44,11 +44,6 @@ class Job:
     run: Run
     measurements: tuple[Measurement, ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)  # the run's place in the study: columns of the results table
-
-    @property
-    def steps(self) -> int:
-        """Units of progress: one per epoch and measurement."""
-        return self.run.recipe.epochs + len(self.measurements)
 
 
 def missing(job: Job, record: Record) -> list[Measurement]:
@@ -121,9 +116,9 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
     folder = store.folder(job.run)
     failed = folder / "failed.txt"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not 0: a process that only looks whether a run is leased holds its lock for an instant.
-        with FileLock(folder / "lock", timeout=1):
+        with leased(folder) as mine:
+            if not mine:
+                return "busy"
             for leftover in folder.glob("*.tmp"):  # of a killed process: the holder of the lease is the only writer
                 leftover.unlink(missing_ok=True)
             try:
@@ -143,8 +138,6 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
                 return f"failed: {reason}"
             failed.unlink(missing_ok=True)
             return "done"
-    except Timeout:
-        return "busy"
     except OSError as error:
         raise StorageError.of(folder, error) from error
 
@@ -240,8 +233,9 @@ def deadline(limit_minutes: float | None) -> float:
 
 
 def progress_bar(jobs: list[Job], todo: list[Job], shown: bool) -> tqdm:
-    """Counts the steps of ``todo`` on standard error; where that is a file or a pipe, with a line every half minute."""
-    pause, total = 0.1 if sys.stderr.isatty() else 30, sum(job.steps for job in todo)
+    """Counts epochs and measurements on standard error; in a file or a pipe with a line every half minute."""
+    pause = 0.1 if sys.stderr.isatty() else 30
+    total = sum(job.run.recipe.epochs + len(job.measurements) for job in todo)
     about = f"{len(todo)} of {len(jobs)} runs to do"
     hidden = not (shown and todo)
     return tqdm(

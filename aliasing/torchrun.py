@@ -3,13 +3,13 @@ then each measures its share of the networks.
 """
 
 import time
+from contextlib import nullcontext
 
 import torch
-from filelock import FileLock, Timeout
 
 from .distributed import World, device_of_process, joined
 from .errors import UsageError
-from .files import write_atomically
+from .files import leased, write_atomically
 from .measurements import loaded
 from .records import Store
 from .runner import Job, Notify, build, carry_out, complete, deadline, progress_bar, resumed, threads
@@ -59,26 +59,16 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
     """
     folder = store.folder(job.run)
     checkpoint = folder / "checkpoint.safetensors"
-    lease = FileLock(folder / "lock", timeout=1)
-    outcome = ""
-    if world.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
+    with leased(folder) if world.rank == 0 else nullcontext(False) as mine:
+        whole = mine and len(resumed(store, job.run)[1]) == job.run.recipe.epochs
+        outcome = world.first("trained" if whole else "" if mine else "busy")
         try:
-            lease.acquire()
-            _, history, _ = resumed(store, job.run)
-            outcome = "trained" if len(history) == job.run.recipe.epochs else ""
-        except Timeout:
-            outcome = "busy"
-    try:
-        outcome = world.first(outcome)
-        if not outcome:
-            data = loaded(job.run.dataset, "train")
-            train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
-            outcome = world.first("trained")  # no process goes on before the last checkpoint is written
-    except (TrainingError, UsageError) as error:
-        outcome = f"failed: {error}"
-        if world.rank == 0:
-            write_atomically(folder / "failed.txt", f"{error}\n")
-    finally:
-        lease.release()
+            if not outcome:
+                data = loaded(job.run.dataset, "train")
+                train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
+                outcome = world.first("trained")  # no process goes on before the last checkpoint is written
+        except (TrainingError, UsageError) as error:
+            outcome = f"failed: {error}"
+            if world.rank == 0:
+                write_atomically(folder / "failed.txt", f"{error}\n")
     return outcome

@@ -18,7 +18,7 @@ from aliasing import finetuning
 from aliasing.cli import main
 from aliasing.datasets import ImageSet
 from aliasing.diagnosis import networks
-from aliasing.errors import DataError, UsageError
+from aliasing.errors import DataError, StorageError, UsageError
 
 SIZE = 24
 
@@ -169,7 +169,6 @@ MADE = "tuned_nets:make+tri-3"
         ("tuned_nets:make", [], "expected NETWORK+LAYER, such as tuned_nets:make+tri-3"),
         ("taken.safetensors", [], "expected NETWORK+LAYER, such as resnet18+tri-3"),
         (MADE, ["--out", "taken.safetensors"], "exists and is not overwritten"),
-        (MADE, ["--out", "taken.safetensors/new.safetensors"], "cannot be written (Not a directory)"),
         (MADE, ["--size", "48"], "too small for windows of 48: name --size 27"),
         (MADE, ["--images", "few"], "at least 50 pictures that can be read, got 3"),
         (MADE, ["--images", "tiny"], "short sides of 9 pixels, too small for windows of 24: they need 10 at least"),
@@ -206,6 +205,9 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path):
 def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(own, folder, monkeypatch):
     call = partial(aliasing.finetune, net(), "tri-3", folder, size=SIZE, device="cpu", out="new.safetensors")
     left = own / "new.safetensors.partial"
+    (own / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write file/new\.safetensors\.partial \(Not a directory\)"):
+        call(out="file/new.safetensors")
     left.mkdir()
     with FileLock(left / "lock"), pytest.raises(UsageError, match="another process works in new"):
         call()
