@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from . import datasets, layers
 from .clone import benchmarks
@@ -380,8 +381,4 @@ def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> N
 
 def _numbers(value: Any) -> Tensor:
     """All fractional numbers of a nested value, in order."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return torch.cat([torch.zeros(0), *map(_numbers, value)])
-    return torch.tensor([value] if isinstance(value, float) else [])
+    return torch.tensor([leaf for leaf in tree_leaves(value) if isinstance(leaf, float)])

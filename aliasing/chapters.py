@@ -228,16 +228,11 @@ def _described(results: pd.DataFrame, jobs: list[Job], profile: str) -> pd.DataF
 
 def columns(results: pd.DataFrame) -> pd.DataFrame:
     """What the columns of a results table hold: one row per measurement, in the words of its documentation."""
-    rows: dict[str, dict[str, str]] = {}
-    names = [name for name in results if "." in name and not name.endswith((".low", ".high"))]
-    for source in dict.fromkeys(name.partition(".")[0] for name in names):
-        if source == "training":
-            said = "The course of the training: loss and accuracy by epoch, images, parameters, seconds."
-        else:
-            said = (MEASUREMENTS[source].__doc__ or "").partition("\n")[0].replace("`", "")
-        own = [name.partition(".")[2] for name in names if name.startswith(f"{source}.")]
-        rows[source] = {"columns": ", ".join(own), "what was measured": said}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    about = {name: str(own.__doc__).partition("\n")[0].replace("`", "") for name, own in MEASUREMENTS.items()}
+    about["training"] = "The course of the training: loss and accuracy by epoch, images, parameters, seconds."
+    names = [name.split(".", 1) for name in results if "." in name and not name.endswith((".low", ".high"))]
+    own = pd.DataFrame(names, columns=["source", "columns"]).groupby("source", sort=False)["columns"].agg(", ".join)
+    return own.rename_axis(None).to_frame().assign(**{"what was measured": own.index.map(about)})
 
 
 def papers(study: str) -> pd.DataFrame:

@@ -34,6 +34,11 @@ def _print(table: "pd.DataFrame", as_json: bool) -> None:
             print(table.to_string(index=False, na_rep="-") if len(table) else "nothing")
 
 
+def _named(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the options, with the names that a function has for them, that were given or have a default here."""
+    return {name: value for name, value in vars(arguments).items() if name in names}
+
+
 def _list(arguments: argparse.Namespace) -> int:
     """What exists, one line each with its source."""
     from . import datasets, layers, models, studies
@@ -204,16 +209,8 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     """How fragile a network is under shifts, where it aliases, what would help."""
     from .diagnosis import diagnose
 
-    found = diagnose(
-        [arguments.model, *arguments.compare],
-        arguments.images,
-        count=arguments.count,
-        size=arguments.size,
-        weights=arguments.weights or "pretrained",
-        device=arguments.device,
-        report=arguments.report,
-        progress=True,
-    )
+    options = _named(arguments, "count", "size", "weights", "device", "report")
+    found = diagnose([arguments.model, *arguments.compare], arguments.images, progress=True, **options)
     print(json.dumps(found.plain(), indent=1) if arguments.json else found)
     for name, reason in (found.skipped | found.failed).items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
@@ -233,8 +230,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
     if not layer:
         example = "resnet18" if network.endswith(".safetensors") else network
         raise UsageError(f"expected NETWORK+LAYER, such as {example}+tri-3, got {network!r}")
-    names = ("out", "epochs", "minutes", "lr", "size", "weights", "device")
-    options = {name: value for name, value in vars(arguments).items() if name in names}
+    options = _named(arguments, "out", "epochs", "minutes", "lr", "size", "weights", "device")
     _, table = finetune(network, layer, arguments.images, progress=True, **options)
     if arguments.json:
         print(json.dumps(plain(table), indent=1))
@@ -345,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--count", type=int, default=200, metavar="N", help="pictures (default 200)")
     sub.add_argument("--size", type=int, metavar="N", help="side of the input in pixels (default: the network's own)")
     about = "of safetensors or torch.save; 'pretrained' (default), 'none' for random ones; repeat it for each network"
-    sub.add_argument("--weights", action="append", metavar="FILE", help=about)
+    sub.add_argument("--weights", action="append", default=argparse.SUPPRESS, metavar="FILE", help=about)
 
     sub = command(_finetune, "auto", True)
     sub.add_argument("network", metavar="NETWORK+LAYER", help="as for diagnose, such as resnet18+tri-3")

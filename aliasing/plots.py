@@ -340,13 +340,9 @@ def maps(
     return figure
 
 
-def legend(
-    where: Axes | Figure, layers: Iterable[str], extra: Mapping[str, dict] | None = None, **options: Any
-) -> None:
-    """A legend of downsampling layers, plus entries of black circles in other styles; ``options`` go to matplotlib."""
+def legend(where: Axes | Figure, layers: Iterable[str], **options: Any) -> None:
+    """A legend of downsampling layers; ``options`` go to matplotlib."""
     handles = [Line2D([], [], color=COLOURS[name], marker=MARKERS[name], ls="", label=name) for name in layers]
-    for label, look in (extra or {}).items():
-        handles.append(Line2D([], [], color="#222222", marker="o", ls="", label=label, **look))
     where.legend(handles=handles, **options)
 
 

@@ -100,12 +100,7 @@ class Record:
 
     def to_line(self) -> str:
         """One line of canonical JSON, with a check sum over the rest of it."""
-        content = {
-            "id": self.run.id,
-            "run": self.run.describe(),
-            "measurements": self.measurements,
-            "provenance": self.provenance,
-        }
+        content = vars(self) | {"id": self.run.id, "run": self.run.describe()}
         return _canonical(content | {"check": _digest(_canonical(content))})
 
     @classmethod
