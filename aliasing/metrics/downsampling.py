@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import UsageError
 from ..inference import batches, check_images, evaluating, finite, widened
 from ..layers import Call, Downsample, outermost, recorded
+from ..layers.base import per_axis
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def strides_of(module: nn.Module) -> tuple[int, int]:
     """The strides of a site, 1 for any other module."""
     if isinstance(module, Downsample):
         return (module.strides[0], module.strides[1]) if module.dims == 2 else (1, 1)
-    stride = module.stride if isinstance(module, KINDS) else 1
-    return (stride, stride) if isinstance(stride, int) else (stride[0], stride[1])
+    down, right = per_axis(module.stride, 2) if isinstance(module, KINDS) else (1, 1)
+    return down, right
 
 
 def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[list[Sample]]:

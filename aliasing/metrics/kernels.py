@@ -63,12 +63,9 @@ def stop_bands(model: nn.Module) -> dict[str, float]:
 
 def _spread(part: Any) -> Tensor:
     """The kernel (out, in, K, K) with the zeros that a dilated convolution has between its taps."""
-    weight = part.weight.detach()
-    down, right = part.dilation if isinstance(part, nn.Conv2d) else (1, 1)
-    height, width = weight.shape[2:]
-    kernel = weight.new_zeros(*weight.shape[:2], (height - 1) * down + 1, (width - 1) * right + 1)
-    kernel[:, :, ::down, ::right] = weight
-    return kernel
+    apart = part.weight.new_zeros(part.dilation if isinstance(part, nn.Conv2d) else (1, 1))
+    apart[0, 0] = 1
+    return torch.kron(part.weight.detach(), apart)
 
 
 def low_pass(taps: int) -> tuple[Tensor, float]:

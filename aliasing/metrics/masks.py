@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from ..errors import UsageError, check_whole, one_of
 from ..inference import answers, batches, check_images, evaluating
 from ..shifts import shift_images
-from .estimate import Estimate, student
+from .estimate import Estimate
 
 MASK_SHIFTS = ("circular", "standard")
 
@@ -43,12 +43,9 @@ def mean_iou(
     def mean(counts: Tensor) -> Tensor:  # over classes; one that is in no mask is 0 / 0
         return (counts[..., 0, :] / counts[..., 1, :]).nanmean(-1)
 
-    value = mean(total).item()
-    if n == 1:
-        return Estimate(value, float("-inf"), float("inf"), 1)
-    without = mean(total - counts)
-    half = student(n - 1) * ((n - 1) / n * (without - without.mean()).square().sum()).sqrt().item()
-    return Estimate(value, value - half, value + half, n)
+    value, without = mean(total).item(), mean(total - counts)
+    spread = Estimate.mean((n - 1) * (without - without.mean()))  # of the pseudo-values around their mean
+    return Estimate(value, value + spread.low, value + spread.high, n)
 
 
 def overlaps(predicted: Tensor, masks: Tensor, classes: int, ignore_index: int = 255) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import TIPS
+from ..layers.base import per_axis
 from .downsampling import Sample, per_site
 from .estimate import Estimate
 
@@ -97,10 +98,8 @@ def _elsewhere(module: nn.Module, axis: int) -> bool:
     """Whether the windows of a pool begin so far before the aligned blocks that they do not cover them."""
     if not isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
         return False
-    size, stride, padding, dilation = (
-        given if isinstance(given, int) else given[axis]
-        for given in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-    )
+    options = module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)
+    size, stride, padding, dilation = (per_axis(option, 2)[axis] for option in options)
     return padding > 0 and dilation * (size - 1) + 1 - padding < stride
 
 

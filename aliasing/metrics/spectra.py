@@ -1,11 +1,10 @@
 """How much of a map cannot survive its downsampling: alias-able energy, alias error, radial spectra."""
 
-from math import ceil
-
 import torch
 from torch import Tensor, nn
 
 from ..inference import widened
+from ..layers import flc_definition
 from .downsampling import Sample, per_site
 from .estimate import Estimate
 
@@ -65,14 +64,7 @@ def ideal(x: Tensor, strides: tuple[int, int]) -> Tensor:
     constant. At even output sizes the Nyquist frequency is kept on its negative side alone, as published, and the
     real part taken.
     """
-    spectrum = torch.fft.fft2(transformable(x), norm="forward")
-    for axis, stride in zip((2, 3), strides, strict=True):
-        length = x.shape[axis]
-        kept = ceil(length / stride)
-        frequencies = torch.arange(kept, device=x.device)
-        frequencies = torch.where(frequencies < (kept + 1) // 2, frequencies, frequencies - kept)
-        spectrum = spectrum.index_select(axis, frequencies % length)
-    return torch.fft.ifft2(spectrum, norm="forward").real
+    return flc_definition(widened(x), strides)
 
 
 def transformable(x: Tensor) -> Tensor:

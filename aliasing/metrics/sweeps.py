@@ -100,11 +100,7 @@ def crossings(inside: Tensor) -> Jaggedness:
     if inside.shape[1] < 2:
         raise UsageError(f"at least two positions are needed, got shape {tuple(inside.shape)}")
     events = inside[:, 1:] != inside[:, :-1]
-    return Jaggedness(
-        int(events.sum()),
-        Estimate.proportion(events.any(1).sum().item(), len(events)),
-        Estimate.mean(events.double().mean(1)),
-    )
+    return Jaggedness(int(events.sum()), Estimate.share(events.any(1)), Estimate.mean(events.double().mean(1)))
 
 
 def jaggedness(
