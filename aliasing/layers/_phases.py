@@ -240,15 +240,9 @@ class _Wrap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (h, w), (top, bottom, left, right) = ctx.size, ctx.amounts
         grad = grad.clone()
-        if top:
-            grad[:, :, h : h + top].add_(grad[:, :, :top])
-        if bottom:
-            grad[:, :, top : top + bottom].add_(grad[:, :, top + h :])
-        grad = grad[:, :, top : top + h]
-        if left:
-            grad[..., w : w + left].add_(grad[..., :left])
-        if right:
-            grad[..., left : left + right].add_(grad[..., left + w :])
-        return grad[..., left : left + w], None, None, None, None
+        for axis, (n, before, after) in enumerate(zip(ctx.size, ctx.amounts[::2], ctx.amounts[1::2], strict=True), 2):
+            grad.narrow(axis, n, before).add_(grad.narrow(axis, 0, before))
+            grad.narrow(axis, before, after).add_(grad.narrow(axis, before + n, after))
+            grad = grad.narrow(axis, before, n)
+        return grad, None, None, None, None

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial, wraps
 from inspect import signature
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -150,8 +149,7 @@ def intercepted(network: nn.Module, around: Around) -> AbstractContextManager[No
     return held("_around", around, *outermost(network).values())
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One batch that passed a downsampling layer."""
 
     name: str  # of the layer in the network
@@ -213,9 +211,9 @@ def check_map(layer: str, x: Tensor, dims: int = 2) -> None:
         raise UsageError(f"{layer} takes maps {form} of at least one pixel, got {tuple(x.shape)}")
 
 
-def per_axis(stride: Stride, dims: int) -> tuple[int, ...]:
-    """``stride`` as one number per axis."""
-    return (stride,) * dims if isinstance(stride, int) else stride
+def per_axis(stride: Any, dims: int = 2) -> tuple[Any, ...]:
+    """``stride``, or what else is a whole number or one per axis, as one per axis."""
+    return (stride,) * dims if isinstance(stride, int) else tuple(stride)
 
 
 def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int, name: str = "stride") -> Stride:

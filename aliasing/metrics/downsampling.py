@@ -63,7 +63,7 @@ def strides_of(module: nn.Module) -> tuple[int, int]:
     """The strides of a site, 1 for any other module."""
     if isinstance(module, Downsample):
         return (module.strides[0], module.strides[1]) if module.dims == 2 else (1, 1)
-    down, right = per_axis(module.stride, 2) if isinstance(module, KINDS) else (1, 1)
+    down, right = per_axis(module.stride) if isinstance(module, KINDS) else (1, 1)
     return down, right
 
 

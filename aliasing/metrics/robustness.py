@@ -7,7 +7,7 @@ measured.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -38,8 +38,7 @@ def attack_accuracy(
     return Estimate.share(alive[eps])
 
 
-@dataclass(frozen=True, eq=False)
-class CorruptionErrors:
+class CorruptionErrors(NamedTuple):
     """Which answers were wrong, (N, corruptions, severities) bool, and what can be said about them."""
 
     wrong: Tensor

@@ -122,7 +122,7 @@ def roll_predictions(
     batch_size: int = 64,
 ) -> RollPredictions:
     """Top-1 classes, and probabilities of the labels (N,), under circular shifts; arguments as in ``roll_logits``."""
-    labels = None if labels is None else check_labels(labels, images)
+    labels = None if labels is None else check_labels(labels, images).cpu()
     classes, probabilities, done = [], [], 0
     for part in roll_logits(model, images, max_shift, batch_size):
         classes.append(part.logits.argmax(-1).to(torch.int32).cpu())
@@ -133,8 +133,7 @@ def roll_predictions(
             probabilities.append((chosen - part.logits.logsumexp(-1)).exp().float().cpu())
         done += len(part.logits)
     probability = torch.cat(probabilities) if probabilities else None
-    own_labels = None if labels is None else labels.cpu()
-    return RollPredictions(torch.cat(classes), probability, own_labels, part.rolls, part.method)
+    return RollPredictions(torch.cat(classes), probability, labels, part.rolls, part.method)
 
 
 def agreement_per_image(predictions: RollPredictions) -> Tensor:

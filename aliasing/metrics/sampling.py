@@ -94,24 +94,20 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
     return weights if torch.allclose(weights.sum(-1), torch.ones_like(weights[..., 0])) else None
 
 
-def _elsewhere(module: nn.Module, axis: int) -> bool:
+def _elsewhere(module: nn.Module) -> bool:
     """Whether the windows of a pool begin so far before the aligned blocks that they do not cover them."""
     if not isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
         return False
     options = module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)
-    size, stride, padding, dilation = (per_axis(option, 2)[axis] for option in options)
-    return padding > 0 and dilation * (size - 1) + 1 - padding < stride
+    axes = zip(*map(per_axis, options), strict=True)
+    return any(padding > 0 and dilation * (size - 1) + 1 - padding < stride for size, stride, padding, dilation in axes)
 
 
 def window_counts(model: nn.Module, sample: Sample) -> Tensor:
     """Of a batch at one site (n, 5): windows, constant ones, and hits by each definition; NaN if there is no weight."""
     blocks = windows(sample.x, sample.strides)
-    rows, columns = (
-        0
-        if _elsewhere(model.get_submodule(sample.site), axis)
-        else min(sample.y.shape[axis + 2], blocks.shape[axis + 2])
-        for axis in (0, 1)
-    )
+    none = _elsewhere(model.get_submodule(sample.site))
+    rows, columns = (0 if none else min(sample.y.shape[axis], blocks.shape[axis]) for axis in (2, 3))
     blocks, y = blocks[:, :, :rows, :columns], sample.y[:, :, :rows, :columns, None]
     top = blocks.amax(-1, keepdim=True)
     uneven = (top > blocks.amin(-1, keepdim=True))[..., 0]

@@ -49,10 +49,9 @@ class Convolution(nn.Conv2d):
 
     def _convolve(self, x: Tensor, stride: int) -> Tensor:
         reach = self.dilation[0] * (self.kernel_size[0] - 1) // 2
-        if self.padding_mode == "zeros":
-            return F.conv2d(x, self.weight, self.bias, stride, reach, self.dilation, self.groups)
-        x = pad_axes(x, [(reach, reach)] * 2, self.padding_mode)
-        return F.conv2d(x, self.weight, self.bias, stride, 0, self.dilation, self.groups)
+        if self.padding_mode != "zeros":
+            x, reach = pad_axes(x, [(reach, reach)] * 2, self.padding_mode), 0
+        return F.conv2d(x, self.weight, self.bias, stride, reach, self.dilation, self.groups)
 
 
 def is_plain(layer: nn.Module | None) -> bool:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from .. import layers
 from ..errors import UsageError, one_of
-from ..layers.base import Downsample, PaddingMode
+from ..layers.base import Downsample, PaddingMode, per_axis
 from ..layers.polyphase import Polyphase
 from .blocks import PLACEMENTS
 from .calls import intercept, pool_of
 from .guards import Guard, Link, Place
-from .owners import Antialiased, Centred, Complete, make_dense, pair
+from .owners import Antialiased, Centred, Complete, make_dense
 from .plan import AVERAGE, Change, Plan, Site, first_line, learns
 from .watch import call as call_on
 from .watch import evaluated, maps_of, tensors
@@ -349,7 +349,7 @@ def _pads(part: nn.Module) -> bool:
     if "Pad" in type(part).__name__:
         return not isinstance(part, nn.CircularPad2d)
     padding = getattr(part, "padding", 0) if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) else 0
-    some = padding == "same" if isinstance(padding, str) else any(pair(padding))
+    some = padding == "same" if isinstance(padding, str) else any(per_axis(padding))
     return some and getattr(part, "padding_mode", "zeros") != "circular"
 
 

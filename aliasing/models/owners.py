@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..errors import UsageError
+from ..layers.base import per_axis
 from .wrappers import Wrapper
 
 # Classes of timm, and of those who copied them, that pad as TensorFlow does.
@@ -154,9 +155,9 @@ class _Windows:
     """
 
     def __init__(self, part: Any, axis: int, same: bool = False) -> None:
-        dilation, kernel = pair(getattr(part, "dilation", 1))[axis], pair(part.kernel_size)[axis]
-        size, stride = dilation * (kernel - 1) + 1, pair(part.stride)[axis]
-        padding = 0 if same else pair(part.padding)[axis]
+        options = getattr(part, "dilation", 1), part.kernel_size, part.stride, 0 if same else part.padding
+        dilation, kernel, stride, padding = (per_axis(option)[axis] for option in options)
+        size = dilation * (kernel - 1) + 1
         self.size, self.stride, self.padding = size, stride, padding
         more = 2 * padding - size + 1
         if getattr(part, "ceil_mode", False):
@@ -215,14 +216,9 @@ class Slice(nn.Module):
         return x[:, :, self.start[0] :: self.stride[0], self.start[1] :: self.stride[1]]
 
 
-def pair(value: Any) -> tuple[int, int]:
-    """A value per axis."""
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def stride_of(part: nn.Module) -> tuple[int, int]:
+def stride_of(part: nn.Module) -> tuple[int, ...]:
     """The stride of a convolution or pool, (1, 1) of anything else."""
-    return pair(part.stride) if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Slice)) else (1, 1)
+    return per_axis(part.stride) if isinstance(part, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, Slice)) else (1, 1)
 
 
 def make_dense(part: Any) -> Complete | None:

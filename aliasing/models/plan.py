@@ -10,11 +10,11 @@ from torch import Tensor, fx, nn
 
 from .. import layers
 from ..errors import UsageError, unknown
-from ..layers.base import DTYPES, Downsample
+from ..layers.base import DTYPES, Downsample, per_axis
 from ..layers.polyphase import Polyphase
 from .calls import Intercepted, pool_of
 from .flow import after_activation, joined
-from .owners import SAME, Antialiased, keeps_size, pair, stride_of
+from .owners import SAME, Antialiased, keeps_size, stride_of
 from .watch import Reduction, Step, call, evaluated, examples, varied, watched
 
 _STRIDES = (2, 3, 4)
@@ -293,15 +293,9 @@ class Plan:
             ]
             for i, r in enumerate(converted):
                 name, target = gone[id(r)], f"{caller}.antialiased.{i}".lstrip(".")
-                where: dict[str, Any] = {
-                    "target": target,
-                    "caller": caller,
-                    "place": still.index(r),
-                    "alike": len(still),
-                }
-                site = self._site(name, pool_of(r.call), set())._replace(call=r.call, **where)
-                own_choice = "; its choice is its own" if isinstance(self.layers[name], Polyphase) else ""
-                sites.append(site._replace(note=site.note + own_choice))
+                site, at, alike = self._site(name, pool_of(r.call), set()), still.index(r), len(still)
+                note = site.note + ("; its choice is its own" if isinstance(self.layers[name], Polyphase) else "")
+                sites.append(site._replace(target=target, note=note, call=r.call, caller=caller, place=at, alike=alike))
         return sites
 
 
@@ -358,7 +352,7 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def _describe(part: nn.Module) -> str:
-    kernel = "x".join(map(str, pair(part.kernel_size)))
+    kernel = "x".join(map(str, per_axis(part.kernel_size)))
     return f"{type(part).__name__} {kernel} stride {'x'.join(map(str, stride_of(part)))}"
 
 
