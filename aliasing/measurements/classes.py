@@ -9,7 +9,7 @@ from ..adversary import survivors
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy
 from ..metrics.robustness import corrupted
-from .subject import Subject, loaded, packed
+from .subject import Subject, by_image, loaded
 
 KEPT = 2**29  # bytes of corrupted images that are kept for the next network; making them takes longest
 
@@ -17,8 +17,7 @@ KEPT = 2**29  # bytes of corrupted images that are kept for the next network; ma
 def accuracy(subject: Subject, count: int, per_image: bool = False) -> dict[str, Any]:
     """Accuracy on ``count`` test images."""
     right = subject.correct(count)
-    values: dict[str, Any] = {"accuracy": Estimate.share(right)}
-    return values | {"accuracy_by_image": packed(right)} if per_image else values
+    return {"accuracy": Estimate.share(right)} | by_image(per_image, accuracy=right)
 
 
 def clean_error(subject: Subject, count: int) -> dict[str, Any]:
@@ -35,12 +34,9 @@ def attacks(subject: Subject, count: int, steps: int, attack: str = "pgd", per_i
     eps = [0.25, 0.5, 1, 2, 4, 8]
     alive = survivors(subject.network, test.images, test.labels, [e / 255 for e in eps], attack, steps)
     name = attack.replace("-", "_")
-    values: dict[str, Any] = {
-        f"{name}_eps": eps,
-        f"{name}_accuracy": [Estimate.share(hits).value for hits in alive.values()],
-    }
+    shares = [Estimate.share(hits).value for hits in alive.values()]
     survived = torch.stack(list(alive.values())).sum(0)
-    return values | {f"{name}_radii_by_image": packed(survived)} if per_image else values
+    return {f"{name}_eps": eps, f"{name}_accuracy": shares} | by_image(per_image, **{f"{name}_radii": survived})
 
 
 _made: dict[str, Any] = {}  # of the data set used last: the source that makes each cell once for all networks
@@ -61,12 +57,11 @@ def corruptions(
             _made.update(key=key, source=cache(corrupted(test.images, batch_size=len(test.images))))
         source = _made["source"]
     errors = corruption_error(subject.network, test.images, test.labels, NAMES, severities, source=source)
-    values: dict[str, Any] = {
+    return {
         "corruption_error": errors.mean,
         "corruption_error_by_name": {name: estimate.value for name, estimate in errors.by_name.items()},
         "corruption_error_by_severity": errors.table.mean(0),
-    }
-    return values | {"corruption_errors_by_image": packed(errors.wrong.sum((1, 2)))} if per_image else values
+    } | by_image(per_image, corruption_errors=errors.wrong.sum((1, 2)))
 
 
 def band_removal(subject: Subject, count: int, bands: int = 16) -> dict[str, Any]:

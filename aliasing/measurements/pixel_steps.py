@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..inference import classified
 from ..metrics import ONE_PIXEL, Estimate, jaggedness, predict, probability_curves, vertical_sweep
 from ..metrics.pixel_pairs import SIZES, compared, size_pairs
-from .subject import Subject, packed
+from .subject import Subject, by_image
 
 EDGES = (0, 2, 4, 6, 8, 10)  # pixels from the middle in 32; at most 10 occur
 
@@ -35,8 +35,7 @@ def one_pixel(
         name = protocol.replace("-", "_")
         values[f"top1_change_{name}"] = change.top1_change
         values[f"mean_absolute_change_{name}"] = change.mean_absolute_change
-        if per_image:
-            values[f"top1_changes_{name}_by_image"] = packed(change.images > 0)
+        values |= by_image(per_image, **{f"top1_changes_{name}": change.images > 0})
     return values
 
 
@@ -59,9 +58,7 @@ def jagged(subject: Subject, count: int) -> dict[str, Any]:
     values: dict[str, Any] = {"jaggedness_top": top}
     for border in ("inpainting", "circular"):
         found = jaggedness(subject.network, test.images, test.labels, top, border=border)
-        values[f"jaggedness_crossings_{border}"] = found.crossings
-        values[f"jaggedness_images_{border}"] = found.images
-        values[f"jaggedness_pairs_{border}"] = found.pairs
+        values |= {f"jaggedness_{name}_{border}": value for name, value in found._asdict().items()}
     return values
 
 

@@ -10,7 +10,7 @@ from ..inference import classified, predict
 from ..metrics import Estimate, roll_predictions
 from ..metrics.agreement import Fidelity, agreements
 from ..metrics.rolls import accuracy_by_distance, agreement_per_image, variation_per_image
-from .subject import Subject, packed
+from .subject import Subject, by_image
 
 
 def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dic
     curve, adversary = accuracy_by_distance(predictions)
     agreement, variation = agreement_per_image(predictions), variation_per_image(predictions)
     of_correct = agreement[predictions.correct_unrolled]
-    values: dict[str, Any] = {
+    return {
         "accuracy": curve[0],
         "circular_accuracy": predictions.correct.double().mean(0).mean(),
         "circular_consistency": Estimate.mean(agreement),
@@ -33,11 +33,7 @@ def circular_rolls(subject: Subject, count: int, per_image: bool = False) -> dic
         "accuracy_by_shift": [estimate.value for estimate in curve],
         "adversary": [estimate.value for estimate in adversary],
         "rolls_method": predictions.method,
-    }
-    if per_image:
-        values["accuracy_by_image"] = packed(predictions.correct_unrolled)
-        values["circular_consistency_by_image"] = packed(agreement)
-    return values
+    } | by_image(per_image, accuracy=predictions.correct_unrolled, circular_consistency=agreement)
 
 
 def shift_curves(subject: Subject, count: int) -> dict[str, Any]:
@@ -56,12 +52,9 @@ def shift_consistency(subject: Subject, count: int, max_shift: int, per_image: b
     test = subject.split("test", count)
     standard = metrics.fidelity(subject.network, test.images, test.labels, "standard", max_shift)
     sub_pixel = agreements(subject.network, test.images, "sub-pixel", max_shift, None, 256)
-    values: dict[str, Any] = {"standard_consistency": standard.consistency}
-    values |= {"sub_pixel_consistency": Estimate.share(sub_pixel)} | _fidelities("standard", standard)
-    if per_image:
-        values["standard_consistency_by_image"] = packed(standard.agree)
-        values["sub_pixel_consistency_by_image"] = packed(sub_pixel)
-    return values
+    values = {"standard_consistency": standard.consistency, "sub_pixel_consistency": Estimate.share(sub_pixel)}
+    own = by_image(per_image, standard_consistency=standard.agree, sub_pixel_consistency=sub_pixel)
+    return values | _fidelities("standard", standard) | own
 
 
 def circular_fidelity(subject: Subject, count: int) -> dict[str, Any]:

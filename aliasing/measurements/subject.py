@@ -83,6 +83,11 @@ def packed(values: Tensor) -> str:
     return f"{len(values)}x{bits}:{base64.b64encode(data.tobytes()).decode()}"
 
 
+def by_image(wanted: bool, **values: Tensor) -> dict[str, Any]:
+    """If ``wanted``, numbers per image ``packed``, under names that say so."""
+    return {f"{name}_by_image": packed(own) for name, own in values.items()} if wanted else {}
+
+
 def unpacked(text: str) -> Tensor:
     """The numbers (N,) that ``packed`` wrote: bool, int64, or float64 for fractions.
 
