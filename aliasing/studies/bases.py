@@ -1,6 +1,7 @@
 """What the studies share in each profile: data, two networks, recipe, seeds; so that they share runs as well."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..measurements import Measurement
@@ -190,9 +191,8 @@ def trained(name: str, column: str = "accuracy.accuracy", least: Any = TRAINED, 
     return Regime(f"accuracy of {name}", level(column, **control), least)
 
 
-def finished(name: str, column: str = "accuracy.accuracy", **control: Any) -> Regime:
-    """The control network, called ``name``, is at the end of its training as far as accuracy goes."""
-    return trained(name, column, FINISHED, **control)
+# The control network is at the end of its training as far as accuracy goes.
+finished = partial(trained, least=FINISHED)
 
 
 def between(label: str, column: Column, **control: Any) -> Regime:

@@ -1,7 +1,6 @@
 """Statistics over the results of a study, with intervals that know of seeds, of pictures and of layers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,8 +83,7 @@ def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     return table[wanted]
 
 
-@dataclass(frozen=True)
-class Derived:
+class Derived(NamedTuple):
     """A column computed from others, network by network; not a number where one of them was not measured.
 
     Attributes:

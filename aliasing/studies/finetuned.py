@@ -5,7 +5,6 @@ are over pictures, of the mean over seeds; differences are paired by picture.
 """
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,7 +17,7 @@ from ..records import Run
 from ..runner import Job
 from ..training import Recipe
 from .evidence import Result, Statistic, select
-from .rules import POINT, above, below, claims
+from .rules import POINT, above, below, claims, kept
 from .study import Study
 
 # "none" is the control. The most informative first: a stop leaves whole comparisons.
@@ -63,15 +62,14 @@ def _minus(measure: str, layer: str, other: str = "none", other_tuned: bool = Tr
 
 _CHANGE, _CONSISTENCY = "one_pixel_changes_the_answer", "consistency_crop_shifts"
 _AGREEMENT, _ALL = "agreement_with_the_original", "accuracy_on_all_classes"
-_kept = partial(above, threshold=-POINT, margin=0)
 TESTS = {
     "tuned-1": {
         "P(top-1 change), one pixel, tri-3 minus the control": below(_minus(_CHANGE, "tri-3"), margin=POINT),
         "consistency under crop shifts, tri-3 minus the control": above(_minus(_CONSISTENCY, "tri-3"), margin=POINT),
     },
     "tuned-2": {
-        "accuracy on the classes it was fine-tuned on, tri-3 minus the control": _kept(_minus("accuracy", "tri-3")),
-        "accuracy on all classes, tri-3 minus the control": _kept(_minus(_ALL, "tri-3")),
+        "accuracy on the classes it was fine-tuned on, tri-3 minus the control": kept(_minus("accuracy", "tri-3")),
+        "accuracy on all classes, tri-3 minus the control": kept(_minus(_ALL, "tri-3")),
     },
     "tuned-3": {
         "agreement with the original, tri-3, fine-tuned minus not": above(

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -116,10 +116,10 @@ def above(
 
 
 below = partial(above, side="below")
+kept = partial(above, threshold=-POINT, margin=0.0)  # not lower by a point
 
 
-@dataclass(frozen=True)
-class Regime:
+class Regime(NamedTuple):
     """What must hold of the control before a claim can be tested at all.
 
     Attributes:
@@ -156,8 +156,7 @@ class Regime:
         return next(text for text in shown if self.holds(result._replace(value=float(text)), profile) == inside)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One claim of a paper.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,8 +16,7 @@ from ..runner import Job
 from .rules import Finding, judged
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """One paper, or the comparison.
 
     Attributes:

@@ -10,7 +10,6 @@ trials of length, shifts, decay and width). They are the comparison's, and claim
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..measurements import Measurement
 from ..runner import Job
 from .bases import BASES, EASY, SAME, Base, between, finished, trained
 from .evidence import Derived, Result, Setting, Statistic, by_seeds, contrast, minus
-from .rules import FINE, POINT, Regime, above, below, claims
+from .rules import FINE, Regime, above, below, claims, kept
 from .study import Study
 
 # Three taps: on maps of 16, 8 and 4 pixels a longer filter leaves little. Length is an ablation of its own.
@@ -240,7 +239,6 @@ def explained(table: pd.DataFrame) -> Result | None:
 
 
 _ADDED = Derived((ERROR, "clean_error.clean_error"), lambda error, clean: error - clean)
-_kept = partial(above, threshold=-POINT, margin=0)  # not lower by a point
 
 LEARNED, FINISHED = ((regime("the network without blur", case="none"),) for regime in (trained, finished))
 HURT = between("its error under corruption", ERROR, case="none")
@@ -275,8 +273,8 @@ TESTS = {
         "few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, HALVED_BLURRED),
     },
     "vasconcelos-6": {
-        "accuracy, blur minus none; kept if not lower by a point": _kept(ACCURACY, ALL, NONE),
-        "accuracy, mean of single places minus none; likewise": _kept(ACCURACY, SINGLES, NONE),
+        "accuracy, blur minus none; kept if not lower by a point": kept(ACCURACY, ALL, NONE),
+        "accuracy, mean of single places minus none; likewise": kept(ACCURACY, SINGLES, NONE),
         "corruption error, mean of single places minus none": below(ERROR, SINGLES, NONE),
     },
     "vasconcelos-7": {
