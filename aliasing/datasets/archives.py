@@ -17,10 +17,10 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 from torch import Tensor
@@ -32,8 +32,7 @@ from ..files import read_tensors, set_aside, write_tensors
 DECODING = 1  # raised whenever images would be decoded to other bytes, so that older copies are left alone
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """A file known by its checksum: ``checksum`` is "sha256:..." or, where only that is published, "md5:..."."""
 
     name: str

@@ -8,8 +8,8 @@ a compiler, an exporter or ``vmap``, for second derivatives, and on devices that
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import check_whole, one_of
 from ..options import arguments, check_options
@@ -22,49 +22,20 @@ from .maximum import DenseMax
 from .polyphase import APS, LPS, aps_definition, lps_definition
 from .upsample import Upsample, upsample_definition
 
-__all__ = [
-    "APS",
-    "ASAP",
-    "CATALOGUE",
-    "DDAC",
-    "FLC",
-    "LPS",
-    "TIPS",
-    "Blur",
-    "Call",
-    "DenseMax",
-    "Downsample",
-    "Entry",
-    "Max",
-    "PaddingMode",
-    "Upsample",
-    "aps_definition",
-    "asap_definition",
-    "blur_definition",
-    "create",
-    "ddac_definition",
-    "definitions",
-    "flc_definition",
-    "intercepted",
-    "lps_definition",
-    "outermost",
-    "recorded",
-    "regularisers",
-    "resolved",
-    "tips_definition",
-    "upsample_definition",
-]
+__all__ = ["APS", "ASAP", "CATALOGUE", "DDAC", "FLC", "LPS", "TIPS", "Blur", "Call", "DenseMax", "Downsample",
+           "Entry", "Max", "PaddingMode", "Upsample", "aps_definition", "asap_definition", "blur_definition",
+           "create", "ddac_definition", "definitions", "flc_definition", "intercepted", "lps_definition", "outermost",
+           "recorded", "regularisers", "resolved", "tips_definition", "upsample_definition"]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What the registry knows about a name."""
 
     layer: type[Downsample]  # its constructor takes ``channels, stride, padding_mode``, then options by keyword
     description: str  # one line, for lists and tables
     source: str  # the paper or the convention the layer comes from
     parameters: bool = False  # whether it learns anything by default
-    preset: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))  # options that the name fixes
+    preset: Mapping[str, object] = MappingProxyType({})  # options that the name fixes
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -22,19 +22,8 @@ from .segmentation import UNet
 from .vgg import VGG
 from .wrappers import normalized
 
-__all__ = [
-    "ACTIVATIONS",
-    "CATALOGUE",
-    "PLACEMENTS",
-    "PRETRAINED",
-    "Entry",
-    "Report",
-    "antialias",
-    "create",
-    "normalized",
-    "pretrained",
-    "resolved",
-]
+__all__ = ["ACTIVATIONS", "CATALOGUE", "PLACEMENTS", "PRETRAINED", "Entry", "Report", "antialias", "create",
+           "normalized", "pretrained", "resolved"]  # fmt: skip
 
 
 class Entry(NamedTuple):
