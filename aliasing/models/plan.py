@@ -293,9 +293,9 @@ class Plan:
             ]
             for i, r in enumerate(converted):
                 name, target = gone[id(r)], f"{caller}.antialiased.{i}".lstrip(".")
-                site, at, alike = self._site(name, pool_of(r.call), set()), still.index(r), len(still)
+                site, at, many = self._site(name, pool_of(r.call), set()), still.index(r), len(still)
                 note = site.note + ("; its choice is its own" if isinstance(self.layers[name], Polyphase) else "")
-                sites.append(site._replace(target=target, note=note, call=r.call, caller=caller, place=at, alike=alike))
+                sites.append(site._replace(target=target, note=note, call=r.call, caller=caller, place=at, alike=many))
         return sites
 
 
