@@ -18,9 +18,6 @@ from aliasing.metrics.rolls import (
 )
 from tests.toys import Answer
 
-# Class 1 if the top left pixel is bright, else class 0.
-READER = Answer(lambda x: 4 * torch.stack([torch.full_like(x[:, 0, 0, 0], 0.5), x[:, 0, 0, 0]], 1))
-
 
 def random_network(classes=4):
     torch.manual_seed(1)
@@ -33,48 +30,23 @@ def pictures(n=6, size=8):
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def half_bright(n=3, size=8):
-    """A quarter of the pixels is bright: under uniform rolls the reader answers 1 with probability 1/4."""
-    images = torch.zeros(n, 3, size, size)
-    images[:, :, : size // 2, : size // 2] = 1
-    return images
-
-
-def test_a_network_that_reads_one_pixel_scores_what_follows_by_hand():
-    # Bright with probability 1/4: two rolls agree with probability 1/16 + 9/16.
-    estimate = metrics.consistency(READER, half_bright(), exhaustive=True)
-    assert estimate == pytest.approx((10 / 16, 10 / 16, 10 / 16, 3))
-    sampled = metrics.consistency(READER, half_bright(4000))
-    assert sampled.low < 10 / 16 < sampled.high
-    # Rolls by -1..1: bright where down and right are 0 or -1 (4 of 9), wrapped-in pixels are dark.
-    window = metrics.consistency(READER, half_bright(), max_shift=1, exhaustive=True)
-    assert window.value == pytest.approx((4 / 9) ** 2 + (5 / 9) ** 2)
-    # Zero-fill shifts by -1..1: the same four of nine.
-    standard = metrics.consistency(READER, half_bright(4000), "standard", max_shift=1)
-    assert standard.low < (4 / 9) ** 2 + (5 / 9) ** 2 < standard.high
-
-
 @pytest.mark.parametrize("shift", ["circular", "standard", "crop", "sub-pixel"])
 def test_sampled_equals_a_loop_over_single_images(shift):
-    model, images = random_network(), pictures(30, 12 if shift == "crop" else 8)
-    drawn = draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(9))
-    agree = 0
+    """And over those that are right about the middle, if there are labels."""
+    model, images, labels = random_network(), pictures(30, 12 if shift == "crop" else 8), torch.arange(30) % 4
+    drawn = [*draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(9)), torch.zeros(30, 2).long()]
+    agree, right = [], []
     with torch.no_grad():
         for index in range(30):
-            one = images[index : index + 1]
-            first, second = (model(shift_images(one, s[index : index + 1], shift, 2)).argmax() for s in drawn)
-            agree += int(first == second)
-    assert 3 < agree < 30
-    found = metrics.consistency(model, images, shift, 2, generator=torch.Generator().manual_seed(9), batch_size=7)
-    assert found == metrics.Estimate.proportion(agree, 30)
-
-
-def test_restricted_to_correct_images():
-    images = torch.cat([half_bright(2), half_bright(2).roll(4, 2)])  # the last two are dark at the corner
-    labels = torch.ones(4, dtype=torch.long)
-    estimate = metrics.consistency(READER, images, exhaustive=True, labels=labels)
-    assert (estimate.value, estimate.n) == (10 / 16, 2)
-    assert metrics.consistency(READER, images, labels=labels).n == 2
+            one = images[[index]]
+            first, second, middle = (model(shift_images(one, s[[index]], shift, 2)).argmax() for s in drawn)
+            agree.append(bool(first == second))
+            right.append(bool(middle == labels[index]))
+    assert 3 < sum(agree) < 30 and 3 < sum(right) < 30
+    for own, known in ((agree, None), ([a for a, hit in zip(agree, right, strict=True) if hit], labels)):
+        generator = torch.Generator().manual_seed(9)
+        found = metrics.consistency(model, images, shift, 2, labels=known, generator=generator, batch_size=7)
+        assert found == metrics.Estimate.proportion(sum(own), len(own))
 
 
 def test_fidelity_has_three_meanings():
@@ -135,7 +107,11 @@ def test_all_rolls_equal_loops():
     np.testing.assert_allclose(variation_per_image(predictions), probability.numpy().std(1), rtol=1e-4)
     pairs = torch.tensor([[a == b for a in one for b in one] for one in top.tolist()]).double()
     assert 0.3 < pairs.mean() < 0.99
-    assert metrics.consistency(model, images, exhaustive=True) == pytest.approx(metrics.Estimate.mean(pairs.mean(1)))
+    right = top[:, 0] == labels
+    assert 0 < right.sum() < 5
+    for kept, known in ((pairs, None), (pairs[right], labels)):
+        found = metrics.consistency(model, images, exhaustive=True, labels=known)
+        assert found == pytest.approx(metrics.Estimate.mean(kept.mean(1)))
     away = torch.tensor([max(min(a, 8 - a), min(b, 8 - b)) for a, b in product(range(8), repeat=2)])
     hit = (top == labels[:, None]).double()
     for n, (accuracy, worst) in enumerate(zip(*accuracy_by_distance(predictions), strict=True)):

@@ -13,10 +13,6 @@ from tests.toys import Answer
 BRIGHT = Answer(lambda x: (x.mean((1, 2, 3))[:, None] - 0.5) * torch.tensor([-1, 1]))
 
 
-def noisy_pictures(n=20):
-    return torch.randint(0, 256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-
-
 def test_cells_do_not_depend_on_batches_or_on_other_cells():
     # On grey images a filter of mean zero sees nothing but the noise, so that its answers tell draws apart.
     images, labels = torch.full((20, 3, 8, 8), 128, dtype=torch.uint8), torch.zeros(20, dtype=torch.long)
@@ -34,7 +30,8 @@ def test_cells_do_not_depend_on_batches_or_on_other_cells():
 
 
 def test_equals_a_loop_over_images_and_cells():
-    images, labels = noisy_pictures(9), torch.arange(9) % 2
+    images = torch.randint(0, 256, (9, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    labels = torch.arange(9) % 2
     names, severities = ("fog", "pixelate", "contrast"), (2, 4)
     stored = {(name, severity): corrupt(images, name, severity) for name in names for severity in severities}
     found = corruption_error(BRIGHT, images, labels, names, severities, batch_size=4, source=lambda *cell: stored[cell])

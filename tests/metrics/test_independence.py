@@ -13,9 +13,7 @@ from torch import nn
 from aliasing import metrics, models
 from aliasing.errors import UsageError
 
-APART = {
-    **dict.fromkeys(("outputs", "roll_logits", "sampled"), "yields batches"),
-}
+APART = ("outputs", "roll_logits", "sampled")  # they yield batches
 
 
 def parameters(name):

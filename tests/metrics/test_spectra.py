@@ -165,17 +165,6 @@ def test_accuracy_falls_where_the_network_looks():
     assert found == [float(band != 5) for band in range(16)]
 
 
-def test_stop_band_of_a_tap_a_binomial_and_its_complement():
-    tap = torch.zeros(4, 2, 3, 3)
-    tap[:, :, 1, 1] = 1
-    assert stop_band(tap) == pytest.approx(0.75)
-    assert stop_band(torch.ones(3, 5, 1, 1)) == pytest.approx(0.75)
-    line = torch.tensor([1.0, 2, 1])
-    # One axis keeps 1 - 0.0756 of white power below pi/2 (share of alias of [1 2 1] by hand), two axes its square.
-    inside = (3 * math.pi + 8) / (6 * math.pi)  # integral of cos(w/2)^4 over 0..pi/2 over that over 0..pi
-    assert stop_band((line[:, None] * line)[None, None]) == pytest.approx(1 - inside**2, abs=1e-3)
-
-
 def test_the_power_of_all_kernels_is_the_mean_of_their_own():
     weight = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     power = torch.fft.fft2(weight, s=(64, 64)).abs().square().mean((0, 1))
