@@ -52,10 +52,9 @@ def test_training_multiplies_bfloat16_only_where_there_are_instructions(monkeypa
     monkeypatch.setattr(precision, "is_fast", lambda device: fast)
     network = toy_network()
     network[0].bias = None  # Muon's
+    recipe = Recipe(epochs=1, batch_size=8, precision="bfloat16", optimizer="muon", rest_lr=0.1)
     with Seen() as seen:
-        train(
-            network, toy_data(), Recipe(epochs=1, batch_size=8, precision="bfloat16", optimizer="muon", rest_lr=0.1), 0
-        )
+        train(network, toy_data(), recipe, 0)
     expected = torch.bfloat16 if fast else torch.float32
     assert {name for name, _ in seen.types} >= {"convolution", "convolution_backward", "addmm"}
     assert all(dtype == expected for _, dtype in seen.types), seen.types

@@ -13,6 +13,8 @@ from multiprocessing.connection import wait
 import pytest
 import torch
 
+from aliasing import torchrun
+from aliasing.distributed import World
 from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Store
@@ -39,7 +41,9 @@ def test_a_run_is_trained_and_measured_once(where, monkeypatch):
 
 def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     where = published(tmp_path / "here")
-    monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
+    for place in ("runner", "torchrun"):  # by several processes as by one
+        monkeypatch.setattr(f"aliasing.{place}.train", lambda *a, **k: pytest.fail("trained twice"))
+    assert torchrun._train(JOB, Store(tmp_path / "others", where.published), CPU, World(), print) == "trained"
     elsewhere = Store(tmp_path / "there", where.published)
     job = replace(JOB, measurements=(*JOB.measurements, Measurement("accuracy", {"count": 16})))
     assert carry_out(job, elsewhere, CPU) == "done"
@@ -79,7 +83,7 @@ def test_a_leased_run_is_left_to_its_owner(where):
 def test_a_failing_run_is_named_and_the_others_go_on(where):
     bad = replace(JOB, run=replace(RUN, recipe=replace(RUN.recipe, lr=1e30, warmup=0.0)))
     outcomes = execute([bad, JOB], where, "cpu", workers=1, progress=False)
-    assert outcomes[bad.run.id].startswith("failed: the loss is")
+    assert outcomes[bad.run.id].startswith("failed: the loss is") and "smaller lr" in outcomes[bad.run.id]
     assert outcomes[RUN.id] == "done"
     assert "TrainingError" in (where.folder(bad.run) / "failed.txt").read_text()
 
@@ -99,9 +103,16 @@ def test_no_run_is_started_after_the_limit(tmp_path):
     assert set(outcomes.values()) == {"stopped"}
 
 
+def longer(epochs: int) -> list[Job]:
+    return [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=epochs))) for job in JOBS]
+
+
+ENDLESS = longer(100_000)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_killed_worker_leaves_is_taken_over_or_named(where, count, forked):
-    jobs = [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=30))) for job in JOBS]
+    jobs = longer(30)
 
     def kill_workers():
         while sum(is_leased(where, job.run) for job in jobs) < 2:
@@ -147,21 +158,17 @@ def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_p
     assert numbers(where) == numbers(undisturbed) and not list(tmp_path.rglob("*.damaged*"))
 
 
-def endless() -> list[Job]:
-    return [replace(job, run=replace(job.run, recipe=replace(job.run.recipe, epochs=100_000))) for job in JOBS]
-
-
 def wait_for(where: Store, count: int) -> None:
     """Until so many runs are leased."""
     deadline = time.monotonic() + 130
-    while sum(is_leased(where, job.run) for job in endless()) != count:
+    while sum(is_leased(where, job.run) for job in ENDLESS) != count:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
 def unending(folder) -> None:
     multiprocessing.get_context = lambda kind: FORK  # not a new interpreter, which takes seconds
-    execute(endless(), store(folder), "cpu", 2, progress=False)
+    execute(ENDLESS, store(folder), "cpu", 2, progress=False)
 
 
 def test_a_stopped_command_leaves_no_process_behind(tmp_path, forked):

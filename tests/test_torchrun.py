@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from aliasing import torchrun
 from aliasing.cli import main
 from aliasing.distributed import World, device_of_process, launched, world
 from aliasing.errors import UsageError
-from aliasing.records import Store
 from aliasing.studies.bases import BASES
-from tests.runs import CPU, JOB, published
+from tests.toys import write
 
 SURROUNDINGS = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
@@ -51,10 +49,8 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", 10), ("val", 3)):
         for label, name in enumerate(("dark", "bright")):
-            (tmp_path / "pictures" / part / name).mkdir(parents=True)
-            for i in range(count):
-                noise = torch.randint(128, (20, 18, 3), generator=generator, dtype=torch.uint8) + 100 * label
-                Image.fromarray(noise.numpy()).save(tmp_path / "pictures" / part / name / f"{i}.png")
+            noise = torch.randint(128, (count, 3, 20, 18), generator=generator, dtype=torch.uint8)
+            write(tmp_path / "pictures" / part / name, noise + 100 * label)
     command = ["run", "zhang2019", "--profile", "cluster", "--device", "cpu", "--quiet", "--only", "layer=subsample"]
     monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "pictures"))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
@@ -76,13 +72,6 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
     assert len(record["measurements"]) > 1
     training = record["measurements"]["training"]
     assert training["data"] == "pictures" and training["loss"][-1] < training["loss"][0]
-
-
-def test_a_network_whose_weights_are_published_is_not_trained_again(tmp_path, monkeypatch):
-    where = published(tmp_path / "here")
-    monkeypatch.setattr(torchrun, "train", lambda *a: pytest.fail("trained twice"))
-    elsewhere = Store(tmp_path / "there", where.published)
-    assert torchrun._train(JOB, elsewhere, CPU, World(), lambda steps: None) == "trained"
 
 
 def test_a_process_alone_is_the_whole_world():

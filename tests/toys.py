@@ -1,6 +1,14 @@
-"""Networks whose answers are known by hand."""
+"""Networks whose answers are known by hand, and folders of pictures."""
 
+from PIL import Image
 from torch import nn
+
+
+def write(folder, images):
+    """Write pictures (3, H, W) of bytes as ``0.png`` and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
 
 
 class Answer(nn.Module):

@@ -14,14 +14,14 @@ from aliasing.datasets.archives import Archive
 
 
 def pack(path, files):
-    """A tar.xz or zip archive of {name: bytes}; returns it as an Archive with its checksum."""
+    """A zip or tar archive, packed as its name says, of {name: bytes}; returns it as an Archive with its checksum."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as packed:
             packed.writestr("folder/", b"")
             for name, content in files.items():
                 packed.writestr(name, content)
     else:
-        with tarfile.open(path, "w:xz") as packed:
+        with tarfile.open(path, f"w:{path.suffix[1:]}") as packed:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(content)

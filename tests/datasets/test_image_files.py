@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torchvision
-from PIL import Image
 from torchvision.transforms import v2
 
 from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load
 from aliasing.errors import DataError, UsageError
 from aliasing.training import Recipe, train
+from tests.toys import write
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork"),
@@ -22,11 +22,9 @@ def folder(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for part, counts in (("train", {"cow": 14, "dog": 11}), ("val", {"cow": 3, "dog": 2})):
         for name, count in counts.items():
-            (tmp_path / part / name).mkdir(parents=True)
-            for i in range(count):
-                side = (9 + i % 3, 12)
-                noise = torch.randint(256, (*side, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(noise.numpy()).save(tmp_path / part / name / f"{i}.png")
+            sizes = [(3, 9 + i % 3, 12) for i in range(count)]
+            noise = [torch.randint(256, size, generator=generator, dtype=torch.uint8) for size in sizes]
+            write(tmp_path / part / name, noise)
     return tmp_path
 
 
@@ -54,6 +52,27 @@ def test_on_the_disk_and_in_memory_are_the_same(folder, monkeypatch):
         chosen = torch.tensor([1, 0])
         assert torch.equal(read[chosen].images, held.images[chosen])
         assert torch.equal(read[1:3].labels, held.labels[1:3])
+
+
+def test_a_folder_of_ones_own(folder):
+    (folder / "val/dog/notes.txt").touch()
+    assert [len(load("folder", split, root=folder, size=6)) for split in SPLITS] == [23, 2, 5]
+    few = load("folder", "test", root=folder, size=6, per_class=1)
+    assert (len(few), few.name, few.classes) == (2, folder.name, ("cow", "dog"))
+    flat = load("folder", "test", root=folder / "train", size=6)
+    assert len(flat) == 25
+    with pytest.raises(DataError, match="a folder of images per class"):
+        load("folder", "train", root=folder / "val")
+    (folder / "val").rename(folder / "other")
+    with pytest.raises(DataError, match=r"test or .*val with a folder of images per class"):  # "train" is no class here
+        load("folder", "test", root=folder, size=6)
+    (folder / "other").rename(folder / "val")
+    (folder / "val/cow").rename(folder / "cow")  # a class without test images; the other keeps its number
+    dogs = load("folder", "test", root=folder, size=6)
+    assert (dogs.classes, dogs.labels.tolist()) == (("cow", "dog"), [1, 1])
+    (folder / "cow").rename(folder / "val/bull")
+    with pytest.raises(DataError, match="'bull' is none of the classes, which are cow, dog"):
+        load("folder", "test", root=folder, size=6)
 
 
 def trained(data, recipe, **options):
