@@ -58,19 +58,14 @@ exec(figure)
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("aliasing", "notebooks", "data/records"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "data/README.md"):
-        shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
 @pytest.mark.slow
-def test_every_step_of_the_guide_works(project):
+def test_every_step_of_the_guide_works(tmp_path):
     """All of them, then their commands: each section says something that the last of its own has to print."""
+    project = tmp_path / "project"
+    for name in ("aliasing", "notebooks", "data/records"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "data/README.md"):
+        shutil.copy(ROOT / name, project / name)
     commands, expected = [], {}
     for section in SECTIONS:
         title, _, count = section.partition("\n")[0].partition(": ")

@@ -35,28 +35,17 @@ def small_disk(folder, options):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_ends_the_command_and_loses_nothing(tmp_path, undisturbed):
+def test_a_full_disk_ends_the_command_and_loses_nothing(tmp_path, undisturbed, forked):
     with small_disk(tmp_path / "disk", "size=8k") as remount:
         where = store(tmp_path / "disk")
+        with pytest.raises(StorageError, match="No space left on device"):  # which a worker finds
+            execute([replace(JOB, run=replace(RUN, seed=seed)) for seed in (1, 2)], where, "cpu", 2, progress=False)
         with pytest.raises(StorageError, match=r"checkpoint\.safetensors \(No space left on device\); make room"):
             execute([JOB], where, "cpu", workers=1, progress=False)
         assert {path.name for path in where.folder(RUN).iterdir()} == {"lock"}  # nothing half-written
         remount("size=2m")
         assert carry_out(JOB, where, CPU) == "done"
         assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
-
-
-def test_a_full_disk_that_a_worker_finds_is_said_as_such(tmp_path, forked):
-    with small_disk(tmp_path / "disk", "size=8k"), pytest.raises(StorageError, match="No space left on device"):
-        execute([JOB, replace(JOB, run=replace(RUN, seed=1))], store(tmp_path / "disk"), "cpu", 2, progress=False)
-
-
-def test_a_clock_that_was_set_back_does_not_keep_a_failed_run_from_being_tried(where):
-    failed = where.folder(RUN) / "failed.txt"
-    failed.parent.mkdir()
-    failed.write_text("no network\n")
-    os.utime(failed, (4e9, 4e9))
-    assert execute([JOB], where, "cpu", 1, progress=False) == {RUN.id: "done"}
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5])
@@ -136,12 +125,15 @@ def test_too_little_memory_says_what_helps_and_the_others_go_on(tmp_path, monkey
     assert "Tried to allocate" in (store(tmp_path).folder(RUN) / "failed.txt").read_text()
 
 
-def test_what_a_killed_process_left_half_written_is_removed(where):
-    leftover = where.folder(RUN) / "record.json.123.tmp"
-    leftover.parent.mkdir(parents=True)
-    leftover.write_text("{")
-    assert carry_out(JOB, where, CPU) == "done"
-    assert not leftover.exists()
+def test_what_was_left_behind_keeps_no_run_from_being_tried(where):
+    """A failure of another day, by a clock that was set back since, and what a killed process has half written."""
+    failed, half = (where.folder(RUN) / name for name in ("failed.txt", "record.json.123.tmp"))
+    failed.parent.mkdir()
+    failed.write_text("no network\n")
+    half.write_text("{")
+    os.utime(failed, (4e9, 4e9))
+    assert execute([JOB], where, "cpu", 1, progress=False) == {RUN.id: "done"}
+    assert not half.exists()
 
 
 @pytest.mark.slow

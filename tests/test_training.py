@@ -10,7 +10,7 @@ from torch import nn
 from aliasing.datasets import ImageSet
 from aliasing.errors import UsageError
 from aliasing.optimizers import Optimizers
-from aliasing.training import Recipe, TrainingError, _learning_rate, augment, load_weights, pick_device, train
+from aliasing.training import Recipe, _learning_rate, augment, load_weights, pick_device, train
 
 
 def toy_data(count: int = 40) -> ImageSet:
@@ -36,13 +36,6 @@ def toy_network() -> nn.Module:
 RECIPE = Recipe(epochs=3, batch_size=8, lr=0.05, flip=True, shift=2)
 
 
-def test_training_learns_and_reports_every_epoch():
-    seen = []
-    history = train(toy_network(), toy_data(), RECIPE, seed=0, on_epoch=seen.append)
-    assert [entry["epoch"] for entry in history] == [1, 2, 3] and seen == history
-    assert history[-1]["loss"] < history[0]["loss"]
-
-
 def test_an_image_that_no_batch_has_is_left_out_and_too_few_are_refused():
     bright = ImageSet(
         torch.full((9, 3, 8, 8), 255, dtype=torch.uint8), torch.ones(9, dtype=torch.long), ("a", "b"), "toy"
@@ -54,18 +47,18 @@ def test_an_image_that_no_batch_has_is_left_out_and_too_few_are_refused():
 
 
 def test_interrupted_and_continued_training_ends_with_the_same_bits(tmp_path):
-    whole, part = toy_network(), toy_network()
-    train(whole, toy_data(), RECIPE, seed=3)
-
-    class Stop(Exception):
-        pass
+    """It learns, and reports every epoch."""
+    whole, part, seen = toy_network(), toy_network(), []
+    calm = train(whole, toy_data(), RECIPE, seed=3, on_epoch=seen.append)
+    assert [entry["epoch"] for entry in calm] == [1, 2, 3] and seen == calm
+    assert calm[-1]["loss"] < calm[0]["loss"]
 
     def stop(entry):
         if entry["epoch"] == 2:
-            raise Stop
+            raise KeyboardInterrupt
 
     checkpoint = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(Stop):
+    with pytest.raises(KeyboardInterrupt):
         train(part, toy_data(), RECIPE, seed=3, checkpoint=checkpoint, on_epoch=stop)
     torch.manual_seed(99)  # the global generator must not matter
     continued = toy_network()
@@ -80,11 +73,11 @@ def test_interrupted_and_continued_training_ends_with_the_same_bits(tmp_path):
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone():
     torch.manual_seed(5)
-    before, first, second = torch.get_rng_state(), toy_network(), toy_network()
-    train(first, toy_data(), RECIPE, seed=0)
+    before, drawn = torch.get_rng_state(), replace(RECIPE, randaugment=1)
+    runs = [(drawn, 0), (drawn, 0), (drawn, 1), (RECIPE, 0), (RECIPE, 1)]
+    first, same, *others = [train(toy_network(), toy_data(), recipe, seed)[-1]["loss"] for recipe, seed in runs]
     assert torch.equal(torch.get_rng_state(), before)
-    train(second, toy_data(), RECIPE, seed=1)
-    assert not torch.equal(first[0].weight, second[0].weight)
+    assert first == same and len({first, *others}) == 4
 
 
 def test_augmentation_equals_a_loop_over_images():
@@ -105,18 +98,10 @@ def test_augmentation_equals_a_loop_over_images():
 
 def test_learning_rates():
     recipe = Recipe(lr=1.0, warmup=0.25)
-    assert _learning_rate(recipe, 0.125, 1.0) == pytest.approx(0.5)
-    assert _learning_rate(recipe, 0.25, 1.0) == pytest.approx(1.0)
-    assert _learning_rate(recipe, 0.625, 1.0) == pytest.approx(0.5)
-    assert _learning_rate(recipe, 1.0, 1.0) == pytest.approx(0.0)
+    assert [_learning_rate(recipe, p, 1.0) for p in (0.125, 0.25, 0.625, 1.0)] == pytest.approx([0.5, 1, 0.5, 0])
     assert _learning_rate(replace(recipe, schedule="cosine"), 0.625, 1.0) == pytest.approx(0.5)
     steps = replace(recipe, schedule="steps", warmup=0.0)
     assert [_learning_rate(steps, p, 1.0) for p in (0.0, 0.34, 0.67)] == pytest.approx([1.0, 0.1, 0.01])
-
-
-def test_a_diverging_training_says_so():
-    with pytest.raises(TrainingError, match="smaller lr"):
-        train(toy_network(), toy_data(), replace(RECIPE, lr=1e30, warmup=0.0), seed=0)
 
 
 def test_devices():
@@ -124,13 +109,6 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="this machine has none"):
             pick_device("cuda:1")
-
-
-def test_randaugment_is_drawn_from_the_seed():
-    recipe = replace(RECIPE, randaugment=1)
-    first, second, plain = toy_network(), toy_network(), toy_network()
-    losses = [train(network, toy_data(), recipe, seed=3)[-1]["loss"] for network in (first, second)]
-    assert losses[0] == losses[1] != train(plain, toy_data(), RECIPE, seed=3)[-1]["loss"]
 
 
 def test_the_adversary_sleeps_and_probing_changes_nothing():
