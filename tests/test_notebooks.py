@@ -43,45 +43,34 @@ def test_opens_with_one_title_and_one_cell_of_parameters_that_are_literals(path)
 
 
 @each_notebook
-def test_code_cells_are_short(path):
+def test_code_cells_are_short_and_figures_described(path):
+    """Figures are shown by ``plots.show``, which asks for caption and alternative text; nothing shows them bare."""
     lines = {source: len(source.splitlines()) for source, _ in cells(path)}
     assert max(lines.values()) <= LONGEST, max(lines, key=lines.get)
     assert statistics.median(lines.values()) <= MEDIAN or path.stem == "primer"  # which draws all that it shows
-
-
-@each_notebook
-def test_figures_are_described(path):
-    """Figures are shown by ``plots.show``, which asks for caption and alternative text; nothing shows them bare."""
-    for source, _ in cells(path):
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call):
-                name = ast.unparse(node.func)
-                assert name not in ("plt.show", "display", "figure.show"), source
+    for source in lines:
+        called = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+        assert not called & {"plt.show", "display", "figure.show"}, source
     for source, _ in cells(path, "markdown"):
         assert "![](" not in source, "an image without alternative text"
 
 
-# Numbers of the papers that the text of a notebook quotes: notebook, words around it, file, row, and its value.
+# Numbers of the papers that the one notebook quotes that quotes any: words around it, row of its file, and its value.
 QUOTED = [
-    ("vasconcelos2020", "70.0 for corruptions", "model == 'ResNet-50, architecture alone' and metric == 'mCE'", 70.0),
-    ("vasconcelos2020", "21.2 for clean", "model == 'ResNet-50, BlurAfterConv' and metric == 'clean error'", 21.2),
-    ("vasconcelos2020", "21.2 with 64.9", "model == 'ResNet-50, BlurAfterConv' and metric == 'mCE'", 64.9),
-    (
-        "vasconcelos2020",
-        "about nine points",
-        "model in ('ResNet-50, 7 taps everywhere', 'ResNet-50') and paper == '2021'",
-        None,
-    ),
-    ("vasconcelos2020", "76.7, 70.0", "paper == '2020' and case == 'none' and metric == 'mCE'", 76.7),
-    ("vasconcelos2020", "61.5 per cent", "model == 'ResNet-50, pre- and post-filter'", 61.5),
+    ("70.0 for corruptions", "model == 'ResNet-50, architecture alone' and metric == 'mCE'", 70.0),
+    ("21.2 for clean", "model == 'ResNet-50, BlurAfterConv' and metric == 'clean error'", 21.2),
+    ("21.2 with 64.9", "model == 'ResNet-50, BlurAfterConv' and metric == 'mCE'", 64.9),
+    ("about nine points", "model in ('ResNet-50, 7 taps everywhere', 'ResNet-50') and paper == '2021'", None),
+    ("76.7, 70.0", "paper == '2020' and case == 'none' and metric == 'mCE'", 76.7),
+    ("61.5 per cent", "model == 'ResNet-50, pre- and post-filter'", 61.5),
 ]
 
 
-@pytest.mark.parametrize(("study", "words", "row", "value"), QUOTED, ids=[words for _, words, _, _ in QUOTED])
-def test_numbers_of_papers_in_the_text_are_those_of_the_data_files(study, words, row, value):
-    text = " ".join(" ".join(source.split()) for source, _ in cells(ROOT / f"notebooks/{study}.ipynb", "markdown"))
-    assert words in text
-    rows = pd.read_csv(ROOT / f"data/published/{study}.csv").query(row)["value"]
+@pytest.mark.parametrize(("words", "row", "value"), QUOTED, ids=[words for words, _, _ in QUOTED])
+def test_numbers_of_papers_in_the_text_are_those_of_the_data_files(words, row, value):
+    sources = cells(ROOT / "notebooks/vasconcelos2020.ipynb", "markdown")
+    assert words in " ".join(" ".join(source.split()) for source, _ in sources)
+    rows = pd.read_csv(ROOT / "data/published/vasconcelos2020.csv").query(row)["value"]
     assert round(rows.max() - rows.min()) == 9 if value is None else rows.tolist() == [value]
 
 
