@@ -53,3 +53,14 @@ def check(layer, x, expected, place=(), atol=1e-12):
         with form:
             found = layer(x).detach().numpy()[place]
             np.testing.assert_allclose(found, expected, atol=atol, rtol=1e-7, err_msg=f"{layer} {x.shape}")
+
+
+def filter_line(line, taps, stride, mode):
+    around = np.pad(line, ((len(taps) - 1) // 2, len(taps) // 2), mode=NUMPY_MODES[mode])
+    return np.correlate(around, taps, "valid")[::stride]
+
+
+def filtered(x, taps, stride, mode):
+    """Filter the rows, then the columns, of one map."""
+    rows = np.array([filter_line(row, taps, stride, mode) for row in x])
+    return np.array([filter_line(column, taps, stride, mode) for column in rows.T]).T

@@ -6,21 +6,17 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from aliasing.layers.adaptive import DDAC, TIPS, regularisers
-from tests.layers.cases import MODES, NUMPY_MODES, check, noise
+from tests.layers.cases import MODES, NUMPY_MODES, check, layer_of, noise
 
 SHAPES = [(1, 1), (1, 6), (5, 1), (2, 2), (4, 4), (7, 4), (6, 9)]
 
 
-def tips(channels, *args, scale=20.0, seed=0, **options):
-    """A layer in float64 whose mixing weights are far from uniform."""
-    torch.manual_seed(seed)
-    layer = TIPS(channels, *args, **options).double()
-    with torch.no_grad():
-        layer.tau.scale.weight.mul_(scale)
-    return layer
+def tips(channels, stride=2, padding_mode="reflect", **options):
+    return layer_of("tips", channels, stride=stride, padding_mode=padding_mode, **options)
 
 
 def known(**options):
@@ -30,11 +26,6 @@ def known(**options):
         layer.tau.filter.weight.zero_()[0, 0, 1, 1] = 1
         layer.tau.scale.weight.fill_(0.1)
     return layer
-
-
-def softmax(values):
-    powers = np.exp(values - np.max(values))
-    return powers / powers.sum()
 
 
 def oracle_tips(layer, x, mode, faithful):
@@ -182,22 +173,18 @@ def oracle_ddac(layer, x, mode):
         window = around[b, :, m : m + k, p : p + k]
         scores = (kernel * window).sum((1, 2, 3))
         scores = (scores - mean) / np.sqrt(variance + layer.norm.eps) * gain + shift
-        if layer.faithful:
-            weights = softmax(scores).reshape(g, k, k)
-        else:
-            weights = np.stack([softmax(group) for group in scores.reshape(g, k * k)]).reshape(g, k, k)
+        weights = softmax(scores.reshape(g, k, k), axis=None if layer.faithful else (1, 2))
         for c in range(channels):
             y[b, c, m, p] = (weights[c * g // channels] * window[c]).sum()
     return y[:, :, ::s, ::s]
 
 
 def ddac(channels, stride=2, mode="reflect", **options):
-    torch.manual_seed(0)
-    layer = DDAC(channels, stride, mode, **options).double()
+    layer = layer_of("ddac", channels, stride=stride, padding_mode=mode, **options)
     for tensor in (layer.norm.weight, layer.norm.bias, layer.norm.running_mean):
         nn.init.normal_(tensor)
     nn.init.uniform_(layer.norm.running_var, 0.5, 2)
-    return layer.eval()
+    return layer
 
 
 @pytest.mark.parametrize(

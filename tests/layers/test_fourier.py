@@ -85,10 +85,6 @@ def test_known_answers():
     np.testing.assert_allclose(y, np.cos(2 * np.pi * (n[:, None] + n) / 7), atol=1e-12)
     gains = create("asap", 1, faithful=True, dims=1)(torch.ones(1, 1, 8, dtype=torch.float64))[0, 0]  # zeros around
     np.testing.assert_allclose(gains, [0.716361, 1.035938, 1.033060, 0.770196], atol=1e-6)
-    ramp = torch.arange(64, dtype=torch.float64).reshape(1, 1, 8, 8)
-    y = create("flc", 1)(ramp)[0, 0]
-    np.testing.assert_allclose(y[0], [18, 17.585786, 20, 22.414214], atol=1e-6)
-    np.testing.assert_allclose(y[3], [53.313708, 52.899495, 55.313708, 57.727922], atol=1e-6)
     impulse = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
     impulse[0, 0, 2, 3] = 1
     y = create("flc", 1)(impulse)[0, 0]

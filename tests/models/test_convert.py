@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from itertools import product
 
 import pytest
 import timm
@@ -15,7 +16,7 @@ from aliasing.errors import UsageError
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.models import antialias
-from tests.models.shared import Custom, called, images
+from tests.models.shared import Custom, called, images, residual, strided
 
 # One network of every kind of wiring: two of a family only where their code differs.
 TORCHVISION = (
@@ -73,15 +74,12 @@ def modules_with_stride() -> list[nn.Module]:
         )
         for stride in (2, 3)
     ]
-    pools: list[nn.Module] = []
-    for kernel, padding in ((2, 0), (2, 1), (3, 0), (3, 1), (4, 1), (5, 2)):
-        for stride in (2, 3, 4):
-            for ceil_mode in (False, True):
-                pools.append(nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil_mode))
-                pools.append(nn.AvgPool2d(kernel, stride, padding, ceil_mode))
-    pools.append(nn.MaxPool2d(2, 2, 0, 2))
-    pools.append(nn.MaxPool2d((3, 2), 2, (1, 0)))
-    return convolutions + pools
+    pools: list[nn.Module] = [
+        kind(kernel, stride, padding, ceil_mode=ceil_mode)
+        for kernel, padding in ((2, 0), (2, 1), (3, 0), (3, 1), (4, 1), (5, 2))
+        for stride, ceil_mode, kind in product((2, 3, 4), (False, True), (nn.MaxPool2d, nn.AvgPool2d))
+    ]
+    return [*convolutions, *pools, nn.MaxPool2d(2, 2, 0, 2), nn.MaxPool2d((3, 2), 2, (1, 0))]
 
 
 @pytest.mark.parametrize("placement", ["conv-then-pool", "pool-then-conv"])  # without an activation there are two
@@ -109,19 +107,6 @@ def dense(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return F.conv2d(x, conv.weight, conv.bias, 1, conv.padding)
 
 
-def residual() -> Custom:
-    """One activation module used twice, as in many residual blocks."""
-    torch.manual_seed(0)
-    return Custom(
-        lambda n, x: n.relu(n.conv2(n.relu(n.bn1(n.conv1(x)))) + n.side(x)),
-        conv1=nn.Conv2d(3, 4, 3, 2, 1),
-        bn1=nn.BatchNorm2d(4),
-        conv2=nn.Conv2d(4, 4, 3, 1, 1),
-        side=nn.Conv2d(3, 4, 1, 2),
-        relu=nn.ReLU(),
-    )
-
-
 def branches(block: Custom, x: torch.Tensor, placement: str) -> torch.Tensor:
     side = dense(block.side, blur(x))
     if placement == "act-then-pool":
@@ -140,10 +125,6 @@ def picky(n: Custom, x: torch.Tensor) -> torch.Tensor:
     return n.norm(n.conv(x)).relu()
 
 
-def strided() -> nn.Conv2d:
-    return nn.Conv2d(3, 4, 3, 2, 1)
-
-
 # What is converted, how it is by hand, and options of antialias.
 BY_HAND: dict[str, tuple] = {
     "convolution": (strided, lambda n, x: blur(dense(n, x))),
@@ -156,7 +137,6 @@ BY_HAND: dict[str, tuple] = {
         lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
         {"example": None},
     ),
-    "max": (lambda: nn.MaxPool2d(2), lambda n, x: blur(F.max_pool2d(x, 2, 1))),
     "max of three": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(F.max_pool2d(x, 3, 1, 1))),
     "max, the layer alone": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(x), {"placement": "pool-then-conv"}),
     "max under two names": (
@@ -199,6 +179,8 @@ def test_layers_are_where_they_are_by_hand(case: str) -> None:
     network, x = build().eval(), images(2, 3, 9, 8)
     result, report = antialias(network, return_report=True, **{"example": x, **dict(*options)})
     assert report.replaced and not report.left
+    assert list(result.state_dict()) == list(network.state_dict())
+    assert ("nothing checked" in str(report)) == (case == "convolution, nothing checked")
     runs = [result, copy.deepcopy(result)]
     if case.startswith("call"):
         torch.compiler.reset()
