@@ -191,15 +191,34 @@ def portray(
         pixel = one_pixel(model, centre, "crop", pairs=PAIRS, batch_size=batch_size)
         crop = consistency(model, images, "crop", margin, batch_size=batch_size)
         standard = consistency(model, centre, "standard", batch_size=batch_size)
-        fragile = pixel.images.argsort(descending=True, stable=True)[:SHOWN]
-        curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile.tolist()]
+        fragility = list(zip(pixel.images.tolist(), pixel.moves.tolist(), strict=True))
+        fragile = sorted(range(len(images)), key=fragility.__getitem__, reverse=True)[:SHOWN]
+        curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile]
     curves.sort(key=lambda curve: curve.changes, reverse=True)
     has = Counter(_label(layer) for layer in outermost(model).values() if max(layer.strides) > 1)
     has.pop("subsample", None)
-    given = network.name, network.weights, network.size, len(images), pictures.enlarged, margin, window
-    shifted = pixel.top1_change, pixel.mean_absolute_change, len(pixel.answers.unique()), pixel.images, crop, standard
-    looked_at = curves, _sites(network, centre[:AT_SITES], say), dict(has), _conversion(network)
-    return Portrait(*given, *shifted, *looked_at, network.classes, network.options, time.perf_counter() - started)
+    return Portrait(
+        network=network.name,
+        weights=network.weights,
+        size=network.size,
+        pictures=len(images),
+        enlarged=pictures.enlarged,
+        margin=margin,
+        window=window,
+        top1_change=pixel.top1_change,
+        mean_absolute_change=pixel.mean_absolute_change,
+        answers=len(pixel.answers.unique()),
+        changes=pixel.images,
+        crop=crop,
+        standard=standard,
+        curves=curves,
+        sites=_sites(network, centre[:AT_SITES], say),
+        layers=dict(has),
+        conversion=_conversion(network),
+        class_names=network.classes,
+        options=network.options,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_size: int) -> Curve:
@@ -216,8 +235,17 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
     # The steepest step among those that change the answer, or among all.
     steps = (curves[1:] - curves[:-1]).abs().sum(1) + 10 * changed
     step = int(steps.argmax())
-    found = positions.tolist(), answers.tolist(), classes.tolist(), curves, int(changed.sum())
-    return Curve(name, *found, windows[step], windows[step + 1], step)
+    return Curve(
+        name,
+        positions=positions.tolist(),
+        answers=answers.tolist(),
+        classes=classes.tolist(),
+        probabilities=curves,
+        changes=int(changed.sum()),
+        before=windows[step],
+        after=windows[step + 1],
+        step=step,
+    )
 
 
 def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> list[Site]:

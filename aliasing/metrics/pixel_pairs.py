@@ -30,6 +30,7 @@ class OnePixel(NamedTuple):
         mean_absolute_change: mean of |p_c(x) - p_c(x')|, c the most probable class of the first image x.
         accuracy: of the first images; ``None`` without labels.
         images: (N,) mean change rate of each image, to find the fragile ones.
+        moves: (N,) mean absolute change of each image, which tells those apart whose answers change as often.
         answers: (m,) most probable class of the first image of each pair.
     """
 
@@ -37,6 +38,7 @@ class OnePixel(NamedTuple):
     mean_absolute_change: Estimate
     accuracy: Estimate | None
     images: Tensor
+    moves: Tensor
     answers: Tensor
 
 
@@ -84,6 +86,7 @@ def one_pixel(
         Estimate.bootstrap(move, owners),
         None if truth is None else _rate(before.argmax(1) == truth, owners),
         change.double().reshape(-1, pairs).mean(1),
+        move.reshape(-1, pairs).mean(1),
         chosen(before),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import DataError, one_of
 from .wrappers import Normalized, normalized
@@ -36,6 +36,13 @@ PRETRAINED: dict[str, Weights] = {
     )
 }
 
+# The names of the package and those of timm. Blocks are counted through there, and by stage and place here. A block
+# without expansion has no first convolution, and timm numbers what is there.
+_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_EXPANDED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+_EXPANDED |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+_UNEXPANDED = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
 
 def pretrained(name: str) -> Normalized:
     """A network with its ImageNet weights, in evaluation mode: ``(N, 3, H, W)`` in [0, 1] to logits ``(N, 1000)``.
@@ -57,8 +64,7 @@ def pretrained(name: str) -> Normalized:
             f"{name} is built by timm, which is not installed: pip install 'aliasing[pretrained]'"
         ) from error
     network = timm.create_model(name, pretrained=False)
-    # The package names the layers otherwise, but both list them from the input on: their shapes have to fit.
-    network.load_state_dict(dict(zip(network.state_dict(), tensors.values(), strict=True)))
+    network.load_state_dict(_renamed(tensors, network))
     # As TensorFlow scaled its inputs, to [-1, 1].
     return normalized(network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).eval()
 
@@ -82,3 +88,23 @@ def _read(name: str, weights: Weights) -> dict[str, Tensor]:
             f"install {weights.package} again"
         )
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _renamed(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The tensors under timm's names."""
+    places = [
+        f"blocks.{stage}.{place}"
+        for stage, blocks in enumerate(network.blocks)  # type: ignore[arg-type]
+        for place in range(len(blocks))
+    ]
+    expanded = {key.split(".")[1] for key in tensors if "._expand_conv." in key}
+    renamed = {}
+    for key, tensor in tensors.items():
+        first, _, rest = key.partition(".")
+        if first == "_blocks":
+            index, part, what = rest.split(".")
+            names = _EXPANDED if index in expanded else _UNEXPANDED
+            renamed[f"{places[int(index)]}.{names[part]}.{what}"] = tensor
+        else:
+            renamed[f"{_OUTER[first]}.{rest}"] = tensor
+    return renamed
