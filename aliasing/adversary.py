@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UsageError, at_least, one_of
-from .inference import answers, as_float, batches, check_images, check_labels, evaluating, finite, hits, scores
+from .inference import answers, as_float, as_seen, batches, check_images, check_labels, evaluating, finite, hits, scores
 from .streams import image_seeds, sent, streams
 
 STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # of the gradient, by default; those of PGD are a quarter of the radius
@@ -68,7 +68,8 @@ def attack_images(
 ) -> tuple[Tensor, Tensor]:
     """Attack one batch of float images (n, 3, H, W): the images afterwards, and which are misclassified (n,).
 
-    An image that the attack does not break, or that is misclassified already, is returned as it was. ``attack`` is one
+    An image that the attack does not break, or that is misclassified already, is returned as it was. The attack works
+    in the precision of the images, the network's if that is higher, and in float32 at least. ``attack`` is one
     of ``ATTACKS``, and without ``steps`` takes those of ``STEPS``; ``eps`` is the radius in units of the image range
     [0, 1]; ``seeds`` (n,) are those of ``aliasing.streams.image_seeds``.
     """
@@ -81,10 +82,11 @@ def attack_images(
     if len(images) == 0:
         return images.clone(), torch.zeros(0, dtype=torch.bool, device=images.device)
     images = as_float(check_images(images, unit=True))
+    images = images.to(torch.promote_types(images.dtype, as_seen(model, images[:1]).dtype))
     found, labels = images.clone(), check_labels(labels, images).to(images.device)
     with evaluating(model):
         with torch.no_grad():
-            broken = ~hits(answers(model, images), labels)
+            broken = ~hits(answers(model, as_seen(model, images)), labels)
         active = (~broken).nonzero().flatten()
         if len(active):
             problem, own = Problem(model, images[active], labels[active], eps), seeds[active.cpu()]
@@ -109,12 +111,11 @@ def perturb(
 ) -> Tensor:
     """Images to train on in single-step adversarial training (Wong et al. 2020): uniform start, one signed step.
 
-    ``images`` are floats in [0, 1] or bytes, (n, 3, H, W), floats are returned; ``eps`` and ``alpha`` are the radius
-    and the step, in units of that range. The network stays in the mode it is in, so in training mode its batch
-    statistics see this pass as well, as in the published recipe.
+    ``images`` are floats in [0, 1] or bytes, (n, 3, H, W); returned are floats, float32 at least; ``eps`` and ``alpha``
+    are the radius and the step, in units of that range. The network stays in the mode it is in, so in training mode its
+    batch statistics see this pass as well, as in the published recipe.
     """
-    images = check_images(images, unit=True)
-    images = as_float(images) if images.dtype == torch.uint8 else images  # which are not floats yet
+    images = as_float(check_images(images, unit=True))
     return signed_step(Problem(model, images, labels, eps), generator, alpha)
 
 
@@ -150,7 +151,7 @@ class Problem(NamedTuple):
         """Loss (m,), its gradient and the logits, at one point ``x`` for each image of ``active`` (m,)."""
         with torch.inference_mode(False), torch.enable_grad():  # whatever mode the caller is in
             x, labels = x.detach().clone().requires_grad_(), self.labels[active].clone()
-            logits = scores(self.model(x.clone()))  # the network may work in place
+            logits = scores(self.model(as_seen(self.model, x.clone())))  # the network may work in place
             loss = F.cross_entropy(logits, labels, reduction="none")
             (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss.detach(), gradient, logits.detach()
@@ -164,7 +165,7 @@ class Problem(NamedTuple):
     @torch.no_grad()
     def wrong(self, x: Tensor, active: Tensor) -> Tensor:
         """Whether the label loses at ``x``, for a last point, where no gradient is needed."""
-        return answers(self.model, x).argmax(1) != self.labels[active]
+        return answers(self.model, as_seen(self.model, x)).argmax(1) != self.labels[active]
 
 
 def pgd(problem: Problem, x: Tensor, steps: int, step_size: float) -> tuple[Tensor, Tensor]:

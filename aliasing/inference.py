@@ -85,16 +85,20 @@ def widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def as_seen(model: nn.Module, images: Tensor) -> Tensor:
+    """Images as floats in [0, 1] of the precision of the parameters: networks in float64 are measured in float64."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    return as_float(images).to(dtype)
+
+
 def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[Tensor]:
     """Go through ``images`` in order as float batches on the device of ``model``; the last one may be smaller.
 
-    They get the precision of the parameters, so that a network in float64 can be measured in float64. They are copies:
-    a network may work in place, and many standardise their input in that way.
+    They are copies: a network may work in place, and many standardise their input in that way.
     """
     at_least("batch_size", batch_size, 1)
     device = device_of(model, images)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    return (as_float(part.detach().to(device, copy=True)).to(dtype) for part in images.split(batch_size))
+    return (as_seen(model, part.detach().to(device, copy=True)) for part in images.split(batch_size))
 
 
 def scores(output: object) -> Tensor:

@@ -1,5 +1,7 @@
 """Attacks against linear networks solved by hand, slow versions for one image, and the promises of the protocol."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -180,6 +182,20 @@ def test_training_perturbation_on_a_linear_network():
         for own in (given, given / 255)
     )
     torch.testing.assert_close(of_bytes, of_floats)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_a_network_of_any_precision_is_attacked(toy, dtype):
+    model, images, labels = toy
+    model, images = deepcopy(model).to(dtype), images.float()
+    for attack in ATTACKS:
+        found, broken = attack_images(model, images, labels, attack, 0.05, 3)
+        reference = attack_images(toy[0], images.double(), labels, attack, 0.05, 3)[1]
+        assert found.dtype == torch.promote_types(dtype, torch.float32)
+        assert (broken != reference).sum() <= 3  # of 40, at the boundary
+    assert attack_accuracy(model, images, labels, "fgsm", 0.05).value < 1
+    start = perturb(model, images.to(dtype), labels, torch.Generator().manual_seed(0))
+    assert start.dtype == torch.promote_types(dtype, torch.float32)
 
 
 @pytest.mark.parametrize("when", ["clean", "attacked", "gradient"])

@@ -22,7 +22,8 @@ def alias_error(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict
     """Relative l1 distance of each site's output from ideal downsampling of the same map, by site; mean over images.
 
     ``||D(X) - P(X)||_1 / ||P(X)||_1`` (our choice for Grabinski et al.'s measure), 0 where both are zero. Filters of
-    even length sample half a pixel further than the ideal, which counts as error too.
+    even length sample half a pixel further than the ideal, which counts as error too. Where a side is no multiple of
+    the stride, the ideal samples span the whole circle and so lie closer than the stride, which counts as well.
     """
     errors = per_site(model, images, distance_from_ideal, batch_size)
     return {site: Estimate.mean(values) for site, values in errors.items()}
