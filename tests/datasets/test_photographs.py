@@ -3,7 +3,6 @@
 import hashlib
 import io
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +106,7 @@ def test_the_official_cifar10_is_read_through_torchvision(offer, downloads, monk
     monkeypatch.setattr(official, "train_list", [[name, sums[name]] for name in batches[:5]])
     monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(official, "meta", {**official.meta, "md5": sums["batches.meta"]})
-    offer("cifar10", [replace(archives.ARCHIVES["cifar10"][0][0], checksum=made.checksum)], place=0)
+    offer("cifar10", [archives.ARCHIVES["cifar10"][0][0]._replace(checksum=made.checksum)], place=0)
     test = load("cifar10", "test")
     assert test.name == "CIFAR-10"
     assert test.classes == tuple("abcdefghij")
