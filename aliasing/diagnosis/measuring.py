@@ -5,7 +5,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -162,6 +162,18 @@ def _many(count: int, noun: str = "place") -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+class _Counted(nn.Module):
+    """A network that tells ``say`` how many images it has seen. No hook: scripted networks take none."""
+
+    def __init__(self, network: nn.Module, say: Callable[[int], object]) -> None:
+        super().__init__()
+        self.network, self.say = network, say
+
+    def forward(self, images: Tensor) -> Any:
+        self.say(len(images))
+        return self.network(images)
+
+
 def passes(pictures: Pictures) -> int:
     """How many images ``portray`` says that it is done with."""
     swept, looked_at = (min(len(pictures.names), most) for most in (SHOWN, AT_SITES))
@@ -181,19 +193,14 @@ def portray(
         say: hears how many images it is done with, whenever there are some; ``passes`` in all.
     """
     started = time.perf_counter()
-    model, images, margin = network.module, pictures.images, pictures.margin
+    model, images, margin = _Counted(network.module, say), pictures.images, pictures.margin
     centre = images[:, :, margin : margin + network.size, margin : margin + network.size]
-
-    def seen(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        say(len(inputs[0]))
-
-    with model.register_forward_pre_hook(seen):
-        pixel = one_pixel(model, centre, "crop", pairs=PAIRS, batch_size=batch_size)
-        crop = consistency(model, images, "crop", margin, batch_size=batch_size)
-        standard = consistency(model, centre, "standard", batch_size=batch_size)
-        fragility = list(zip(pixel.images.tolist(), pixel.moves.tolist(), strict=True))
-        fragile = sorted(range(len(images)), key=fragility.__getitem__, reverse=True)[:SHOWN]
-        curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile]
+    pixel = one_pixel(model, centre, "crop", pairs=PAIRS, batch_size=batch_size)
+    crop = consistency(model, images, "crop", margin, batch_size=batch_size)
+    standard = consistency(model, centre, "standard", batch_size=batch_size)
+    fragility = list(zip(pixel.images.tolist(), pixel.moves.tolist(), strict=True))
+    fragile = sorted(range(len(images)), key=fragility.__getitem__, reverse=True)[:SHOWN]
+    curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile]
     curves.sort(key=lambda curve: curve.changes, reverse=True)
     has = Counter(_label(layer) for layer in outermost(model).values() if max(layer.strides) > 1)
     has.pop("subsample", None)
