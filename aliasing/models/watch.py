@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..inference import evaluating
@@ -164,7 +165,11 @@ def eager() -> Any:
 
 
 def call(network: nn.Module, example: Any) -> Any:
-    """``network`` of an example: a tensor, a tuple of arguments, or a dictionary of named ones."""
+    """``network`` of a copy of an example: a tensor, a tuple of arguments, or a dictionary of named ones.
+
+    Many networks standardise their input in place, and would see another one in the next run.
+    """
+    example = tree_map_only(Tensor, Tensor.clone, example)
     if isinstance(example, dict):
         return network(**example)
     return network(*example) if isinstance(example, tuple) else network(example)
