@@ -26,7 +26,7 @@ from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
 from .plan import AVERAGE, Change, Plan, Site, first_line, learns
 from .watch import call as call_on
-from .watch import evaluated, maps_of, tensors
+from .watch import evaluated, maps_of, smaller, tensors
 
 # Modules around a network that change nothing, and where they hold it.
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -237,9 +237,8 @@ class _Job(Plan):
         self._observe(sites)
         expected: dict[tuple[nn.Module, bool], tuple[Site, list[Tensor]]] = {}
         for site in sites:
-            owner: Any = converted.get_submodule(site.target)
             own = self.results[site.name] if site.call else self.maps[self.modules[site.target], site.reader]
-            expected[owner.inner if site.reader else owner, site.reader] = site, own.copy()
+            expected[_end(converted, site)] = site, own.copy()
         begins = {converted.get_submodule(site.target if site.call else site.name): site.name for site in sites}
         wrong: list[str] = []
         begun: list[str] = []
@@ -254,7 +253,7 @@ class _Job(Plan):
                 wrong.append(site.name)
             return reference  # so that what follows sees what it saw in the original
 
-        into, out_of = ([module for module, reader in expected if reader is side] for side in (True, False))
+        into, out_of = _sides(expected)
         try:
             with _subsampling(self.layers[site.name] for site in sites):
                 output = maps_of(converted, self.example, [*begins, *into], out_of, compare)[0]
@@ -269,15 +268,40 @@ class _Job(Plan):
         wrong = [site.name for site, references in expected.values() if references] or wrong
         if not wrong and self.alike and not _alike(output, self.output):  # not alike: it draws noise of its own
             wrong = [site.name for site in sites if site.kind == "behind"] or [site.name for site in sites]
-        return converted, list(dict.fromkeys(wrong))
+        return converted, list(dict.fromkeys(wrong or self._elsewhere(converted, sites)))
+
+    def _elsewhere(self, converted: nn.Module, sites: list[Site]) -> list[str]:
+        """Sites of modules that would not be the original where the example is a row and a column smaller.
+
+        What pads by its stride may pad alike at stride 1 if a side is odd, and not if it is even, or the other way
+        round. Nothing is asked of a network that does not run there.
+        """
+        own = [site for site in sites if site.call is None]
+        theirs = [(self.modules[site.target], site.reader) for site in own]
+        wrong: list[str] = []
+        try:
+            seen = maps_of(self.network, smaller(self.example), *_sides(theirs))[1]
+            expected = {_end(converted, site): (site, seen[key]) for site, key in zip(own, theirs, strict=True)}
+
+            def compare(module: nn.Module, is_input: bool, x: Tensor) -> Tensor:
+                site, references = expected[module, is_input]
+                reference = references.pop(0)
+                if site.kind != "alone" and not _same(x, reference):
+                    wrong.append(site.name)
+                return reference
+
+            with _subsampling(self.layers[site.name] for site in sites):
+                maps_of(converted, smaller(self.example), *_sides(expected), compare)
+        except Exception:  # of anybody's network
+            return []
+        return wrong
 
     def _observe(self, sites: list[Site]) -> None:
         """See what the original computes at the sites, and at those that they may be moved to."""
         modules = [(self.modules[site.target], site.reader) for site in sites if site.call is None]
         modules += [(self.modules[site.name], False) for site in sites if site.kind == "behind"]
         if self.alike is None or not self.maps.keys() >= set(modules):
-            into, out_of = ({module for module, reader in modules if reader is side} for side in (True, False))
-            output, seen = maps_of(self.network, self.example, into, out_of)
+            output, seen = maps_of(self.network, self.example, *_sides(modules))
             self.maps |= {key: seen[key] for key in modules}
             self.alike = _alike(output, self.output)
 
@@ -364,6 +388,17 @@ def _subsampling(parts: Iterable[Downsample]) -> Iterator[None]:
     finally:
         for layer in parts:
             del layer.forward
+
+
+def _end(converted: nn.Module, site: Site) -> tuple[nn.Module, bool]:
+    """The module whose output, or with ``True`` whose input, is what the original has there."""
+    owner: Any = converted.get_submodule(site.target)
+    return owner.inner if site.reader else owner, site.reader
+
+
+def _sides(ends: Collection[tuple[nn.Module, bool]]) -> tuple[set[nn.Module], set[nn.Module]]:
+    """The modules whose input, and those whose output is meant."""
+    return {module for module, is_input in ends if is_input}, {module for module, is_input in ends if not is_input}
 
 
 def _alike(output: Any, reference: Any) -> bool:

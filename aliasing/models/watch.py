@@ -124,21 +124,35 @@ def examples(network: nn.Module) -> Iterator[Any]:
             yield [x[0]]  # as detectors take images
 
 
+def _changed(example: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """``example`` with its first tensor changed, if that is a map."""
+    if type(example) in (list, tuple) and example:
+        return type(example)([_changed(example[0], change), *example[1:]])
+    if type(example) is dict and example:
+        first = next(iter(example))
+        return {**example, first: _changed(example[first], change)}
+    return change(example) if isinstance(example, Tensor) and example.ndim > 2 else example
+
+
 def varied(example: Any) -> Any:
     """``example`` with noise for its first tensor if that is blank, such as zeros: a blank map looks alike everywhere.
 
     So a network that was converted wrongly would return on it what it did before, and after every shift.
     """
-    if type(example) in (list, tuple) and example:
-        return type(example)([varied(example[0]), *example[1:]])
-    if type(example) is dict and example:
-        first = next(iter(example))
-        return {**example, first: varied(example[first])}
-    blank = isinstance(example, Tensor) and example.ndim > 2 and example.is_floating_point() and not example.is_meta
-    if not blank or example.numel() == 0 or (example != example[..., :1, :1]).any():
-        return example
-    noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
-    return noise * torch.where(example == 0, 1, example)
+
+    def change(x: Tensor) -> Tensor:
+        blank = x.is_floating_point() and not x.is_meta and x.numel() > 0
+        if not blank or (x != x[..., :1, :1]).any():
+            return x
+        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        return noise * torch.where(x == 0, 1, x)
+
+    return _changed(example, change)
+
+
+def smaller(example: Any) -> Any:
+    """``example`` with a row and a column less, so that a side that was odd is even."""
+    return _changed(example, lambda x: x[..., :-1, :-1])
 
 
 @contextmanager

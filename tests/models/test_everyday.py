@@ -449,6 +449,9 @@ def test_subsampling_is_the_network(case: str) -> None:
     for placement in models.PLACEMENTS:
         plain = antialias(network, "subsample", placement, example=x)
         torch.testing.assert_close(plain(x), network(x), rtol=1e-4, atol=1e-5)
+        if "same" in case:  # where all sides are odd, it pads at stride 1 as at stride 2
+            odd = antialias(network, "subsample", placement, example=images(2, 3, 19, 17))
+            torch.testing.assert_close(odd(x), network(x), rtol=1e-4, atol=1e-5)
         blurred, report = antialias(network, "bin-5", placement, example=x, return_report=True)
         assert blurred(x).shape == network(x).shape
         raises = case in ("asserts its stride", "layer norm")
