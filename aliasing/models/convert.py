@@ -20,6 +20,7 @@ from .. import layers
 from ..errors import UsageError, one_of
 from ..layers.base import Downsample, PaddingMode, per_axis
 from ..layers.polyphase import Polyphase
+from ..options import check_options, check_types
 from .blocks import PLACEMENTS
 from .calls import intercept, pool_of
 from .guards import Guard, Link, Place
@@ -54,7 +55,7 @@ def antialias(
     placement: str = "act-then-pool",
     padding_mode: PaddingMode = "reflect",
     *,
-    skip: Collection[str] = (),
+    skip: Iterable[str] = (),
     keep_stem: bool = False,
     example: Any = None,
     inplace: bool = False,
@@ -110,8 +111,12 @@ def antialias(
     Raises:
         UsageError: unknown names, a ``skip`` that matches nothing, an example that does not fit, or nothing to replace.
     """
+    skip = (skip,) if isinstance(skip, str) else skip
+    check_types("antialias", antialias, {"module": module, "downsample": downsample, "skip": skip})
     options = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
     name = one_of("downsampling layer", options.pop("name", None), layers.CATALOGUE)
+    entry, options = layers.CATALOGUE[name], {"padding_mode": padding_mode, **options}
+    check_options(name, entry.layer, (*entry.options, "padding_mode"), options)
     one_of("placement", placement, PLACEMENTS)
     if inside := _WRAPPERS.get(type(module).__name__):
         if type(module).__name__ == "DistributedDataParallel" and learns(name, options):
@@ -124,8 +129,7 @@ def antialias(
         if inside == "_orig_mod":
             wrapper.__setstate__(wrapper.__getstate__())  # it compiles what it holds now, not what it held
         return (wrapper, report) if return_report else wrapper
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
-    job = _Job(module, name, {"padding_mode": padding_mode, **options}, placement, skip, keep_stem, example)
+    job = _Job(module, name, options, placement, tuple(skip), keep_stem, example)
     network, sites = job.settle(inplace)
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
