@@ -36,7 +36,9 @@ RECORD = Record(RUN, {"training": {"loss": [1.5, 0.25]}}, {"training": {"date": 
 LINE = RECORD.to_line()
 MEAN = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 BYTES = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).to(torch.uint8)
+FIRST = Answer(lambda x: x[:1].mean((2, 3)))  # of a batch
 STRIDED = nn.Conv2d(3, 4, 3, 2)
+PAIR = nn.Sequential(nn.MaxPool2d(2, return_indices=True))
 DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 
 # What the message says of each wrong argument; the first half of it where the line would be too long.
@@ -143,6 +145,8 @@ USAGE = {
     "images must lie in [0, 1], got -1 to": lambda: metrics.consistency(MEAN, IMAGES - 1, "standard"),
     "metrics need a network that returns logits (N, classes), got (384": lambda: metrics.predict(nn.Flatten(0), BYTES),
     "one row of logits per image, got (48, 8) for 2": lambda: metrics.consistency(nn.Flatten(0, 2), IMAGES),
+    "one row of logits per image, got (1, 3) for 8 images": lambda: list(metrics.roll_logits(FIRST, IMAGES[:1])),
+    "'0' must return one tensor, this returns tuple": lambda: metrics.realigned_errors(PAIR, IMAGES),
     "rolls need a network that returns logits": lambda: metrics.consistency(nn.ReLU(), IMAGES, exhaustive=True),
     "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
     "there are 0 to 3 successes among 3 units, got 5": lambda: metrics.Estimate.proportion(5, 3),

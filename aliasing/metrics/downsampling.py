@@ -149,8 +149,7 @@ def outputs(
         with evaluating(model), torch.no_grad(), ExitStack() as stack:
             calls = stack.enter_context(recorded(model)) if layers_of_ours else []
             for name in set(layers) - layers_of_ours:
-                keep = partial(lambda seen, name, _, __, y: seen.update({name: y.clone()}), seen, name)
-                stack.enter_context(modules[name].register_forward_hook(keep))
+                stack.enter_context(modules[name].register_forward_hook(partial(_keep, seen, name)))
             model(batch)
         seen |= {call.name: call.y for call in calls}
         if silent := [name for name in layers if name not in seen]:
@@ -159,6 +158,12 @@ def outputs(
             if maps.shape[:1] != batch.shape[:1]:
                 raise UsageError(f"{name!r} gives {tuple(maps.shape)} for {len(batch)} images: not one row for each")
         yield {name: widened(finite(seen[name], f"outputs of {name or 'the network'}")) for name in layers}
+
+
+def _keep(seen: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, y: Any) -> None:
+    if not isinstance(y, Tensor):
+        raise UsageError(f"{name or 'the network'!r} must return one tensor, this returns {type(y).__name__}")
+    seen[name] = y.clone()
 
 
 def collected(

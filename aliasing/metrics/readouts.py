@@ -142,7 +142,7 @@ def few_shot_accuracy(
 
     Without a generator the episodes are those of seed 0.
     """
-    check_labels(labels, images)
+    labels = check_labels(labels, images)
     drawn = sample_episodes(labels, ways, shots, queries, episodes, generator)
     return Estimate.mean(episode_accuracies(embedding(model, images, batch_size), *drawn))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, at_least
-from ..inference import batches, check_images, check_labels, evaluating, finite, scores
+from ..inference import answers, batches, check_images, check_labels, evaluating, finite
 from .estimate import Estimate
 from .stitching import stitch, stitches
 
@@ -110,7 +110,7 @@ def _brute_force(model: nn.Module, x: Tensor, rolls: tuple[Tensor, Tensor], batc
     rows = []
     for down in rolls[0].tolist():
         rolled = torch.stack([x.roll((down, right), (2, 3)) for right in rolls[1].tolist()], 1)
-        rows.append(torch.cat([scores(model(part)) for part in rolled.flatten(0, 1).split(batch_size)]))
+        rows.append(torch.cat([answers(model, part) for part in rolled.flatten(0, 1).split(batch_size)]))
     return torch.stack([row.unflatten(0, (len(x), -1)) for row in rows], 1)
 
 

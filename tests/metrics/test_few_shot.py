@@ -56,7 +56,7 @@ def test_a_network_is_measured_by_what_enters_its_classifier():
     images, labels = torch.randint(0, 256, (40, 3, 8, 8)).to(torch.uint8), torch.arange(40) % 4
     with torch.no_grad():
         features = body(images / 255)
-    found = few_shot_accuracy(model, images, labels, 3, 1, 4, 60, batch_size=7)
+    found = few_shot_accuracy(model, images, labels.numpy(), 3, 1, 4, 60, batch_size=7)
     by_episode = episode_accuracies(features, *sample_episodes(labels, 3, 1, 4, 60))
     assert found.value == pytest.approx(by_episode.mean().item())
     # t quantile for 59 degrees of freedom
