@@ -153,6 +153,16 @@ def test_deep_pictures_keep_their_greys_and_unknown_whites_are_listed(tmp_path):
     assert found.skipped == {"integer.tif": why, "float.tif": why}
 
 
+def test_links_to_folders_are_followed_once_and_hidden_folders_are_not(tmp_path):
+    for place in ("pictures/own", "pictures/.thumbnails", "store"):
+        (tmp_path / place).mkdir(parents=True)
+        colours(tmp_path / place, 2)
+    for link, target in {"again": "own", "around": "..", "linked": "../store"}.items():
+        (tmp_path / "pictures" / link).symlink_to(target, target_is_directory=True)
+    names = [str(path.relative_to(tmp_path / "pictures")) for path in pictures.find(tmp_path / "pictures")]
+    assert sorted(names) == ["around/store/0.png", "around/store/1.png", "own/0.png", "own/1.png"]
+
+
 def test_networks_in_half_precision_are_measured(photos):
     networks = {str(dtype): tiny().to(dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)}
     portraits = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits

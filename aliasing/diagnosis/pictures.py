@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +49,21 @@ def window(size: int, usual: int) -> int:
     return size if usual >= size + 2 else max(SMALLEST, usual * 9 // 10)
 
 
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folders in ``folder`` that are not hidden, each once, then what links lead to; and the files in each."""
+    seen, roots = set(), [folder]
+    for root in roots:  # which grow
+        for place, folders, names in os.walk(root):
+            real = os.path.realpath(place)
+            folders[:] = sorted(name for name in folders if real not in seen and not name.startswith("."))
+            if real not in seen:
+                seen.add(real)
+                roots += [Path(place) / name for name in folders if os.path.islink(os.path.join(place, name))]
+                yield Path(place), names
+
+
 def find(folder: str | Path) -> list[Path]:
-    """Every picture below ``folder``, in an order that is random, and always the same.
+    """Every picture below ``folder``, in an order that is random, and always the same; what is hidden is none.
 
     Raises:
         UsageError: there is no such folder.
@@ -58,7 +72,7 @@ def find(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"images must be a folder of pictures, and {str(folder)!r} is none")
-    paths = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    paths = [place / name for place, names in _walk(folder) for name in names]
     found = sorted(path for path in paths if path.suffix.lower() in _ENDINGS and not path.name.startswith("."))
     if not found:
         raise DataError(
