@@ -135,7 +135,10 @@ def finetune(
     original = subject.module.eval()
     converted = antialias(original, layer)
     data = _data(images, subject, held_out, progress)
-    own = {f"network.{name}": value.cpu() for name, value in original.state_dict().items()}
+    state = original.state_dict()
+    if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise UsageError(f"{subject.name} cannot learn: {odd[0]} is no tensor; fine-tune first, then quantise")
+    own = {f"network.{name}": value.cpu() for name, value in state.items()}
     decides = epochs, lr, batch_size, seed, minutes, checksum(own | {"pictures": data.learn})
     plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, *decides)
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
@@ -361,7 +364,8 @@ def _begun(folder: Path, plan: Plan) -> tuple[Tensor, int] | None:
         tensors, about = read_tensors(file, "about")
     except (DataError, FileNotFoundError) as error:  # without the answers nobody knows of which plan the others are
         raise DataError(f"{error}; remove {folder} to begin anew") from error
-    if odd := [name for name, value in asdict(plan).items() if about["plan"].get(name) != value]:
+    told = {"checksum": "contents of pictures or weights"}
+    if odd := [told.get(name, name) for name, value in asdict(plan).items() if about["plan"].get(name) != value]:
         raise UsageError(
             f"{folder} is of another fine-tuning, of other {', '.join(odd)}; remove it, or name another file with --out"
         )

@@ -53,6 +53,12 @@ def maps():
 def grey():
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
 
+def unfinished():
+    return nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten())
+
+def empty():
+    return tiny().to("meta")
+
 def raises():
     raise KeyError("no checkpoint")
 
@@ -353,6 +359,8 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
         ("own_nets:maps", ["--size", "100000"], "does not take images (2, 3, 100000, 100000)"),
         ("own_nets:grey", ["--size", "28"], "cannot be multiplied"),
+        ("own_nets:unfinished", [], "has no weights yet"),
+        ("own_nets:empty", [], "run it once, or load them"),
         ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
         ("own_nets:indices", ["--size", "28"], "one float per class, got torch.int64"),
         ("own_nets:tiny+", ["--size", "28"], "expected NETWORK+LAYER"),

@@ -62,6 +62,8 @@ def own(tmp_path, monkeypatch):
     """A folder with a module that makes the network, and one that returns maps."""
     source = inspect.getsource(noise) + inspect.getsource(net)
     source += "make = net\ndef maps(): return nn.Conv2d(3, 5, 1)\n"
+    source += "class Packed(nn.Identity): get_extra_state = set_extra_state = lambda *a: {}\n"
+    source += "def packed(): return net().append(Packed())\n"  # as quantised modules are
     (tmp_path / "tuned_nets.py").write_text(f"import torch\nfrom torch import nn\nSIZE = {SIZE}\n{source}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -167,6 +169,7 @@ MADE = "tuned_nets:make+tri-3"
         (MADE, ["--size", "48"], "too small for windows of 48: name --size 27"),
         (MADE, ["--images", "tiny"], "short sides of 9 pixels, too small for windows of 24: they need 10 at least"),
         ("tuned_nets:maps+tri-3", [], "must return logits"),
+        ("tuned_nets:packed+tri-3", [], "9._extra_state is no tensor; fine-tune first, then"),
         (MADE, ["--minutes", "inf"], "minutes must be a positive number"),
         (MADE, ["--lr", "1e30"], "name a smaller --lr than 1e+30"),
         (MADE, ["--out", "new.pth"], "must end in .safetensors"),
@@ -216,9 +219,9 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
     other = net()
     other[0].weight.data[0, 0, 0, 0] += 1
     again = partial(aliasing.finetune, layer="tri-3", size=SIZE, device="cpu", out="new.safetensors")
-    with pytest.raises(UsageError, match="another fine-tuning, of other checksum; remove it"):
+    with pytest.raises(UsageError, match="another fine-tuning, of other contents of pictures or weights; remove it"):
         again(other, images=folder)
-    with pytest.raises(UsageError, match="another fine-tuning, of other network, weights, pictures, checksum; rem"):
+    with pytest.raises(UsageError, match="another fine-tuning, of other network, weights, pictures, contents of"):
         again("tuned_nets:make", images=noise(70))
     with pytest.raises(UsageError, match="another fine-tuning, of other minutes; remove it"):
         again(net(), images=folder, minutes=1)

@@ -367,6 +367,11 @@ def adapted(network: Network, device: torch.device) -> Network:
         UsageError: it does not take images of its size, or returns something else than logits.
     """
     side = f"(2, 3, {network.size}, {network.size})"
+    tensors = [*network.module.parameters(), *network.module.buffers()]
+    if any(nn.parameter.is_lazy(tensor) or tensor.is_meta for tensor in tensors):
+        raise UsageError(
+            f"{network.name} has no weights yet, in lazy modules or on the device meta: run it once, or load them"
+        )
     network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     grey, failures = False, []
     for grey in (False, True):
