@@ -182,7 +182,8 @@ Key = tuple[Hashable, ...]
 @_constants()
 def axis_matrix(definition: Definition, n: int, key: Key) -> Tensor:
     """The matrix (m, n) of ``definition(x, *key)`` on lines of n pixels: its answers to unit impulses, in float64."""
-    return definition(torch.eye(n, dtype=torch.float64)[:, None], *key).squeeze(1).t().contiguous()
+    matrix = definition(torch.eye(n, dtype=torch.float64)[:, None], *key).squeeze(1).t()
+    return matrix.clone(memory_format=torch.contiguous_format)  # also of one column, whose odd strides kron refuses
 
 
 @lru_cache(maxsize=128)

@@ -235,6 +235,8 @@ def test_upsampling_inserts_zeros_and_filters(factor, taps, size):
         torch.testing.assert_close(y, upsample_definition(given, (factor, 2), taps, mode), atol=1e-12, rtol=0)
     constant = up(torch.full_like(x, 0.7))
     torch.testing.assert_close(constant, torch.full_like(constant, 0.7))
+    for thin in (noise(1, 3, 7, 1), noise(1, 3, 1, 3)):
+        torch.testing.assert_close(Upsample(3, factor, taps)(thin), upsample_definition(thin, factor, taps))
 
 
 def test_upsampling_known_answers():
