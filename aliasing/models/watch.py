@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..errors import UsageError
 from ..inference import evaluating
 from ..layers.base import Downsample
 from .calls import call_of
@@ -90,15 +91,16 @@ class Run(NamedTuple):
     reductions: list[Reduction]
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any, within: bool = False) -> Iterator[Tensor]:
     """Every tensor in an output, whatever it is packed in."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (Mapping, list, tuple)):
         for part in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors(part)
-    elif not isinstance(value, (type, nn.Module)):  # a dataclass, or an object of some library; not what lies in it
-        yield from (part for part in getattr(value, "__dict__", {}).values() if isinstance(part, Tensor))
+            yield from tensors(part, within)
+    elif not within and not isinstance(value, (type, nn.Module)):  # a dataclass, or an object of some library
+        for part in getattr(value, "__dict__", {}).values():  # not what lies in objects that it holds
+            yield from tensors(part, within=True)
 
 
 def _first(network: nn.Module) -> tuple[Any, int]:
@@ -141,8 +143,11 @@ def varied(example: Any) -> Any:
     """
 
     def change(x: Tensor) -> Tensor:
-        blank = x.is_floating_point() and not x.is_meta and x.numel() > 0
-        if not blank or (x != x[..., :1, :1]).any():
+        if x.is_meta or not x.is_floating_point():
+            return x
+        if not x.numel() or not x.isfinite().all():
+            raise UsageError(f"the example must hold an image, of finite numbers; {tuple(x.shape)} holds none")
+        if (x != x[..., :1, :1]).any():
             return x
         noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         return noise * torch.where(x == 0, 1, x)

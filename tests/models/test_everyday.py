@@ -487,6 +487,17 @@ def test_on_a_blank_example_everything_would_be_alike(case: str) -> None:
     assert not isinstance(example, torch.Tensor) or report.notes[0].startswith("Not exactly invariant")
 
 
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: [x], lambda x: {"maps": (x,)}])
+def test_maps_that_an_output_holds_keep_their_size(pack) -> None:
+    def run(n: Custom, x: Tensor) -> SimpleNamespace:
+        y = n.conv(x)
+        return SimpleNamespace(logits=n.relu(y).mean((2, 3)), before=pack(y))
+
+    network = Custom(run, conv=strided(), relu=nn.ReLU())
+    shapes = [[y.shape for y in tensors(some(X))] for some in (network, antialias(network, example=X))]
+    assert shapes[0] == shapes[1] and len(shapes[0]) == 2
+
+
 def test_a_module_that_only_lends_its_weights_keeps_its_stride() -> None:
     def lend(n: nn.Module, x: Tensor) -> Tensor:
         return n.more(F.conv2d(x, n.conv.weight, n.conv.bias, n.conv.stride, n.conv.padding).relu())
@@ -583,6 +594,8 @@ def packed(n: Custom, x: Tensor) -> SimpleNamespace:
 
 REFUSED = {
     "computes something else": lambda: antialias(Custom(packed, conv=nn.Conv2d(3, 4, 3, 2)), example=X),
+    "holds none": lambda: antialias(block(), example=X[:0]),
+    "of finite numbers": lambda: antialias(block(), example=X.log().sqrt()),
     "does not run on the example": lambda: antialias(block(), example=images(1, 4, 8, 8)),
     "lazy modules": lambda: antialias(nn.Sequential(nn.LazyConv2d(8, 3, 2), nn.ReLU())),
     "the channels of the map are not known": lambda: antialias(
