@@ -12,18 +12,10 @@ from tests.datasets.conftest import pack
 
 
 @pytest.mark.parametrize("name", ["a.tar.xz", "a.zip"])
-def test_members_are_streamed_in_order(tmp_path, name):
-    files = {"b/2.txt": b"two", "a/1.txt": b"one"}
-    pack(tmp_path / name, files)
-    assert dict(archives.members(tmp_path / name)) == files
-    assert [member for member, _ in archives.members(tmp_path / name)] == list(files)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize("name", ["a.tar.xz", "a.zip"])
-def test_a_truncated_archive_is_named(tmp_path, name):
-    path = tmp_path / name
-    archive = pack(path, {"a/1.bin": torch.randn(3000, generator=torch.Generator().manual_seed(0)).numpy().tobytes()})
+def test_members_are_streamed_in_order_and_a_truncated_archive_is_named(tmp_path, name):
+    path, noise = tmp_path / name, torch.randn(3000, generator=torch.Generator().manual_seed(0)).numpy().tobytes()
+    archive = pack(path, files := {"b/2.bin": noise, "a/1.txt": b"one"})
+    assert [*archives.members(path)] == [*files.items()] and [*tmp_path.iterdir()] == [path]
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(DataError, match=rf"{name}.*damaged.*{archive.checksum[7:]}"):
         archives.verify(archive, tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 
 from aliasing import datasets
 from aliasing.datasets import archives, data_folder, fetch, load, photographs
@@ -18,9 +18,12 @@ from aliasing.errors import DataError
 from tests.datasets.conftest import pack
 
 
-def png(colour, size=(32, 32), mode="RGB"):
-    buffer = io.BytesIO()
-    Image.new(mode, size, colour).save(buffer, "png")
+def png(colour, size=(32, 32), mode="RGB", sides=None):
+    """A picture of one colour; to its left and right there may be another one, half as wide."""
+    buffer, image = io.BytesIO(), Image.new(mode, size, colour)
+    if sides:
+        image = ImageOps.expand(image, (size[0] // 2, 0), sides)
+    image.save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -55,23 +58,13 @@ def cifar_copy(offer):
 
 
 def test_a_copy_in_folders_is_named_as_one_and_split_without_overlap(cifar_copy):
-    train, validation, test = (load("cifar10", split) for split in datasets.SPLITS)
-    assert train.name == "CIFAR-10 (JPEG copy)"
-    assert train.classes == ("ant", "cat")
-    assert train.labels.bincount().tolist() == [18, 18]
-    assert validation.labels.bincount().tolist() == [2, 2]
-    assert test.labels.bincount().tolist() == [2, 2]
-    for part in (train, validation, test):
-        assert torch.equal(part.images[:, 0, 0, 0] == 200, part.labels == 0)
-    numbers = [(label, int(b)) for part in (train, validation) for label, b in zip(*content(part), strict=True)]
-    assert sorted(numbers) == [(label, b) for label in (0, 1) for b in range(20)]
-    assert train.labels.tolist() != sorted(train.labels.tolist())
-    again = load("cifar10", "train")
-    assert torch.equal(again.images, train.images)
-
-
-def content(part):
-    return part.labels.tolist(), part.images[:, 2, 0, 0]
+    parts = [load("cifar10", split) for split in datasets.SPLITS]
+    assert (parts[0].name, parts[0].classes) == ("CIFAR-10 (JPEG copy)", ("ant", "cat"))
+    assert [part.labels.bincount().tolist() for part in parts] == [[18, 18], [2, 2], [2, 2]]
+    assert all(torch.equal(part.images[:, 0, 0, 0] == 200, part.labels == 0) for part in parts)
+    numbers = torch.cat([torch.stack([part.labels, part.images[:, 2, 0, 0]], 1) for part in parts[:2]]).tolist()
+    assert sorted(numbers) == [[label, number] for label in (0, 1) for number in range(20)] != numbers
+    assert torch.equal(load("cifar10", "train").images, parts[0].images)
 
 
 def test_a_damaged_archive_is_refused_by_load_and_fetch(cifar_copy, downloads):
@@ -121,23 +114,6 @@ def test_our_checksums_are_those_of_torchvision():
     assert (cifar.name, cifar.url, cifar.checksum) == (official.filename, official.url, f"md5:{official.tgz_md5}")
     known = torchvision.datasets.Imagenette._ARCHIVES["160px"]
     assert (imagenette.url, imagenette.checksum.removeprefix("md5:")) == known
-
-
-def test_imagenette_is_cropped_to_the_middle_square(offer):
-    wide = Image.new("RGB", (20, 10), (255, 0, 0))
-    wide.paste((0, 0, 255), (5, 0, 15, 10))
-    buffer = io.BytesIO()
-    wide.save(buffer, "png")
-    root = "imagenette2-160"
-    train = {f"{root}/train/n03000684/a.JPEG": buffer.getvalue()}
-    val = {f"{root}/val/n03000684/{i}.JPEG": png(40) for i in "ab"}
-    offer("imagenette", {f"{root}-train.tar.xz": train, f"{root}-val.tar.xz": val})
-    images = load("imagenette", "train", size=4)
-    assert images.classes == ("chain saw",)
-    assert images.images.shape == (1, 3, 4, 4)
-    assert (images.images[:, 0] == 0).all()
-    assert (images.images[:, 2] == 255).all()
-    assert len(load("imagenette", "test", size=4)) == 2
 
 
 def test_classes_for_few_shot_work_come_in_the_order_of_the_word_list(offer):
@@ -219,18 +195,22 @@ def test_the_readme_lists_every_archive_with_its_sum():
         assert any(row.startswith(f"| `{name}` |") for row in rows), name
 
 
-def test_imagenets_own_validation_pictures_are_kept_apart(offer):
-    """Imagenette deals them into both of its folders; the networks have seen all the others."""
+def test_imagenette_is_cropped_and_imagenets_own_validation_pictures_are_kept_apart(offer):
+    """It deals them into both of its folders; the networks have seen all the others. The middle square is kept."""
     root, church = "imagenette2-160", "n03028079"
     names = {"train": ("n03028079_1", "ILSVRC2012_val_00000001"), "val": ("n03028079_2", "ILSVRC2012_val_00000002")}
     form = {}
     for first, (part, own) in zip((0, 10), names.items(), strict=True):
-        files = {f"{root}/{part}/{church}/{name}.JPEG": png((i, 0, 0)) for i, name in enumerate(own, first)}
+        of = f"{root}/{part}/{church}"
+        files = {f"{of}/{name}.JPEG": png((i, 0, 0), sides="blue") for i, name in enumerate(own, first)}
         form[f"{root}-{part}.tar.xz"] = files
     offer("imagenette", form)
     seen, unseen = (load("imagenette", split, size=4, origin=o) for split, o in (("train", "train"), ("test", "val")))
     assert sorted(seen.images[:, 0, 0, 0].tolist()) == [0, 10]
     assert sorted(unseen.images[:, 0, 0, 0].tolist()) == [1, 11]
+    assert not (seen.images[:, 2].any() or unseen.images[:, 2].any())  # nothing of the blue sides
+    assert (seen.classes, seen.images.shape) == (("church",), (2, 3, 4, 4))
+    assert [len(load("imagenette", split, size=4)) for split in ("train", "test")] == [2, 2]
     files = {
         f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0)) for wnid in photographs._IMAGENETTE
     }
