@@ -37,6 +37,7 @@ def undisturbed(tmp_path_factory):
     from tests.runs import JOBS, store
 
     where = store(tmp_path_factory.mktemp("undisturbed"))
+    torch.manual_seed(7)  # of no concern to a run
     assert set(execute(JOBS, where, "cpu", workers=1, progress=False).values()) == {"done"}
     return where
 

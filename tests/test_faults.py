@@ -108,21 +108,22 @@ def test_a_damaged_checkpoint_is_kept_aside_and_trained_again(where, undisturbed
         assert [file.read_bytes() for file in kept] == [b"not a checkpoint"] * count
 
 
-def test_too_little_memory_says_what_helps_and_the_others_go_on(tmp_path, monkeypatch):
-    other = replace(JOB, run=replace(RUN, seed=1))
-    train = runner.train
+def test_a_failing_run_says_what_helps_and_the_others_go_on(where, monkeypatch):
+    """One learns too fast, another needs too much memory."""
+    fast = replace(JOB, run=replace(RUN, recipe=replace(RUN.recipe, lr=1e30, warmup=0.0)))
+    other, train = replace(JOB, run=replace(RUN, seed=1)), runner.train
 
     def greedy(network, data, recipe, seed, *rest):
-        if seed == 0:
+        if (recipe, seed) == (RUN.recipe, 0):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return train(network, data, recipe, seed, *rest)
 
     monkeypatch.setattr(runner, "train", greedy)
-    outcomes = execute([JOB, other], store(tmp_path), "cpu", workers=1, progress=False)
-    assert "too little memory" in outcomes[RUN.id] and "batches of 16 images" in outcomes[RUN.id]
-    assert "fewer --workers" in outcomes[RUN.id]
+    outcomes = execute([fast, JOB, other], where, "cpu", workers=1, progress=False)
     assert outcomes[other.run.id] == "done"
-    assert "Tried to allocate" in (store(tmp_path).folder(RUN) / "failed.txt").read_text()
+    for failed, *said in ((fast, "smaller lr", "TrainingError"), (JOB, "fewer --workers", "Tried to allocate")):
+        assert outcomes[failed.run.id].startswith("failed: ") and said[0] in outcomes[failed.run.id]
+        assert said[1] in (where.folder(failed.run) / "failed.txt").read_text()
 
 
 def test_what_was_left_behind_keeps_no_run_from_being_tried(where):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import origin
@@ -129,15 +130,11 @@ def test_the_base_install_is_enough_for_layers_conversion_and_metrics():
 # Versions.
 
 
-def required(*extras):
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
-    return [Requirement(line) for line in lines]
-
-
 def test_the_lock_pins_what_is_required_and_conda_installs_the_lock():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pins = {canonicalize_name(one.name): one for one in map(Requirement, lines)}
-    for requirement in required("studies", "book", "test", "dev"):
+    extras = [PROJECT["optional-dependencies"][extra] for extra in ("studies", "book", "test", "dev")]
+    for requirement in map(Requirement, chain(PROJECT["dependencies"], *extras)):
         (pin,) = pins[canonicalize_name(requirement.name)].specifier
         assert pin.operator == "==" and requirement.specifier.contains(pin.version), requirement
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
@@ -192,12 +189,8 @@ def test_a_workflow_and_the_caller_know_better_than_the_remote(tmp_path):
     found = origin.find(tmp_path, workflow)
     assert (found.to("file", "x"), found.site) == ("https://git.example.org/me/fork/blob/trunk/x", None)
     assert origin.find(tmp_path, workflow | {"GITHUB_HEAD_REF": "topic"}).branch == "main"  # of a pull request
-    pipeline = {"CI_PROJECT_URL": "https://code.example.org/a/b", "CI_PAGES_URL": "https://pages.example.org/b"}
-    found = origin.find(tmp_path, pipeline)
-    assert (found.to("edit", "x"), found.site) == (
-        "https://code.example.org/a/b/-/edit/main/x",
-        "https://pages.example.org/b/",
-    )
+    found = origin.find(tmp_path, {"CI_PROJECT_URL": "https://code.org/a/b", "CI_PAGES_URL": "https://pages.org/b"})
+    assert (found.to("edit", "x"), found.site) == ("https://code.org/a/b/-/edit/main/x", "https://pages.org/b/")
     said = {"BOOK_SOURCE": "https://codeberg.org/c/d", "BOOK_SITE": "https://example.org/x/y"}
     found = origin.find(tmp_path, workflow | said)
     assert (found.source, found.site) == (said["BOOK_SOURCE"], said["BOOK_SITE"] + "/")

@@ -11,14 +11,13 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 
 import pytest
-import torch
 
 from aliasing import torchrun
 from aliasing.distributed import World
 from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Store
-from aliasing.runner import Job, build, carry_out, complete, execute, is_leased
+from aliasing.runner import Job, carry_out, complete, execute, is_leased
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 
 FORK = multiprocessing.get_context("fork")
@@ -54,16 +53,9 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     assert "weights" not in where.load(RUN).provenance[key]
 
 
-def test_workers_do_not_change_a_number(where, undisturbed, forked):
+def test_neither_workers_nor_random_numbers_drawn_before_change_a_number(where, undisturbed, forked):
     execute(JOBS, where, "cpu", workers=2, progress=False)
     assert numbers(where) == numbers(undisturbed)
-
-
-def test_initial_weights_depend_on_the_seed_alone():
-    torch.manual_seed(1)
-    first = build(RUN).state_dict()
-    torch.manual_seed(2)
-    assert all(torch.equal(a, b) for a, b in zip(first.values(), build(RUN).state_dict().values(), strict=True))
 
 
 def test_a_leased_run_is_left_to_its_owner(where):
@@ -78,14 +70,6 @@ def test_a_leased_run_is_left_to_its_owner(where):
         assert carry_out(JOB, where, CPU) == "busy"
         other.kill()
     assert carry_out(JOB, where, CPU) == "done"
-
-
-def test_a_failing_run_is_named_and_the_others_go_on(where):
-    bad = replace(JOB, run=replace(RUN, recipe=replace(RUN.recipe, lr=1e30, warmup=0.0)))
-    outcomes = execute([bad, JOB], where, "cpu", workers=1, progress=False)
-    assert outcomes[bad.run.id].startswith("failed: the loss is") and "smaller lr" in outcomes[bad.run.id]
-    assert outcomes[RUN.id] == "done"
-    assert "TrainingError" in (where.folder(bad.run) / "failed.txt").read_text()
 
 
 def test_what_needs_no_absent_data_is_measured_all_the_same(tmp_path, monkeypatch):
@@ -112,11 +96,11 @@ ENDLESS = longer(100_000)
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_killed_worker_leaves_is_taken_over_or_named(where, count, forked):
-    jobs = longer(30)
+    jobs = longer(15)
 
     def kill_workers():
         while sum(is_leased(where, job.run) for job in jobs) < 2:
-            time.sleep(0.1)
+            time.sleep(0.02)
         for worker in multiprocessing.active_children()[:count]:
             worker.kill()
 

@@ -13,7 +13,7 @@ import torch
 
 from aliasing import torchrun
 from aliasing.cli import main
-from aliasing.distributed import World, device_of_process, launched, world
+from aliasing.distributed import device_of_process
 from aliasing.errors import UsageError
 from aliasing.studies.bases import BASES
 from tests.toys import write
@@ -72,13 +72,6 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
     assert len(record["measurements"]) > 1
     training = record["measurements"]["training"]
     assert training["data"] == "pictures" and training["loss"][-1] < training["loss"][0]
-
-
-def test_a_process_alone_is_the_whole_world():
-    assert not launched()
-    assert world() == World(0, 1)
-    assert (world().first("x"), world().all("x")) == ("x", ["x"])
-    assert world().sum(torch.ones(2)).tolist() == [1, 1]
 
 
 def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
