@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ SMOKE = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--quiet"]
 @contextmanager
 def small_disk(folder, options):
     """A real file system of its own on ``folder``."""
-    if os.name != "posix" or os.geteuid() != 0:
+    if os.geteuid() != 0:
         pytest.skip("mounting a file system needs root")
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
@@ -138,20 +139,13 @@ def test_what_was_left_behind_keeps_no_run_from_being_tried(where):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="sends signals to a process group")
 def test_the_keyboard_stops_all_processes_with_one_line(tmp_path):
     """As a terminal does it, the signal goes to the command and to its workers."""
     environment = os.environ | {"ALIASING_RUNS": str(tmp_path / "runs")}
     command = [sys.executable, "-m", "aliasing", *SMOKE, "--workers", "2"]
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell's background job ignores it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True, "preexec_fn": heard}
+    with subprocess.Popen(command, env=environment, **options) as process:
         deadline = time.monotonic() + 250
         while not list(tmp_path.glob("runs/*/lock")) and time.monotonic() < deadline:
             time.sleep(0.1)

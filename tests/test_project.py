@@ -271,7 +271,7 @@ def test_commands_on_pages_exist(capsys):
             continue
         with pytest.raises(SystemExit, match="0"):
             main([*words, "--help"])
-        if expected := {"list": "source", "findings": "zhang-1"}.get(words[0]):
+        if expected := {"list layers": "source", "findings --study": "zhang-1"}.get(" ".join(words[:2])):
             assert main(words) == 0 and expected in capsys.readouterr().out
 
 

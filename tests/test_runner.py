@@ -120,7 +120,6 @@ def command(folder, life: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_commands_that_are_killed_at_random_share_a_store_and_lose_nothing(tmp_path, undisturbed, forked):
     """Each of four dies at a random moment; one that ends makes new work."""
     where, draw, commands, killed = store(tmp_path), random.Random(4), [], 0

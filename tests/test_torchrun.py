@@ -54,16 +54,10 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
     command = ["run", "zhang2019", "--profile", "cluster", "--device", "cpu", "--quiet", "--only", "layer=subsample"]
     monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "pictures"))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    launcher += ["--monitor-interval=0.1"]
-    said = subprocess.run(
-        [sys.executable, *launcher, __file__, *command],
-        env=os.environ
-        | SURROUNDINGS
-        | {"ALIASING_MEMORY": "0", "ALIASING_RUNS": str(tmp_path / "two"), "KILLED": str(tmp_path / "killed")},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stdout
+    launcher = [sys.executable, *launcher, "--monitor-interval=0.1", __file__, *command]
+    own = {"ALIASING_MEMORY": "0", "ALIASING_RUNS": str(tmp_path / "two"), "KILLED": str(tmp_path / "killed")}
+    environment = os.environ | SURROUNDINGS | own
+    said = subprocess.run(launcher, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert said.strip() == "zhang2019 (cluster): 1 done"
     assert (tmp_path / "killed").exists()
     (path,) = (tmp_path / "two").glob("*/record.json")

@@ -23,14 +23,8 @@ def toy_data(count: int = 40) -> ImageSet:
 def toy_network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(4, 2),
-        )
+        conv, head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+    return nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
 
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=0.05, flip=True, shift=2)

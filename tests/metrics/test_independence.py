@@ -9,6 +9,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from aliasing import metrics, models
 from aliasing.errors import UsageError
@@ -93,20 +94,10 @@ def call(name, data, network, painter, device="cpu", **more):
 
 
 def plain(value):
-    """Every number in ``value``, in one tensor."""
-    if isinstance(value, nn.Module):
-        return plain(dict(value.classifier.state_dict()))
-    if isinstance(value, torch.Tensor):
-        return value.detach().double().cpu().flatten()
-    if isinstance(value, (int, float)):
-        return torch.tensor([float(value)], dtype=torch.float64)
-    if value is None or isinstance(value, str):
-        return torch.zeros(0, dtype=torch.float64)
-    if isinstance(value, dict):
-        value = list(value.values())
-    elif hasattr(value, "wrong"):
-        value = [value.wrong]
-    return torch.cat([torch.zeros(0, dtype=torch.float64), *(plain(part) for part in value)])
+    """Every number in ``value``, in one tensor; of a readout, those of its classifier."""
+    leaves = tree_leaves(tree_map_only(nn.Module, lambda readout: dict(readout.classifier.state_dict()), value))
+    numbers = [leaf for leaf in leaves if isinstance(leaf, (int, float, torch.Tensor))]
+    return torch.cat([torch.as_tensor(one, dtype=torch.float64).detach().cpu().flatten() for one in numbers])
 
 
 def same(first, second):

@@ -6,7 +6,7 @@ from torch import nn
 
 from aliasing import metrics, models
 from aliasing.errors import UsageError
-from aliasing.inference import batches, predict
+from aliasing.inference import predict
 from tests.toys import Answer
 
 
@@ -43,14 +43,6 @@ def test_modes_come_back_after_an_error():
         predict(model, pictures())
     assert all(part.training for part in model.modules())
     assert torch.backends.cudnn.conv.fp32_precision == precision != "ieee"
-
-
-def test_batches_take_the_precision_of_the_network():
-    parts = list(batches(network().double(), pictures(), 2))
-    assert [len(part) for part in parts] == [2, 2, 1]
-    assert {part.dtype for part in parts} == {torch.float64}
-    torch.testing.assert_close(torch.cat(parts), pictures().double() / 255, atol=1e-7, rtol=0)
-    assert next(batches(nn.Identity(), pictures())).dtype == torch.float32
 
 
 def test_answers_that_are_not_finite_are_counted():

@@ -89,11 +89,6 @@ def test_a_value_near_a_bound_has_the_digits_that_tell_them_apart():
     assert [bounded.told(Result(value, 0, 1, 2), "laptop") for value, _ in values] == [said for _, said in values]
 
 
-def test_parts_that_went_the_other_way_are_counted():
-    found = judged([finding("mixed", [1.0, -1.0, 1.0])], pd.DataFrame({"seed": [0]}), "laptop")
-    assert set(found["verdict"]) == {"partly"} and set(found["outcomes"]) == {"2 as claimed, 1 the other way"}
-
-
 def test_multiplicity_is_that_of_benjamini_and_hochberg():
     p = pd.Series([0.001, 0.04, np.nan, 0.03, 0.6])
     known = p.dropna()
