@@ -17,6 +17,7 @@ from aliasing.metrics import predict
 from aliasing.records import Run
 from aliasing.runner import build
 from aliasing.training import Recipe
+from tests.models.shared import Custom
 from tests.toys import Answer
 
 
@@ -32,16 +33,10 @@ def measured(name, chosen, **options):
     return Measurement(name, options).measure(chosen)
 
 
-class Halving(nn.Module):
+def halving(layer):
     """Two stages that halve with ``layer``, a global average, as many classes as channels."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.act = nn.Identity()
-        self.layer1, self.layer2 = (layers.create(layer, 3, padding_mode="circular") for _ in range(2))
-
-    def forward(self, x):
-        return self.layer2(self.layer1(self.act(x))).mean((2, 3))
+    stages = {name: layers.create(layer, 3, padding_mode="circular") for name in ("layer1", "layer2")}
+    return Custom(lambda net, x: net.layer2(net.layer1(net.act(x))).mean((2, 3)), act=nn.Identity(), **stages)
 
 
 # Class 0 if the brightest column lies left of the middle, else class 1; and always class 0.
@@ -56,13 +51,13 @@ def linear():
 @pytest.mark.parametrize(("layer", "share", "law"), [("subsample", 1 / 16, 1.0), ("flc", 1.0, 16.0)])
 def test_exact_shifts_are_the_multiples_of_the_factor(layer, share, law):
     """The mean of an ideal low-pass is that of its input, whatever the shift; subsampling by 4 keeps 1 of 16 shifts."""
-    values = measured("exact_shifts", subject(Halving(layer)), count=2, window=8)
+    values = measured("exact_shifts", subject(halving(layer)), count=2, window=8)
     found = [values[f"exact_shift_{name}"] for name in ("factor", "share", "law")]
     assert found == pytest.approx([4, share, law]) and values["exact_shift_map"][4][4] == 1
 
 
 def test_stages_have_factors_and_maps_that_move_with_the_picture_by_their_multiples():
-    chosen = subject(Halving("subsample"))
+    chosen = subject(halving("subsample"))
     values = measured("shiftability", chosen, count=4)
     assert values["stage_factors"] == [1, 2, 4] and values["non_shiftability_circular"][0] == 0.0
     assert len(values["non_shiftability_inpainting"]) == 3
@@ -220,18 +215,6 @@ def test_alias_errors_of_pictures_that_are_broken_and_kept():
     assert values == {"alias_error_of_broken_minus_kept": None, "alias_error_rise": None, "broken": 0, "kept": 0}
 
 
-class Corner(nn.Module):
-    """Whether the top left pixel is bright; the map in front is that of a batch norm, so that it is watched."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(3, affine=False)
-
-    def forward(self, x):
-        bright = self.norm(x)[:, 0, 0, 0]
-        return torch.stack([bright, 0.5 - bright], 1)
-
-
 def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):
     """Six pictures of vertical stripes, two pixels wide, on a network that reads one pixel."""
     images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
@@ -239,7 +222,8 @@ def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):
     data = ImageSet(images, torch.zeros(6, dtype=torch.long), ("bright", "dark"), "stripes")
     for room in ("subject", "pretrained"):
         monkeypatch.setattr(f"aliasing.measurements.{room}.loaded", lambda dataset, split: data)
-    chosen = subject(Corner())
+    corner = Answer(lambda x: torch.stack([x[:, 0, 0, 0], 0.5 - x[:, 0, 0, 0]], 1))
+    chosen = subject(nn.Sequential(nn.BatchNorm2d(3, affine=False), corner))  # whose map is watched
     found = measured("one_pixel_windows", chosen, count=6, margin=4)
     # The window's corner shows column 4, bright as column 5; of the two columns beside it, 3 is dark.
     assert found["changes"] == [2] * 6

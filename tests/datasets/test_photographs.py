@@ -165,18 +165,18 @@ def test_segmentation_frames_go_with_their_annotations(offer):
         load("camvid", "test")
 
 
-def real(name):
-    """Skip unless the archives of a data set are there."""
+def real(name, split, **options):
+    """A split of a data set whose archives are there."""
     try:
         archives.find(name)
     except DataError:
         pytest.skip(f"no archive of {name} in {data_folder()} (set ALIASING_DATA)")
+    return load(name, split, **options)
 
 
 @pytest.mark.data
 def test_real_cifar10():
-    real("cifar10")
-    test = load("cifar10", "test")  # the training images take five times as long to decode
+    test = real("cifar10", "test")  # the training images take five times as long to decode
     assert test.images.shape == (10_000, 3, 32, 32)
     assert test.labels.bincount().tolist() == [1000] * 10
     assert test.classes[0] == "airplane"
@@ -222,8 +222,5 @@ def test_imagenette_is_cropped_and_imagenets_own_validation_pictures_are_kept_ap
 
 @pytest.mark.data
 def test_real_imagenet_pictures():
-    real("imagenet-sample-1000")
-    real("imagenet-val-500")
-    sample = load("imagenet-sample-1000", "train", size=16)
-    assert sorted(sample.labels.tolist()) == list(range(1000))
-    assert len(load("imagenet-val-500", "test", size=16)) == 500
+    assert sorted(real("imagenet-sample-1000", "train", size=16).labels.tolist()) == list(range(1000))
+    assert len(real("imagenet-val-500", "test", size=16)) == 500

@@ -16,24 +16,19 @@ from aliasing.metrics.rolls import (
     roll_predictions,
     variation_per_image,
 )
-from tests.toys import Answer
+from tests.toys import Answer, noise
 
 
-def random_network(classes=4):
+def random_network():
     torch.manual_seed(1)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, classes)
-    )
-
-
-def pictures(n=6, size=8):
-    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+    conv, head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(128, 4)
+    return nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), head).double()
 
 
 @pytest.mark.parametrize("shift", ["circular", "standard", "crop", "sub-pixel"])
 def test_sampled_equals_a_loop_over_single_images(shift):
     """And over those that are right about the middle, if there are labels."""
-    model, images, labels = random_network(), pictures(30, 12 if shift == "crop" else 8), torch.arange(30) % 4
+    model, images, labels = random_network(), noise(30, 3, *[12 if shift == "crop" else 8] * 2), torch.arange(30) % 4
     drawn = [*draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(9)), torch.zeros(30, 2).long()]
     agree, right = [], []
     with torch.no_grad():
@@ -50,7 +45,7 @@ def test_sampled_equals_a_loop_over_single_images(shift):
 
 
 def test_fidelity_has_three_meanings():
-    model, images = random_network(), pictures(60)
+    model, images = random_network(), noise(60, 3, 8, 8)
     labels = torch.arange(60) % 4
     generator = torch.Generator().manual_seed(2)
     result = metrics.fidelity(model, images, labels, max_shift=3, generator=generator)
@@ -98,7 +93,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
 
 
 def test_all_rolls_equal_loops():
-    model, images, labels = random_network(), pictures(5), torch.tensor([0, 1, 2, 3, 0])
+    model, images, labels = random_network(), noise(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0])
     predictions = roll_predictions(model, images, labels, batch_size=3)
     with torch.no_grad():
         logits = torch.stack([model(images.roll(roll, (2, 3))) for roll in product(range(8), repeat=2)], 1)

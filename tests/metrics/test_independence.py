@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from aliasing import metrics, models
 from aliasing.errors import UsageError
+from tests.models.shared import Custom
 
 APART = ("outputs", "roll_logits", "sampled")  # they yield batches
 
@@ -116,15 +117,9 @@ def test_neither_batch_size_nor_company_changes_the_value(name, data, network, p
     assert network.training and painter.training
 
 
-class Standardised(nn.Module):
+def standardised(model, inplace):
     """A network that standardises its input itself, as many do: in place."""
-
-    def __init__(self, model, inplace):
-        super().__init__()
-        self.model, self.inplace = model, inplace
-
-    def forward(self, x):
-        return self.model(x.sub_(0.3).mul_(1.5) if self.inplace else (x - 0.3) * 1.5)
+    return Custom(lambda net, x: net.model(x.sub_(0.3).mul_(1.5) if inplace else (x - 0.3) * 1.5), model=model)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,7 +131,7 @@ def test_neither_the_network_nor_the_mode_of_the_caller_changes_images_or_value(
     values = []
     for inplace in (False, True):
         before = {key: value.clone() for key, value in data.items()}
-        models = [Standardised(model, inplace) for model in (network, painter)]
+        models = [standardised(model, inplace) for model in (network, painter)]
         values.append(call(name, data, *models, **more))
         assert all(value.equal(before[key]) for key, value in data.items())
     same(*values)
@@ -184,7 +179,7 @@ def test_the_place_of_the_data_does_not_change_the_value(name, data, network, pa
 
 def test_the_draws_matter(data, network, painter):
     """Otherwise equal values would prove nothing."""
-    for name in ("consistency", "one_pixel", "fidelity", "mask_equivariance_error"):
+    for name in ("consistency", "one_pixel", "fidelity", "mask_equivariance_error", "corruption_error"):
         values = [
             call(name, data, network, painter, generator=torch.Generator().manual_seed(seed)) for seed in range(4)
         ]

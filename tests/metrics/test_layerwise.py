@@ -12,11 +12,7 @@ from aliasing.metrics.canvases import shrink
 from aliasing.metrics.downsampling import outputs
 from aliasing.metrics.motion import ONE_PIXEL_ROLLS, _enlarged, realigned, realigned_errors
 from aliasing.metrics.sweeps import crossings
-from tests.toys import Answer
-
-
-def pictures(n=3, size=16):
-    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+from tests.toys import Answer, noise
 
 
 def circular_network():
@@ -36,7 +32,7 @@ def chain(channels=4):
 
 
 def test_equivariance_equals_a_loop():
-    model, images = chain().double(), pictures()
+    model, images = chain().double(), noise(3, 3, 16, 16)
     maps = metrics.equivariance_maps(model, images, ["3"], max_shift=1)
     front = model[:4]
 
@@ -56,7 +52,7 @@ def test_equivariance_equals_a_loop():
 
 def test_maps_of_zeros_and_of_any_stride_are_equivariant():
     """A cosine of zeros is none; by a scale of 1 / 41 in float32 pixel 41 was the first of the map, not the second."""
-    images = pictures(2, 82)
+    images = noise(2, 3, 82, 82)
     model = nn.Sequential(nn.AvgPool2d(41), nn.Threshold(2, 0))
     maps = metrics.equivariance_maps(model, images, ["0", "1"], 0)
     assert maps["1"].item() == 0
@@ -65,14 +61,14 @@ def test_maps_of_zeros_and_of_any_stride_are_equivariant():
 
 
 def test_features_are_those_before_activations_that_work_in_place():
-    model, images = chain().double(), pictures()
+    model, images = chain().double(), noise(3, 3, 16, 16)
     (seen,) = outputs(model, images, ["0", "1"])
     torch.testing.assert_close(seen["0"], model[0](images).detach())
     torch.testing.assert_close(seen["1"], seen["0"].relu())
 
 
 def test_a_moved_map_has_no_error_up_to_the_reach_and_a_lost_one_has_all():
-    maps = torch.randn(3, 2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = noise(3, 2, 6, 4)
     assert realigned(maps, maps.roll((1, -1), (2, 3))).max() == 0
     assert realigned(maps, maps.roll(2, 2)).min() > 0.1
     assert realigned(maps, torch.zeros_like(maps)) == pytest.approx(1)
@@ -105,7 +101,7 @@ def test_crossings_by_hand():
 
 @pytest.mark.parametrize("border", ["black", "grey", "inpainting"])
 def test_the_picture_moves_down_one_row_per_frame(border):
-    images = pictures(2, 32)
+    images = noise(2, 3, 32, 32)
     frames = metrics.vertical_sweep(images, border=border)
     assert frames.shape == (14, 2, 3, 32, 32)  # 101 of 224 positions
     if border != "inpainting":
@@ -132,7 +128,7 @@ def test_jaggedness_by_hand():
 
 
 def test_non_shiftability_equals_a_loop():
-    model, images, names = chain().double(), pictures(5), ["2", "3"]
+    model, images, names = chain().double(), noise(5, 3, 16, 16), ["2", "3"]
     ours = metrics.non_shiftability(model, images, names, border="black", generator=torch.Generator().manual_seed(8))
     draws = torch.rand(5, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64).tolist()
     frames = metrics.vertical_sweep(images, border="black")
@@ -195,7 +191,7 @@ def test_features_belong_to_their_images(case):
             features.zero_()
             return logits
 
-    images = pictures(5)
+    images = noise(5, 3, 16, 16)
     model = Headed().half() if case == "half" else Headed().double()
     if case == "tokens":
         with pytest.raises(UsageError, match="not one row for each"):
@@ -208,7 +204,7 @@ def test_features_belong_to_their_images(case):
 
 def test_typicality_equals_a_loop():
     model = circular_network()
-    known, queries = pictures(30), pictures(34)[30:]
+    known, queries = noise(30, 3, 16, 16), noise(34, 3, 16, 16)[30:]
     ours = metrics.typicality(model, queries, known, neighbours=3, batch_size=7)
     features = []
     last = [part for part in model.modules() if isinstance(part, nn.Linear)][-1]

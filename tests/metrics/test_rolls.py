@@ -10,7 +10,8 @@ from aliasing import metrics, models
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.metrics.rolls import roll_logits
-from tests.toys import Answer
+from tests.models.shared import Custom
+from tests.toys import Answer, noise
 
 
 def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, width=4):
@@ -22,10 +23,6 @@ def network(name="vgg-small", downsample="subsample", padding_mode="circular", d
             nn.init.uniform_(part.bias, -0.5, 0.5)
             nn.init.uniform_(part.running_var, 0.05, 0.2)
     return model.to(dtype)
-
-
-def photographs(n=2, height=32, width=32, dtype=torch.float64):
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(n), dtype=dtype)
 
 
 def loop(model, images):
@@ -45,7 +42,7 @@ def gather(parts):
 @pytest.mark.parametrize("name", ["vgg-small", "resnet-small"])
 def test_stitched_equals_a_loop(name, downsample):
     model = network(name, downsample)
-    images = photographs(1, 16, 16 if downsample in ("lps", "tips") else 32)  # the loop over these is slow
+    images = noise(1, 3, 16, 16 if downsample in ("lps", "tips") else 32)  # the loop over these is slow
     logits, methods = gather(roll_logits(model, images))
     expected = loop(model, images)
     assert methods == {"stitched"}
@@ -72,27 +69,22 @@ class Cell(Downsample):
         return x[torch.arange(len(x))[:, None], :, rows][..., :: self.stride].permute(0, 2, 1, 3)
 
 
-class Branches(nn.Module):
+def branches(block, x):
     """A residual block whose branches share one choice."""
-
-    def __init__(self, channels, stride, adaptive):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
-        self.main, self.side = Cell(stride, adaptive), Cell(stride, adaptive)
-
-    def forward(self, x):
-        h = self.conv(x).relu()
-        choice = self.main.choose(h)
-        return self.main.sample(h, choice) + self.side.sample(x, choice)
+    h = block.conv(x).relu()
+    choice = block.main.choose(h)
+    return block.main.sample(h, choice) + block.side.sample(x, choice)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize(("strides", "size"), [((3, 2), (12, 18)), ((2, 4), (16, 8)), ((1, 3), (9, 9))])
 def test_stitches_any_strides_and_shared_choices(strides, size, adaptive):
     torch.manual_seed(0)
-    blocks = [Branches(3, stride, adaptive) for stride in strides]
+    convs = [nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular") for _ in strides]
+    cells = [{name: Cell(stride, adaptive) for name in ("main", "side")} for stride in strides]
+    blocks = [Custom(branches, conv=conv, **own) for conv, own in zip(convs, cells, strict=True)]
     model = nn.Sequential(*blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).double()
-    images = photographs(2, *size)
+    images = noise(2, 3, *size)
     logits, methods = gather(roll_logits(model, images))
     assert methods == {"stitched"}
     expected = loop(model, images)
@@ -111,74 +103,62 @@ def strided():
     return nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
 
 
-class HiddenPool(nn.Module):
+def hidden_pool():
     """Pools by a function call in one branch only, where no hook can see it."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = Cell(2, False)
-
-    def forward(self, x):
-        return (F.max_pool2d(x, 2) + self.layer(x)).mean((2, 3))
+    return Custom(lambda net, x: (F.max_pool2d(x, 2) + net.layer(x)).mean((2, 3)), layer=Cell(2, False))
 
 
 @pytest.mark.parametrize(
     ("model", "size"),
     [
-        (lambda: network(padding_mode="zeros"), (16, 16)),
         (lambda: network(downsample="bin-5", padding_mode="zeros"), (16, 16)),
         (lambda: network(), (12, 16)),  # sixteen does not divide twelve
         (lambda: network(downsample={"name": "tips", "faithful": True}), (16, 16)),
         (flat_head, (8, 8)),
         (strided, (8, 8)),
-        (HiddenPool, (8, 8)),
+        (hidden_pool, (8, 8)),
         (lambda: nn.Sequential(create("bin-5", 3, (2, 4), "circular"), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (8, 8)),
     ],
 )
 def test_falls_back_to_brute_force_and_says_so(model, size):
     model = model()
-    images = photographs(2, *size)
+    images = noise(2, 3, *size)
     logits, methods = gather(roll_logits(model, images))
     assert methods == {"brute force"}
     torch.testing.assert_close(logits, loop(model, images), atol=1e-9, rtol=0)
 
 
-class ZerosByFunction(nn.Module):
+def zeros_by_function(scale):
     """Pads with zeros by a function call, so that only the comparison can tell that it is no case for stitching."""
-
-    def __init__(self, scale):
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv, self.layer, self.head, self.scale = nn.Conv2d(3, 8, 3), Cell(2, False), nn.Linear(8, 4), scale
-
-    def forward(self, x):
-        return self.head(self.layer(self.conv(F.pad(x, (1, 1, 1, 1))).relu()).square().mean((2, 3))) * self.scale
+    torch.manual_seed(0)
+    pad, head = Answer(lambda x: F.pad(x, (1, 1, 1, 1))), Answer(lambda x: x.square().mean((2, 3)) * scale)
+    return nn.Sequential(pad, nn.Conv2d(3, 8, 3), nn.ReLU(), Cell(2, False), head)
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.bfloat16, 1), (torch.half, 1), (torch.float32, 1e-5)])
 def test_what_may_be_stitched_is_told_whatever_the_precision_and_size_of_the_logits(dtype, scale):
     """The tolerance was wider than the logits are."""
-    images = photographs(2, 8, 8, torch.float32)
-    part = next(roll_logits(ZerosByFunction(scale).to(dtype), images))
+    images = noise(2, 3, 8, 8, dtype=torch.float32)
+    part = next(roll_logits(zeros_by_function(scale).to(dtype), images))
     assert part.method == "brute force"
     assert part.logits.dtype == torch.float32
 
 
 def test_what_may_be_stitched_is_told_though_the_first_images_are_blank():
     blank = torch.zeros(2, 3, 8, 8)
-    assert next(roll_logits(ZerosByFunction(1), blank)).method == "brute force"
+    assert next(roll_logits(zeros_by_function(1), blank)).method == "brute force"
 
 
 def test_more_classes_than_fit_into_sixteen_bits():
     model = Answer(lambda x: F.one_hot(torch.full((len(x),), 2**15), 2**15 + 2).float())
-    predictions = metrics.roll_predictions(model, photographs(1, 2, 2), torch.tensor([2**15]))
+    predictions = metrics.roll_predictions(model, noise(1, 3, 2, 2), torch.tensor([2**15]))
     assert predictions.correct.all()
-    assert metrics.consistency(model, photographs(1, 2, 2), exhaustive=True).value == 1
+    assert metrics.consistency(model, noise(1, 3, 2, 2), exhaustive=True).value == 1
 
 
 @pytest.mark.parametrize(("name", "width"), [("vgg-small", None), ("vgg13-bn", 4)])
 def test_costs_at_most_a_tenth_of_the_forward_passes(name, width):
-    model, images = network(name, width=width, dtype=torch.float32), photographs(1, dtype=torch.float32)
+    model, images = network(name, width=width, dtype=torch.float32), noise(1, 3, 32, 32, dtype=torch.float32)
 
     def operations(call):
         with FlopCounterMode(display=False) as counter:
@@ -193,18 +173,17 @@ def test_costs_at_most_a_tenth_of_the_forward_passes(name, width):
 
 
 def test_leaves_no_trace_even_on_error():
-    class Fragile(nn.Module):
-        def forward(self, x):
-            if len(x) > 10:
-                raise MemoryError("too many maps")
-            return x
+    def fragile(x):
+        if len(x) > 10:
+            raise MemoryError("too many maps")
+        return x
 
-    model = nn.Sequential(network(), Fragile()).train()
+    model = nn.Sequential(network(), Answer(fragile)).train()
     model[0].eval()
     before = torch.get_rng_state()
     modes = [part.training for part in model.modules()]
     with pytest.raises(MemoryError):
-        list(roll_logits(model, photographs(1, 16, 16)))
+        list(roll_logits(model, noise(1, 3, 16, 16)))
     assert [part.training for part in model.modules()] == modes
     for layer in model.modules():
         assert not {"forward", "choose", "sample"} & set(vars(layer))
@@ -212,7 +191,7 @@ def test_leaves_no_trace_even_on_error():
 
 
 def test_window_of_rolls_is_cut_from_all_rolls():
-    model, images = network(downsample="bin-4"), photographs(2, 16, 16)
+    model, images = network(downsample="bin-4"), noise(2, 3, 16, 16)
     every, _ = gather(roll_logits(model, images))
     for method in (None, "brute force"):
         window = next(roll_logits(model, images, max_shift=2, method=method))

@@ -7,18 +7,14 @@ from torch import nn
 
 from aliasing.errors import UsageError
 from aliasing.metrics.masks import MASK_SHIFTS, _draw_shifts, mask_consistency, mask_equivariance_error, mean_iou
-from tests.toys import Answer
+from tests.toys import Answer, noise
 
 # The channels of the image are the logits: every pixel for itself.
 CHANNELS = Answer(lambda x: 5 * x)
 
 
-def pictures(n=6, height=20, width=24, seed=0):
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
 def test_mean_iou_equals_a_loop_over_classes():
-    images = pictures(7)
+    images = noise(7, 3, 20, 24)
     masks = torch.randint(0, 4, (7, 20, 24), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     masks[masks == 3] = 255
     predicted = images.argmax(1)
@@ -39,14 +35,14 @@ def test_mean_iou_equals_a_loop_over_classes():
 
 def test_bytes_are_compared_with_the_ignored_index_as_numbers():
     with pytest.raises(UsageError, match="masks hold class 255"):
-        mean_iou(CHANNELS, pictures(1), torch.full((1, 20, 24), 255, dtype=torch.uint8), ignore_index=-1)
+        mean_iou(CHANNELS, noise(1, 3, 20, 24), torch.full((1, 20, 24), 255, dtype=torch.uint8), ignore_index=-1)
 
 
 @pytest.mark.parametrize("border", [0, 1])
 @pytest.mark.parametrize("shift", MASK_SHIFTS)
 def test_equals_a_comparison_pixel_by_pixel(shift, border):
     torch.manual_seed(0)
-    model, images = nn.Conv2d(3, 3, 3, padding=1).double(), pictures(4, 9, 11).double()
+    model, images = nn.Conv2d(3, 3, 3, padding=1).double(), noise(4, 3, 9, 11)
     rows, columns = np.mgrid[:9, :11]
     same, apart = [], []
     for image, (dy, dx) in zip(images, _draw_shifts(4, 2, None).tolist(), strict=True):

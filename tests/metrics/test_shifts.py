@@ -6,11 +6,7 @@ import torch
 from scipy import ndimage
 
 from aliasing.shifts import SHIFTS, draw_shifts, shift_images
-
-
-def pictures(n=4, height=12, width=17):
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
+from tests.toys import noise
 
 MOVES = torch.tensor([[0, 0], [3, -2], [-5, 1], [11, 16]])
 BY_HAND = {
@@ -23,7 +19,7 @@ BY_HAND = {
 @pytest.mark.parametrize("shift", BY_HAND)
 def test_whole_pixels_by_hand(shift):
     moves = MOVES[: 3 if shift == "crop" else 4]
-    images = pictures(len(moves))
+    images = noise(len(moves), 3, 12, 17)
     shifted = shift_images(images, moves, shift, max_shift=5)
     for image, move, ours in zip(images.numpy(), moves.tolist(), shifted, strict=True):
         np.testing.assert_array_equal(ours, BY_HAND[shift](image, move))
@@ -43,7 +39,7 @@ def test_sub_pixel_moves_waves_exactly(size):
 
 
 def test_sub_pixel_shifts_by_whole_pixels_are_rolls():
-    images = pictures(height=16, width=15)
+    images = noise(4, 3, 16, 15)
     expected = shift_images(images, MOVES, "circular")
     torch.testing.assert_close(shift_images(images, MOVES.double(), "sub-pixel"), expected)
 

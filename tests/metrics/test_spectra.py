@@ -13,11 +13,7 @@ from aliasing.errors import UsageError
 from aliasing.layers import Blur
 from aliasing.metrics.kernels import band_accuracy, low_pass, remove_band, stop_band, stop_bands
 from aliasing.metrics.spectra import aliasable, ideal, radial_spectrum
-from tests.toys import Answer
-
-
-def noise(n=3, channels=3, height=16, width=16):
-    return torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+from tests.toys import Answer, noise
 
 
 def waves_per_map(n):
