@@ -133,9 +133,7 @@ def test_apgd_equals_a_loop_over_single_images(toy):
     model, images, labels = toy
     problem, steps = Problem(model, images, labels, 0.015), 20
     start = problem.random_point(image_seeds(len(images)), touch=True)
-    torch.testing.assert_close(
-        (start - images).abs().amax((1, 2, 3)), torch.full((40,), 0.015).double(), atol=2e-3, rtol=0
-    )
+    assert (start - images).abs().amax((1, 2, 3)).tolist() == pytest.approx([0.015] * 40, abs=2e-3)
     points, broken = apgd(problem, start, steps)
     sizes = set()
     for i in range(len(images)):
@@ -168,20 +166,18 @@ def test_apgd_halves_its_step_when_it_rises_without_reaching_the_best_point():
 
 def test_training_perturbation_on_a_linear_network():
     weight = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [2.0, 0.0]])
-    images = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 0.5]])[:, :, None, None]
-    found = perturb(linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 10.0)
+    images, labels = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 0.5]])[:, :, None, None], torch.tensor([0, 1])
+
+    def perturbed(images, *sizes):
+        return perturb(linear(weight), images, labels, torch.Generator().manual_seed(0), *sizes)
+
     # A large step ends in the corner of the ball that hurts the label most, within the box.
     expected = torch.tensor([[0.4, 0.6, 0.4], [0.1, 0.9, 0.6]])[:, :, None, None]
-    torch.testing.assert_close(found, expected)
-    small = perturb(linear(weight), images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), 0.1, 0.0)
+    torch.testing.assert_close(perturbed(images, 0.1, 10.0), expected)
     noise = torch.rand(2, 3, 1, 1, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
-    torch.testing.assert_close(small, (images + noise).clamp(0, 1))
+    torch.testing.assert_close(perturbed(images, 0.1, 0.0), (images + noise).clamp(0, 1))
     given = (255 * images).to(torch.uint8)  # bytes were a step of 8 / 255 in units of bytes, and all became white
-    of_bytes, of_floats = (
-        perturb(linear(weight), own, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
-        for own in (given, given / 255)
-    )
-    torch.testing.assert_close(of_bytes, of_floats)
+    torch.testing.assert_close(perturbed(given), perturbed(given / 255))
 
 
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])

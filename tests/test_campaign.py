@@ -45,12 +45,10 @@ def command(folder):
     assert found["done"] == found["planned"]
 
 
-def measured(folder) -> dict[str, dict]:
-    """Id to measurements; every id once."""
+def measured(folder) -> list[tuple[str, str]]:
+    """Ids and measurements, also of what is there twice."""
     records = read_lines(folder / "records.jsonl")
-    found = {record.run.id: record.measurements for record in records}
-    assert len(found) == len(records)
-    return found
+    return sorted((record.run.id, json.dumps(record.measurements, sort_keys=True)) for record in records)
 
 
 def test_killed_at_random_it_continues_and_nothing_is_lost_or_doubled(tmp_path, small):
@@ -79,7 +77,7 @@ def test_a_budget_is_positive_and_is_kept(tmp_path, small):
     with pytest.raises(UsageError, match="above 0, got -1"):
         campaign.run("cpu", "smoke", -1, tmp_path)
     started = time.monotonic()
-    campaign.run("cpu", "smoke", 8, tmp_path)
+    campaign.run("cpu", "smoke", 2, tmp_path)
     assert time.monotonic() - started < 60
     assert "runs done" in (tmp_path / "log.txt").read_text()
 

@@ -114,12 +114,8 @@ sys.exit(main(["findings"]))
 
 def test_the_base_install_is_enough_for_layers_conversion_and_metrics():
     """What is not installed is named with its extra."""
-    extras = {
-        Requirement(line).name
-        for lines in PROJECT["optional-dependencies"].values()
-        for line in lines
-        if Requirement(line).name != "filelock"  # PyTorch asks for it itself
-    }
+    lines = chain(*PROJECT["optional-dependencies"].values())
+    extras = {Requirement(line).name for line in lines} - {"filelock"}  # PyTorch asks for it itself
     code = WITHOUT_EXTRAS.format(extras=sorted(extras))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     reason = "pandas is not installed; pip install 'aliasing[studies]' brings it"

@@ -100,16 +100,10 @@ def test_both_loops_are_trained_to_their_end_on_the_same_network():
 
 
 def test_verdicts_of_known_ratios():
-    ratios = {"a": (3.0, 0.9), "b": (2.0, 1.0), "c": (2.6, 5.0)}
-    frame = pd.DataFrame(
-        [
-            {"layer": layer, "peer": peer, "size": size, "format": "contiguous", "pass": step, "ratio": ratio}
-            for layer in ("bin-5", "ddac")
-            for size, pair in ratios.items()
-            for peer, ratio in zip(("published", "timm"), pair, strict=True)
-            for step, ratio in (("forward+backward", ratio), ("forward", 0.1))
-        ]
-    )
+    ratios = pd.DataFrame({"published": [3.0, 2.0, 2.6], "timm": [0.9, 1.0, 5.0], "size": ["a", "b", "c"]})
+    rows = ratios.melt("size", var_name="peer", value_name="ratio").assign(layer="bin-5", format="contiguous")
+    both = pd.concat([rows.assign(**{"pass": "forward+backward"}), rows.assign(ratio=0.1, **{"pass": "forward"})])
+    frame = pd.concat([both, both.assign(layer="ddac")])
     blur, ddac = layers.verdicts(frame).to_dict("records")
     assert (blur["median"], blur["target"], blur["reached"]) == (2.6, layers.TARGETS["bin-5"], "yes")
     assert (blur["worst"], blur["where"], blur["never slower"]) == (0.9, "timm, a", "no")

@@ -80,10 +80,8 @@ def test_a_constant_image_stays_constant(name, severity, side):
 @pytest.mark.parametrize(("side", "severity"), [(32, 3), (32, 5), (64, 4), (130, 5)])
 def test_defocus_is_a_correlation_with_the_disk(side, severity):
     radius, alias_blur = CONSTANTS["defocus_blur"][table_side(side, side)][severity - 1]
-    reach = 12
-    disk = np.array(
-        [[float(a * a + b * b <= radius**2) for a in range(-reach, reach + 1)] for b in range(-reach, reach + 1)]
-    )
+    squares = np.arange(-12, 13) ** 2
+    disk = (squares[:, None] + squares <= radius**2).astype(float)
     soft = 1 if radius <= 8 else 2
     kernel = ndimage.gaussian_filter(disk / disk.sum(), alias_blur, radius=soft, mode="constant")
     images = photographs(2, side, side)

@@ -211,9 +211,8 @@ def test_imagenette_is_cropped_and_imagenets_own_validation_pictures_are_kept_ap
     assert not (seen.images[:, 2].any() or unseen.images[:, 2].any())  # nothing of the blue sides
     assert (seen.classes, seen.images.shape) == (("church",), (2, 3, 4, 4))
     assert [len(load("imagenette", split, size=4)) for split in ("train", "test")] == [2, 2]
-    files = {
-        f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0)) for wnid in photographs._IMAGENETTE
-    }
+    wnids = photographs._IMAGENETTE
+    files = {f"imagenet-val-500/{wnid}/{wnid}.JPEG": png((200 * (wnid == church), 0, 0)) for wnid in wnids}
     offer("imagenet-val-500", {"imagenet-val-500.tar.xz": files})
     found = load("imagenet-val-500", "test", size=8)
     assert found.images.shape == (10, 3, 8, 8)

@@ -9,13 +9,7 @@ from torch import nn
 
 from aliasing import metrics
 from aliasing.metrics import draw_shifts, shift_images
-from aliasing.metrics.rolls import (
-    RollPredictions,
-    accuracy_by_distance,
-    agreement_per_image,
-    roll_predictions,
-    variation_per_image,
-)
+from aliasing.metrics.rolls import RollPredictions, accuracy_by_distance, agreement_per_image, variation_per_image
 from tests.toys import Answer, noise
 
 
@@ -94,7 +88,7 @@ def test_rows_and_columns_of_rolls_are_told_apart():
 
 def test_all_rolls_equal_loops():
     model, images, labels = random_network(), noise(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0])
-    predictions = roll_predictions(model, images, labels, batch_size=3)
+    predictions = metrics.roll_predictions(model, images, labels, batch_size=3)
     with torch.no_grad():
         logits = torch.stack([model(images.roll(roll, (2, 3))) for roll in product(range(8), repeat=2)], 1)
     top = logits.argmax(2)

@@ -180,7 +180,6 @@ def test_the_place_of_the_data_does_not_change_the_value(name, data, network, pa
 def test_the_draws_matter(data, network, painter):
     """Otherwise equal values would prove nothing."""
     for name in ("consistency", "one_pixel", "fidelity", "mask_equivariance_error", "corruption_error"):
-        values = [
-            call(name, data, network, painter, generator=torch.Generator().manual_seed(seed)) for seed in range(4)
-        ]
+        draws = [torch.Generator().manual_seed(seed) for seed in range(4)]
+        values = [call(name, data, network, painter, generator=draw) for draw in draws]
         assert any(not torch.equal(values[0], other) for other in values[1:]), name
