@@ -40,25 +40,18 @@ def toy():
     return model, images, labels
 
 
-def test_misclassified_images_are_left_alone(toy):
-    model, images, labels = toy
-    labels = labels.clone()
-    labels[::2] = (labels[::2] + 1) % 6
-    found, broken = attack_images(model, images, labels, "pgd", 0.1)
-    assert broken[::2].all()
-    assert found[::2].equal(images[::2])
-    assert attack_accuracy(model, images, labels, "pgd", 0.0).value == 0.5
-
-
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 def test_equals_a_loop_over_single_images(toy, name):
+    """Those that are misclassified from the beginning are left alone."""
     model, images, labels = toy
+    wrong = torch.arange(40) % 4 == 0
+    labels = (labels + wrong) % 6
     eps, size, steps = (0.024, 0.024, 1) if name == "fgsm" else (0.024, 0.006, 6)
     seeds = image_seeds(len(images), torch.Generator().manual_seed(5))
     found, broken = attack_images(model, images, labels, name, eps, steps, seeds)
     for i, seed in enumerate(seeds.tolist()):
         noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed))
-        delta = 0 * noise if name == "fgsm" else (noise * 2 - 1) * eps
+        delta = 0 * noise if name == "fgsm" or wrong[i] else (noise * 2 - 1) * eps
         x = (images[i] + delta).clamp(0, 1)
         for step in range(steps + 1):
             x.requires_grad_()
@@ -70,7 +63,7 @@ def test_equals_a_loop_over_single_images(toy, name):
             x = (images[i] + delta).clamp(0, 1)
         assert (logits.argmax() != labels[i]) == broken[i]
         torch.testing.assert_close(found[i], x.detach() if broken[i] else images[i], atol=1e-5, rtol=0)
-    assert 0 < broken.sum() < len(images)
+    assert broken[wrong].all() and 0 < broken[~wrong].sum() < 30
     model.zero_grad()
 
 

@@ -36,7 +36,6 @@ def test_the_id_depends_on_every_part_and_on_nothing_else():
         replace(RUN, network=RUN.network | {"width": 4}),
     ]
     assert len({RUN.id, *(other.id for other in others)}) == 5
-    assert Run.from_description(RUN.describe()).id == RUN.id
     assert RUN.describe()["recipe"]["lr"] == Recipe().lr  # what was not said, too: a default that changes counts
 
 

@@ -18,8 +18,6 @@ from aliasing.errors import UsageError
 from aliasing.studies.bases import BASES
 from tests.toys import write
 
-SURROUNDINGS = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-
 
 def tiny() -> None:
     """The plan of the cluster profile with sizes for toys."""
@@ -56,8 +54,8 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     launcher = [sys.executable, *launcher, "--monitor-interval=0.1", __file__, *command]
     own = {"ALIASING_MEMORY": "0", "ALIASING_RUNS": str(tmp_path / "two"), "KILLED": str(tmp_path / "killed")}
-    environment = os.environ | SURROUNDINGS | own
-    said = subprocess.run(launcher, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    own |= {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    said = subprocess.run(launcher, env=os.environ | own, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert said.strip() == "zhang2019 (cluster): 1 done"
     assert (tmp_path / "killed").exists()
     (path,) = (tmp_path / "two").glob("*/record.json")

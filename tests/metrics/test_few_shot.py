@@ -10,15 +10,10 @@ from aliasing.metrics.readouts import episode_accuracies, few_shot_accuracy, sam
 LABELS = torch.arange(240) % 8
 
 
-def clouds(spread, seed=0, size=6):
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(8, size, generator=generator)
-    return centres[LABELS] + spread * torch.randn(240, size, generator=generator)
-
-
 @pytest.mark.parametrize("shots", [1, 5])
 def test_equals_a_loop_over_queries(shots):
-    features, episodes = clouds(0.8), sample_episodes(LABELS, 4, shots, 6, 30)
+    draw, episodes = torch.Generator().manual_seed(0), sample_episodes(LABELS, 4, shots, 6, 30)
+    features = torch.randn(8, 6, generator=draw)[LABELS] + 0.8 * torch.randn(240, 6, generator=draw)  # clouds
     expected = []
     for support, query in zip(*episodes, strict=True):
         units = [[features[i] / features[i].norm() for i in way] for way in support.tolist()]

@@ -46,15 +46,12 @@ def test_sub_pixel_shifts_by_whole_pixels_are_rolls():
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_draws_cover_the_range_and_depend_on_the_seed_alone(shift):
-    images = torch.zeros(3000, 3, 8, 8)
-    before = torch.get_rng_state()
-    drawn = draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(5))
-    assert torch.equal(before, torch.get_rng_state())
-    assert drawn.shape == (2, 3000, 2)
-    assert torch.equal(drawn, draw_shifts(shift, images, 2, 2, torch.Generator().manual_seed(5)))
-    assert not torch.equal(drawn[0], drawn[1])
+    images, before = torch.zeros(3000, 3, 8, 8), torch.get_rng_state()
     # A prefix of the images gets the same shifts: draws are in image order.
-    assert torch.equal(drawn[:, :10], draw_shifts(shift, images[:10], 2, 2, torch.Generator().manual_seed(5)))
+    drawn, few = (draw_shifts(shift, own, 2, 2, torch.Generator().manual_seed(5)) for own in (images, images[:10]))
+    assert torch.equal(before, torch.get_rng_state())
+    assert drawn.shape == (2, 3000, 2) and torch.equal(drawn[:, :10], few)
+    assert not torch.equal(drawn[0], drawn[1])
     values = drawn.flatten().double()
     if shift == "sub-pixel":
         assert values.abs().max() <= 2
