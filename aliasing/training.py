@@ -9,6 +9,7 @@ start of each epoch; and ``auxiliary_losses(...)``, terms to add to the loss (se
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -167,11 +168,14 @@ def train(
         raise DataError(f"the processes found {epochs} epochs in {checkpoint}; its folder must be one they all share")
     model = distributed.shared(network, device)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    # Elsewhere nothing is in bfloat16, and to look at each operation takes as long as a small network itself.
+    rounded = recipe.precision == "bfloat16" or recipe.optimizer == "muon"
+    products = bfloat16_products(device) if rounded else nullcontext()
     devices = [device] if device.type == "cuda" else []
     written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
     # Layers that have a loss of their own, which keep their inputs for it.
     layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
-    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), bfloat16_products(device):
+    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), products:
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
