@@ -96,7 +96,7 @@ ENDLESS = longer(100_000)
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_killed_worker_leaves_is_taken_over_or_named(where, count, forked):
-    jobs = longer(15)
+    jobs = longer(60)
 
     def kill_workers():
         while sum(is_leased(where, job.run) for job in jobs) < 2:
