@@ -1,12 +1,13 @@
 """Diagnosing: any folder, any network, clear messages, known answers, a report that stands alone."""
 
-import inspect
 import json
 import os
 import re
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,68 +38,39 @@ def tiny(channels=3, classes=3):
     )  # fmt: skip
 
 
-FACTORIES = f"""
-import torch
-from tests.toys import Answer
-from torch import nn
-
-{inspect.getsource(tiny)}
-
-def rigid():
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
-
-def maps():
-    return nn.Conv2d(3, 5, 1)
-
-def grey():
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
-
-def unfinished():
-    return nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten())
-
-def empty():
-    return tiny().to("meta")
-
-def raises():
-    raise KeyError("no checkpoint")
-
-def leaves():
-    raise SystemExit(3)
-
-def pair():
-    return nn.Sequential(tiny(), Answer(lambda y: (y, y)))
-
-def indices():
-    return nn.Sequential(tiny(), Answer(lambda y: y.argmax(1)))
-
 def sensitive():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
 
-def free():
-    return nn.Sequential(sensitive(), Answer(lambda y: y[:, :, 2, 2]))
 
-def stiff():
-    return nn.Sequential(sensitive(), nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
-
-number = 7
-"""
-
+# What the names behind "own_nets:" stand for.
+OWN = {
+    "tiny": tiny,
+    "rigid": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)),
+    "maps": lambda: nn.Conv2d(3, 5, 1),
+    "grey": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3)),
+    "unfinished": lambda: nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten()),
+    "empty": lambda: tiny().to("meta"),
+    "raises": lambda: {}["no checkpoint"],
+    "leaves": lambda: sys.exit(3),
+    "pair": lambda: nn.Sequential(tiny(), Answer(lambda y: (y, y))),
+    "indices": lambda: nn.Sequential(tiny(), Answer(lambda y: y.argmax(1))),
+    "free": lambda: nn.Sequential(sensitive(), Answer(lambda y: y[:, :, 2, 2])),
+    "stiff": lambda: nn.Sequential(sensitive(), nn.Flatten(), nn.Linear(3 * 8 * 8, 3)),
+    "number": 7,
+}
 
 # Reads one pixel: whether the top left one is bright.
 CORNER = Answer(lambda x: torch.stack([x[:, 0, 0, 0], 1 - x[:, 0, 0, 0]], 1))
 
 
-class MeanColour(nn.Module):
-    """The colour of the whole window; a uniform picture gets one answer under every crop shift."""
-
-    def forward(self, x):
-        return 10 * x.mean((2, 3))
+# The colour of the whole window; a uniform picture gets one answer under every crop shift.
+MEAN = Answer(lambda x: 10 * x.mean((2, 3)))
 
 
 @pytest.fixture
 def factories(tmp_path, monkeypatch):
-    (tmp_path / "own_nets.py").write_text(FACTORIES)
+    monkeypatch.setitem(sys.modules, "own_nets", SimpleNamespace(**OWN))
     (tmp_path / "broken_nets.py").write_text("import math; math.no")
     monkeypatch.chdir(tmp_path)
 
@@ -145,16 +117,21 @@ def test_every_kind_of_file_is_read_and_broken_ones_are_listed(photos):
     assert torch.equal(grey[0], grey[1]) and torch.equal(grey[0], grey[2])
 
 
-def test_deep_pictures_keep_their_greys_and_unknown_whites_are_listed(tmp_path):
+def test_deep_pictures_keep_their_greys_unknown_whites_are_listed_and_orientation_is_obeyed(tmp_path):
     ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint16), (64, 1))
     Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "8.png")
     Image.fromarray(ramp * 257).save(tmp_path / "16.png")
     for name, dtype in {"integer": np.int32, "float": np.float32}.items():  # from 0 to 255: nearly black of 65,535
         Image.fromarray(ramp.astype(dtype)).save(tmp_path / f"{name}.tif")
+    half = Image.new("RGB", (40, 40))
+    half.paste((255, 255, 255), (0, 0, 40, 20))  # stored: upper half white
+    exif = half.getexif()
+    exif[0x0112] = 6  # to be shown turned clockwise: right half white
+    half.save(tmp_path / "turned.png", exif=exif)
     found = pictures.read(tmp_path, SIZE)
-    plain = found.images[found.names.index("8.png")]
-    assert plain.float().std() > 50
-    assert found.images[found.names.index("16.png")].equal(plain)
+    plain, deep, turned = (found.images[found.names.index(f"{name}.png")] for name in ("8", "16", "turned"))
+    assert plain.float().std() > 50 and deep.equal(plain)
+    assert turned[..., -8:].float().mean() > 250 and turned[..., :8].float().mean() < 5
     why = "which of its numbers is white is not known; save it with 8 or 16 bits"
     assert found.skipped == {"integer.tif": why, "float.tif": why}
 
@@ -176,20 +153,9 @@ def test_networks_in_half_precision_are_measured(photos):
     assert len(full) == len(halves) == 2 and all(half == pytest.approx(full, abs=0.02) for half in halves)
 
 
-def test_orientation_notes_are_obeyed(tmp_path):
-    half = Image.new("RGB", (40, 40))
-    half.paste((255, 255, 255), (0, 0, 40, 20))  # stored: upper half white
-    exif = half.getexif()
-    exif[0x0112] = 6  # to be shown turned clockwise: right half white
-    half.save(tmp_path / "turned.png", exif=exif)
-    image = pictures.read(tmp_path, SIZE).images[0].float()
-    assert image[..., -8:].mean() > 250
-    assert image[..., :8].mean() < 5
-
-
 def test_names_are_escaped_in_the_report_and_printed_whatever_their_encoding(tmp_path):
     (colours(tmp_path, 1) / "0.png").rename(Path(os.fsdecode(bytes(tmp_path) + b"/<b>&caf\xe9.png")))
-    found = aliasing.diagnose({"<i>": MeanColour()}, tmp_path, size=SIZE, device="cpu", report=tmp_path / "report.html")
+    found = aliasing.diagnose({"<i>": MEAN}, tmp_path, size=SIZE, device="cpu", report=tmp_path / "report.html")
     assert [curve.name for curve in found.portraits[0].curves] == ["<b>&caf\ufffd.png"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;&amp;caf\ufffd.png" in page and "<b>&" not in page and "<i>" not in page
@@ -204,15 +170,13 @@ def test_an_empty_folder_and_nothing_readable(tmp_path):
 
 
 def test_an_invariant_network_never_changes(tmp_path):
-    network = nn.Sequential(nn.Dropout(), MeanColour()).train()
+    network = nn.Sequential(nn.Dropout(), MEAN).train()
     found = aliasing.diagnose(network, colours(tmp_path), size=SIZE, device="cpu").portraits[0]
     assert found.top1_change.value == 0 and network.training and network[0].training
     assert found.mean_absolute_change.value < 1e-5  # of rounding
     assert found.crop.value == found.standard.value == 1
     assert [curve.changes for curve in found.curves] == [0] * 4
     assert found.top1_change.high > 0  # four pictures prove little
-    assert found.sites == []
-    assert isinstance(found.conversion, str)
 
 
 def test_a_network_that_reads_one_pixel_changes_at_every_stripe(tmp_path):
@@ -246,17 +210,13 @@ def test_two_networks_side_by_side_json_and_report(photos, factories, capsys):
     for network in (first, second):
         for measure in ("top1_change", "mean_absolute_change", "crop", "standard"):
             assert network[measure]["low"] <= network[measure]["value"] <= network[measure]["high"]
-    check_page(Path("out/report.html"), pictures=2 * 2 * 5, curves=2 * 5)
-
-
-def check_page(path, pictures, curves):
-    """It asks for nothing outside itself, and says what its pictures show to those who do not see them."""
-    text = path.read_text(encoding="utf-8")
+    # The page asks for nothing outside itself, and says what its pictures show to those who do not see them.
+    text = Path("out/report.html").read_text(encoding="utf-8")
     references = re.findall(r'\b(?:src|href|srcset|data|action)="([^"]*)"', text)
     assert all(reference.startswith("data:image/png;base64,") for reference in references)
     assert not re.search(r"<(script|link|iframe|object)|url\(|@import|https?://", text)
-    assert len(re.findall(r'<img [^>]*alt="[^"]+"', text)) == text.count("<img") == pictures
-    assert len(re.findall(r'<svg [^>]*aria-label="[^"]+"', text)) == text.count("<svg") == curves
+    assert len(re.findall(r'<img [^>]*alt="[^"]+"', text)) == text.count("<img") == 2 * 2 * 5
+    assert len(re.findall(r'<svg [^>]*aria-label="[^"]+"', text)) == text.count("<svg") == 2 * 5
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text and "broken.jpg" in text
 
 
@@ -274,7 +234,7 @@ def test_the_report_answers_three_questions_first(photos, factories):
     command = f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors"
     assert f"{command} --size {SIZE}" in glance
     assert "random weights" not in glance
-    page = aliasing.diagnose({"mean": MeanColour()}, photos, size=SIZE, device="cpu").html()
+    page = aliasing.diagnose({"mean": MEAN}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
     assert "no place: nothing in it drops samples" in page
 
@@ -291,7 +251,7 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     """Everything where nothing is filtered, less behind a blur, nothing behind an ideal filter."""
     layers = {name: aliasing.layers.create(name, 3) for name in ("subsample", "tri-3", "flc")}
     layers["one axis"] = aliasing.layers.create("tri-3", 3, stride=(2, 1))
-    networks = {name: nn.Sequential(layer, MeanColour()) for name, layer in layers.items()}
+    networks = {name: nn.Sequential(layer, MEAN) for name, layer in layers.items()}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
     (none,), (blur,), (ideal,), (axis,) = (portrait.sites for portrait in found.portraits)
     assert none.at_risk == blur.at_risk == ideal.at_risk
@@ -323,7 +283,7 @@ def test_probabilities_count_as_they_are(photos):
 
 
 def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
-    networks = {f"network-number-{i}": MeanColour() for i in range(4)}
+    networks = {f"network-number-{i}": MEAN for i in range(4)}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
     assert found.table().loc["pictures, input"].iloc[0] == "5, 28 x 28, 1 of them enlarged"
     assert percent(aliasing.metrics.Estimate(-1e-5, -1e-4, 1e-5, 3), "+") == "+0.0 % (+0.0 to +0.0)"
@@ -338,8 +298,11 @@ def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
         assert all(name in text for name in networks)
 
 
-def test_batch_size_and_company_do_not_change_the_values(photos, factories):
-    alone = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, batch_size=3, device="cpu").portraits[0]
+def test_batch_size_and_company_do_not_change_the_values_and_progress_ends(photos, factories, capsys):
+    options = {"size": SIZE, "batch_size": 3, "device": "cpu", "progress": True}
+    alone = aliasing.diagnose("own_nets:tiny", photos, **options).portraits[0]
+    bars = capsys.readouterr().err
+    assert re.search(r"reading .* 0/7 ", bars) and re.search(r"own_nets:tiny: 100%.* (\d+)/\1 ", bars)
     both = aliasing.diagnose([CORNER, "own_nets:tiny"], photos, size=SIZE, device="cpu").portraits[1]
     assert torch.equal(alone.changes, both.changes)
     assert alone.crop == both.crop
@@ -355,7 +318,7 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:missing", [], "has no 'missing'; it defines "),
         ("./nets/own_nets.py:tiny", [], "such as nets.own_nets:tiny, the module as for import"),
         ("own_nets:number", [], "must give a torch.nn.Module"),
-        ("own_nets:rigid", ["--size", "28"], "Name its input size with --size"),
+        ("own_nets:tiny", ["--size", "28", "--compare", "own_nets:rigid"], "Name its input size with --size"),
         ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
         ("own_nets:maps", ["--size", "100000"], "does not take images (2, 3, 100000, 100000)"),
         ("own_nets:grey", ["--size", "28"], "cannot be multiplied"),
@@ -368,10 +331,9 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
         ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),
         ("own_nets:leaves", ["--size", "28"], "own_nets:leaves raised SystemExit: 3"),
         ("broken_nets:build", [], "fails when it is imported: AttributeError"),
-        ("own_nets:tiny", ["--report", "."], "must be a page"),
         ("own_nets:tiny", ["--report", "report.pdf"], "such as report.html; got report.pdf"),
         ("own_nets:tiny", ["--weights", "."], "no file '.'"),
-        ("own_nets:tiny", ["--report", "own_nets.py/report.html"], "cannot be written"),
+        ("own_nets:tiny", ["--report", "broken_nets.py/report.html"], "cannot be written"),
         ("own_nets:tiny", ["--count", "0"], "count must be"),
         ("own_nets:tiny+bin-9", [], "Did you mean 'bin-"),
         ("own_nets:tiny", ["--compare", "own_nets:tiny"], "different names"),
@@ -379,46 +341,37 @@ def test_batch_size_and_company_do_not_change_the_values(photos, factories):
     ],
 )
 def test_bad_usage_ends_with_2_and_says_what_is_valid(model, options, message, photos, factories, capsys):
-    assert main(["diagnose", model, "--images", str(photos), "--device", "cpu", *options]) == 2
-    assert message in capsys.readouterr().err
+    """Before any work: no report is begun."""
+    given = ["--images", str(photos), "--device", "cpu", "--report", "report.html", *options]
+    assert main(["diagnose", model, *given]) == 2
+    assert message in capsys.readouterr().err and not Path("report.html").exists()
 
 
-def test_a_network_of_the_wrong_size_stops_before_any_work(photos, factories, tmp_path):
-    with pytest.raises(UsageError, match="own_nets:rigid does not take"):
-        aliasing.diagnose(["own_nets:tiny", "own_nets:rigid"], photos, size=SIZE, report=tmp_path / "report.html")
-    assert not (tmp_path / "report.html").exists()
-    assert aliasing.diagnose("own_nets:rigid", photos, size=32, device="cpu").portraits[0].size == 32
-
-
-class Fails(MeanColour):
+class Fails(nn.Module):
     """Works on the first image it is tried with, and never again: as when memory runs out."""
 
-    calls = 0
-    error: BaseException = RuntimeError("out of memory")
+    def __init__(self, error=None):
+        super().__init__()
+        self.calls, self.error = 0, error or RuntimeError("out of memory")
 
     def forward(self, x):
         self.calls += 1
         if self.calls > 1:
             raise self.error
-        return super().forward(x)
+        return x.mean((2, 3))
 
 
-def test_a_network_that_fails_later_loses_nothing_of_the_others(photos, tmp_path):
-    networks = {"good": MeanColour(), "before": Fails(), "silent": Fails(), "fine": CORNER}
-    networks["silent"].error = KeyError()
-    found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu", report=tmp_path / "report.html")
+def test_a_network_that_fails_or_is_stopped_later_loses_nothing_of_the_others(photos, tmp_path):
+    networks = {"good": MEAN, "before": Fails(), "silent": Fails(KeyError()), "fine": CORNER}
+    options = {"size": SIZE, "device": "cpu", "report": tmp_path / "report.html"}
+    found = aliasing.diagnose(networks, photos, **options)
     assert [portrait.network for portrait in found.portraits] == ["good", "fine"]
     assert found.failed == found.plain()["failed"] == {"before": "RuntimeError: out of memory", "silent": "KeyError"}
     assert "out of memory" in (tmp_path / "report.html").read_text()
     with pytest.raises(DataError, match="out of memory"):
-        aliasing.diagnose(Fails(), photos, size=SIZE, device="cpu")
-
-
-def test_who_stops_it_keeps_the_report_of_what_was_measured(photos, tmp_path):
-    networks = {"good": MeanColour(), "stopped": Fails()}
-    networks["stopped"].error = KeyboardInterrupt()
+        aliasing.diagnose(Fails(), photos, **options)
     with pytest.raises(KeyboardInterrupt):
-        aliasing.diagnose(networks, photos, size=SIZE, report=tmp_path / "report.html")
+        aliasing.diagnose({"good": MEAN, "stopped": Fails(KeyboardInterrupt())}, photos, **options)
     page = (tmp_path / "report.html").read_text()
     assert page.rstrip().endswith("</html>") and "good" in page and "stopped" not in page
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
@@ -443,17 +396,14 @@ def test_pretrained_weights_that_cannot_be_fetched_are_no_silent_random_ones(mon
     assert constants.HF_HUB_OFFLINE is False
 
 
-def test_torchvision_and_timm_say_size_and_standardisation():
+def test_torchvision_and_timm_say_size_standardisation_and_options():
     ours = load("squeezenet1_1", weights="none")
     assert (ours.size, ours.weights) == (224, "random weights")
     assert not ours.classes  # names mean nothing for random weights
     torch.testing.assert_close(ours.module.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
     theirs = load("timm:test_vit", weights="none")
     assert (theirs.size, theirs.module.mean.flatten().tolist()) == (160, [0.5, 0.5, 0.5])
-
-
-def test_a_file_goes_into_the_network_that_pretrained_weights_are_in():
-    """Which scales its input anew, and has no second head."""
+    # The network that pretrained weights are in scales its input anew, and has no second head.
     network = load("googlenet", weights="none").module.network
     assert network.transform_input and network.aux1 is None and network.aux2 is None
 
@@ -470,11 +420,6 @@ def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     ours = load(str(tmp_path / "ours.safetensors"))  # its classes are still those of the pretrained network
     assert (ours.name, ours.size, len(ours.classes)) == (str(tmp_path / "ours.safetensors"), 64, 1000)
     assert ours.weights == "fine-tuned squeezenet1_1+tri-3"
-    with pytest.raises(UsageError, match="of another network"):
-        load("mnasnet0_5", weights=str(tmp_path / "tuned.safetensors"))
-    (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(DataError, match=r"no readable safetensors.*save\(network.state_dict"):
-        load("squeezenet1_1", weights=str(tmp_path / "torn.safetensors"))
 
 
 def test_weights_are_read_as_trainings_save_them(tmp_path, factories):
@@ -495,7 +440,7 @@ def test_weights_are_read_as_trainings_save_them(tmp_path, factories):
     for message, held in {
         "must hold one state_dict, and holds model, ema; save": {"model": state, "ema": state},
         "and holds none": {"epoch": 3},
-        "is no readable safetensors file": whole,
+        r"is no readable safetensors.*save\(network.state_dict": whole,
         "the file lacks 5.weight": {name: state[name] for name in state if name != key},
         "the network lacks a, b, c and 1 more": state | dict.fromkeys("abcd", state[key]),
         r"the file has 5.weight \(3, 5\), not \(3, 4\)": state | {key: torch.zeros(3, 5)},
@@ -507,7 +452,7 @@ def test_weights_are_read_as_trainings_save_them(tmp_path, factories):
 
 def test_numbers_that_say_nothing_come_with_a_warning(photos, factories):
     deaf = nn.Sequential(nn.AvgPool2d(2), Answer(lambda x: x.mean((2, 3)) * 0 + torch.tensor([1.0, 0, 0])))
-    networks = {"deaf": deaf, "corner": CORNER, "calm": MeanColour()}
+    networks = {"deaf": deaf, "corner": CORNER, "calm": MEAN}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
     deaf, corner, calm = (portrait.remedy for portrait in found.portraits)
     assert deaf.startswith("Every picture got the same answer")
@@ -545,12 +490,6 @@ def test_the_command_that_is_recommended_runs_as_it_is_printed(tmp_path, factori
     assert command("own_nets:free+bin-5", "12")[1:2] == ["own_nets:free+bin-5"]
     assert command("own_nets:stiff", "12") == []  # it takes 16 pixels and nothing else
     assert command("own_nets:free", "9") == [] and command("own_nets:free", "few") == []
-
-
-def test_progress_ends_when_everything_is_done(photos, factories, capsys):
-    aliasing.diagnose("own_nets:tiny", photos, size=SIZE, device="cpu", progress=True)
-    bars = capsys.readouterr().err
-    assert re.search(r"reading .* 0/7 ", bars) and re.search(r"own_nets:tiny: 100%.* (\d+)/\1 ", bars)
 
 
 def test_a_module_is_left_as_it_was_and_no_size_is_no_default(photos, factories):

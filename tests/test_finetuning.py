@@ -1,6 +1,5 @@
 """Fine-tuning towards a network's own answers: it mends, it can be stopped, it overwrites nothing."""
 
-import inspect
 import json
 from dataclasses import replace
 from functools import partial
@@ -60,11 +59,13 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A folder with a module that makes the network, and one that returns maps."""
-    source = inspect.getsource(noise) + inspect.getsource(net)
-    source += "make = net\ndef maps(): return nn.Conv2d(3, 5, 1)\n"
-    source += "class Packed(nn.Identity): get_extra_state = set_extra_state = lambda *a: {}\n"
-    source += "def packed(): return net().append(Packed())\n"  # as quantised modules are
-    (tmp_path / "tuned_nets.py").write_text(f"import torch\nfrom torch import nn\nSIZE = {SIZE}\n{source}")
+    lines = (
+        "from tests.test_finetuning import net as make, nn",
+        "def maps(): return nn.Conv2d(3, 5, 1)",
+        "class Packed(nn.Identity): get_extra_state = set_extra_state = lambda *a: {}",
+        "def packed(): return make().append(Packed())  # as quantised modules are",
+    )
+    (tmp_path / "tuned_nets.py").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -112,9 +113,6 @@ def test_the_conclusion_says_what_is_sure_and_which_way_it_goes():
     words = said((half, half), (half | True, half))
     assert "changes more of its answers (+50.0 points, " in words
     assert "perhaps as many of them are the original's (+0.0 points, -2.7 to +2.7: 100 pictures cannot tell)" in words
-    one = torch.arange(100) == 1
-    words = said((half | one, half), (half & ~one, half))
-    assert "changes perhaps fewer of its answers (-1.0 points, -4.3 to +2.3: 100" in words
 
 
 def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monkeypatch, capsys):
@@ -123,6 +121,7 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     assert main([*command, "--out", "whole.safetensors", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert set(table["consistency, crop shifts"]) == set(finetuning.COLUMNS)
+    assert "accuracy" not in table  # nobody knows what its classes are called
 
     steps, step = [], finetuning.Lesson._step
 
@@ -136,8 +135,6 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
     monkeypatch.setattr(finetuning.Lesson, "_step", stopping)
     assert main([*command, "--out", "once again.safetensors"]) == 130
     assert (own / "once again.safetensors.partial").exists() and not (own / "once again.safetensors").exists()
-    with pytest.raises(UsageError, match="another fine-tuning"):
-        aliasing.finetune(net(), "bin-5", folder, size=SIZE, out="once again.safetensors")
     assert main([*command, "--out", "once again.safetensors"]) == 0
     assert len(steps) == len(set(steps)) + 1  # the one that was stopped, and no other, was repeated
     with safe_open("whole.safetensors", "pt") as one, safe_open("once again.safetensors", "pt") as other:
@@ -164,7 +161,6 @@ MADE = "tuned_nets:make+tri-3"
     ("network", "options", "message"),
     [
         ("tuned_nets:make", [], "expected NETWORK+LAYER, such as tuned_nets:make+tri-3"),
-        ("taken.safetensors", [], "expected NETWORK+LAYER, such as resnet18+tri-3"),
         (MADE, ["--out", "taken.safetensors"], "exists and is not overwritten"),
         (MADE, ["--size", "48"], "too small for windows of 48: name --size 27"),
         (MADE, ["--images", "tiny"], "short sides of 9 pixels, too small for windows of 24: they need 10 at least"),
@@ -173,7 +169,6 @@ MADE = "tuned_nets:make+tri-3"
         (MADE, ["--minutes", "inf"], "minutes must be a positive number"),
         (MADE, ["--lr", "1e30"], "name a smaller --lr than 1e+30"),
         (MADE, ["--out", "new.pth"], "must end in .safetensors"),
-        ("tf_efficientnet_lite9+tri-3", [], "did you mean tf_efficientnet_lite"),
     ],
 )
 def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own, folder, capsys):
@@ -223,8 +218,6 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
         again(other, images=folder)
     with pytest.raises(UsageError, match="another fine-tuning, of other network, weights, pictures, contents of"):
         again("tuned_nets:make", images=noise(70))
-    with pytest.raises(UsageError, match="another fine-tuning, of other minutes; remove it"):
-        again(net(), images=folder, minutes=1)
     (left / "the-original.safetensors").write_text("cut")
     with pytest.raises(DataError, match=r"original\.safetensors is damaged.*; remove it to fine-tune this network"):
         call()
@@ -254,14 +247,12 @@ def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refus
         aliasing.finetune(broken, "tri-3", folder, size=SIZE, device="cpu")
 
 
-def test_folders_named_after_classes_give_an_accuracy(own, folder):
+def test_folders_named_after_classes_give_an_accuracy():
     names = [str(i % 5) for i in range(10)]
     assert finetuning._labels(names, tuple("43210")).tolist() == [4, 3, 2, 1, 0] * 2
     assert finetuning._labels(names, tuple("4321x")) is None
     assert finetuning._labels(names, ()) is None
     assert finetuning._labels(names, tuple("433210")) is None  # which of the two that are called 3?
-    _, table = aliasing.finetune("tuned_nets:make", "tri-3", folder, size=SIZE, device="cpu")
-    assert "accuracy" not in table.index  # nobody knows what its classes are called
 
 
 def data_of(images, held_out=None, classes=()):

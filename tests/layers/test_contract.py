@@ -1,4 +1,4 @@
-"""What every layer promises: sizes, values, dtypes, memory formats, tracing, copies, checkpoints; and the registry."""
+"""What every layer promises: sizes, values, dtypes, memory formats, tracing, copies; and the registry."""
 
 import copy
 from itertools import product
@@ -7,9 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from aliasing import layers
 from aliasing.errors import UsageError
 from aliasing.layers import CATALOGUE, create, definitions
 from tests.layers.cases import CASES, FORMATS, LAYERS, LINEAR, MODES, layer_of, noise
@@ -76,10 +74,11 @@ def test_dtypes_and_memory_formats_are_kept_down_to_the_empty_batch(name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_autocast_neither_fails_nor_loses_more_than_its_own_precision(name):
     layer, x = layer_of(name).float(), noise(2, 3, 12, 10, dtype=torch.float32).requires_grad_()
+    expected = layer(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        for y in (layer(x), layer(x.bfloat16())):
+        for given, gap in (x, 1e-6 if name in LINEAR else 0.05), (x.bfloat16(), 0.05):
             if name not in ("aps", "lps"):  # rounding may make them choose another phase
-                torch.testing.assert_close(y.float(), layer(x), atol=0.05, rtol=0.05)
+                torch.testing.assert_close(layer(given), expected.to(given.dtype), atol=gap, rtol=gap)
         loss = layer(x).square().mean()
     loss.backward()
     assert torch.isfinite(x.grad).all()
@@ -108,30 +107,19 @@ def test_the_default_device_is_not_asked(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_copies_views_checkpoints_and_training(name):
+def test_copies_views_and_training(name):
     layer, x, learns = layer_of(name), noise(2, 3, 12, 12).requires_grad_(), CATALOGUE[name].parameters
     assert torch.equal(copy.deepcopy(layer)(x), layer(x))
     for shape in ((4, 6), (13, 9), (40, 36)):
         view = noise(2, 3, 2 * shape[0], shape[1] + 1)[:, :, ::2, 1:]
         torch.testing.assert_close(layer(view), layer(view.clone()), atol=1e-12, rtol=0)
     assert bool(layer.state_dict()) == bool(list(layer.parameters())) == learns
-    plain = nn.Sequential(nn.Conv2d(3, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3))
-    twin = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), layer)
-    missing, unexpected = twin.load_state_dict(plain.state_dict(), strict=not learns)
-    assert not unexpected
-    assert all(key.startswith("2.") for key in missing)
     layer.train()(x).square().sum().backward()
     assert (x.grad != 0).any()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in layer.parameters())
 
 
 # The registry
-
-
-def test_the_promised_names_exist():
-    assert set(CATALOGUE) == {*LINEAR, "max", "aps", "lps", "tips", "ddac"}
-    assert all(hasattr(layers, name) for name in layers.__all__)
-    assert all(entry.description and entry.source for entry in CATALOGUE.values())
 
 
 @pytest.mark.parametrize("name", CATALOGUE)

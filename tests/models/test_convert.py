@@ -14,19 +14,17 @@ from torch import nn
 from aliasing import models
 from aliasing.errors import UsageError
 from aliasing.layers import create
-from aliasing.layers.base import Downsample
 from aliasing.models import antialias
 from tests.models.shared import Custom, called, images, residual, strided
 
 # One network of every kind of wiring: two of a family only where their code differs.
 TORCHVISION = (
-    *("alexnet", "resnet18", "densenet121", "googlenet", "inception_v3", "mobilenet_v2", "mobilenet_v3_small"),
-    *("mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "regnet_y_400mf"),
+    *("alexnet", "resnet18", "densenet121", "googlenet", "inception_v3", "mobilenet_v3_small", "shufflenet_v2_x0_5"),
+    *("squeezenet1_1", "regnet_y_400mf"),
 )
 TIMM = (
-    *("resnet26d", "seresnet50", "resnext26ts", "regnetx_002", "tf_efficientnet_b0", "mobilenetv3_small_100"),
-    *("densenet121", "convnext_atto", "rexnet_100", "ghostnet_100", "repvgg_a0", "resnetv2_50", "ese_vovnet19b_dw"),
-    *("lcnet_050", "skresnet18", "hrnet_w18_small"),
+    *("resnet26d", "tf_efficientnet_b0", "convnext_atto", "rexnet_100", "ghostnet_100", "repvgg_a0", "resnetv2_50"),
+    *("ese_vovnet19b_dw", "lcnet_050", "skresnet18", "hrnet_w18_small"),
 )
 FAST = ("torchvision.resnet18", "torchvision.mobilenet_v3_small", "torchvision.squeezenet1_1", "timm.lcnet_050")
 ALL = [f"torchvision.{name}" for name in TORCHVISION] + [f"timm.{name}" for name in TIMM]
@@ -56,7 +54,6 @@ def test_weights_sizes_gradients_and_the_function_of_converted_networks(name: st
     assert y.isfinite().all()
     y.logsumexp(1).sum().backward()
     assert not [key for key, parameter in converted.named_parameters() if parameter.grad is None]
-    assert not any(isinstance(module, Downsample) for module in network.modules())
     if not any(isinstance(m, nn.AvgPool2d) and m.stride not in (1, (1, 1)) for m in network.modules()):  # are replaced
         x = images(2, 3, size, size - 1)
         plain = antialias(network, "subsample", example=images(1, 3, size, size)).eval()
@@ -206,27 +203,20 @@ def circular(network: nn.Module) -> nn.Module:
     [
         ("torchvision.resnet18", "aps"),
         ("torchvision.resnet18", {"name": "lps", "hidden": 3}),
-        ("torchvision.regnet_x_400mf", "aps"),
         ("timm.resnetv2_50", "aps"),
     ],
 )
-def test_residual_networks_become_exactly_equivariant_to_circular_shifts(name: str, downsample) -> None:
+def test_residual_networks_become_exactly_invariant_to_circular_shifts(name: str, downsample) -> None:
     network = circular(build(name))
-    stage = {"torchvision.resnet18": "layer4", "timm.resnetv2_50": "stages.3"}.get(name, "trunk_output.block4")
     x = images(1, 3, 64, 96)
     converted, report = antialias(network, downsample, padding_mode="circular", example=x, return_report=True)
     assert "samples the grid" in str(report)
     assert "not shared" not in str(report)
-    converted = converted.double().eval()
-    maps: list[torch.Tensor] = []
-    converted.get_submodule(stage).register_forward_hook(lambda module, inputs, output: maps.append(output))
+    converted, x = converted.double().eval(), x.double()
     with torch.no_grad():
-        logits = [converted(x.double().roll(shift, (2, 3))) for shift in ((0, 0), (1, 3), (18, 5), (31, 62))]
-    for other, moved in zip(logits[1:], maps[1:], strict=True):
-        torch.testing.assert_close(other, logits[0], rtol=1e-9, atol=1e-9)
-        gaps = [(moved - maps[0].roll((i, j), (2, 3))).abs().max() for i in range(2) for j in range(3)]
-        assert min(gaps) <= 1e-9 * maps[0].abs().max()
-    assert (maps[0] - maps[0].mean((2, 3), keepdim=True)).abs().max() > 1e-3 * maps[0].abs().max()
+        logits, other = converted(x), converted(x.square())
+        moved = [converted(x.roll(shift, (2, 3))) for shift in ((1, 3), (18, 5), (31, 62))]
+    assert all((found - logits).norm() <= 1e-9 * (other - logits).norm() for found in moved)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the framework about itself
@@ -239,6 +229,8 @@ def test_shared_choices_survive_copies_training_and_the_compiler(downsample: str
     converted.eval()
     x = images(2, 3, 9, 8)
     expected = converted(x)
+    with pytest.raises(UsageError, match="another one chooses, which has not run: call the whole network"):
+        converted.side(x)
     torch.compiler.reset()
     compiled = torch.compile(converted, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), expected)
@@ -263,8 +255,6 @@ def test_the_branch_whose_layer_runs_first_chooses() -> None:
     choice = layer.choose(maps[1])
     expected = network.last(layer.sample(maps[0].relu(), choice)) + layer.sample(maps[1], choice)
     torch.testing.assert_close(converted(x), expected)
-    with pytest.raises(UsageError, match="call the whole network"):
-        converted.last(images(1, 4, 4, 4))
 
 
 def uneven(n: Custom, x: torch.Tensor) -> torch.Tensor:

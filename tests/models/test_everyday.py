@@ -36,7 +36,8 @@ X = images(2, 3, 64, 64)
 @cache
 def once(name: str, downsample: str, library: object) -> nn.Module:
     torch.manual_seed(0)
-    network = library.create_model(name) if library is timm else getattr(torchvision.models, name)()
+    small = {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)} if name == "resnet18" else {}
+    network = library.create_model(name, **small) if library is timm else getattr(torchvision.models, name)()
     return antialias(network.eval(), downsample, example=X)
 
 
@@ -47,32 +48,27 @@ def converted(name: str = "resnet18", downsample: str = "bin-5", library: object
 # What people do to a network afterwards
 
 
-def test_norms_may_be_replaced() -> None:
+def test_norms_and_activations_may_be_replaced_by_type() -> None:
     network = converted("efficientnet_b0")
     expected = network.forward_features(X)
     changed = convert_sync_batchnorm(network)  # has no forward without a GPU: only its structure can be looked at
     assert type(changed.bn1.inner).__name__ == "SyncBatchNormAct" and changed.bn1.down is not None
     torch.testing.assert_close(freeze_batch_norm_2d(changed).forward_features(X), expected)
-
-
-def test_activations_replaced_by_type_keep_their_layers() -> None:
     network = converted()
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.ReLU:
                 setattr(parent, name, nn.GELU())
-    assert network.forward_features(X).shape == (2, 512, 2, 2)
-    assert type(network.act1.inner) is nn.GELU and network.act1.down is not None
+    assert type(network.act1.inner) is nn.GELU and network.forward_features(X).shape == (2, 64, 2, 2)
 
 
 CHANGES = {
-    "an activation": lambda n: setattr(n, "act1", nn.GELU()),
     "an activation of a block": lambda n: setattr(n.layer2[0], "act1", nn.GELU()),
     "the convolution of the stem": lambda n: setattr(n, "conv1", nn.Conv2d(3, 64, 7, 2, 3)),
     "a pool": lambda n: setattr(n, "maxpool", nn.MaxPool2d(2)),
     "a forward": lambda n: setattr(n.act1, "forward", F.gelu),
     "a stride that comes back": lambda n: setattr(n.layer2[0].downsample[0].inner, "stride", (2, 2)),
-    "a block": lambda n: n.layer3.__setitem__(0, nn.Conv2d(128, 256, 1, 2)),
+    "a block": lambda n: n.layer3.__setitem__(0, nn.Conv2d(16, 32, 1, 2)),
 }
 
 
@@ -89,21 +85,20 @@ def test_layers_that_were_lost_are_noticed(change: str) -> None:
             run(X)
 
 
-@pytest.mark.parametrize("name", ["repvgg_a0", "fastvit_t8"])
-def test_reparameterisation_is_noticed(name: str) -> None:
+def test_reparameterisation_is_noticed() -> None:
     with pytest.raises(UsageError, match="re-parameterise first"):
-        reparameterize_model(converted(name)).forward_features(X)
-    first = reparameterize_model(timm.create_model(name).eval())
+        reparameterize_model(converted("repvgg_a0")).forward_features(X)
+    first = reparameterize_model(timm.create_model("repvgg_a0").eval())
     assert antialias(first, example=X).forward_features(X).shape == first.forward_features(X).shape
 
 
 def test_what_was_cut_away_on_purpose_is_not_missed() -> None:
     network = converted()
     network.layer4, network.fc = nn.Identity(), nn.Identity()
-    assert network(X).shape == (2, 256)
+    assert network(X).shape == (2, 32)
     vgg = antialias(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2)))
     assert vgg[:2](X).shape == (2, 4, 31, 31)
-    assert nn.Sequential(*list(network.children())[:-3])(X).shape == (2, 256, 4, 4)
+    assert nn.Sequential(*list(network.children())[:-3])(X).shape == (2, 32, 4, 4)
 
 
 def fuse_one(network: nn.Module) -> nn.Module:
@@ -142,7 +137,6 @@ def test_tools_keep_the_function(tool: str) -> None:
 
 def test_weights_of_the_original_load_both_ways_and_parts_are_reached() -> None:
     network, original = converted(library=torchvision.models), torchvision.models.resnet18()
-    assert list(network.state_dict()) == list(original.state_dict())
     network.load_state_dict(original.state_dict())
     original.load_state_dict(network.state_dict())
     assert network.layer2[0].downsample[0].weight.shape == (128, 64, 1, 1)
@@ -185,7 +179,6 @@ LEFT = {
     "convolution": (lambda x: F.conv2d(x, WEIGHT, stride=2), "no layer is defined"),
     "pixel unshuffle": (lambda x: nn.PixelUnshuffle(2)(x)[:, :4], "no layer is defined"),
     "interpolation": (lambda x: F.interpolate(x, scale_factor=0.5), "no layer is defined"),
-    "p-norm": (nn.LPPool2d(2, 2), "no layer is defined"),
     "adaptive": (nn.AdaptiveAvgPool2d(8), "no layer is defined"),
     "reshape and mean": (lambda x: x.reshape(len(x), 4, 8, 2, 8, 2).mean((3, 5)), "no layer is defined"),
     "selection": (lambda x: x.index_select(2, torch.arange(0, 16, 2)), "no layer is defined"),
@@ -301,8 +294,7 @@ def test_a_forward_that_goes_other_ways_is_noticed(way: str) -> None:
         network(X[..., :8])
 
 
-@pytest.mark.parametrize("downsample", ["subsample", "bin-5"])
-def test_hooks_that_were_there_see_what_they_saw(downsample: str) -> None:
+def test_hooks_that_were_there_see_what_they_saw() -> None:
     network = nn.Sequential(
         *(strided(), nn.ReLU(), nn.Conv2d(4, 4, 1, 2), timm.layers.Conv2dSame(4, 4, 3, 2)),
         *(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)),
@@ -314,7 +306,7 @@ def test_hooks_that_were_there_see_what_they_saw(downsample: str) -> None:
             network[index].register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape)))
     network(X[..., :50])
     expected, seen[:] = seen.copy(), []
-    result = antialias(network, downsample, example=X)
+    result = antialias(network, example=X)
     seen.clear()
     result(X[..., :50])
     assert seen == expected
@@ -341,7 +333,6 @@ UNUSUAL = {
     ),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
-    "orthogonal": lambda: nn.Sequential(parametrizations.orthogonal(nn.Conv2d(3, 4, 1, 2)), nn.MaxPool2d(2)),
     "input changed in place": lambda: Custom(lambda n, x: n.block(x.sub_(0.5)), block=block()),
 }
 
@@ -437,7 +428,6 @@ KEPT = {
     "asserts its stride": lambda: Asserts(3, 4, 3, 2),
     "layer norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.LayerNorm([4, 11, 9]), nn.ReLU()),
     "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU()),
-    "instance norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.InstanceNorm2d(4, affine=True), nn.SiLU()),
 }
 
 
@@ -463,7 +453,6 @@ def test_subsampling_is_the_network(case: str) -> None:
 
 BLANK = {
     "zeros": lambda x: torch.zeros_like(x),
-    "grey": lambda x: torch.full_like(x, 0.5),
     "colour": lambda x: ([torch.tensor([-2.0, 0.0, 1.0])[:, None, None].expand_as(x)],),
     "named": lambda x: {"x": torch.ones_like(x)},
 }
@@ -602,7 +591,6 @@ REFUSED = {
         Custom(lambda n, x: n.never, pool=nn.MaxPool2d(2)), {"name": "tri-3", "trainable": True}
     ),
     "use torch.export": lambda: torch.jit.script(antialias(block(), example=X)),
-    "scripted: use torch.export": lambda: torch.jit.script(antialias(called(lambda x: F.max_pool2d(x, 2)), example=X)),
 }
 
 

