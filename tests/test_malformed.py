@@ -58,7 +58,6 @@ USAGE = {
     "imagenette: size must be 1 to 160 pixels, got 161": lambda: datasets.load("imagenette", "test", size=161),
     "imagenette: origin='val' has only the split 'test'": lambda: datasets.load("imagenette", "train", origin="val"),
     "imagenet-val-500 has only the split 'test', got 'train'": lambda: datasets.load("imagenet-val-500", "train"),
-    "unknown group of classes 'novell'": lambda: datasets.load("tiny-imagenet-100", "test", classes="novell"),
     "position_sigma must be a number of pixels >= 0 or": lambda: datasets.load("shapes", "test", position_sigma="even"),
     "subsample, max, rect-2, tri-3, bin-4, bin-5, bin-6, bin-7, flc": lambda: layers.create("bin5", 3),
     "flc: channels must be a whole number of at least 1, got 2.0": lambda: layers.create("flc", 2.0),

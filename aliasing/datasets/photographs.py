@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import DataError, UsageError, at_least, extra, one_of
+from ..errors import DataError, UsageError, at_least, extra
 from .archives import cached, data_folder, find, members, verify
 from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels, square, whole
 from .image_files import ImageFiles, classes_in, fits
@@ -25,8 +25,6 @@ _IMAGENETTE = ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
 IMAGENETTE_RANKS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
 CAMVID = "sky building pole road pavement tree sign-symbol fence car pedestrian bicyclist"  # its classes, in order
-
-CLASS_GROUPS = {"base": slice(0, 64), "validation": slice(64, 80), "novel": slice(80, 100), "all": slice(0, 100)}
 
 
 def cifar10(split: str, root: str | Path | None = None) -> ImageSet:
@@ -134,27 +132,20 @@ def _imagenet(name: str, split: str, only: str, root: str | Path | None, size: i
     return ImageSet(tensors["images"], tensors["labels"], imagenet_classes(), title)
 
 
-def tiny_imagenet_100(split: str, root: str | Path | None = None, classes: str = "all") -> ImageSet:
-    """Photographs, first 100 classes of Tiny-ImageNet, 64x64, 360 / 40 / 50 a class, grouped for few-shot work.
-
-    For few-shot work ``classes`` picks the 64 "base", 16 "validation" or 20 "novel" ones; labels then count from 0.
-    """
-    one_of("group of classes", classes, CLASS_GROUPS)
+def tiny_imagenet_100(split: str, root: str | Path | None = None) -> ImageSet:
+    """Photographs, first 100 classes of Tiny-ImageNet, 64x64, 360 / 40 / 50 a class."""
     (archive,) = find("tiny-imagenet-100", root)
     part = part_of(split)
 
     def build() -> Decoded:
         path = verify(archive, root)
         words = next(content.decode() for name, content in members(path) if name.endswith("words.txt"))
-        order = [line.split("\t") for line in words.splitlines()]  # the order that the groups of classes refer to
+        order = [line.split("\t") for line in words.splitlines()]
         files = files_of(path, "train" if part == "train" else "val")
         tensors, _ = decode(files, classes=[wnid for wnid, _ in order])
         return tensors, [word.split(",")[0] for _, word in order]
 
-    whole = cut(*cached("tiny-imagenet-100", [archive.checksum, part], build), split, "Tiny-ImageNet-100")
-    group = range(100)[CLASS_GROUPS[classes]]
-    chosen = whole[(whole.labels >= group.start) & (whole.labels < group.stop)]
-    return ImageSet(chosen.images, chosen.labels - group.start, whole.classes[group.start : group.stop], whole.name)
+    return cut(*cached("tiny-imagenet-100", [archive.checksum, part], build), split, "Tiny-ImageNet-100")
 
 
 def camvid(split: str, root: str | Path | None = None) -> ImageSet:

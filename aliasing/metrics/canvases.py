@@ -1,4 +1,4 @@
-"""Pictures shrunk onto a canvas: black, grey, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
+"""Pictures shrunk onto a canvas: black, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
 
 from math import comb
 
@@ -8,10 +8,7 @@ from torch import Tensor
 
 from ..errors import one_of
 
-#: "black" is 0; "grey" the mean colour of ImageNet, what the released script shows the network by pasting after
-#: normalisation; "inpainting" continues the picture.
-BORDERS = ("black", "grey", "inpainting")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+BORDERS = ("black", "inpainting")  # 0; the continuation of the picture
 PAPER_SIDE = 224  # pixels; lengths for other sizes S are those of the paper times S / 224, rounded (our adaptation)
 
 
@@ -32,9 +29,6 @@ def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str 
     """Paste (N, C, h, w) pictures in [0, 1] with their top left corners (N, 2) on a canvas (N, C, *size)."""
     one_of("border", border, BORDERS)
     canvas = pictures.new_zeros(*pictures.shape[:2], *size)
-    if border == "grey":
-        mean = pictures.new_tensor(IMAGENET_MEAN)
-        canvas += (mean if canvas.shape[1] == 3 else mean.mean(0, keepdim=True))[:, None, None]
     height, width = pictures.shape[-2:]
     for own, picture, (top, left) in zip(canvas, pictures, corners.tolist(), strict=True):
         own[:, top : top + height, left : left + width] = picture

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..inference import as_float, check_images, correct, evaluating
 from ..layers import Blur
-from .downsampling import KINDS, strides_of
 from .estimate import Estimate
 
 GRID = 64  # frequencies per axis at which kernels are evaluated
@@ -121,41 +120,29 @@ class Leakage(NamedTuple):
     stopped: Tensor
 
 
-def leakage(
-    layer: nn.Module,
-    stride: int | None = None,
-    size: int = 64,
-    half_bin: bool = False,
-    channels: int = 1,
-    phases: int = 4,
-) -> Leakage:
+def leakage(layer: nn.Module, size: int = 64, half_bin: bool = False, phases: int = 4) -> Leakage:
     """Energy that a layer passes of horizontal cosines, on the bins of the Fourier transform or half-way between.
 
     On the bins the cosine is periodic in the map; between them it is not, and what a "perfect" cut of the periodic
     spectrum lets through is spectral leakage. Each frequency is averaged over ``phases`` offsets of a quarter cycle.
-    ``stride`` is by default that of the layer, or 2 for modules that have none of their own, such as ``nn.Sequential``.
     """
     bins = torch.arange(1, size // 2, dtype=torch.float64) + (0.5 if half_bin else 0.0)
     position = torch.arange(size, dtype=torch.float64)
     offsets = 2 * torch.pi * torch.arange(phases, dtype=torch.float64) / (2 * phases)
     waves = torch.cos(2 * torch.pi * bins[:, None, None] * position / size + offsets[:, None])
-    maps = waves.flatten(0, 1)[:, None, None, :].expand(-1, channels, size, -1)
+    maps = waves.flatten(0, 1)[:, None, None, :].expand(-1, -1, size, -1)
     response = _apply(layer, maps)
     energy = response.square().mean((1, 2, 3)) / maps.square().mean((1, 2, 3))
-    _, right = _steps(layer, stride)
+    _, right = _strides(maps, response)
     return Leakage(bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * right))
 
 
-def frequency_response(layer: nn.Module, stride: int | None = None, size: int = 32, channels: int = 1) -> Tensor:
+def frequency_response(layer: nn.Module, size: int = 32, channels: int = 1) -> Tensor:
     """Amplitude gain (size, size) of a layer for every on-bin complex plane wave, frequencies as in ``fftfreq``.
 
     Root mean square of the output for a wave of unit amplitude, the real and the imaginary part passed separately:
-    for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike;
-    ``stride`` as in ``leakage``.
+    for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike.
     """
-    for step in _steps(layer, stride):
-        if size % step:
-            raise UsageError(f"size must be a multiple of the stride {step}, got {size}")
     position = torch.arange(size, dtype=torch.float64) / size
     gains = []
     for row in range(size):
@@ -163,11 +150,13 @@ def frequency_response(layer: nn.Module, stride: int | None = None, size: int = 
         real, imaginary = (
             _apply(layer, part[:, None].expand(-1, channels, -1, -1)) for part in (angle.cos(), angle.sin())
         )
+        if odd := [step for step in _strides(angle, real) if size % step]:
+            raise UsageError(f"size must be a multiple of the stride {odd[0]}, got {size}")
         gains.append((real.square() + imaginary.square()).mean((1, 2, 3)).sqrt())
     return torch.stack(gains)
 
 
-def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1, border: bool = True) -> tuple[float, float]:
+def step_overshoot(layer: nn.Module, size: int = 64, border: bool = True) -> tuple[float, float]:
     """By how much the response to a step edge from 0 to 1 exceeds 1 and falls below 0, as fractions of the step.
 
     The edges are vertical, half of the width is 1, and the largest value over four positions of the edges counts, so
@@ -176,15 +165,16 @@ def step_overshoot(layer: nn.Module, size: int = 64, channels: int = 1, border: 
     """
     column = torch.arange(size)
     edges = torch.stack([((column >= size // 4 + k) & (column < 3 * size // 4 + k)).double() for k in range(4)])
-    response = _apply(layer, edges[:, None, None, :].expand(-1, channels, size, -1))
+    response = _apply(layer, edges[:, None, None, :].expand(-1, -1, size, -1))
     if not border:
         response = response[:, :, response.shape[2] // 2]
     return max(0.0, response.max().item() - 1), max(0.0, -response.min().item())
 
 
-def _steps(layer: nn.Module, stride: int | None) -> tuple[int, int]:
-    """``stride`` on both axes; unless given those of the layer, or 2 where it has none."""
-    return strides_of(layer) if stride is None and isinstance(layer, KINDS) else (stride or 2,) * 2
+def _strides(maps: Tensor, response: Tensor) -> tuple[int, int]:
+    """How many rows and columns of the maps there are for one of the response: the strides, whatever the layer is."""
+    down, right = (round(maps.shape[axis] / response.shape[axis]) for axis in (-2, -1))
+    return down, right
 
 
 def _apply(layer: nn.Module, maps: Tensor) -> Tensor:

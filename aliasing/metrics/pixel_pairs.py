@@ -59,8 +59,8 @@ def one_pixel(
     Args:
         images: of the size of the network's input.
         protocol: one of ``ONE_PIXEL``. "crop": a random crop (8 to 100 % of the area, aspect 3/4 to 4/3) is resized
-            to 234/224 of the input, and the window moves over it. "black", "grey", "inpainting": the image, shrunk,
-            is moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular",
+            to 234/224 of the input, and the window moves over it. "black", "inpainting": the image, shrunk, is
+            moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular",
             "standard": the image is rolled, or shifted with zero-fill (ours, controls).
         labels: for the accuracy.
         pairs: pairs per image. In the crop protocol they lie along one diagonal, as in the released script, which
@@ -103,16 +103,6 @@ def _rate(hits: Tensor, groups: Tensor) -> Estimate:
     if images == len(hits) or hits.double().mean() in (0, 1):
         return Estimate.proportion(hits.double().mean().item() * images, images)
     return Estimate.bootstrap(hits, groups)
-
-
-def top1_change(model: nn.Module, images: Tensor, protocol: str = "crop", **options) -> Estimate:
-    """Probability that one pixel changes the most probable class; arguments as in ``one_pixel``."""
-    return one_pixel(model, images, protocol, **options).top1_change
-
-
-def mean_absolute_change(model: nn.Module, images: Tensor, protocol: str = "crop", **options) -> Estimate:
-    """Mean change of the probability of the most probable class by one pixel; arguments as in ``one_pixel``."""
-    return one_pixel(model, images, protocol, **options).mean_absolute_change
 
 
 def one_pixel_pairs(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, one_of
 from ..inference import as_float, check_images, check_labels, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
-from .downsampling import outputs, some_sites
+from .downsampling import outputs
 from .estimate import Estimate
 
 
@@ -104,16 +104,10 @@ def crossings(inside: Tensor) -> Jaggedness:
 
 
 def jaggedness(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    top: int = 5,
-    positions: int | None = None,
-    border: str = "inpainting",
-    batch_size: int = 256,
+    model: nn.Module, images: Tensor, labels: Tensor, top: int = 5, border: str = "inpainting", batch_size: int = 256
 ) -> Jaggedness:
     """Jaggedness along a vertical sweep of the images; ``top`` 5 as published, 1 for data sets of few classes."""
-    logits = _logits(model, vertical_sweep(images, positions, border), batch_size)
+    logits = _logits(model, vertical_sweep(images, border=border), batch_size)
     if not 1 <= top < logits.shape[2]:  # every class is among the top of all
         raise UsageError(f"top must be at least 1 and less than the {logits.shape[2]} classes, got {top}")
     return crossings(of_labels(logits, labels)[1] < top)
@@ -122,8 +116,7 @@ def jaggedness(
 def non_shiftability(
     model: nn.Module,
     images: Tensor,
-    layers: Sequence[str] | None = None,
-    positions: int | None = None,
+    layers: Sequence[str],
     border: str = "inpainting",
     generator: torch.Generator | None = None,
     batch_size: int = 256,
@@ -135,11 +128,10 @@ def non_shiftability(
 
     Args:
         images: the paper takes 10.
-        layers: names of modules; by default the downsampling sites.
-        positions: frames of the sweep; ``border`` as in ``vertical_sweep``.
+        layers: names of modules.
+        border: as in ``vertical_sweep``.
     """
-    names = list(some_sites(model)) if layers is None else list(layers)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    draws = torch.rand(len(images), len(names), generator=generator, dtype=torch.float64)
-    curves = swept(model, vertical_sweep(images, positions, border), names, draws, batch_size)[1]
-    return {name: Estimate.mean(off) for name, off in zip(names, deviation(curves).T, strict=True)}
+    draws = torch.rand(len(images), len(layers), generator=generator, dtype=torch.float64)
+    curves = swept(model, vertical_sweep(images, border=border), layers, draws, batch_size)[1]
+    return {name: Estimate.mean(off) for name, off in zip(layers, deviation(curves).T, strict=True)}

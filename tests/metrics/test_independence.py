@@ -40,11 +40,11 @@ OPTIONS = {
     "few_shot_accuracy": {"ways": 2, "queries": 1, "episodes": 20},
     "fidelity": {"max_shift": 2},
     "fit_readouts": {"layers": ("stages.0.0.conv",), "steps": 3},
-    "jaggedness": {"top": 1, "positions": 3},
+    "jaggedness": {"top": 1},
     "mask_consistency": {"max_shift": 2},
     "mask_equivariance_error": {"max_shift": 2},
-    "non_shiftability": {"positions": 3},
-    **{name: {"pairs": 2} for name in ("mean_absolute_change", "one_pixel", "top1_change")},
+    "non_shiftability": {"layers": ("stages.0.0.conv",)},
+    "one_pixel": {"pairs": 2},
     "typicality": {"neighbours": 2},
 }
 
@@ -126,8 +126,7 @@ def standardised(model, inplace):
 def test_neither_the_network_nor_the_mode_of_the_caller_changes_images_or_value(name, data, network, painter):
     images = IMAGES if name == "corruption_error" else IMAGES.double() / 255
     data = data | {"images": images, "training_images": images.flip(3), "frames": torch.stack([images, images.flip(2)])}
-    layer = "model." * (name in ("equivariance_maps", "fit_readouts")) + "stages.0.0.conv"
-    more = {"layers": (layer,)} if "layers" in OPTIONS.get(name, {}) else {}
+    more = {"layers": ("model.stages.0.0.conv",)} if "layers" in OPTIONS.get(name, {}) else {}
     values = []
     for inplace in (False, True):
         before = {key: value.clone() for key, value in data.items()}

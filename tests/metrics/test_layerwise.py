@@ -99,7 +99,7 @@ def test_crossings_by_hand():
     assert result.pairs.value == 4 / 16
 
 
-@pytest.mark.parametrize("border", ["black", "grey", "inpainting"])
+@pytest.mark.parametrize("border", ["black", "inpainting"])
 def test_the_picture_moves_down_one_row_per_frame(border):
     images = noise(2, 3, 32, 32)
     frames = metrics.vertical_sweep(images, border=border)

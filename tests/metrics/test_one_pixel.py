@@ -30,20 +30,18 @@ def box(image, background):
     return [rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item()]
 
 
-@pytest.mark.parametrize(("protocol", "colour"), [("black", (0, 0, 0)), ("grey", (0.485, 0.456, 0.406))])
 @pytest.mark.parametrize(("size", "side"), [(32, 14), (224, 100)])
-def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(protocol, colour, size, side):
+def test_embedding_moves_the_same_picture_by_one_diagonal_pixel(size, side):
     images = pictures(3, size)
-    first, second = pairs_of(protocol, images, pairs=2)
+    first, second = pairs_of("black", images, pairs=2)
     owners = torch.arange(3).repeat_interleave(2)
-    background = torch.tensor(colour).view(3, 1, 1)
     small = shrink(images, side)
     corners = set()
     for index, owner in enumerate(owners.tolist()):
-        top, bottom, left, right = box(first[index], background)
+        top, bottom, left, right = box(first[index], 0)
         assert (bottom - top + 1, right - left + 1) == (side, side)
         torch.testing.assert_close(first[index, :, top : bottom + 1, left : right + 1], small[owner])
-        assert box(second[index], background) == [top + 1, bottom + 1, left + 1, right + 1]
+        assert box(second[index], 0) == [top + 1, bottom + 1, left + 1, right + 1]
         torch.testing.assert_close(second[index, :, 1:, 1:], first[index, :, :-1, :-1])
         corners.add((top, left))
     assert len(corners) > 3
@@ -126,8 +124,6 @@ def test_a_network_that_reads_one_pixel_by_hand():
     assert result.images.tolist() == [0, 1]
     gap = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))).item()
     assert result.mean_absolute_change.value == pytest.approx(gap / 2)
-    assert metrics.top1_change(reader, images, "circular", pairs=4) == result.top1_change
-    assert metrics.mean_absolute_change(reader, images, "circular", pairs=4) == result.mean_absolute_change
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
