@@ -126,75 +126,61 @@ REGIMES = {
     "azulay-9": (DRAWN, *VGG_LEARNED),
 }
 TESTS = {
-    "azulay-1": {
-        f"P(top-1 change), crop, {name}": above(_CROP, one, threshold=0.02, margin=POINT)
+    **{
+        f"azulay-1: P(top-1 change), crop, {name}": above(_CROP, one, threshold=0.02, margin=POINT)
         for name, one in PLAIN_ONES.items()
     },
-    "azulay-2": {
-        "P(top-1 change), circular, plain VGG": above(_CIRCULAR, PLAIN_VGG, threshold=0.01, margin=FINE),
-        "the same, trained with every circular shift": above(_CIRCULAR, AUGMENTED, threshold=0.01, margin=FINE),
-    },
-    "azulay-3": {
-        f"non-shiftability (share of positions), {border}, last stage minus first activation, {name}": above(
+    "azulay-2: P(top-1 change), circular, plain VGG": above(_CIRCULAR, PLAIN_VGG, threshold=0.01, margin=FINE),
+    "azulay-2: the same, trained with every circular shift": above(_CIRCULAR, AUGMENTED, threshold=0.01, margin=FINE),
+    **{
+        f"azulay-3: non-shiftability (share of positions), {border}, last stage minus first activation, {name}": above(
             entry(f"shiftability.non_shiftability_{border}", -1, 0), PLAIN_ONES[name], margin=0.02
         )
         for border, names in (("inpainting", [*PLAIN_ONES]), ("circular", ["plain VGG"]))
         for name in names
     },
-    "azulay-4": {
-        f"P(top-1 change), circular, least minus most typical fifth, {name}": above(
+    **{
+        f"azulay-4: P(top-1 change), circular, least minus most typical fifth, {name}": above(
             "typicality.typicality_gap", one, margin=FINE
         )
         for name, one in PLAIN_ONES.items()
-    }
-    | {  # the distance is in the network's own features: without this control it could be that of unsure pictures
-        f"the same among the pictures that are classified correctly, {name}": above(
+    },
+    **{  # the distance is in the network's own features: without this control it could be that of unsure pictures
+        f"azulay-4: the same among the pictures that are classified correctly, {name}": above(
             entry("typicality.typicality_change_if_correct", -1, 0), one, margin=FINE, ours=True
         )
         for name, one in PLAIN_ONES.items()
     },
     # Of the four protocols the crop alone: framed in 32 pixels, little of a picture is left.
-    "azulay-5": {
-        "it helps: P(top-1 change), crop, longest blur minus none": below(_CROP, {"longest": True}, PLAIN, **VGG),
-        "only partly: P(top-1 change), crop, longest blur": above(_CROP, LONGEST, threshold=0.02, margin=POINT),
-    },
-    "azulay-6": {
-        "it helps on its own shifts: P(top-1 change), circular, with minus without": below(
-            _CIRCULAR, AUGMENTED, PLAIN_VGG
-        ),
-        "it helps elsewhere: P(top-1 change), crop, with minus without": below(_CROP, AUGMENTED, PLAIN_VGG),
-        "no full solution: P(top-1 change), crop, with augmentation": above(
-            _CROP, AUGMENTED, threshold=0.02, margin=POINT
-        ),
-    },
-    "azulay-7": {
-        "P(top-1 change), crop, residual network minus VGG": above(_CROP, PLAIN_RESNET, PLAIN_VGG),
-        "share of neighbouring positions with a crossing, inpainted sweep, likewise": above(
-            "jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG
-        ),
-    },
-    "azulay-8": {
-        "circular shifts with unchanged logits, times s squared": above(fact(_exact_shifts), threshold=0.999),
-        "the same, from the other side": below(fact(_exact_shifts), threshold=1.001),
-    },
-    "azulay-9": {
-        "accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere": _more(
-            _NEAR_MINUS_FAR, margin=POINT
-        ),
-        "P(top-1 change) by one pixel far from the middle, likewise": _more("photographers_bias.bias_change_far"),
-        "agreement with the centred scene far from the middle, likewise": _less(
-            "photographers_bias.bias_agreement_far", margin=POINT
-        ),
-    },
-    "azulay-10": {
-        "accuracy at size 1.9 (half the width, on black) over that of the whole: a third or more is lost": below(
-            _HALF, PLAIN_VGG, threshold=2 / 3
-        ),
-        "the same: two thirds or less are lost": above(_HALF, PLAIN_VGG, threshold=1 / 3),
-    },
-    "azulay-11": {
+    "azulay-5: it helps: P(top-1 change), crop, longest blur minus none": below(_CROP, {"longest": True}, PLAIN, **VGG),
+    "azulay-5: only partly: P(top-1 change), crop, longest blur": above(_CROP, LONGEST, threshold=0.02, margin=POINT),
+    "azulay-6: it helps on its own shifts: P(top-1 change), circular, with minus without": below(
+        _CIRCULAR, AUGMENTED, PLAIN_VGG
+    ),
+    "azulay-6: it helps elsewhere: P(top-1 change), crop, with minus without": below(_CROP, AUGMENTED, PLAIN_VGG),
+    "azulay-6: no full solution: P(top-1 change), crop, with augmentation": above(
+        _CROP, AUGMENTED, threshold=0.02, margin=POINT
+    ),
+    "azulay-7: P(top-1 change), crop, residual network minus VGG": above(_CROP, PLAIN_RESNET, PLAIN_VGG),
+    "azulay-7: share of neighbouring positions with a crossing, inpainted sweep, likewise": above(
+        "jagged.jaggedness_pairs_inpainting", PLAIN_RESNET, PLAIN_VGG
+    ),
+    "azulay-8: circular shifts with unchanged logits, times s squared": above(fact(_exact_shifts), threshold=0.999),
+    "azulay-8: the same, from the other side": below(fact(_exact_shifts), threshold=1.001),
+    "azulay-9: accuracy near minus far from the middle, trained on centred objects minus trained on objects anywhere": (
+        _more(_NEAR_MINUS_FAR, margin=POINT)
+    ),
+    "azulay-9: P(top-1 change) by one pixel far from the middle, likewise": _more("photographers_bias.bias_change_far"),
+    "azulay-9: agreement with the centred scene far from the middle, likewise": _less(
+        "photographers_bias.bias_agreement_far", margin=POINT
+    ),
+    "azulay-10: accuracy at size 1.9 (half the width, on black) over that of the whole: a third or more is lost": below(
+        _HALF, PLAIN_VGG, threshold=2 / 3
+    ),
+    "azulay-10: the same: two thirds or less are lost": above(_HALF, PLAIN_VGG, threshold=1 / 3),
+    **{
         # Before the first subsampling nothing can change: the comparison begins behind it.
-        f"P(top-1 change) of the readout, circular, last stage minus first, {name}": above(
+        f"azulay-11: P(top-1 change) of the readout, circular, last stage minus first, {name}": above(
             entry("stage_readouts.readout_change_circular", -1, 1), one, margin=FINE
         )
         for name, one in PLAIN_ONES.items()

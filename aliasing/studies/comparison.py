@@ -92,11 +92,11 @@ NETWORKS: dict[str, dict[str, Any]] = {"VGG": VGG, "residual network": RESNET}
 
 
 def _tests(
-    side: Any, label: str, first: str, second: str, networks: Iterable[str] = tuple(NETWORKS), margin: float = FINE
+    side: Any, claim: str, label: str, first: str, second: str, networks: Iterable[str] = NETWORKS, margin: float = FINE
 ) -> dict[str, Test]:
-    """``first - second`` of the column that ``label`` names, one test per network."""
+    """``first - second`` of the column that ``label`` names, one test of the claim per network."""
     return {
-        f"{label}, {first} minus {second}, {name}": side(
+        f"{claim}: {label}, {first} minus {second}, {name}": side(
             COLUMNS[label], {"layer": first}, {"layer": second}, margin=margin, **NETWORKS[name]
         )
         for name in networks
@@ -122,46 +122,55 @@ REGIMES = {
     "comparison-12": (FINISHED_BOTH[0], CORRUPTED),
 }
 TESTS = {
-    "comparison-1": _more(ACCURACY, "tri-3", "subsample")
-    | _more(STANDARD, "tri-3", "subsample")
-    | _less(CROP, "tri-3", "subsample"),
-    "comparison-2": _less(ACCURACY, "bin-5", "tri-3") | _more(CIRCULAR, "bin-5", "tri-3"),
-    "comparison-3": {
-        f"circular consistency of aps, {name}": above(COLUMNS[CIRCULAR], {"layer": "aps"}, threshold=0.999, **own)
+    **_more("comparison-1", ACCURACY, "tri-3", "subsample"),
+    **_more("comparison-1", STANDARD, "tri-3", "subsample"),
+    **_less("comparison-1", CROP, "tri-3", "subsample"),
+    **_less("comparison-2", ACCURACY, "bin-5", "tri-3"),
+    **_more("comparison-2", CIRCULAR, "bin-5", "tri-3"),
+    **{
+        f"comparison-3: circular consistency of aps, {name}": above(
+            COLUMNS[CIRCULAR], {"layer": "aps"}, threshold=0.999, **own
+        )
         for name, own in NETWORKS.items()
-    }
-    | _less(ACCURACY, "aps", "tri-3"),
-    "comparison-4": _less(STANDARD, "aps", "tri-3") | _more(CROP, "aps", "tri-3"),
-    "comparison-5": _less(ACCURACY, "flc", "tri-3", ONLY_RESNET) | _more(CROP, "flc", "tri-3", ONLY_RESNET),
-    "comparison-6": {
+    },
+    **_less("comparison-3", ACCURACY, "aps", "tri-3"),
+    **_less("comparison-4", STANDARD, "aps", "tri-3"),
+    **_more("comparison-4", CROP, "aps", "tri-3"),
+    **_less("comparison-5", ACCURACY, "flc", "tri-3", ONLY_RESNET),
+    **_more("comparison-5", CROP, "flc", "tri-3", ONLY_RESNET),
+    **{
         # In each seed the best of the layers that learn: a choice in their favour.
-        f"{label}, best learned minus tri-3, VGG": (above if label == CROP else below)(
+        f"comparison-6: {label}, best learned minus tri-3, VGG": (above if label == CROP else below)(
             best(COLUMNS[label], VGG | {"layer": "tri-3"}, VGG | {"learned": True}, label != CROP, sign=-1), margin=FINE
         )
         for label in THREE
     },
-    "comparison-7": _more(ACCURACY, "rect-2", "average", ONLY_VGG) | _less(CROP, "rect-2", "average", ONLY_VGG),
-    "comparison-8": _more(SMALL, "tri-3", "subsample", ONLY_VGG, POINT) | _less(ERROR, "tri-3", "subsample", ONLY_VGG),
-    "comparison-9": {
-        f"Kendall's W over seeds, {label}, VGG": above(concordance(COLUMNS[label], VGG, "layer"), threshold=0.7)
+    **_more("comparison-7", ACCURACY, "rect-2", "average", ONLY_VGG),
+    **_less("comparison-7", CROP, "rect-2", "average", ONLY_VGG),
+    **_more("comparison-8", SMALL, "tri-3", "subsample", ONLY_VGG, POINT),
+    **_less("comparison-8", ERROR, "tri-3", "subsample", ONLY_VGG),
+    **{
+        f"comparison-9: Kendall's W over seeds, {label}, VGG": above(
+            concordance(COLUMNS[label], VGG, "layer"), threshold=0.7
+        )
         for label in THREE
     },
-    "comparison-10": {
-        f"Spearman over layers, {label} in the VGG and in the residual network": above(
+    **{
+        f"comparison-10: Spearman over layers, {label} in the VGG and in the residual network": above(
             over_kinds(COLUMNS[label], COLUMNS[label], VGG, "layer", other=RESNET), margin=RHO
         )
         for label in THREE
     },
-    "comparison-11": {
-        "Spearman over layers, alias error with P(top-1 change), crop, VGG": above(
-            over_kinds("aliasing.mean_alias_error", COLUMNS[CROP], VGG, "layer"), margin=RHO
-        ),
-        "Spearman over layers, maximum-sampling bias with standard consistency, VGG": below(
-            over_kinds("sampling_bias.msb_nearest", COLUMNS[STANDARD], VGG, "layer"), margin=RHO
-        ),
-    },
-    "comparison-12": _less(ERROR, "tri-3", "subsample", ONLY_VGG) | _less(ERROR, "bin-5", "subsample", ONLY_VGG),
-    "control-1": _more(IF_CORRECT, "tri-3", "subsample") | _more(IF_CORRECT, "bin-5", "subsample"),
+    "comparison-11: Spearman over layers, alias error with P(top-1 change), crop, VGG": above(
+        over_kinds("aliasing.mean_alias_error", COLUMNS[CROP], VGG, "layer"), margin=RHO
+    ),
+    "comparison-11: Spearman over layers, maximum-sampling bias with standard consistency, VGG": below(
+        over_kinds("sampling_bias.msb_nearest", COLUMNS[STANDARD], VGG, "layer"), margin=RHO
+    ),
+    **_less("comparison-12", ERROR, "tri-3", "subsample", ONLY_VGG),
+    **_less("comparison-12", ERROR, "bin-5", "subsample", ONLY_VGG),
+    **_more("control-1", IF_CORRECT, "tri-3", "subsample"),
+    **_more("control-1", IF_CORRECT, "bin-5", "subsample"),
 }
 
 STUDY = Study(

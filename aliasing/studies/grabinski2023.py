@@ -171,8 +171,8 @@ REGIMES = {
     "control-3": HALVED,
 }
 TESTS: Tests = {
-    "grabinski-1": {
-        f"strided network, mean alias error {label}": above(
+    **{
+        f"grabinski-1: strided network, mean alias error {label}": above(
             f"aliasing_and_attack.{column}", NATURAL | STRIDE, margin=FINE
         )
         for label, column in (
@@ -180,76 +180,63 @@ TESTS: Tests = {
             ("after a gradient step of 1/255 minus before", "alias_error_rise"),
         )
     },
-    "grabinski-2": {
-        "energy that FLC passes of stopped waves on the bins, mean": below(
-            fact(lambda: _stopped("flc", False)), threshold=FLOOR
-        ),
-    },
-    "grabinski-3": {
-        "energy that FLC passes of stopped waves between the bins, mean": above(
-            fact(lambda: _stopped("flc", True)), threshold=FLOOR
-        ),
-        "overshoot at a step, FLC, share of the step": above(fact(lambda: _ringing("flc")), threshold=0.01),
-    },
-    "grabinski-4": {
-        f"{label}, ASAP relative to FLC": [below(ratio, threshold=1), below(ratio, threshold=0.5, ours=True)]
+    "grabinski-2: energy that FLC passes of stopped waves on the bins, mean": below(
+        fact(lambda: _stopped("flc", False)), threshold=FLOOR
+    ),
+    "grabinski-3: energy that FLC passes of stopped waves between the bins, mean": above(
+        fact(lambda: _stopped("flc", True)), threshold=FLOOR
+    ),
+    "grabinski-3: overshoot at a step, FLC, share of the step": above(fact(lambda: _ringing("flc")), threshold=0.01),
+    **{
+        f"grabinski-4: {label}, ASAP relative to FLC": [
+            below(ratio, threshold=1),
+            below(ratio, threshold=0.5, ours=True),
+        ]
         for label, ratio in (
             ("energy passed between the bins", fact(lambda: _stopped("asap", True) / _stopped("flc", True))),
             ("overshoot at a step", fact(lambda: _ringing("asap") / _ringing("flc"))),
         )
     },
-    "grabinski-5": {"mean error under corruption, asap minus stride": below(ERROR, ASAP, STRIDE, **NATURAL)},
-    "grabinski-6": {
-        f"accuracy under {attack} of 1/255, asap minus stride": above(column, ASAP, STRIDE, margin=POINT, **NATURAL)
+    "grabinski-5: mean error under corruption, asap minus stride": below(ERROR, ASAP, STRIDE, **NATURAL),
+    **{
+        f"grabinski-6: accuracy under {attack} of 1/255, asap minus stride": above(
+            column, ASAP, STRIDE, margin=POINT, **NATURAL
+        )
         for attack, column in (("PGD", PGD), ("FGSM", FGSM))
     },
-    "grabinski-7": {
-        "accuracy; similar if not lower by a point, asap minus stride": kept(ACCURACY, ASAP, STRIDE, **NATURAL),
-    },
-    "grabinski-8": {
-        f"cosine of features before and after {cause}, {layer['layer']} minus stride": above(
+    "grabinski-7: accuracy; similar if not lower by a point, asap minus stride": kept(
+        ACCURACY, ASAP, STRIDE, **NATURAL
+    ),
+    **{
+        f"grabinski-8: cosine of features before and after {cause}, {layer['layer']} minus stride": above(
             f"stability.stability_{column}", layer, STRIDE, margin=0.002, **NATURAL
         )
         for layer in (FLC, ASAP)
         for column, cause in (("attack", "a gradient step of 1/255"), ("noise", "Gaussian noise"))
     },
-    "grabinski-9": {
-        "fall of PGD accuracy on training pictures from the best epoch to the last, flc minus stride": below(
-            COLLAPSE, FLC, STRIDE, margin=0.02, **HARDENED
-        ),
-    },
-    "grabinski-10": {
-        "mean alias error of the strided network, adversarially trained minus naturally trained": below(
-            "aliasing.mean_alias_error", HARDENED | STRIDE, {"twin": True} | STRIDE
-        ),
-    },
-    "grabinski-11": {
-        "mean error under corruption; no gain if not lower by half a point, flc minus stride": above(
-            ERROR, FLC, STRIDE, threshold=-FINE, margin=0, **NATURAL
-        ),
-    },
-    "grabinski-12": {
-        "after single-step adversarial training: PGD accuracy, 8/255, flc minus stride": above(
-            ROBUST, FLC, STRIDE, margin=POINT, **HARDENED
-        ),
-    },
-    "grabinski-13": {
-        "accuracy under PGD of 1/255, ASAP minus tri-3; not behind if less than a point": below(
-            PGD, ASAP, BLUR, threshold=POINT, margin=0, **NATURAL
-        ),
-        "corruption error, ASAP minus tri-3; not behind if less than a point": above(
-            ERROR, ASAP, BLUR, threshold=-POINT, margin=0, **NATURAL
-        ),
-    },
-    "control-2": {
-        "accuracy under PGD of 1/255, FLC minus tri-3": above(PGD, FLC, BLUR, margin=POINT, **NATURAL),
-        "corruption error, FLC minus tri-3": below(ERROR, FLC, BLUR, **NATURAL),
-    },
-    "control-3": {
-        "accuracy under PGD of 1/255, halving the picture, flc minus stride": above(
-            PGD, FLC, STRIDE, margin=POINT, group=INPUT
-        ),
-    },
+    "grabinski-9: fall of PGD accuracy on training pictures from the best epoch to the last, flc minus stride": below(
+        COLLAPSE, FLC, STRIDE, margin=0.02, **HARDENED
+    ),
+    "grabinski-10: mean alias error of the strided network, adversarially trained minus naturally trained": below(
+        "aliasing.mean_alias_error", HARDENED | STRIDE, {"twin": True} | STRIDE
+    ),
+    "grabinski-11: mean error under corruption; no gain if not lower by half a point, flc minus stride": above(
+        ERROR, FLC, STRIDE, threshold=-FINE, margin=0, **NATURAL
+    ),
+    "grabinski-12: after single-step adversarial training: PGD accuracy, 8/255, flc minus stride": above(
+        ROBUST, FLC, STRIDE, margin=POINT, **HARDENED
+    ),
+    "grabinski-13: accuracy under PGD of 1/255, ASAP minus tri-3; not behind if less than a point": below(
+        PGD, ASAP, BLUR, threshold=POINT, margin=0, **NATURAL
+    ),
+    "grabinski-13: corruption error, ASAP minus tri-3; not behind if less than a point": above(
+        ERROR, ASAP, BLUR, threshold=-POINT, margin=0, **NATURAL
+    ),
+    "control-2: accuracy under PGD of 1/255, FLC minus tri-3": above(PGD, FLC, BLUR, margin=POINT, **NATURAL),
+    "control-2: corruption error, FLC minus tri-3": below(ERROR, FLC, BLUR, **NATURAL),
+    "control-3: accuracy under PGD of 1/255, halving the picture, flc minus stride": above(
+        PGD, FLC, STRIDE, margin=POINT, group=INPUT
+    ),
 }
 
 STUDY = Study(

@@ -197,7 +197,7 @@ def _lines() -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
-Tests = Mapping[str, Mapping[str, Test | list[Test]]]
+Tests = Mapping[str, Test | list[Test]]
 
 
 def claims(regimes: Mapping[str, Iterable[Regime]], tests: Tests) -> tuple[Finding, ...]:
@@ -205,21 +205,24 @@ def claims(regimes: Mapping[str, Iterable[Regime]], tests: Tests) -> tuple[Findi
 
     Args:
         regimes: by the claims, separated by spaces, what must hold before they can be tested.
-        tests: by the claim, whose words ``claims.csv`` has, and by what the statistic is, with its unit.
+        tests: by "claim: statistic", with the statistic's unit; the words of the claim are in ``claims.csv``.
 
     Raises:
         UsageError: the table has no such line; the message lists those that it has.
         ValueError: claims with a regime are not those that are tested.
     """
     regime = {name: tuple(parts) for names, parts in regimes.items() for name in names.split()}
-    if regime.keys() != tests.keys():
-        raise ValueError(f"a claim needs tests, and a regime, if only an empty one: {regime.keys() ^ tests.keys()}")
+    pairs: dict[str, list[tuple[str, Test]]] = {}
+    for label, one in tests.items():
+        name, _, what = label.partition(": ")
+        pairs.setdefault(name, []).extend((what, test) for test in (one if isinstance(one, list) else [one]))
+    if regime.keys() != pairs.keys():
+        raise ValueError(f"a claim needs tests, and a regime, if only an empty one: {regime.keys() ^ pairs.keys()}")
     found = []
-    for name, own in tests.items():
+    for name, own in pairs.items():
         one_of("claim", name, _lines())
-        pairs = [(label, test) for label, one in own.items() for test in (one if isinstance(one, list) else [one])]
         *_, fixed = (commit for commit, (_, _, names) in FIXED.items() if names is None or name in names)
-        found.append(Finding(**_lines()[name], tests=tuple(pairs), regime=regime[name], fixed=fixed))
+        found.append(Finding(**_lines()[name], tests=tuple(own), regime=regime[name], fixed=fixed))
     return tuple(found)
 
 

@@ -173,8 +173,8 @@ def _over(
     }
 
 
-def _circular(label: str, method: str) -> dict[str, Test]:
-    return {label: above(DRAWN, {"method": method}, threshold=0.999, **CLASSES)}
+def _exact(method: str) -> Test:
+    return above(DRAWN, {"method": method}, threshold=0.999, **CLASSES)
 
 
 _less = partial(_over, side=below)
@@ -191,14 +191,12 @@ REGIMES = {
     "saha-13": (),
 }
 TESTS = {
-    "saha-1": {
-        "circular consistency of max pooling": below(DRAWN, {"method": "subsample"}, threshold=0.99, **CLASSES),
-        "relative change of the pooled features, one-pixel rolls, max pooling": above(
-            "depth_error.pooled_change", {"method": "subsample"}, threshold=0.01, **CLASSES
-        ),
-    },
-    "saha-2": {
-        f"Spearman over methods, bias ({definition}) and standard consistency, {about}": below(
+    "saha-1: circular consistency of max pooling": below(DRAWN, {"method": "subsample"}, threshold=0.99, **CLASSES),
+    "saha-1: relative change of the pooled features, one-pixel rolls, max pooling": above(
+        "depth_error.pooled_change", {"method": "subsample"}, threshold=0.01, **CLASSES
+    ),
+    **{
+        f"saha-2: Spearman over methods, bias ({definition}) and standard consistency, {about}": below(
             # Behind a dense max "subsample" and "max" are one function.
             over_kinds(f"sampling_bias.msb_{definition}", STANDARD, CLASSES, "method", given, without=without),
             margin=RHO,
@@ -210,41 +208,40 @@ TESTS = {
             ("nearest", "with max pooling, given accuracy", ACCURACY, ("max",)),
         )
     },
-    "saha-3": {
-        f"bias ({definition}), {TIPS} minus the lowest of the other layers": below(
+    **{
+        f"saha-3: bias ({definition}), {TIPS} minus the lowest of the other layers": below(
             best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
             margin=POINT,
         )
         for definition in ("exact", "nearest")
     },
-    "saha-4": _over("accuracy", ACCURACY, *OTHERS),
-    "saha-5": _over("standard consistency", STANDARD, *OTHERS),
-    "saha-6": _over("standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample")
-    | _over("circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
-    "saha-7": {
-        f"{metric.replace('_', ' ')}, tips minus subsample": above(
+    **_over("saha-4: accuracy", ACCURACY, *OTHERS),
+    **_over("saha-5: standard consistency", STANDARD, *OTHERS),
+    **_over("saha-6: standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample"),
+    **_over("saha-6: circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
+    **{
+        f"saha-7: {metric.replace('_', ' ')}, tips minus subsample": above(
             f"masks.{metric}", {"method": "tips"}, {"method": "subsample"}, task="masks"
         )
         for metric in ("mean_iou", "mask_consistency_standard", "mask_consistency_circular")
     },
-    "saha-8": _over("accuracy under PGD, mean of six radii", PGD, *OTHERS[:2]),
-    "saha-9": _less("corruption error", ERROR, *OTHERS[:2]),
-    "saha-10": _circular(f"circular consistency, {TIPS}", TIPS),
-    "saha-11": _circular("circular consistency, aps", "aps") | _circular("circular consistency, lps", "lps"),
-    "saha-12": _over("standard shifts, mean of the surface", SURFACE, "lps")
-    | _over("standard shifts, mean of the surface", SURFACE, "subsample", method="lps")
-    | _over("consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
-    "saha-13": {
-        "parameters relative to max pooling in the same places, minus 1": below(
-            fact(lambda: _overhead(count_parameters)), threshold=0.05
-        ),
-        "multiply-accumulates, likewise": below(fact(lambda: _overhead(count_flops)), threshold=0.05),
-    },
-    "saha-14": _over("mean l2 norm of the weights", NORM, "tips", margin=POINT)
-    | _less("undo loss relative to the map's energy", UNDO, "tips", margin=POINT)
-    | _over("standard consistency", STANDARD, "tips"),
-    "control-4": _over("circular consistency", DRAWN, "tips as published")
-    | _circular("circular consistency with circular padding", TIPS),
+    **_over("saha-8: accuracy under PGD, mean of six radii", PGD, *OTHERS[:2]),
+    **_less("saha-9: corruption error", ERROR, *OTHERS[:2]),
+    f"saha-10: circular consistency, {TIPS}": _exact(TIPS),
+    "saha-11: circular consistency, aps": _exact("aps"),
+    "saha-11: circular consistency, lps": _exact("lps"),
+    **_over("saha-12: standard shifts, mean of the surface", SURFACE, "lps"),
+    **_over("saha-12: standard shifts, mean of the surface", SURFACE, "subsample", method="lps"),
+    **_over("saha-12: consistency at the largest shift minus at one pixel", GROWTH, "subsample"),
+    "saha-13: parameters relative to max pooling in the same places, minus 1": below(
+        fact(lambda: _overhead(count_parameters)), threshold=0.05
+    ),
+    "saha-13: multiply-accumulates, likewise": below(fact(lambda: _overhead(count_flops)), threshold=0.05),
+    **_over("saha-14: mean l2 norm of the weights", NORM, "tips", margin=POINT),
+    **_less("saha-14: undo loss relative to the map's energy", UNDO, "tips", margin=POINT),
+    **_over("saha-14: standard consistency", STANDARD, "tips"),
+    **_over("control-4: circular consistency", DRAWN, "tips as published"),
+    "control-4: circular consistency with circular padding": _exact(TIPS),
 }
 
 STUDY = Study(

@@ -253,82 +253,67 @@ REGIMES = {
     "control-5": (HURT,),
 }
 TESTS = {
-    "vasconcelos-1": {
-        "corruption error, blur minus none": below(ERROR, ALL, NONE),
-        "corruption error, GELU + blur minus none": below(ERROR, GELU_BLUR, NONE),
+    "vasconcelos-1: corruption error, blur minus none": below(ERROR, ALL, NONE),
+    "vasconcelos-1: corruption error, GELU + blur minus none": below(ERROR, GELU_BLUR, NONE),
+    "vasconcelos-2: few-shot accuracy, known kind of picture, GELU + blur minus none": above(KNOWN, GELU_BLUR, NONE),
+    "vasconcelos-2: few-shot accuracy, handwriting, GELU + blur minus none": above(GLYPHS, GELU_BLUR, NONE),
+    **{
+        f"vasconcelos-3: corruption error, all three places minus {one['case']} alone": below(ERROR, ALL, one)
+        for one in SINGLES
     },
-    "vasconcelos-2": {
-        "few-shot accuracy, known kind of picture, GELU + blur minus none": above(KNOWN, GELU_BLUR, NONE),
-        "few-shot accuracy, handwriting, GELU + blur minus none": above(GLYPHS, GELU_BLUR, NONE),
-    },
-    "vasconcelos-3": {
-        f"corruption error, all three places minus {one['case']} alone": below(ERROR, ALL, one) for one in SINGLES
-    },
-    "vasconcelos-4": {
-        "accuracy, shortcut alone minus none": above(ACCURACY, {"case": "skip"}, NONE),
-        "accuracy, all places that the network has minus none": above(ACCURACY, ALL, NONE),
-    },
-    "vasconcelos-5": {
-        "few-shot accuracy, known kind, stem of stride 1 minus 2 blurred": above(KNOWN, WHOLE, HALVED_BLURRED),
-        "few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, HALVED_BLURRED),
-    },
-    "vasconcelos-6": {
-        "accuracy, blur minus none; kept if not lower by a point": kept(ACCURACY, ALL, NONE),
-        "accuracy, mean of single places minus none; likewise": kept(ACCURACY, SINGLES, NONE),
-        "corruption error, mean of single places minus none": below(ERROR, SINGLES, NONE),
-    },
-    "vasconcelos-7": {
-        "accuracy, 7 taps everywhere minus at critical places": below(
-            ACCURACY, {"case": "everywhere 7"}, {"case": "critical 7"}
-        ),
-    },
-    "vasconcelos-8": {
-        "corruption error, filter in the forward pass only minus none": below(ERROR, {"case": "forward only"}, NONE),
-        "corruption error, forward only minus backward only": below(
-            ERROR, {"case": "forward only"}, {"case": "backward only"}
-        ),
-    },
-    "vasconcelos-9": {
-        "corruption error, filter before minus after the subsampling": below(ERROR, ALL, {"case": "too late"}),
-        "corruption error, filter minus the same taps with random signs": below(ERROR, ALL, {"case": "random signs"}),
-    },
-    "vasconcelos-10": {
-        "stop-band share of the learned filters, that of the start being 0.1455": above(
-            _stop_band("blur"), {"case": "trainable"}, threshold=START, margin=0.01
-        ),
-    },
-    "vasconcelos-11": {
-        "stop-band share of the strided 7 x 7 stem; white noise has 3/4": below(
-            _stop_band("stem"), HALVED, threshold=0.75, margin=0.01
-        ),
-        "stop-band share, strided 3 x 3 minus stem": above(_stop_band("strided conv", "stem"), HALVED, margin=0.01),
-    },
-    "vasconcelos-12": {
-        "accuracy, gain by blur with RandAugment minus without": above(_interaction(ACCURACY), margin=FINE),
-        "corruption error, the same difference of differences": below(_interaction(ERROR), margin=FINE),
-    },
-    "vasconcelos-13": {
-        "accuracy lost per missing band, RandAugment minus none": above(LOST, AUGMENTED, NONE),
-        "accuracy lost per missing band, blur minus none": below(LOST, ALL, NONE),
-    },
-    "vasconcelos-14": {
-        "accuracy, after convolution minus after activation": above(ACCURACY, ALL, {"case": "after activation"}),
-        "corruption error, the same": below(ERROR, ALL, {"case": "after activation"}),
-    },
-    "vasconcelos-15": {
-        "few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2": above(KNOWN, WHOLE, WIDE),
-        "few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, WIDE),
-    },
-    "vasconcelos-16": {
-        "corruption error, RandAugment + blur minus none": below(ERROR, AUGMENTED_BLUR, NONE),
-        "accuracy, RandAugment + blur minus none": above(ACCURACY, AUGMENTED_BLUR, NONE),
-    },
-    "control-5": {
-        "share of the corruption error's variance explained by clean error": above(
-            Statistic((NONE, ALL), explained), threshold=0.9
-        ),
-        "error added by corruption, blur at all places minus none": above(_ADDED, ALL, NONE, threshold=-FINE, margin=0),
-    },
+    "vasconcelos-4: accuracy, shortcut alone minus none": above(ACCURACY, {"case": "skip"}, NONE),
+    "vasconcelos-4: accuracy, all places that the network has minus none": above(ACCURACY, ALL, NONE),
+    "vasconcelos-5: few-shot accuracy, known kind, stem of stride 1 minus 2 blurred": above(
+        KNOWN, WHOLE, HALVED_BLURRED
+    ),
+    "vasconcelos-5: few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, HALVED_BLURRED),
+    "vasconcelos-6: accuracy, blur minus none; kept if not lower by a point": kept(ACCURACY, ALL, NONE),
+    "vasconcelos-6: accuracy, mean of single places minus none; likewise": kept(ACCURACY, SINGLES, NONE),
+    "vasconcelos-6: corruption error, mean of single places minus none": below(ERROR, SINGLES, NONE),
+    "vasconcelos-7: accuracy, 7 taps everywhere minus at critical places": below(
+        ACCURACY, {"case": "everywhere 7"}, {"case": "critical 7"}
+    ),
+    "vasconcelos-8: corruption error, filter in the forward pass only minus none": below(
+        ERROR, {"case": "forward only"}, NONE
+    ),
+    "vasconcelos-8: corruption error, forward only minus backward only": below(
+        ERROR, {"case": "forward only"}, {"case": "backward only"}
+    ),
+    "vasconcelos-9: corruption error, filter before minus after the subsampling": below(
+        ERROR, ALL, {"case": "too late"}
+    ),
+    "vasconcelos-9: corruption error, filter minus the same taps with random signs": below(
+        ERROR, ALL, {"case": "random signs"}
+    ),
+    "vasconcelos-10: stop-band share of the learned filters, that of the start being 0.1455": above(
+        _stop_band("blur"), {"case": "trainable"}, threshold=START, margin=0.01
+    ),
+    "vasconcelos-11: stop-band share of the strided 7 x 7 stem; white noise has 3/4": below(
+        _stop_band("stem"), HALVED, threshold=0.75, margin=0.01
+    ),
+    "vasconcelos-11: stop-band share, strided 3 x 3 minus stem": above(
+        _stop_band("strided conv", "stem"), HALVED, margin=0.01
+    ),
+    "vasconcelos-12: accuracy, gain by blur with RandAugment minus without": above(_interaction(ACCURACY), margin=FINE),
+    "vasconcelos-12: corruption error, the same difference of differences": below(_interaction(ERROR), margin=FINE),
+    "vasconcelos-13: accuracy lost per missing band, RandAugment minus none": above(LOST, AUGMENTED, NONE),
+    "vasconcelos-13: accuracy lost per missing band, blur minus none": below(LOST, ALL, NONE),
+    "vasconcelos-14: accuracy, after convolution minus after activation": above(
+        ACCURACY, ALL, {"case": "after activation"}
+    ),
+    "vasconcelos-14: corruption error, the same": below(ERROR, ALL, {"case": "after activation"}),
+    "vasconcelos-15: few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2": above(
+        KNOWN, WHOLE, WIDE
+    ),
+    "vasconcelos-15: few-shot accuracy, handwriting, the same": above(GLYPHS, WHOLE, WIDE),
+    "vasconcelos-16: corruption error, RandAugment + blur minus none": below(ERROR, AUGMENTED_BLUR, NONE),
+    "vasconcelos-16: accuracy, RandAugment + blur minus none": above(ACCURACY, AUGMENTED_BLUR, NONE),
+    "control-5: share of the corruption error's variance explained by clean error": above(
+        Statistic((NONE, ALL), explained), threshold=0.9
+    ),
+    "control-5: error added by corruption, blur at all places minus none": above(
+        _ADDED, ALL, NONE, threshold=-FINE, margin=0
+    ),
 }
 
 STUDY = Study(

@@ -65,31 +65,21 @@ REGIMES = {
     "zhang-5 zhang-6 zhang-7": (finished("the network without blur", **_PLAIN), _SHAKY),
 }
 TESTS = {
-    "zhang-1": {"mean normalised total variation, longest blur minus none": _less(_VARIATION, margin=POINT)},
-    "zhang-2": {"accuracy unshifted minus mean over all shifts, longest blur minus none": _less(_SHIFT_LOSS)},
-    "zhang-3": {
-        "standard deviation of the class probability over shifts, longest blur minus none": _less(
-            "circular_rolls.probability_variation"
-        ),
-    },
-    "zhang-4": {
-        "accuracy under the worst circular shift, longest blur minus none": _more(_WORST),
-        "the same, longest blur minus augmentation alone": above(
-            _WORST, LONGEST | {"augmented": False}, NONE | {"augmented": True}
-        ),
-    },
-    "zhang-5": {
-        "circular consistency, longest blur minus none": _more(CONSISTENCY),
-        "accuracy, longest blur minus none; kept if not lower by a point": _kept(ACCURACY),
-    },
-    "zhang-6": {
-        "accuracy, tri-3 minus none": _more(ACCURACY, one={"layer": "tri-3"}),
-        "accuracy, longest blur minus none": _more(ACCURACY),
-    },
-    "zhang-7": {
-        "circular consistency, longest blur minus none, both augmented": _more(CONSISTENCY, augmented=True),
-        "accuracy, the same; about kept if not lower by a point": _kept(ACCURACY, augmented=True),
-    },
+    "zhang-1: mean normalised total variation, longest blur minus none": _less(_VARIATION, margin=POINT),
+    "zhang-2: accuracy unshifted minus mean over all shifts, longest blur minus none": _less(_SHIFT_LOSS),
+    "zhang-3: standard deviation of the class probability over shifts, longest blur minus none": _less(
+        "circular_rolls.probability_variation"
+    ),
+    "zhang-4: accuracy under the worst circular shift, longest blur minus none": _more(_WORST),
+    "zhang-4: the same, longest blur minus augmentation alone": above(
+        _WORST, LONGEST | {"augmented": False}, NONE | {"augmented": True}
+    ),
+    "zhang-5: circular consistency, longest blur minus none": _more(CONSISTENCY),
+    "zhang-5: accuracy, longest blur minus none; kept if not lower by a point": _kept(ACCURACY),
+    "zhang-6: accuracy, tri-3 minus none": _more(ACCURACY, one={"layer": "tri-3"}),
+    "zhang-6: accuracy, longest blur minus none": _more(ACCURACY),
+    "zhang-7: circular consistency, longest blur minus none, both augmented": _more(CONSISTENCY, augmented=True),
+    "zhang-7: accuracy, the same; about kept if not lower by a point": _kept(ACCURACY, augmented=True),
 }
 
 STUDY = Study(

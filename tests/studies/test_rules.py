@@ -45,13 +45,13 @@ def test_verdicts():
 
 
 def test_a_claim_needs_words_tests_and_a_regime():
-    tests = {"zhang-1": {"x": above("x", {}, threshold=1)}}
+    tests = {"zhang-1: x": above("x", {}, threshold=1)}
     (found,) = claims({"zhang-1": ()}, tests)
     assert found.tests[0][0] == "x" and found.claim and found.settings == [{}]
     with pytest.raises(ValueError, match="zhang-2"):
         claims({"zhang-1 zhang-2": ()}, tests)
     with pytest.raises(ValueError, match="unknown claim 'zhang-x'"):
-        claims({"zhang-x": ()}, {"zhang-x": tests["zhang-1"]})
+        claims({"zhang-x": ()}, {"zhang-x: x": tests["zhang-1: x"]})
 
 
 def finding(name, values, regime=(), **options):
