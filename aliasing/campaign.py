@@ -65,10 +65,9 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
         return budget - (time.monotonic() - started)
 
     log(f"{profile} on {provenance(chosen, 0)['device']}: {len(jobs)} runs planned, {budget:g} s")
-    sets = [job.run.dataset for job in jobs if "archives" in job.run.dataset]
-    sets = [own for number, own in enumerate(sets) if own not in sets[:number]]
+    sets = {repr(job.run.dataset): job.run.dataset for job in jobs if "archives" in job.run.dataset}
     if sets:  # decoded before all workers at once would do it
-        multiprocessing.get_context("spawn").Process(target=_decode, args=(sets,), daemon=True).start()
+        multiprocessing.get_context("spawn").Process(target=_decode, args=([*sets.values()],), daemon=True).start()
     notes = _Notes(out / "device.json", chosen)
     found = checks(chosen, jobs, min(CHECKS, left() / 4), notes)
     failed = {what for what, outcome in found.items() if outcome not in ("passed", NO_TIME)}
@@ -86,7 +85,8 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     log(f"{len(usable)} runs need nothing that failed, {len(todo)} of them are not published yet")
     outcomes: dict[str, str] = {}
     if todo and "training" not in failed:
-        rates, reason = notes.once("steps per second", lambda: parallel(todo[0].run, chosen))
+        counts = () if chosen.type == "cpu" else (1, 2, 4)  # on a CPU every core has its own training
+        rates, reason = notes.once("steps per second", lambda: parallel(todo[0].run, chosen, 2.0, counts))
         # The most of those that are nearly as fast as any: half of a run is measuring, part of that on a CPU core,
         # and meanwhile the device should have the training of another.
         workers = max((int(count) for count, rate in rates.items() if rate > 0.9 * max(rates.values())), default=None)
@@ -192,15 +192,12 @@ def _steps(run: Run, device: torch.device, seconds: float) -> float:
     return steps * (len(began) - 1) / (began[-1] - began[0])
 
 
-def parallel(
-    run: Run, device: torch.device, seconds: float = 2.0, counts: Sequence[int] | None = None
-) -> tuple[dict[int, float], str]:
-    """Steps per second of 1, 2 and 4 processes together that train ``run``: small maps do not fill a large GPU.
+def parallel(run: Run, device: torch.device, seconds: float, counts: Sequence[int]) -> tuple[dict[int, float], str]:
+    """Steps per second of so many processes together that train ``run``: small maps do not fill a large GPU.
 
     The first count that fails, such as one that does not fit into the memory, and those behind it are absent; why, is
-    the second value. On a CPU, where every core has its own training, ``counts`` is empty.
+    the second value.
     """
-    counts = counts if counts is not None else () if device.type == "cpu" else (1, 2, 4)
     context, rates = multiprocessing.get_context("spawn"), dict[int, float]()
     pool = ProcessPoolExecutor(max(counts, default=1), context, end_with_parent)
 
@@ -375,10 +372,6 @@ def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> N
     values = []
     for place in (CPU, device):
         network = build(job.run).to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        values.append(_numbers(encode(wanted.measure(Subject(job.run, network, place)))))
+        leaves = tree_leaves(encode(wanted.measure(Subject(job.run, network, place))))
+        values.append(torch.tensor([leaf for leaf in leaves if isinstance(leaf, float)]))
     torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.26)  # two pictures of eight
-
-
-def _numbers(value: Any) -> Tensor:
-    """All fractional numbers of a nested value, in order."""
-    return torch.tensor([leaf for leaf in tree_leaves(value) if isinstance(leaf, float)])

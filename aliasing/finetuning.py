@@ -348,7 +348,7 @@ class Lesson:
         with _fast(self.place):
             logits = student(windows(self.data, rows, shifts, self.place))
         loss = F.cross_entropy(logits.float(), self.answers[rows].to(self.place))
-        optimizer.zero_grad()
+        student.zero_grad()
         loss.backward()
         if not math.isfinite(loss.item()):
             raise UsageError(f"the loss is {loss.item()} in step {step + 1}; name a smaller --lr than {plan.lr}")

@@ -83,12 +83,6 @@ class Optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate(group["peak"])
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        self.all[0].zero_grad()
-        for weight in [] if self.muon is None else self.muon.filters:
-            weight.grad = None
-
     def step(self) -> None:
         """Move all parameters."""
         self.all[0].step()

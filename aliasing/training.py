@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import distributed
-from .adversary import Problem, signed_step, survivors
+from .adversary import Problem, signed_step
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .held import held
 from .inference import as_float
+from .metrics import attack_accuracy
 from .optimizers import Optimizers
 from .options import check_types
 from .precision import bfloat16_products
@@ -216,7 +217,7 @@ def train(
                 )
                 with mixed:
                     loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator)
-                optimizer.zero_grad()
+                network.zero_grad()
                 loss.backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
@@ -258,11 +259,10 @@ def _probe(network: nn.Module, data: ImageSet | ImageFiles, recipe: Recipe) -> d
     """Accuracy on the first ``probe`` training images: clean, under one step, and under ten steps of PGD."""
     probed, eps = data[: recipe.probe], recipe.adversary
     attacks = {"clean": (0.0, "fgsm", 1), "fgsm": (eps, "fgsm", 1), "pgd": (eps, "pgd", 10)}
-    kept = {
-        name: survivors(network, probed.images, probed.labels, (radius,), attack, steps)[radius]
+    return {
+        name: attack_accuracy(network, probed.images, probed.labels, attack, radius, steps=steps).value
         for name, (radius, attack, steps) in attacks.items()
     }
-    return {name: hits.double().mean().item() for name, hits in kept.items()}
 
 
 def _reader(

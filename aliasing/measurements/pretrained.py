@@ -15,7 +15,7 @@ from .. import metrics
 from ..datasets import ImageSet
 from ..datasets.decoding import as_png
 from ..datasets.photographs import IMAGENETTE_RANKS
-from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
+from ..finetuning import MOVES, VIEWS, Data, Lesson, Plan, answers, averaged, measure
 from ..inference import as_float, correct, predict
 from ..metrics import Estimate
 from ..metrics.canvases import PAPER_SIDE, embed, resize
@@ -24,7 +24,6 @@ from ..metrics.sweeps import crossings, deviation, of_labels, swept
 from ..models import antialias
 from .subject import Subject, loaded, packed, pictured
 
-DIAGONALS = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)])
 _BATCH = 16  # of pictures of 224 pixels; memory, not a protocol
 
 
@@ -50,7 +49,7 @@ def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, An
         return predict(network, windows, _BATCH).softmax(1).cpu()
 
     middle = answers(torch.zeros(2, dtype=torch.long))
-    pairs = [compared(middle, answers(shift)) for shift in DIAGONALS]
+    pairs = [compared(middle, answers(shift)) for shift in map(torch.tensor, VIEWS)]
     changed, moved = (torch.stack(parts, 1) for parts in zip(*pairs, strict=True))
     correct = middle.argmax(1) == data.labels
     return {

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
 from ..inference import check_images, check_labels, chosen, hits, predict
-from ..shifts import draw_shifts, reach, shift_images
+from ..shifts import draw_shifts, shift_images
 from .estimate import Estimate
 from .rolls import agreement_per_image, roll_predictions
 
@@ -57,7 +57,6 @@ def consistency(
         exhaustive: circular shifts only: the expectation over all pairs of shifts, instead of one pair per image.
         labels: if given, only images classified correctly when unshifted count.
     """
-    reach(shift, images, max_shift)
     if exhaustive:
         if shift != "circular":
             raise UsageError(f"only circular shifts can be exhausted, got shift={shift!r}")

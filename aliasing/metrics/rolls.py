@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, at_least
-from ..inference import answers, batches, check_images, check_labels, evaluating, finite
+from ..errors import UsageError
+from ..inference import answers, batches, check_labels, evaluating, finite
+from ..shifts import reach
 from .estimate import Estimate
 from .stitching import stitch, stitches
 
@@ -62,13 +63,10 @@ class RollPredictions(NamedTuple):
 
 def rolls_of(images: Tensor, max_shift: int | None) -> tuple[Tensor, Tensor]:
     """Pixels by which rows and columns are rolled: 0 to H-1 and 0 to W-1, or -M to M with ``max_shift`` M."""
-    at_least("max_shift", max_shift, 0)
-    height, width = check_images(images).shape[-2:]
-    if max_shift is not None and max_shift >= min(height, width):
-        raise UsageError(f"max_shift={max_shift} does not fit circular shifts of images {(height, width)}")
-    if max_shift is None:
-        return torch.arange(height), torch.arange(width)
-    return (torch.arange(-max_shift, max_shift + 1),) * 2
+    limit = reach("circular", images, max_shift)
+    if limit is None:
+        return torch.arange(images.shape[2]), torch.arange(images.shape[3])
+    return (torch.arange(-limit, limit + 1),) * 2
 
 
 def roll_logits(

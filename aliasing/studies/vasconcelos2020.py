@@ -10,6 +10,7 @@ trials of length, shifts, decay and width). They are the comparison's, and claim
 
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,12 +42,7 @@ def _control(control: str) -> dict[str, Any]:
 SUBSETS: dict[str, dict[str, Any]] = {
     "none": {},
     "all": _blur(),
-    "conv": _blur("conv"),
-    "skip": _blur("skip"),
-    "pool": _blur("pool"),
-    "conv + skip": _blur("conv", "skip"),
-    "conv + pool": _blur("conv", "pool"),
-    "skip + pool": _blur("skip", "pool"),
+    **{" + ".join(places): _blur(*places) for count in (1, 2) for places in combinations(PLACES, count)},
 }
 CASES = SUBSETS | {
     "GELU": {"activation": "gelu"},
