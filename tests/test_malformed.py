@@ -20,9 +20,8 @@ from aliasing.files import checksum, read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.measurements.pixel_steps import photographers_bias
 from aliasing.metrics.pixel_pairs import size_pairs
-from aliasing.metrics.readouts import episode_accuracies, sample_episodes
+from aliasing.metrics.readouts import sample_episodes
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
-from aliasing.metrics.sweeps import crossings
 from aliasing.records import Record, Run
 from aliasing.studies import campaign
 from aliasing.training import Recipe, train
@@ -121,7 +120,6 @@ USAGE = {
     "size must be greater than 0 and at most 8, the pixels there are, got 0": lambda: size_pairs(IMAGES, 0),
     "a picture of 4 rows has 2 to 5 positions on 8 rows, got 100": lambda: metrics.vertical_sweep(IMAGES, 100, "black"),
     "unknown border 'white'": lambda: metrics.vertical_sweep(IMAGES, border="white"),
-    "at least two positions are needed, got shape (3, 1)": lambda: crossings(torch.ones(3, 1).bool()),
     "top must be at least 1 and less than the 3 classes, got 0": lambda: metrics.jaggedness(MEAN, *DATA, top=0),
     "no module named 'nowhere'": lambda: metrics.equivariance_maps(MEAN, IMAGES, ["nowhere"]),
     "'0' gives (3,)": lambda: metrics.equivariance_maps(nn.Sequential(MEAN), IMAGES, ["0"], max_shift=0),
@@ -151,7 +149,6 @@ USAGE = {
     "(2, 8, 8) like the images, got torch.int64 (2": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, LABELS[:, None, None]),
     "ways, shots, queries and episodes must": lambda: sample_episodes(LABELS, 5, 0, 15, 600),
     "5 classes with at least 16 images (1 shots, 15": lambda: sample_episodes(LABELS, 5, 1, 15, 600),
-    "features must be (N, D), got (2, 3, 8, 8)": lambda: episode_accuracies(IMAGES, LABELS, LABELS),
     "an estimate needs at least one value, got none": lambda: metrics.Estimate.mean(torch.zeros(0)),
     "an estimate needs at least one unit, got n=0": lambda: metrics.Estimate.proportion(0, 0),
     "paired values are needed, got 2 and 3": lambda: metrics.Estimate.difference(torch.ones(2), torch.ones(3)),

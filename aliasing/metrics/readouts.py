@@ -182,8 +182,6 @@ def sample_episodes(
 
 def episode_accuracies(features: Tensor, support: Tensor, query: Tensor, chunk: int = 50) -> Tensor:
     """Accuracy (E,), float64, of episodes with ``features`` (N, D) of any device; ``chunk`` episodes at a time."""
-    if features.ndim != 2:
-        raise UsageError(f"features must be (N, D), got {tuple(features.shape)}")
     features = F.normalize(finite(features, "features").float(), dim=1)
     found = []
     for known, asked in zip(support.split(chunk), query.split(chunk), strict=True):

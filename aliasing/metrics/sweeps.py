@@ -97,8 +97,6 @@ def deviation(curves: Tensor) -> Tensor:
 
 def crossings(inside: Tensor) -> Jaggedness:
     """Jaggedness of booleans (N, P): whether the true class is in the top k at each position."""
-    if inside.shape[1] < 2:
-        raise UsageError(f"at least two positions are needed, got shape {tuple(inside.shape)}")
     events = inside[:, 1:] != inside[:, :-1]
     return Jaggedness(int(events.sum()), Estimate.share(events.any(1)), Estimate.mean(events.double().mean(1)))
 

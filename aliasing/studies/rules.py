@@ -254,11 +254,9 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
     rows: list[dict[str, Any]] = []
     dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
     older = {commit: table[[date < time for date in dates]] for commit, (time, *_) in FIXED.items()}
-    findings = list(findings)
-    regimes = {id(part): part for finding in findings for part in finding.regime if len(table)}
-    values = {key: part.statistic.of(table) for key, part in regimes.items()}  # many claims share one
+    value = cache(lambda of: of(table))  # many claims share a regime
     for finding in findings:
-        checks = [(part, values[id(part)]) for part in finding.regime if len(table)]
+        checks = [(part, value(part.statistic.of)) for part in finding.regime if len(table)]
         holding = [part.holds(result, profile) for part, result in checks]
         shared = {
             "finding": finding.id,
@@ -273,7 +271,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             "post_hoc": any(len(select(older[finding.fixed], setting)) for setting in finding.settings),
         }
         for label, test in finding.tests:
-            result = test.statistic.of(table) if len(table) else None  # facts too: nothing was run in this profile
+            result = value(test.statistic.of) if len(table) else None  # facts too: nothing was run in this profile
             row = shared | {"statistic": label, "ours": test.ours}
             row |= zip(Result._fields[:5], result or (None, None, None, 0, 0), strict=False)
             row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}

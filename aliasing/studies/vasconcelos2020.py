@@ -209,6 +209,10 @@ def _stop_band(kind: str, minus: str | None = None) -> Derived:
 START = 0.1455
 NONE, ALL, AUGMENTED = {"case": "none"}, {"case": "all"}, {"case": "RandAugment"}
 GELU_BLUR, AUGMENTED_BLUR = {"case": "GELU + blur"}, {"case": "RandAugment + blur"}
+FORWARD, BACKWARD, LATE, SIGNS = (
+    {"case": name} for name in ("forward only", "backward only", "too late", "random signs")
+)
+AFTER, EVERYWHERE, CRITICAL = ({"case": name} for name in ("after activation", "everywhere 7", "critical 7"))
 SINGLES: list[Setting] = [{"case": place} for place in PLACES]
 ERROR, ACCURACY = "corruptions.corruption_error", "accuracy.accuracy"
 KNOWN, GLYPHS = "few_shot.few_shot_known_5", "few_shot.few_shot_glyphs_5"
@@ -266,21 +270,11 @@ TESTS = {
     "vasconcelos-6: accuracy, blur minus none; kept if not lower by a point": kept(ACCURACY, ALL, NONE),
     "vasconcelos-6: accuracy, mean of single places minus none; likewise": kept(ACCURACY, SINGLES, NONE),
     "vasconcelos-6: corruption error, mean of single places minus none": below(ERROR, SINGLES, NONE),
-    "vasconcelos-7: accuracy, 7 taps everywhere minus at critical places": below(
-        ACCURACY, {"case": "everywhere 7"}, {"case": "critical 7"}
-    ),
-    "vasconcelos-8: corruption error, filter in the forward pass only minus none": below(
-        ERROR, {"case": "forward only"}, NONE
-    ),
-    "vasconcelos-8: corruption error, forward only minus backward only": below(
-        ERROR, {"case": "forward only"}, {"case": "backward only"}
-    ),
-    "vasconcelos-9: corruption error, filter before minus after the subsampling": below(
-        ERROR, ALL, {"case": "too late"}
-    ),
-    "vasconcelos-9: corruption error, filter minus the same taps with random signs": below(
-        ERROR, ALL, {"case": "random signs"}
-    ),
+    "vasconcelos-7: accuracy, 7 taps everywhere minus at critical places": below(ACCURACY, EVERYWHERE, CRITICAL),
+    "vasconcelos-8: corruption error, filter in the forward pass only minus none": below(ERROR, FORWARD, NONE),
+    "vasconcelos-8: corruption error, forward only minus backward only": below(ERROR, FORWARD, BACKWARD),
+    "vasconcelos-9: corruption error, filter before minus after the subsampling": below(ERROR, ALL, LATE),
+    "vasconcelos-9: corruption error, filter minus the same taps with random signs": below(ERROR, ALL, SIGNS),
     "vasconcelos-10: stop-band share of the learned filters, that of the start being 0.1455": above(
         _stop_band("blur"), {"case": "trainable"}, threshold=START, margin=0.01
     ),
@@ -294,10 +288,8 @@ TESTS = {
     "vasconcelos-12: corruption error, the same difference of differences": below(_interaction(ERROR), margin=FINE),
     "vasconcelos-13: accuracy lost per missing band, RandAugment minus none": above(LOST, AUGMENTED, NONE),
     "vasconcelos-13: accuracy lost per missing band, blur minus none": below(LOST, ALL, NONE),
-    "vasconcelos-14: accuracy, after convolution minus after activation": above(
-        ACCURACY, ALL, {"case": "after activation"}
-    ),
-    "vasconcelos-14: corruption error, the same": below(ERROR, ALL, {"case": "after activation"}),
+    "vasconcelos-14: accuracy, after convolution minus after activation": above(ACCURACY, ALL, AFTER),
+    "vasconcelos-14: corruption error, the same": below(ERROR, ALL, AFTER),
     "vasconcelos-15: few-shot accuracy, known kind, stem of stride 1 minus wider with stride 2": above(
         KNOWN, WHOLE, WIDE
     ),
