@@ -1,6 +1,7 @@
 """The optimizers of a recipe, behind one face: which parameters each takes, and what is stored to continue."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +67,9 @@ class Optimizers:
         others = [p for p in parameters if p.ndim <= 1 or id(p) in exempt]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         fused = any(p.device.type == "cuda" for p in parameters)
-        self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=lr, fused=fused)
-            if kind == "adamw"
-            else torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
-        ]
+        family: Any = torch.optim.AdamW if kind == "adamw" else torch.optim.SGD
+        inertia = {} if kind == "adamw" else {"momentum": momentum, "nesterov": momentum > 0}
+        self.all: list[torch.optim.Optimizer] = [family(groups, lr=lr, fused=fused, **inertia)]
         if self.muon is not None:
             self.all.append(self.muon.inner)
         for optimizer in self.all:

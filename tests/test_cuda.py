@@ -7,7 +7,6 @@ lacks, and no step of a training may need a value that the device has, or a copy
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -146,7 +145,7 @@ FEWER = ("circular_rolls", "shiftability", "jagged", "sweep", "corruptions", "co
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_measurement_mixes_no_devices(cuda, name, monkeypatch):
-    monkeypatch.setattr(metrics, "fit_readouts", partial(metrics.fit_readouts, steps=1))
+    monkeypatch.setattr(metrics.readouts, "STEPS", 1)
     run, wanted = MEASURED[name]
     network = build(run).to(CUDA).to(memory_format=torch.channels_last).eval()
     fewer = {"count": 2} if name in FEWER else {"max_shift": 1} if name == "equivariance" else {}

@@ -70,11 +70,6 @@ class ImageFiles:
         return len(self.paths)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of memory that all images would take."""
-        return len(self) * 3 * self.size**2
-
-    @property
     def images(self) -> Tensor:
         """All images in memory, uint8 `(N, 3, size, size)`."""
         return self[:].images

@@ -212,4 +212,4 @@ def folder(
         files = files.only(validation if split == "validation" else ~validation)
     if split == "train" and crop == "random-resized":
         return replace(files, random_crop=True)
-    return files[:] if fits(files.nbytes) else files
+    return files[:] if fits(len(files) * 3 * size**2) else files

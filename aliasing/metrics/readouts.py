@@ -18,6 +18,8 @@ from ..inference import batches, check_images, check_labels, device_of, evaluati
 from .downsampling import collected, outputs
 from .estimate import Estimate
 
+STEPS = 100  # of the training of a readout, at most
+
 
 class Readout(nn.Module):
     """A network cut off behind one layer: global average, standardisation, one linear classifier.
@@ -42,17 +44,12 @@ class Readout(nn.Module):
 
 @torch.inference_mode(False)  # whatever mode the caller is in, this trains
 def fit_readouts(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    layers: Sequence[str],
-    steps: int = 100,
-    batch_size: int = 256,
+    model: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[str], batch_size: int = 256
 ) -> dict[str, Readout]:
     """Train a softmax readout on the global average of each named layer, the network frozen, by layer.
 
     Our working proposal for the layer-wise readouts of Azulay and Weiss (2019), who do not describe theirs. Convex
-    and deterministic: ``steps`` of L-BFGS from zero, cross-entropy plus 0.001 times half the squared weights. Give it
+    and deterministic: ``STEPS`` of L-BFGS from zero, cross-entropy plus 0.001 times half the squared weights. Give it
     training images without shift augmentation.
     """
     labels = check_labels(labels, check_images(images)).clone()
@@ -61,17 +58,17 @@ def fit_readouts(
     for layer, features in collected(model, images, layers, batch_size, _pooled).items():
         mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)
         inputs = (features - mean) / scale
-        classifier = _fitted(inputs, labels.to(inputs.device), classes, steps)
+        classifier = _fitted(inputs, labels.to(inputs.device), classes)
         readouts[layer] = Readout(model, layer, mean, scale, classifier)
     return readouts
 
 
-def _fitted(inputs: Tensor, labels: Tensor, classes: int, steps: int) -> nn.Linear:
+def _fitted(inputs: Tensor, labels: Tensor, classes: int) -> nn.Linear:
     device, dtype = inputs.device, inputs.dtype
     classifier = nn.utils.skip_init(nn.Linear, inputs.shape[1], classes, device=device, dtype=dtype)
     for parameter in classifier.parameters():
         nn.init.zeros_(parameter)
-    optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(classifier.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
 
     @torch.enable_grad()
     def objective() -> Tensor:

@@ -43,7 +43,6 @@ class CorruptionErrors(NamedTuple):
 
     wrong: Tensor
     names: tuple[str, ...]
-    severities: tuple[int, ...]
 
     @property
     def table(self) -> Tensor:
@@ -98,4 +97,4 @@ def corruption_error(
     for i, name in enumerate(names):
         for j, severity in enumerate(severities):
             wrong[:, i, j] = ~correct(model, source(name, severity), labels, batch_size)
-    return CorruptionErrors(wrong, tuple(names), tuple(severities))
+    return CorruptionErrors(wrong, tuple(names))

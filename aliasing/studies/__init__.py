@@ -114,7 +114,7 @@ def best_evidence(decided: pd.DataFrame) -> pd.DataFrame:
     return decided[worth == worth.groupby(decided["finding"]).transform("max")]
 
 
-def campaign(profile: str, seeds: int | None = None) -> list[Job]:
+def campaign(profile: str) -> list[Job]:
     """Every run of ``profile`` with all that the studies measure on it, in the order in which time is best spent.
 
     A whole seed comes before the next, so that every stop leaves balanced results. On ``desktop``, where a network
@@ -124,7 +124,7 @@ def campaign(profile: str, seeds: int | None = None) -> list[Job]:
     def seed(job: Job) -> int:
         return job.run.seed
 
-    chapters = [sorted(study.jobs(profile, seeds), key=seed) for study in VALUE]
+    chapters = [sorted(study.jobs(profile), key=seed) for study in VALUE]
     jobs = merged(job for chapter in chapters for job in chapter)
     return sorted(jobs, key=lambda job: seed(job) // (2 if profile == "desktop" else 1))
 

@@ -22,12 +22,11 @@ from .study import Study
 SHIFT = 16  # pixels per axis of the augmentation, as in the chapter on Zhang 2019
 
 # Layers of VGGs trained without and with shift augmentation, and of residual networks; shortest blur first.
+_RESIDUAL = ("subsample", "bin-5")
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "smoke": (("subsample", "bin-5"), ("subsample",), ("subsample",)),
-    "laptop": (("subsample", "tri-3", "bin-7"), ("subsample", "bin-7"), ("subsample", "bin-5")),
-    "desktop": (("subsample", "tri-3", "bin-7"), ("subsample", "bin-7"), ("subsample", "bin-5")),
-    "gpu": (("subsample", "tri-3", "bin-7"), ("subsample", "bin-7"), ("subsample", "bin-5")),
-    "cluster": (("subsample", "tri-3", "bin-5"), (), ("subsample", "bin-5")),
+    **dict.fromkeys(("laptop", "desktop", "gpu"), (("subsample", "tri-3", "bin-7"), ("subsample", "bin-7"), _RESIDUAL)),
+    "cluster": (("subsample", "tri-3", "bin-5"), (), _RESIDUAL),
 }
 # The bias can only be chosen where pictures are drawn; a profile of photographs says nothing about it.
 SCENES = {"smoke": 256, "laptop": 2000}
@@ -48,7 +47,7 @@ def plan(profile: str) -> Iterator[Job]:
 
 def _job(profile: str, base: Base, seed: int, backbone: str, layer: str, augmented: bool) -> Job:
     """A network on the profile's own data."""
-    run = base.run(backbone, layer, seed, recipe={"shift": SHIFT if augmented else 0})
+    run = base.changed(recipe={"shift": SHIFT if augmented else 0}).run(backbone, layer, seed)
     plain, blurred = LAYERS[profile][0][0], LAYERS[profile][0][-1]
     wanted = [*base.rolls(), base.ask("one_pixel", count=base.count, protocols=(*PROTOCOLS, "circular"))]
     bias = "3" if base.dataset["name"] == "shapes" else "given"

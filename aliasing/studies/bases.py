@@ -73,19 +73,12 @@ class Base:
             options["placement"] = "pool-then-conv"
         return (self.vgg if backbone == "vgg" else self.resnet) | options
 
-    def run(
-        self,
-        backbone: str,
-        method: str,
-        seed: int,
-        network: dict[str, Any] = SAME,
-        recipe: dict[str, Any] = SAME,
-    ) -> Run:
-        """A network on the profile's data by its recipe; the dictionaries say what is changed."""
+    def run(self, backbone: str, method: str, seed: int, network: dict[str, Any] = SAME) -> Run:
+        """A network on the profile's data by its recipe; ``network`` has options that count more than the layer's."""
         own = self.recipe if backbone == "vgg" else self.residual
         if method.endswith((" + losses", " as published")):
             own = replace(own, auxiliary=ALPHA)
-        return Run(self.dataset, self.network(backbone, method) | network, replace(own, **recipe), seed)
+        return Run(self.dataset, self.network(backbone, method) | network, own, seed)
 
     def changed(
         self, data: dict[str, Any] = SAME, network: dict[str, Any] = SAME, recipe: dict[str, Any] = SAME, **own: Any

@@ -105,7 +105,7 @@ def _input_control(base: Base, layer: str, seed: int) -> Job:
         Measurement("attacks", {"count": base.attacked, "steps": base.steps}),
     )
     labels = {"layer": layer, "group": INPUT, "twin": False}
-    return Job(base.run("resnet", layer, seed, network=options), wanted, labels)
+    return Job(base.run("resnet", layer, seed, options), wanted, labels)
 
 
 def _adversarial(base: Base, layer: str, seed: int, clean: bool = False) -> Job:
@@ -117,7 +117,7 @@ def _adversarial(base: Base, layer: str, seed: int, clean: bool = False) -> Job:
         Measurement("aliasing", {"count": base.attacked}),
     )
     labels = {"layer": layer, "group": TWIN if clean else ADVERSARIAL, "twin": clean}
-    return Job(base.run("resnet", layer, seed, recipe=adversary), wanted, labels)
+    return Job(base.changed(recipe=adversary).run("resnet", layer, seed), wanted, labels)
 
 
 EPS, TRAINED = 2, 5  # indices of 1/255, and of the radius of training, among those of the measurement "attacks"

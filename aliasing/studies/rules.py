@@ -12,7 +12,6 @@ A regime is a property of the control, such as its accuracy, without which the c
 """
 
 import csv
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -316,16 +315,3 @@ def _benjamini_hochberg(p: pd.Series) -> pd.Series:
     known = p.dropna().sort_values(ascending=False)
     ranks = np.arange(len(known), 0, -1)
     return (known * len(known) / ranks).cummin().clip(upper=1).reindex(p.index)
-
-
-def digest(findings: Iterable[Finding]) -> str:
-    """Eight hexadecimal digits of all that decides: tests, sides, thresholds, margins, regimes."""
-    decisive = [
-        (
-            one.id,
-            [(label, test.rule) for label, test in one.tests],
-            [(r.label, str(r.least), r.most) for r in one.regime],
-        )
-        for one in findings
-    ]
-    return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]

@@ -119,7 +119,7 @@ def _segmenter(profile: str, layer: str, seed: int) -> Job:
 
 def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, seed: int) -> Job:
     losses = {"auxiliary": alpha, "auxiliary_wake": wake, "auxiliary_form": form}
-    run = base.changed(**VARIED.get(profile, SAME)).run("vgg", "tips", seed, recipe=losses)
+    run = base.changed(**VARIED.get(profile, SAME)).changed(recipe=losses).run("vgg", "tips", seed)
     wanted = (
         Measurement("circular_fidelity", {"count": base.count // 2}),
         Measurement("shift_consistency", {"count": base.count // 2, "max_shift": 8}),

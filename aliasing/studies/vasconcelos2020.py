@@ -155,7 +155,7 @@ def plan(profile: str) -> Iterator[Job]:
             network = cases[name] | ({"stem": "imagenet", "stem_stride": stem} if sizes.pool else {})
             network |= {"width": sizes.matched} if wide else {}
             recipe = {"randaugment": int(name.startswith("RandAugment"))}
-            run = base.run("resnet", "subsample", seed, network=network, recipe=recipe)
+            run = base.changed(recipe=recipe).run("resnet", "subsample", seed, network)
             kind = {"none": "plain", "other stem": "plain", "all": "blurred", "other stem + blur": "blurred"}
             labels = {"case": name, "stem": stem, "kind": kind.get(name, name)}
             yield Job(run, _measurements(name, base, sizes, seed), labels)

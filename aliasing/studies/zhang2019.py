@@ -37,7 +37,7 @@ def plan(profile: str) -> Iterator[Job]:
     for seed in range(base.seeds):
         for augmented, filters in zip((False, True), LAYERS[profile], strict=True):
             for layer in filters:
-                run = base.run("vgg", layer, seed, recipe={"shift": SHIFT if augmented else 0})
+                run = base.changed(recipe={"shift": SHIFT if augmented else 0}).run("vgg", layer, seed)
                 wanted = [*base.rolls(), Measurement("filter_variation")]
                 if seed == 0 and not augmented:  # what only the pictures show
                     wanted.append(Measurement("shift_curves", {"count": 48}))

@@ -39,7 +39,7 @@ OPTIONS = {
     "equivariance_maps": {"layers": ("stages.0.0.conv",), "max_shift": 1},
     "few_shot_accuracy": {"ways": 2, "queries": 1, "episodes": 20},
     "fidelity": {"max_shift": 2},
-    "fit_readouts": {"layers": ("stages.0.0.conv",), "steps": 3},
+    "fit_readouts": {"layers": ("stages.0.0.conv",)},
     "jaggedness": {"top": 1},
     "mask_consistency": {"max_shift": 2},
     "mask_equivariance_error": {"max_shift": 2},

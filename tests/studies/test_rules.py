@@ -1,5 +1,7 @@
 """The rules: outcomes, verdicts, regimes, multiplicity, what came first; and findings as text."""
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from scipy import stats
 from aliasing import studies
 from aliasing.studies import rules
 from aliasing.studies.evidence import Result, fact, level
-from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, digest, judged
+from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, judged
 from aliasing.studies.text import one_line_each, whole
 
 
@@ -111,6 +113,19 @@ def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
     table["date"] = ["2026-01-01T00:00:00+00:00"] * 2 + ["2026-01-03T00:00:00+00:00"] * 2
     both = [Finding(layer, "", "", "", (("", Test(level("x", layer=layer))),), fixed="abc") for layer in ("a", "b")]
     assert judged(both, table, "laptop").set_index("finding")["post_hoc"].to_dict() == {"a": True, "b": False}
+
+
+def digest(findings):
+    """Eight hexadecimal digits of all that decides: tests, sides, thresholds, margins, regimes."""
+    decisive = [
+        (
+            one.id,
+            [(label, test.rule) for label, test in one.tests],
+            [(r.label, str(r.least), r.most) for r in one.regime],
+        )
+        for one in findings
+    ]
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
 
 
 def test_every_rule_is_as_it_was_when_it_was_fixed():
