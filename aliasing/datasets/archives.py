@@ -110,7 +110,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{path} cannot be unpacked ({error}); delete it and fetch it again") from error
 
 
-def download(dataset: str, archive: Archive, folder: Path, timeout: float = 60.0) -> Path:
+def download(dataset: str, archive: Archive, folder: Path, timeout: float = 60.0) -> None:
     """Download an archive and check it; ``timeout`` is in seconds without any answer."""
     if archive.url is None:
         raise DataError(f"{dataset}: {archive.name} has no address to download from; data/README.md says more")
@@ -127,7 +127,6 @@ def download(dataset: str, archive: Archive, folder: Path, timeout: float = 60.0
             f"{dataset}: cannot download {archive.url} to {folder.absolute()} ({error}); without a network, put "
             f"{archive.name} there by hand or set ALIASING_DATA to a folder that has it"
         ) from error
-    return folder / archive.name
 
 
 def cached(name: str, key: object, build: Callable[[], tuple[dict[str, Tensor], list[str]]]) -> tuple[dict, list[str]]:

@@ -107,17 +107,14 @@ def whole(tensors: dict[str, Tensor], classes: list[str], name: str) -> ImageSet
 def cut(tensors: dict[str, Tensor], classes: list[str], split: str, name: str) -> ImageSet:
     """A split from the part it is cut from: train and validation share one."""
     part = whole(tensors, classes, name)
-    if split == "test":
-        return part
-    validation = held_out(part.labels)
-    return part[validation if split == "validation" else ~validation]
+    return part if split == "test" else part[dealt(part.labels, split)]
 
 
-def held_out(labels: Tensor) -> Tensor:
-    """Mask `(N,)` of the validation images: a tenth of every class, the last of a seeded permutation."""
+def dealt(labels: Tensor, split: str) -> Tensor:
+    """Mask `(N,)` of the images of "train" or "validation", a tenth of every class, the last of a permutation."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     for label in labels.unique():
         of_class = order[labels[order] == label]
         chosen[of_class[len(of_class) - len(of_class) // 10 :]] = True
-    return chosen
+    return chosen if split == "validation" else ~chosen

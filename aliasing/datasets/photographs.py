@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import DataError, UsageError, at_least, extra
 from .archives import cached, data_folder, find, members, verify
-from .decoding import Decoded, cut, decode, files_of, held_out, part_of, pixels, square, whole
+from .decoding import Decoded, cut, dealt, decode, files_of, part_of, pixels, square, whole
 from .image_files import ImageFiles, classes_in, fits
 from .imageset import ImageSet
 
@@ -208,8 +208,7 @@ def folder(
         raise DataError(f"folder: looked for {wanted} with a folder of images per class")
     files = ImageFiles.under(found, place.absolute().name, size, per_class, classes or None)
     if split != "test":
-        validation = held_out(files.labels)
-        files = files.only(validation if split == "validation" else ~validation)
+        files = files.only(dealt(files.labels, split))
     if split == "train" and crop == "random-resized":
         return replace(files, random_crop=True)
     return files[:] if fits(len(files) * 3 * size**2) else files

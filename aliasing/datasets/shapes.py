@@ -169,8 +169,7 @@ def render(
     shifts = torch.as_tensor(shift, dtype=torch.float32).expand(len(scenes), 2)
     images = torch.empty(len(scenes), 3, scenes.size, scenes.size)
     coverage = torch.empty(len(scenes), scenes.size, scenes.size)
-    for start in range(0, len(scenes), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in torch.arange(len(scenes)).split(CHUNK):
         images[part], coverage[part] = _render(scenes[part], shifts[part])
         if noise:
             images[part] += noise * _noise(scenes[part])

@@ -1,6 +1,7 @@
 """What filters do to waves: learned kernels and their smoothness, bands that a network needs, and a layer by itself.
 
-What a downsampling layer does to waves and edges is measured on the layer itself, after Grabinski et al. 2023.
+What a downsampling layer does to waves and edges is measured on the layer itself, which takes one channel, after
+Grabinski et al. 2023.
 """
 
 import math
@@ -137,19 +138,17 @@ def leakage(layer: nn.Module, size: int = 64, half_bin: bool = False, phases: in
     return Leakage(bins / size, energy.reshape(-1, phases).mean(1), bins / size > 1 / (2 * right))
 
 
-def frequency_response(layer: nn.Module, size: int = 32, channels: int = 1) -> Tensor:
+def frequency_response(layer: nn.Module, size: int = 32) -> Tensor:
     """Amplitude gain (size, size) of a layer for every on-bin complex plane wave, frequencies as in ``fftfreq``.
 
     Root mean square of the output for a wave of unit amplitude, the real and the imaginary part passed separately:
-    for a filter followed by subsampling that is the magnitude of its transfer function. All ``channels`` are alike.
+    for a filter followed by subsampling that is the magnitude of its transfer function.
     """
     position = torch.arange(size, dtype=torch.float64) / size
     gains = []
     for row in range(size):
         angle = 2 * torch.pi * (row * position[None, :, None] + torch.arange(size)[:, None, None] * position)
-        real, imaginary = (
-            _apply(layer, part[:, None].expand(-1, channels, -1, -1)) for part in (angle.cos(), angle.sin())
-        )
+        real, imaginary = (_apply(layer, part[:, None]) for part in (angle.cos(), angle.sin()))
         if odd := [step for step in _strides(angle, real) if size % step]:
             raise UsageError(f"size must be a multiple of the stride {odd[0]}, got {size}")
         gains.append((real.square() + imaginary.square()).mean((1, 2, 3)).sqrt())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, at_least, one_of
 from ..inference import as_float, check_images, check_labels, chosen, predict
-from ..shifts import circular, standard
+from ..shifts import circular
 from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink
 from .estimate import Estimate
 
@@ -60,8 +60,8 @@ def one_pixel(
         images: of the size of the network's input.
         protocol: one of ``ONE_PIXEL``. "crop": a random crop (8 to 100 % of the area, aspect 3/4 to 4/3) is resized
             to 234/224 of the input, and the window moves over it. "black", "inpainting": the image, shrunk, is
-            moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular",
-            "standard": the image is rolled, or shifted with zero-fill (ours, controls).
+            moved on a canvas. "scale": it keeps its corner on a black canvas and grows by one pixel. "circular":
+            the image is rolled (ours, a control).
         labels: for the accuracy.
         pairs: pairs per image. In the crop protocol they lie along one diagonal, as in the released script, which
             has 8; in the others each pair has a position of its own.
@@ -194,11 +194,11 @@ def _embedded(images: Tensor, draws: Tensor, border: str = "black", grows: bool 
     return embed(first, corners, size, border), embed(second, corners if grows else corners + 1, size, border)
 
 
-def _moved(images: Tensor, draws: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def _rolled(images: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """One direction of the four diagonals per pair."""
     directions = (2 * (draws[..., :2] < 0.5).long() - 1).flatten(0, 1)
     first = images.repeat_interleave(draws.shape[1], 0)
-    return first, move(first, directions)
+    return first, circular(first, directions)
 
 
 #: name of the protocol -> function of images (n, 3, H, W) and draws (n, pairs, 4) in [0, 1) that makes the pairs.
@@ -206,6 +206,5 @@ ONE_PIXEL: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "crop": _crop,
     **{border: partial(_embedded, border=border) for border in BORDERS},
     "scale": partial(_embedded, grows=True),
-    "circular": partial(_moved, move=circular),
-    "standard": partial(_moved, move=standard),
+    "circular": _rolled,
 }

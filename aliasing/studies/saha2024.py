@@ -33,7 +33,6 @@ ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses")  # those that ar
 SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
 LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses")  # those of which the paper and the finding speak
 SEGMENTED = ("subsample", "bin-5", "aps", "tips")
-LEAN_SEGMENTED = ("subsample", "aps", "tips")
 # The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
 # form of the other loss.
 LEAN_VARIANTS: tuple[tuple[float, float, str], ...] = ((0.0, 0.4, "code"), (ALPHA, 0.4, "code"))
@@ -45,7 +44,7 @@ _USUAL: dict[str, Any] = {"surface": 1000, "reach": 8, "surfaces": LEAN_SURFACES
 _USUAL |= {"variants": VARIANTS, "pixels": 32}
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": _USUAL | {"surface": 8, "reach": 2, "surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 16},
-    "laptop": _USUAL | {"surface": 24, "segmented": LEAN_SEGMENTED, "variants": LEAN_VARIANTS},
+    "laptop": _USUAL | {"surface": 24, "segmented": ("subsample", "aps", "tips"), "variants": LEAN_VARIANTS},
     "desktop": _USUAL | {"surface": 100, "variants": ()},
     "gpu": _USUAL | {"variants": ((ALPHA, 0.4, "two_sided"),)},
     "cluster": _USUAL | {"surfaces": SURFACES, "segmented": SEGMENTED, "pixels": 224},
