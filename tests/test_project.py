@@ -103,7 +103,7 @@ network = torch.nn.Sequential(stem, torch.nn.ReLU(), torch.nn.Flatten(), torch.n
 converted = aliasing.antialias(network, "bin-5", example=torch.rand(1, 3, 16, 16))
 print(aliasing.layers.create("tips", 4)(torch.rand(1, 4, 8, 8)).shape)
 print(aliasing.metrics.consistency(converted.eval(), torch.rand(2, 3, 16, 16), max_shift=2).n)
-print(aliasing.metrics.one_pixel(converted, torch.rand(2, 3, 16, 16)).top1_change.n)
+print(aliasing.metrics.mean_absolute_change(converted, torch.rand(2, 3, 16, 16)).n)
 try:
     from aliasing import studies
 except ImportError as error:

@@ -15,7 +15,7 @@ from .estimate import Estimate
 from .kernels import band_accuracy, frequency_response, leakage, low_pass, step_overshoot, stop_bands, total_variation
 from .masks import mask_consistency, mask_equivariance_error, mean_iou
 from .motion import equivariance_maps, realigned_errors
-from .pixel_pairs import ONE_PIXEL, one_pixel
+from .pixel_pairs import ONE_PIXEL, mean_absolute_change, one_pixel, top1_change
 from .readouts import embedding, few_shot_accuracy, fit_readouts, typicality
 from .robustness import attack_accuracy, corruption_error
 from .rolls import roll_logits, roll_predictions
@@ -27,7 +27,7 @@ __all__ = ["ATTACKS", "ONE_PIXEL", "SHIFTS", "Estimate", "alias_energy", "alias_
            "attack_images", "band_accuracy", "consistency", "corruption_error", "count_flops", "count_parameters",
            "draw_shifts", "embedding", "equivariance_maps", "few_shot_accuracy", "fidelity",
            "fit_readouts", "frequency_response", "jaggedness", "leakage", "low_pass", "mask_consistency",
-           "mask_equivariance_error", "max_sampling_bias", "mean_iou",
+           "mask_equivariance_error", "max_sampling_bias", "mean_absolute_change", "mean_iou",
            "non_shiftability", "one_pixel", "outputs", "perturb", "predict", "probability_curves", "radial_spectrum",
            "realigned_errors", "roll_logits", "roll_predictions", "sampled", "shift_images", "sites", "step_overshoot",
-           "stop_bands", "total_variation", "typicality", "vertical_sweep"]  # fmt: skip
+           "stop_bands", "top1_change", "total_variation", "typicality", "vertical_sweep"]  # fmt: skip

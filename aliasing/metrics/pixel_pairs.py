@@ -105,6 +105,16 @@ def _rate(hits: Tensor, groups: Tensor) -> Estimate:
     return Estimate.bootstrap(hits, groups)
 
 
+def top1_change(model: nn.Module, images: Tensor, protocol: str = "crop", **options) -> Estimate:
+    """Probability that one pixel changes the most probable class; arguments as in ``one_pixel``."""
+    return one_pixel(model, images, protocol, **options).top1_change
+
+
+def mean_absolute_change(model: nn.Module, images: Tensor, protocol: str = "crop", **options) -> Estimate:
+    """Mean change of the probability of the most probable class by one pixel; arguments as in ``one_pixel``."""
+    return one_pixel(model, images, protocol, **options).mean_absolute_change
+
+
 def one_pixel_pairs(
     images: Tensor, protocol: str, pairs: int = 1, generator: torch.Generator | None = None, batch_size: int = 256
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, one_of
 from ..inference import as_float, check_images, check_labels, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
-from .downsampling import outputs
+from .downsampling import outputs, some_sites
 from .estimate import Estimate
 
 
@@ -114,7 +114,7 @@ def jaggedness(
 def non_shiftability(
     model: nn.Module,
     images: Tensor,
-    layers: Sequence[str],
+    layers: Sequence[str] | None = None,
     border: str = "inpainting",
     generator: torch.Generator | None = None,
     batch_size: int = 256,
@@ -126,9 +126,10 @@ def non_shiftability(
 
     Args:
         images: the paper takes 10.
-        layers: names of modules.
+        layers: names of modules; by default the downsampling sites.
         border: as in ``vertical_sweep``.
     """
+    layers = list(some_sites(model)) if layers is None else layers
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), len(layers), generator=generator, dtype=torch.float64)
     curves = swept(model, vertical_sweep(images, border=border), layers, draws, batch_size)[1]

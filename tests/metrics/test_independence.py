@@ -44,7 +44,7 @@ OPTIONS = {
     "mask_consistency": {"max_shift": 2},
     "mask_equivariance_error": {"max_shift": 2},
     "non_shiftability": {"layers": ("stages.0.0.conv",)},
-    "one_pixel": {"pairs": 2},
+    **{name: {"pairs": 2} for name in ("mean_absolute_change", "one_pixel", "top1_change")},
     "typicality": {"neighbours": 2},
 }
 

@@ -124,6 +124,9 @@ def test_a_network_that_reads_one_pixel_by_hand():
     assert result.images.tolist() == [0, 1]
     gap = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))).item()
     assert result.mean_absolute_change.value == pytest.approx(gap / 2)
+    assert result.moves.tolist() == pytest.approx([0, gap])
+    assert metrics.top1_change(reader, images, "circular", pairs=4) == result.top1_change
+    assert metrics.mean_absolute_change(reader, images, "circular", pairs=4) == result.mean_absolute_change
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
