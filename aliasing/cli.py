@@ -230,7 +230,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
     if not layer:
         example = "resnet18" if network.endswith(".safetensors") else network
         raise UsageError(f"expected NETWORK+LAYER, such as {example}+tri-3, got {network!r}")
-    options = _named(arguments, "out", "epochs", "minutes", "lr", "size", "weights", "device")
+    options = _named(arguments, "out", "epochs", "minutes", "lr", "batch_size", "size", "weights", "device")
     _, table = finetune(network, layer, arguments.images, progress=True, **options)
     if arguments.json:
         print(json.dumps(plain(table), indent=1))
@@ -351,6 +351,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--minutes", type=float, metavar="M", help="train about so long, both networks together")
     about = "largest learning rate; more than the default, 0.0003, keeps fewer of the original's answers"
     sub.add_argument("--lr", type=float, default=argparse.SUPPRESS, metavar="RATE", help=about)
+    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="windows per step (default 32)")
     sub.add_argument("--size", type=int, metavar="N", help="side of the windows in pixels (default: the network's own)")
     sub.add_argument("--weights", default="pretrained", metavar="FILE", help="as for diagnose")
 

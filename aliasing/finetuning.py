@@ -11,8 +11,8 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -144,7 +144,7 @@ def finetune(
     students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
     folder = None if out is None else out.with_name(out.name + ".partial")
     bar = tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True)
-    with leased(folder) if folder else nullcontext(True) as mine, bar:
+    with leased(folder) if folder else nullcontext(True) as mine, _enough_memory(plan), bar:
         if not mine:
             raise UsageError(f"another process works in {folder}: let it finish, or name another file with --out")
         bar.set_description("answers of the original")
@@ -170,6 +170,19 @@ def finetune(
     if out is not None:
         _write(out, tuned, plan, table)
     return tuned, table
+
+
+@contextmanager
+def _enough_memory(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # what a CPU says
+            raise
+        raise UsageError(
+            f"too little memory for batches of {plan.batch_size} windows of {plan.size} pixels: "
+            "name a smaller --batch-size or --size"
+        ) from error
 
 
 _BAR = "{desc}{n:3.0f} % |{bar}| {elapsed}"

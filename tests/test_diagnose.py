@@ -146,11 +146,14 @@ def test_links_to_folders_are_followed_once_and_hidden_folders_are_not(tmp_path)
     assert sorted(names) == ["around/store/0.png", "around/store/1.png", "own/0.png", "own/1.png"]
 
 
-def test_networks_in_half_precision_are_measured(photos):
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, about scripts
+def test_networks_in_half_precision_or_scripted_are_measured(photos):
     networks = {str(dtype): tiny().to(dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)}
     portraits = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
     full, *halves = ([site.alias_energy.value for site in portrait.sites] for portrait in portraits)
     assert len(full) == len(halves) == 2 and all(half == pytest.approx(full, abs=0.02) for half in halves)
+    scripted = aliasing.diagnose(torch.jit.script(tiny()), photos, size=SIZE, device="cpu").portraits[0]
+    assert scripted.top1_change == portraits[0].top1_change
 
 
 def test_names_are_escaped_in_the_report_and_printed_whatever_their_encoding(tmp_path):

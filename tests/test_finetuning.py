@@ -210,6 +210,9 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
         patch.setattr(finetuning.Lesson, "teach", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             call()
+        patch.setattr(finetuning.Lesson, "teach", lambda *a: torch.empty(2**60, dtype=torch.uint8))
+        with pytest.raises(UsageError, match="too little memory for batches of 32 windows of 24 pixels"):
+            call()
     # Of the same description: the answers kept are those of another network, or to other pictures.
     other = net()
     other[0].weight.data[0, 0, 0, 0] += 1
