@@ -19,7 +19,7 @@ from aliasing.runner import execute, merged
 from aliasing.studies import get
 
 FORK = multiprocessing.get_context("fork")
-JOBS = [replace(job, measurements=job.measurements[:3]) for job in merged(get("zhang2019").jobs("smoke", 1))[:3]]
+JOBS = [replace(job, measurements=job.measurements[:3]) for job in merged(get("zhang2019").jobs("smoke", 1))[-3:]]
 
 
 def reduced(patch):

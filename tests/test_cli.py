@@ -58,7 +58,7 @@ def test_run_status_publish_findings(tmp_path, capsys):
     assert "1 done" in capsys.readouterr().out
     assert main(["status", "zhang2019", "--profile", "smoke", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["planned"], row["done"], row["failed"]) == (6, 1, 0)
+    assert (row["planned"], row["done"], row["failed"]) == (8, 1, 0)
     out = tmp_path / "one.jsonl"
     for _ in range(2):
         assert main(["publish", "zhang2019", "--profile", "smoke", "--out", str(out)]) == 0

@@ -40,7 +40,7 @@ def test_the_script_runs_the_shards(capsys, empty_store):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*SUBMIT, "--tasks", "7"], "--tasks must be 1 to 6"),
+        ([*SUBMIT, "--tasks", "9"], "--tasks must be 1 to 8"),
         ([*SUBMIT, "--processes", "0"], "--processes must be a whole number of at least 1"),
         (SUBMIT, "invalid partition"),
     ],
