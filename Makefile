@@ -19,7 +19,7 @@ unexport JUPYTER_PATH
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test book readme bench lock clean
+.PHONY: help install lint test check book readme bench lock clean
 
 help:
 	@echo "make test                   lint, type checks and tests"
@@ -28,6 +28,7 @@ help:
 	@echo "make book FRESH=1           the same without the published records: every network is trained here"
 	@echo "make bench                  our speed beside the peers'"
 	@echo "make readme                 write the counts of verdicts into README.md"
+	@echo "make check                  the same without the tests that take more than ten seconds: five minutes"
 	@echo "make lint                   lint and type checks only"
 	@echo "make lock                   resolve requirements.lock again"
 	@echo "make clean                  remove what the build made; keeps .venv, runs/ and data/"
@@ -56,6 +57,9 @@ lint: $(INSTALLED)
 # One worker per core; tests/conftest.py has the book built by the first, and its pages looked at last.
 test: lint
 	$(BIN)/pytest -n auto
+
+check: lint
+	$(BIN)/pytest -n auto -m "not slow"
 
 # Where links to the repository lead: book/_ext/origin.py.
 book: export BOOK_SOURCE := $(SOURCE)
