@@ -23,12 +23,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make test                   lint, type checks and tests"
+	@echo "make check                  the same without the tests that take more than ten seconds: five minutes"
 	@echo "make book [PROFILE=best]    run the notebooks and build the book (or smoke laptop desktop gpu cluster)"
 	@echo "make book SOURCE=... SITE=...  with links to this repository and these pages, where git does not know them"
 	@echo "make book FRESH=1           the same without the published records: every network is trained here"
 	@echo "make bench                  our speed beside the peers'"
 	@echo "make readme                 write the counts of verdicts into README.md"
-	@echo "make check                  the same without the tests that take more than ten seconds: five minutes"
 	@echo "make lint                   lint and type checks only"
 	@echo "make lock                   resolve requirements.lock again"
 	@echo "make clean                  remove what the build made; keeps .venv, runs/ and data/"

@@ -351,7 +351,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--minutes", type=float, metavar="M", help="train about so long, both networks together")
     about = "largest learning rate; more than the default, 0.0003, keeps fewer of the original's answers"
     sub.add_argument("--lr", type=float, default=argparse.SUPPRESS, metavar="RATE", help=about)
-    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="windows per step (default 32)")
+    sub.add_argument(
+        "--batch-size", type=int, default=argparse.SUPPRESS, metavar="N", help="windows per step (default 32)"
+    )
     sub.add_argument("--size", type=int, metavar="N", help="side of the windows in pixels (default: the network's own)")
     sub.add_argument("--weights", default="pretrained", metavar="FILE", help="as for diagnose")
 

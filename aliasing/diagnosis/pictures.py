@@ -54,12 +54,13 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     seen, roots = set(), [folder]
     for root in roots:  # which grow
         for place, folders, names in os.walk(root):
-            real = os.path.realpath(place)
-            folders[:] = sorted(name for name in folders if real not in seen and not name.startswith("."))
-            if real not in seen:
-                seen.add(real)
-                roots += [Path(place) / name for name in folders if os.path.islink(os.path.join(place, name))]
-                yield Path(place), names
+            if (real := os.path.realpath(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            roots += [path for path in map(Path(place).joinpath, folders) if path.is_symlink()]
+            yield Path(place), names
 
 
 def find(folder: str | Path) -> list[Path]:

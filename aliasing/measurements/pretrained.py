@@ -15,15 +15,16 @@ from .. import metrics
 from ..datasets import ImageSet
 from ..datasets.decoding import as_png
 from ..datasets.photographs import IMAGENETTE_RANKS
-from ..finetuning import MOVES, VIEWS, Data, Lesson, Plan, answers, averaged, measure
+from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
 from ..inference import as_float, correct, predict
 from ..metrics import Estimate
 from ..metrics.canvases import PAPER_SIDE, embed, resize
 from ..metrics.pixel_pairs import compared
 from ..metrics.sweeps import crossings, deviation, of_labels, swept
 from ..models import antialias
-from .subject import Subject, loaded, packed, pictured
+from .subject import Subject, by_image, loaded, pictured
 
+DIAGONALS = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)])  # of the protocol, whatever a teacher looks at
 _BATCH = 16  # of pictures of 224 pixels; memory, not a protocol
 
 
@@ -49,7 +50,7 @@ def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, An
         return predict(network, windows, _BATCH).softmax(1).cpu()
 
     middle = answers(torch.zeros(2, dtype=torch.long))
-    pairs = [compared(middle, answers(shift)) for shift in map(torch.tensor, VIEWS)]
+    pairs = [compared(middle, answers(shift)) for shift in DIAGONALS]
     changed, moved = (torch.stack(parts, 1) for parts in zip(*pairs, strict=True))
     correct = middle.argmax(1) == data.labels
     return {
@@ -210,5 +211,5 @@ def fine_tuned(
     for name, own in found.items():
         key_of = name.replace(" ", "_").replace(",", "")
         values[key_of] = Estimate.mean(own)
-        values[f"{key_of}_by_image"] = packed(own if name == MOVES else own > 0)
+        values |= by_image(True, **{key_of: own if name == MOVES else own > 0})
     return values

@@ -6,7 +6,7 @@ result would be the original (here).
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -244,18 +244,14 @@ class _Job(Plan):
             own = self.results[site.name] if site.call else self.maps[self.modules[site.target], site.reader]
             expected[_end(converted, site)] = site, own.copy()
         begins = {converted.get_submodule(site.target if site.call else site.name): site.name for site in sites}
-        wrong: list[str] = []
+        wrong, against = _against(expected)
         begun: list[str] = []
 
         def compare(module: nn.Module, is_input: bool, x: Tensor) -> Tensor | None:
             if (module, is_input) not in expected:
                 begun.append(begins[module])
                 return None
-            site, references = expected[module, is_input]
-            reference = references.pop(0) if references else None
-            if reference is None or (site.kind != "alone" and not _same(x, reference)):
-                wrong.append(site.name)
-            return reference  # so that what follows sees what it saw in the original
+            return against(module, is_input, x)
 
         into, out_of = _sides(expected)
         try:
@@ -282,20 +278,12 @@ class _Job(Plan):
         """
         own = [site for site in sites if site.call is None]
         theirs = [(self.modules[site.target], site.reader) for site in own]
-        wrong: list[str] = []
         try:
             seen = maps_of(self.network, smaller(self.example), *_sides(theirs))[1]
             expected = {_end(converted, site): (site, seen[key]) for site, key in zip(own, theirs, strict=True)}
-
-            def compare(module: nn.Module, is_input: bool, x: Tensor) -> Tensor:
-                site, references = expected[module, is_input]
-                reference = references.pop(0)
-                if site.kind != "alone" and not _same(x, reference):
-                    wrong.append(site.name)
-                return reference
-
+            wrong, against = _against(expected)
             with _subsampling(self.layers[site.name] for site in sites):
-                maps_of(converted, smaller(self.example), *_sides(expected), compare)
+                maps_of(converted, smaller(self.example), *_sides(expected), against)
         except Exception:  # of anybody's network
             return []
         return wrong
@@ -403,6 +391,25 @@ def _end(converted: nn.Module, site: Site) -> tuple[nn.Module, bool]:
 def _sides(ends: Collection[tuple[nn.Module, bool]]) -> tuple[set[nn.Module], set[nn.Module]]:
     """The modules whose input, and those whose output is meant."""
     return {module for module, is_input in ends if is_input}, {module for module, is_input in ends if not is_input}
+
+
+def _against(
+    expected: Mapping[tuple[nn.Module, bool], tuple[Site, list[Tensor]]],
+) -> tuple[list[str], Callable[[nn.Module, bool, Tensor], Tensor | None]]:
+    """A list, and what takes maps in the order of their calls and adds to it the sites of those that are not expected.
+
+    It returns the expected map, so that what follows sees what it saw in the original.
+    """
+    wrong: list[str] = []
+
+    def compare(module: nn.Module, is_input: bool, x: Tensor) -> Tensor | None:
+        site, references = expected[module, is_input]
+        reference = references.pop(0) if references else None
+        if reference is None or (site.kind != "alone" and not _same(x, reference)):
+            wrong.append(site.name)
+        return reference
+
+    return wrong, compare
 
 
 def _alike(output: Any, reference: Any) -> bool:
