@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from posixpath import commonpath
 from typing import Any
 
 import torch
@@ -113,6 +114,12 @@ def antialias(
     """
     skip = (skip,) if isinstance(skip, str) else skip
     check_types("antialias", antialias, {"module": module, "downsample": downsample, "skip": skip})
+    skip = tuple(skip)
+    if others := [type(part).__name__ for part in skip if not isinstance(part, str)]:
+        raise UsageError(
+            f"antialias: skip must hold names of modules as named_modules() has them, or patterns such as "
+            f"'features.*', got {others[0]}"
+        )
     options = {"name": downsample} if isinstance(downsample, str) else dict(downsample)
     name = one_of("downsampling layer", options.pop("name", None), layers.CATALOGUE)
     entry, options = layers.CATALOGUE[name], {"padding_mode": padding_mode, **options}
@@ -129,7 +136,7 @@ def antialias(
         if inside == "_orig_mod":
             wrapper.__setstate__(wrapper.__getstate__())  # it compiles what it holds now, not what it held
         return (wrapper, report) if return_report else wrapper
-    job = _Job(module, name, options, placement, tuple(skip), keep_stem, example)
+    job = _Job(module, name, options, placement, skip, keep_stem, example)
     network, sites = job.settle(inplace)
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
@@ -177,8 +184,11 @@ class _Job(Plan):
             calls = [site for site in sites if site.call is not None and site.caller == caller]
             owning = [owners[c.target] for c in calls]
             intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike)
-        for leader, *others in self.groups:
-            Link(self.layers[leader], [self.layers[name] for name in others])
+        targets = {site.name: site.target.replace(".", "/") for site in sites}
+        for group in self.groups:
+            home = modules[commonpath([targets[name] for name in group]).replace("/", ".")]
+            leader, *others = (self.layers[name] for name in group)
+            Link(leader, others, home)
         return owners.get("", network)
 
     def _guard(self, network: nn.Module, sites: list[Site]) -> None:

@@ -22,13 +22,17 @@ class _PerThread(threading.local):
 
 
 class Link:
-    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward pass."""
+    """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward of ``home``."""
 
-    def __init__(self, leader: Downsample, followers: Sequence[Downsample]) -> None:
+    def __init__(self, leader: Downsample, followers: Sequence[Downsample], home: nn.Module) -> None:
         self.readers, self.waiting = len(followers), _PerThread()
+        home.register_forward_pre_hook(self._begin)
         leader.register_forward_pre_hook(self._choose)
         for follower in followers:
             follower.register_forward_pre_hook(self._follow)
+
+    def _begin(self, home: nn.Module, inputs: tuple) -> None:
+        self.waiting.choice = None  # of an earlier forward, in which a branch did not run
 
     def _choose(self, leader: Downsample, inputs: tuple) -> tuple:
         choice = leader.choose(inputs[0])
@@ -92,24 +96,33 @@ class Guard:
         # Not counted: tools that fuse hand the hook of a module to the one they make, whose copy of it has it already.
         for end, waits in ((dense, True), (owner, False)):
             end.register_forward_pre_hook(partial(self._pass, waits))
+        dense.register_forward_hook(self._ran)
         home.register_forward_hook(partial(self._end, False if is_root else None))
 
     def _begin(self, home: nn.Module, inputs: tuple) -> None:
-        self.dense.waits = False
+        self.dense.waits, self.dense.ran = False, False
 
     def _pass(self, waits: bool, module: nn.Module, inputs: tuple) -> None:
         self(module, inputs)
         before = getattr(self.dense, "waits", None)  # None: a part is called alone, or again for its gradient
         if before is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
             return
-        self.dense.waits = waits
+        again, self.dense.waits = waits and self.dense.ran, waits
+        if self.dense.ran:
+            self.dense.ran = False
         # A checkpoint runs a part again for its gradient, from where it was cut.
-        if not (waits or before) and torch._C._current_graph_task_id() == -1:
+        if (again if waits else not before) and torch._C._current_graph_task_id() == -1:
             raise self._error()
+
+    def _ran(self, dense: nn.Module, inputs: tuple, output: Any) -> None:
+        """It must not run again before its owner has; ``None`` outside of the home, where a part may be called."""
+        del output
+        if getattr(self.dense, "ran", None) is not None:
+            self.dense.ran = True
 
     def _end(self, after: bool | None, home: nn.Module, inputs: tuple, output: Any) -> None:
         del output  # at whose gradient a compiler would look
-        before, self.dense.waits = self.dense.waits, after
+        before, self.dense.waits, self.dense.ran = self.dense.waits, after, None
         if before:
             raise self._error()
 
