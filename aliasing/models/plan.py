@@ -94,6 +94,24 @@ class Plan:
         self.behind = after_activation(self.steps, convolutions)
         self.demoted = {self.name_of[id(c)]: CLASH for c, (_, target, _) in self.behind.items() if _clashes(target)}
         self.kept: dict[str, str] = {}
+        self._look_in_training(convolutions)
+
+    def _look_in_training(self, convolutions: list[nn.Conv2d]) -> None:
+        """Demote or keep what a forward uses in another way in training, as with an auxiliary head."""
+        try:
+            with watched(self.network) as (steps, _), evaluated(self.network, as_in_training=True):
+                call(self.network, self.example)
+        except Exception:  # it wants labels there, or there is no example
+            return
+        behind, ran = after_activation(steps, convolutions), {step.module for step in steps}
+        names = [Counter(step.name for step in run if step.module is None) for run in (steps, self.steps)]
+        lends = any("conv" in name for name in names[0] - names[1])  # a function with the weights of a module
+        for conv in convolutions:
+            name = self.name_of[id(conv)]
+            if lends and conv not in ran and self.shapes(conv):
+                self.kept[name] = "it does not run in training, where a function may use its weights and stride"
+            elif conv in ran and conv in self.behind and behind.get(conv) != self.behind[conv]:
+                self.demoted.setdefault(name, "in training something else reads what lies behind it")
 
     def _look(self, example: Any) -> None:
         """Watch the example, or the first that runs."""

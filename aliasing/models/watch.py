@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -161,12 +162,17 @@ def smaller(example: Any) -> Any:
 
 
 @contextmanager
-def evaluated(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode without gradients, not compiled; modes of modules, buffers and the random state come back."""
+def evaluated(network: nn.Module, as_in_training: bool = False) -> Iterator[None]:
+    """In evaluation mode without gradients, not compiled; modes of modules, buffers and the random state come back.
+
+    With ``as_in_training`` a ``forward`` goes the way it goes in training, with norms and the modules of torch as here.
+    """
     buffers = [
         (m._buffers, name, x, x.clone()) for m in network.modules() for name, x in m._buffers.items() if x is not None
     ]
     with eager(), evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
+        for module in network.modules() if as_in_training else ():
+            module.training = not isinstance(module, _NormBase) and not type(module).__module__.startswith("torch.nn.")
         try:
             yield
         finally:
@@ -219,6 +225,9 @@ def watched(network: nn.Module) -> Iterator[Run]:
     def reduces(function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
         """Keep the call if it drops samples."""
         x, y = (next(tensors(values), None) for values in ([args, kwargs], result))
+        if function is torch.Tensor.__setitem__:  # of x[:, :, ::2, ::2] += 1: what is written back was not dropped
+            read = call_of(torch.Tensor.__getitem__, args[:2], {})
+            seen.reductions[:] = [r for r in seen.reductions if r.source is not x or r.call != read or read is None]
         if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
             return False
         views: Any = [part._base for part in tensors([args, kwargs])] if function in _JOINS else [None]

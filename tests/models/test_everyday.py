@@ -25,7 +25,9 @@ from torchvision.ops import deform_conv2d
 from aliasing import models
 from aliasing.errors import UsageError
 from aliasing.layers import create
+from aliasing.layers.base import Downsample
 from aliasing.models import antialias
+from aliasing.models.convert import _subsampling
 from aliasing.models.watch import tensors
 from tests.models.shared import Custom, called, images, residual, strided
 
@@ -286,12 +288,73 @@ OTHER_WAYS = {
 }
 
 
+def twice(n: Custom, x: Tensor) -> Tensor:
+    """At one size what the convolution returns is used before the activation, too."""
+    y = n.conv(x)
+    return n.relu(y).mean((2, 3)) if x.shape[-1] > 8 else n.relu(n.conv(x)).mean((2, 3)) + y.mean((2, 3))
+
+
+OTHER_WAYS["twice"] = twice
+
+
 @pytest.mark.parametrize("way", OTHER_WAYS)
 def test_a_forward_that_goes_other_ways_is_noticed(way: str) -> None:
     network = antialias(Custom(OTHER_WAYS[way], conv=nn.Conv2d(3, 3, 3, 2, 1), relu=nn.ReLU()), example=X)
     network(X)
+    assert torch.equal(network.conv(X), network.conv(X))  # a part alone
+    network(X)
     with pytest.raises(UsageError, match="conv and its downsampling layer did not run together"):
         network(X[..., :8])
+
+
+def headed(n: Custom, x: Tensor) -> Tensor:
+    y = n.a(x).relu()
+    return n.b(y).mean() + y.mean() if n.training else n.b(y).mean()
+
+
+def lending(n: Custom, x: Tensor) -> Tensor:
+    return n.b(F.conv2d(x, n.a.weight, None, n.a.stride) if n.training else n.a(x)).mean()
+
+
+IN_TRAINING = {"in training something else reads": headed, "does not run in training": lending}
+
+
+@pytest.mark.parametrize("words", IN_TRAINING)
+def test_a_forward_that_goes_another_way_in_training_keeps_its_function(words: str) -> None:
+    network = Custom(IN_TRAINING[words], a=nn.Conv2d(3, 4, 3, 2, 1), b=nn.Conv2d(4, 4, 3, 2, 1)).train()
+    result, report = antialias(network, "bin-5", example=X, return_report=True)
+    assert words in str(report)
+    with _subsampling(m for m in result.modules() if isinstance(m, Downsample)):
+        torch.testing.assert_close(result(X), network(X))
+
+
+def test_what_is_written_back_is_not_dropped() -> None:
+    def add(n: Custom, x: Tensor) -> Tensor:
+        y = n.conv(x)
+        y[:, :, ::2, ::2] += 1
+        return y
+
+    network = Custom(add, conv=nn.Conv2d(3, 4, 3, 2, 1))
+    result, report = antialias(network, "tri-3", example=X, return_report=True)
+    assert [change.name for change in report.replaced] == ["conv"] and not report.left
+    expected = result.conv(X)
+    expected[:, :, ::2, ::2] += 1
+    torch.testing.assert_close(result(X), expected)
+
+
+def test_a_choice_does_not_outlive_its_forward() -> None:
+    """A branch that takes no part in one run left its choice to the next one, of other images."""
+
+    def run(n: Custom, x: Tensor) -> Tensor:
+        return sum(branch(x) for branch, runs in ((n.one, n.first), (n.other, n.second)) if runs)
+
+    one, other = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1)
+    network = antialias(Custom(run, one=one, other=other, first=True, second=True), "aps", example=X)
+    network.second = False
+    network(X)
+    network.first, network.second = False, True
+    with pytest.raises(UsageError, match="another one chooses, which has not run"):
+        network(X.flip(3))
 
 
 def test_hooks_that_were_there_see_what_they_saw() -> None:
@@ -582,6 +645,7 @@ def packed(n: Custom, x: Tensor) -> SimpleNamespace:
 
 
 REFUSED = {
+    "skip must hold names of modules": lambda: antialias(net := block(), skip=[net[0]]),
     "computes something else": lambda: antialias(Custom(packed, conv=nn.Conv2d(3, 4, 3, 2)), example=X),
     "holds none": lambda: antialias(block(), example=X[:0]),
     "of finite numbers": lambda: antialias(block(), example=X.log().sqrt()),
