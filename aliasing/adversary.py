@@ -76,8 +76,7 @@ def attack_images(
     default = STEPS[one_of("attack", attack, ATTACKS)]
     steps = default if steps is None else steps
     at_least("steps", steps, 1)
-    if not 0 <= eps <= 1:
-        raise UsageError(f"eps must be >= 0 and <= 1, the range of the images, got {eps}; 8 of 255 is eps=8 / 255")
+    _check_radius(eps)
     seeds = image_seeds(len(images)) if seeds is None else seeds
     if len(images) == 0:
         return images.clone(), torch.zeros(0, dtype=torch.bool, device=images.device)
@@ -101,6 +100,11 @@ def attack_images(
     return found, broken
 
 
+def _check_radius(eps: float) -> None:
+    if not 0 <= eps <= 1:
+        raise UsageError(f"eps must be >= 0 and <= 1, the range of the images, got {eps}; 8 of 255 is eps=8 / 255")
+
+
 def perturb(
     model: nn.Module,
     images: Tensor,
@@ -115,6 +119,7 @@ def perturb(
     are the radius and the step, in units of that range. The network stays in the mode it is in, so in training mode its
     batch statistics see this pass as well, as in the published recipe.
     """
+    _check_radius(eps)
     images = as_float(check_images(images, unit=True))
     return signed_step(Problem(model, images, labels, eps), generator, alpha)
 

@@ -3,6 +3,7 @@
 What goes in and what comes out is checked here: a wrong number without an error is the worst fault.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -22,11 +23,18 @@ def full_float32() -> AbstractContextManager[None]:
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put ``model`` into evaluation mode and give every submodule its own mode back afterwards, also on error.
 
-    Within ``full_float32``: else the logits would depend on the batch size.
+    Within ``full_float32``: else the logits would depend on the batch size. Grey images for a network that takes colour
+    are a ``UsageError``.
     """
     with held("training", False, *model.modules()), full_float32():
         model.eval()  # which a network may have defined anew
-        yield model
+        try:
+            yield model
+        except RuntimeError as error:
+            if not (wanted := re.search(r"to have (\d+) channels, but got 1 channels", str(error))):
+                raise
+            repeat = f"images.expand(-1, {wanted[1]}, -1, -1) repeats their channel"
+            raise UsageError(f"the network takes images of {wanted[1]} channels, got grey ones; {repeat}") from error
 
 
 def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
@@ -149,6 +157,11 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """Class scores of ``model`` for ``images`` (N, 3, H, W), on the device of the model."""
     with evaluating(model):
         return torch.cat([_answers(model, x) for x in batches(model, check_images(images), batch_size)])
+
+
+def probabilities(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Probability of each class (N, classes), on the CPU; in float64, since in less those of close logits tie."""
+    return predict(model, images, batch_size).cpu().double().softmax(1)
 
 
 def chosen(logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import checksum, read_tensors
 from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.measurements.pixel_steps import photographers_bias
+from aliasing.measurements.subject import packed
 from aliasing.metrics.pixel_pairs import size_pairs
 from aliasing.metrics.readouts import sample_episodes
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
@@ -138,6 +139,14 @@ USAGE = {
     "'0' must return one tensor, this returns tuple": lambda: metrics.realigned_errors(PAIR, IMAGES),
     "rolls need a network that returns logits": lambda: metrics.consistency(nn.ReLU(), IMAGES, exhaustive=True),
     "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
+    "a share is of booleans, got torch.int64": lambda: metrics.Estimate.share(torch.tensor([2, -1])),
+    "the network takes images of 3 channels, got grey ones; images.expand(-1, 3, -1, -1) repeats": lambda: (
+        metrics.one_pixel(STRIDED, IMAGES[:, :1])
+    ),
+    "bands must be a whole number of at least 1, got 0": lambda: metrics.band_accuracy(FIRST, IMAGES, LABELS, 0),
+    "eps must be >= 0 and <= 1, the range of the images, got 9;": lambda: metrics.perturb(MEAN, *DATA, None, eps=9),
+    "numbers by image must be from 0 to 255 as torch.int64, got 3 to 256": lambda: packed(torch.tensor([3, 256])),
+    "numbers by image must be from 0 to 1 as torch.float32, got nan": lambda: packed(torch.tensor([0.5, NAN])),
     "there are 0 to 3 successes among 3 units, got 5": lambda: metrics.Estimate.proportion(5, 3),
     "less than the side, and leave pixels": lambda: metrics.mask_consistency(nn.ReLU(), IMAGES, max_shift=8),
     "logits (N, classes, 8, 8) of the size": lambda: metrics.mask_consistency(nn.MaxPool2d(2), IMAGES, max_shift=1),

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..inference import probabilities
 from ..layers import CATALOGUE, Downsample, outermost
 from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
 from ..metrics.downsampling import KINDS, Sample
@@ -233,12 +234,12 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
     positions = torch.arange(-margin, margin + 1)
     shifts = positions[:, None].expand(-1, 2)
     windows = shift_images(image[None].expand(len(positions), -1, -1, -1), shifts, "crop", margin)
-    probabilities = predict(model, windows, batch_size).softmax(1).cpu()
-    answers = probabilities.argmax(1)
+    found = probabilities(model, windows, batch_size)
+    answers = found.argmax(1)
     changed = answers[1:] != answers[:-1]
     counts = answers.bincount()
     classes = counts.argsort(descending=True, stable=True)[: min(4, int((counts > 0).sum()))]
-    curves = probabilities[:, classes]
+    curves = found[:, classes]
     # The steepest step among those that change the answer, or among all.
     steps = (curves[1:] - curves[:-1]).abs().sum(1) + 10 * changed
     step = int(steps.argmax())

@@ -13,8 +13,8 @@ from .. import metrics
 from ..datasets import shapes
 from ..datasets.decoding import as_png
 from ..errors import UsageError
-from ..inference import classified
-from ..metrics import ONE_PIXEL, Estimate, jaggedness, predict, probability_curves, vertical_sweep
+from ..inference import classified, probabilities
+from ..metrics import ONE_PIXEL, Estimate, jaggedness, probability_curves, vertical_sweep
 from ..metrics.pixel_pairs import SIZES, compared, size_pairs
 from .subject import Subject, by_image
 
@@ -44,7 +44,7 @@ def one_pixel_by_size(subject: Subject, count: int) -> dict[str, Any]:
     test = subject.split("test", count)
     rows = []
     for size in SIZES:
-        before, after = (predict(subject.network, part).softmax(1).cpu() for part in size_pairs(test.images, size))
+        before, after = (probabilities(subject.network, part) for part in size_pairs(test.images, size))
         facts = (*compared(before, after), before.argmax(1) == test.labels)
         rows.append(torch.stack([fact.double().mean() for fact in facts]))
     change, move, accuracy = torch.stack(rows, 1)

@@ -16,7 +16,7 @@ from ..datasets import ImageSet
 from ..datasets.decoding import as_png
 from ..datasets.photographs import IMAGENETTE_RANKS
 from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
-from ..inference import as_float, correct, predict
+from ..inference import as_float, correct, predict, probabilities
 from ..metrics import Estimate
 from ..metrics.canvases import PAPER_SIDE, embed, resize
 from ..metrics.pixel_pairs import compared
@@ -47,7 +47,7 @@ def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, An
 
     def answers(shift: Tensor) -> Tensor:
         windows = metrics.shift_images(data.images, shift.expand(len(data), 2), "crop", margin)
-        return predict(network, windows, _BATCH).softmax(1).cpu()
+        return probabilities(network, windows, _BATCH)
 
     middle = answers(torch.zeros(2, dtype=torch.long))
     pairs = [compared(middle, answers(shift)) for shift in DIAGONALS]

@@ -74,6 +74,10 @@ def packed(values: Tensor) -> str:
     to 65535ths. The text is ``N x bits : base64``, numbers in the order of the images.
     """
     values = values.detach().cpu().flatten()
+    most = 1 if values.is_floating_point() or values.dtype == torch.bool else 255
+    if not ((values >= 0) & (values <= most)).all():
+        got = f"{values.min()} to {values.max()}"
+        raise UsageError(f"numbers by image must be from 0 to {most} as {values.dtype}, got {got}")
     if values.dtype == torch.bool:
         bits, data = 1, np.packbits(values.numpy())
     elif values.is_floating_point():

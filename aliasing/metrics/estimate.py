@@ -66,6 +66,9 @@ class Estimate(NamedTuple):
     @classmethod
     def share(cls, hits: Tensor) -> "Estimate":
         """``proportion`` of the true ones among booleans (n,), one per independent unit."""
+        hits = torch.as_tensor(hits)
+        if hits.dtype != torch.bool:  # of what else the sum is no number of hits
+            raise UsageError(f"a share is of booleans, got {hits.dtype}")
         return cls.proportion(hits.sum().item(), hits.numel())
 
     @classmethod

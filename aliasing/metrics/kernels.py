@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, check_whole
 from ..inference import as_float, check_images, correct, evaluating
 from ..layers import Blur
 from .estimate import Estimate
@@ -35,6 +35,7 @@ def band_accuracy(
     model: nn.Module, images: Tensor, labels: Tensor, bands: int = 16, batch_size: int = 256
 ) -> list[Estimate]:
     """Accuracy on images (N, 3, H, W) from which one band is removed, band by band (Vasconcelos et al. 2021)."""
+    check_whole("bands", bands, 1)
     pixels = as_float(check_images(images))
     removed = (remove_band(pixels, band, bands) for band in range(bands))
     return [Estimate.share(correct(model, part, labels, batch_size)) for part in removed]

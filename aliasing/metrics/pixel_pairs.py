@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, at_least, one_of
-from ..inference import as_float, check_images, check_labels, chosen, predict
+from ..inference import as_float, check_images, check_labels, chosen, probabilities
 from ..shifts import circular
 from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink
 from .estimate import Estimate
@@ -71,10 +71,10 @@ def one_pixel(
         if protocol == "crop":  # neighbouring pairs share a window, which is looked at once
             grouped, last = first.unflatten(0, (-1, pairs)), second.unflatten(0, (-1, pairs))[:, -1:]
             windows = torch.cat([grouped, last], 1)
-            found = predict(model, windows.flatten(0, 1), batch_size).softmax(1).cpu().unflatten(0, windows.shape[:2])
+            found = probabilities(model, windows.flatten(0, 1), batch_size).unflatten(0, windows.shape[:2])
             before, after = found[:, :-1].flatten(0, 1), found[:, 1:].flatten(0, 1)
         else:
-            before, after = (predict(model, part, batch_size).softmax(1).cpu() for part in (first, second))
+            before, after = (probabilities(model, part, batch_size) for part in (first, second))
         befores.append(before)
         afters.append(after)
     before = torch.cat(befores)

@@ -62,6 +62,14 @@ def test_probabilities_of_a_network_in_half_precision_are_those_of_its_logits():
     torch.testing.assert_close(found, expected.float()[:, None, None].expand(2, 8, 8))
 
 
+def test_close_logits_do_not_tie_as_probabilities():
+    logits = torch.tensor([[1e-8, 2e-8, 0.0]])
+    model = Answer(lambda x: logits.expand(len(x), -1))
+    found = metrics.one_pixel(model, pictures(), "circular", labels=torch.ones(5, dtype=torch.long))
+    assert found.answers.tolist() == predict(model, pictures()).argmax(1).tolist() == [1] * 5
+    assert found.accuracy.value == 1
+
+
 def test_one_logit_means_two_classes():
     images = pictures(8)
     model = Answer(lambda x: 20 * x.mean((1, 2, 3))[:, None] - 10)
