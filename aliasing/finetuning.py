@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 from .datasets import ImageSet
 from .diagnosis import networks, pictures
-from .errors import DamagedError, DataError, UsageError
+from .errors import DamagedError, DataError, UsageError, check_whole
 from .files import checksum, leased, read_tensors, write_atomically, write_tensors
-from .inference import as_float, check_images, device_of, finite
+from .inference import as_float, check_images, device_of, finite, probabilities
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .models.owners import Antialiased
@@ -94,7 +94,8 @@ def finetune(
         network: a name as for ``aliasing.diagnosis.load``, or a module that takes images in [0, 1]; it is not changed.
         layer: name of a downsampling layer.
         images: a folder of pictures, or pictures larger than the window (N, 3, H, W), of which the middle squares
-            count; 4 GiB of them at most. A third is held out, a fixed random choice; 500 of that are measured.
+            count; 4 GiB of them at most. A third is held out, a fixed random choice, but
+            for pictures that are among the others as well; 500 of that are measured.
         out: safetensors file for the result, which must not exist. A stopped call that is repeated continues from
             the folder ``out`` with ``.partial`` behind it.
         epochs: passes over the pictures that are not held out.
@@ -121,6 +122,9 @@ def finetune(
     for name, value in {"epochs": epochs, "lr": lr, "batch_size": batch_size, "minutes": minutes}.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{name} must be a positive number, got {value}")
+    check_whole("batch_size", batch_size, 1)
+    if held_out is not None and not isinstance(held_out, ImageSet):
+        raise UsageError(f"held_out must be an aliasing.datasets.ImageSet, got {type(held_out).__name__}")
     out = None if out is None else Path(out)
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"the file must end in .safetensors, by which aliasing diagnose knows it, got {str(out)!r}")
@@ -207,8 +211,9 @@ class Data:
 def _data(images: Any, subject: networks.Network, held_out: ImageSet | None, progress: bool = False) -> Data:
     labels, size = None, subject.size
     if isinstance(images, (str, Path)):
-        side = _canvas(images, size)
-        found = pictures.read(images, size, MEMORY // (3 * side**2), (side - size) // 2, progress)
+        paths = pictures.find(images)
+        side = _canvas(images, paths, size)
+        found = pictures.read(images, size, MEMORY // (3 * side**2), (side - size) // 2, progress, paths)
         for name, reason in found.skipped.items():
             warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
         images, labels = found.images, _labels([Path(name).parts[0] for name in found.names], subject.classes)
@@ -222,8 +227,20 @@ def _data(images: Any, subject: networks.Network, held_out: ImageSet | None, pro
     if held_out is not None:
         return Data(images[order], _squares(held_out.images, size), _indices(held_out, subject), size)
     held, learn = order.tensor_split([len(order) // 3])
-    chosen = held[:MEASURED]
+    seen, prints = set(_prints(images, learn)), _prints(images, held)
+    new = torch.tensor([own not in seen for own in prints])
+    if not new.all():
+        text = f"{int((~new).sum())} of {len(new)} held-out pictures are left out, as others to learn from are the same"
+        if not new.any():
+            raise UsageError(f"{text}; give different pictures")
+        warnings.warn(text, stacklevel=3)
+    chosen = held[new][:MEASURED]
     return Data(images[learn], images[chosen], None if labels is None else labels[chosen], size)
+
+
+def _prints(images: Tensor, rows: Tensor) -> list[int]:
+    """A number for each image of ``rows``, by which those that are the same are told."""
+    return [hash(images[row].contiguous().view(torch.uint8).cpu().numpy().tobytes()) for row in rows.tolist()]
 
 
 def _squares(images: Any, size: int) -> Tensor:
@@ -239,9 +256,9 @@ def _squares(images: Any, size: int) -> Tensor:
     return images[:, :, top : top + side, left : left + side]
 
 
-def _canvas(folder: str | Path, size: int) -> int:
+def _canvas(folder: str | Path, paths: list[Path], size: int) -> int:
     """The side that pictures are resized to: what crop shifts ask for, or less where the pictures are smaller."""
-    usual = pictures.usual(pictures.find(folder))
+    usual = pictures.usual(paths)
     window = pictures.window(size, usual)
     if not usual:  # reading them will say why
         return size + 2
@@ -417,7 +434,7 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
 def answers(model: nn.Module, data: Data, shifts: Tensor | int = 0) -> Tensor:
     """Probabilities (N, classes) in a window of each held-out picture, moved by ``shifts`` from the middle."""
     moved = shifts if isinstance(shifts, Tensor) else torch.full((len(data.held), 2), shifts)
-    return predict(model, shift_images(data.held, moved, "crop", data.margins[1]), 32).softmax(1).cpu()
+    return probabilities(model, shift_images(data.held, moved, "crop", data.margins[1]), 32)
 
 
 def measure(model: nn.Module, data: Data, expected: Tensor) -> dict[str, Tensor]:

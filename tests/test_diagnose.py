@@ -136,6 +136,25 @@ def test_deep_pictures_keep_their_greys_unknown_whites_are_listed_and_orientatio
     assert found.skipped == {"integer.tif": why, "float.tif": why}
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_is_named_like_a_picture_is_listed_and_not_waited_for(tmp_path):
+    os.mkfifo(colours(tmp_path) / "pipe.png")
+    found = pictures.read(tmp_path, SIZE)
+    assert len(found.names) == 4
+    assert found.skipped == {"pipe.png": "pipe.png is a pipe, a device or the like, and no file"}
+    assert pictures.usual(pictures.find(tmp_path)) == 32
+
+
+def test_a_folder_is_walked_once(tmp_path, monkeypatch):
+    walks, walk = [], pictures._walk
+    monkeypatch.setattr(pictures, "_walk", lambda folder: walks.append(folder) or walk(folder))
+    aliasing.diagnose({"one": MEAN}, colours(tmp_path), size=SIZE, device="cpu")
+    assert len(walks) == 1
+    with pytest.raises(UsageError, match="at least 50 pictures that can be read, got 4"):
+        aliasing.finetune(tiny(), "tri-3", tmp_path, size=SIZE, device="cpu")
+    assert len(walks) == 2
+
+
 def test_links_to_folders_are_followed_once_and_hidden_folders_are_not(tmp_path):
     for place in ("pictures/own", "pictures/.thumbnails", "store"):
         (tmp_path / place).mkdir(parents=True)

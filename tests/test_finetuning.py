@@ -279,10 +279,23 @@ def test_labels_of_a_set_count_as_what_they_are_called():
 def test_what_is_held_out_is_in_no_step_with_the_order_of_the_pictures():
     """Of pictures that lie by class, or take turns, it has all kinds, and so have the first to learn from."""
     for kinds in (torch.arange(90) // 30, torch.arange(90) % 3):
-        data = data_of((80 * kinds.to(torch.uint8))[:, None, None, None].expand(-1, 3, SIZE + 2, SIZE + 2))
+        images = (80 * kinds.to(torch.uint8))[:, None, None, None].repeat(1, 3, SIZE + 2, SIZE + 2)
+        images[:, 1] += torch.arange(90, dtype=torch.uint8)[:, None, None]
+        data = data_of(images)
         for part in (data.held, data.learn[:20]):
             assert len(part[:, 0, 0, 0].unique()) == 3
         assert len(data.held) == 30 and len(data.learn) == 60
+
+
+def test_held_out_pictures_are_others_than_those_to_learn_from():
+    images = noise(60)
+    with pytest.warns(UserWarning, match=r"\d+ of 40 held-out pictures are left out, as others to learn from"):
+        data = data_of(images.repeat(2, 1, 1, 1))
+    assert len(data.held) < 40 and not any((data.learn == own).flatten(1).all(1).any() for own in data.held)
+    with pytest.raises(UsageError, match="20 of 20 held-out pictures are left out"):
+        data_of(images[:1].expand(60, -1, -1, -1))
+    with pytest.raises(UsageError, match=r"held_out must be an aliasing.datasets.ImageSet, got Tensor"):
+        aliasing.finetune(net(), "tri-3", images, size=SIZE, held_out=images)
 
 
 def test_minutes_are_shared_by_both_networks(monkeypatch):

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -65,13 +67,27 @@ def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> 
     return order, torch.tensor([index[files[i][1]] for i in order]), classes
 
 
+def opened(path: str | os.PathLike) -> Image.Image:
+    """``Image.open`` of a file alone: a pipe, or a device, may never answer."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{os.fspath(path)} is a pipe, a device or the like, and no file")
+    return Image.open(path)
+
+
+def colour(image: Image.Image) -> Image.Image:
+    """Eight bits of red, green and blue; Pillow itself clips deeper pixels, which makes most of them white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return image.convert("RGB")
+
+
 def square(image: Image.Image, size: int) -> Image.Image:
     """The middle square, resized to ``size`` with an anti-aliasing filter."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
     if image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
+        image = colour(image)
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -82,12 +98,12 @@ def random_part(image: Image.Image, size: int, seed: int) -> Image.Image:
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torchvision asks for no generator
-        return RandomResizedCrop(size)(image.convert("RGB"))
+        return RandomResizedCrop(size)(colour(image))
 
 
 def pixels(image: Image.Image) -> Tensor:
     """uint8 `(3, H, W)`."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(colour(image))).permute(2, 0, 1).contiguous()
 
 
 def as_png(image: Tensor, side: int | None = None) -> str:

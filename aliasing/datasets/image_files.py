@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..distributed import cores
 from ..errors import DataError, UsageError
-from .decoding import arranged, pixels, random_part, square
+from .decoding import arranged, opened, pixels, random_part, square
 from .imageset import ImageSet
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -122,7 +121,7 @@ class ImageFiles:
         images = []
         for path, number in zip(map(os.fsdecode, self.paths[numbers]), numbers, strict=True):
             try:
-                with Image.open(path) as image:
+                with opened(path) as image:
                     part = (
                         square(image, self.size) if seeds is None else random_part(image, self.size, int(seeds[number]))
                     )

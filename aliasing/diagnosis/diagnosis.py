@@ -138,7 +138,7 @@ def diagnose(
     found = Diagnosis([], str(images), {}, str(place))
     for subject in subjects:
         if subject.size not in read:
-            read[subject.size] = pictures.read(images, subject.size, count, progress=progress)
+            read[subject.size] = pictures.read(images, subject.size, count, progress=progress, paths=files)
             found.skipped |= read[subject.size].skipped
         own, total = read[subject.size], passes(read[subject.size])
         try:

@@ -8,13 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ..datasets.decoding import pixels, square
+from ..datasets.decoding import opened, pixels, square
 from ..errors import DataError, UsageError, at_least
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -86,26 +85,32 @@ def usual(found: list[Path]) -> int:
     """The short side in pixels that all but a twentieth of the pictures found reach; 0 if none has a header."""
     sides = []
     for path in found[:_HEADERS]:
-        with suppress(*_BROKEN), Image.open(path) as image:  # reading the picture will say why
+        with suppress(*_BROKEN), opened(path) as image:  # reading the picture will say why
             sides.append(min(image.size))
     return sorted(sides)[len(sides) // 20] if sides else 0
 
 
 def read(
-    folder: str | Path, size: int, count: int | None = None, margin: int | None = None, progress: bool = False
+    folder: str | Path,
+    size: int,
+    count: int | None = None,
+    margin: int | None = None,
+    progress: bool = False,
+    paths: list[Path] | None = None,
 ) -> Pictures:
     """Up to ``count`` pictures of ``folder``: short side resized to ``size`` plus twice the margin, middle square kept.
 
     Which ones is a fixed random choice. Orientation notes of cameras are obeyed, greyscale, CMYK and 16 bits become
     RGB bytes, films show their first picture. Files that cannot be read are listed, and the next ones take their place.
-    ``progress`` draws a bar on standard error.
+    ``progress`` draws a bar on standard error; ``paths`` are what ``find`` gave, if it was asked before.
 
     Raises:
         DataError: none of the files can be read.
     """
     at_least("count", count, 1)
     margin = margin_of(size) if margin is None else margin
-    images, names, skipped, enlarged, paths = [], [], {}, 0, find(folder)
+    images, names, skipped, enlarged = [], [], {}, 0
+    paths = find(folder) if paths is None else paths
     total = min(len(paths), count or len(paths))
     bar = tqdm(total=total, desc=f"reading {folder}", leave=False, unit="", disable=not progress, file=sys.stderr)
     for path in paths:
@@ -130,16 +135,9 @@ def read(
 
 def _decoded(path: Path, side: int) -> tuple[Tensor, bool]:
     """The pixels (3, side, side) of a file, and whether it had to be enlarged."""
-    with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # odd metadata is no reason to stop
+    with warnings.catch_warnings(action="ignore"), opened(path) as image:  # odd metadata is no reason to stop
         # Of such numbers only PNG and PPM say which is white, whose 16 bits are mode "I" to some Pillows.
         if image.mode == "F" or (image.mode, image.format) == ("I", "TIFF"):
             raise ValueError("which of its numbers is white is not known; save it with 8 or 16 bits")
         upright = ImageOps.exif_transpose(image)
-        return pixels(square(_colour(upright), side)), min(upright.size) < side
-
-
-def _colour(image: Image.Image) -> Image.Image:
-    """Eight bits of red, green and blue; Pillow itself clips deeper pixels, which makes most of them white."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    return image.convert("RGB")
+        return pixels(square(upright, side)), min(upright.size) < side

@@ -1,8 +1,12 @@
 """Images read from the disk while they are used are those held in memory, in the same order."""
 
+import os
+
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torchvision.transforms import v2
 
 from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load
@@ -50,6 +54,20 @@ def test_on_the_disk_and_in_memory_are_the_same(folder, monkeypatch):
         chosen = torch.tensor([1, 0])
         assert torch.equal(read[chosen].images, held.images[chosen])
         assert torch.equal(read[1:3].labels, held.labels[1:3])
+
+
+def test_deep_pictures_keep_their_greys_and_a_pipe_is_not_waited_for(folder, monkeypatch):
+    ramp = np.tile(np.arange(0, 256, 16, dtype=np.uint16), (16, 1))
+    for name, pixels in {"a8": ramp.astype(np.uint8), "b16": ramp * 257}.items():
+        (folder / "val" / name).mkdir()
+        Image.fromarray(pixels).save(folder / "val" / name / "ramp.png")
+    monkeypatch.setenv("ALIASING_MEMORY", "0")
+    found = ImageFiles.under(folder / "val", "deep", 16)
+    plain, deep = (found[found.labels == found.classes.index(name)].images for name in ("a8", "b16"))
+    assert deep.equal(plain) and plain.float().std() > 50
+    os.mkfifo(folder / "val" / "a8" / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe.png is a pipe, a device or the like, and no file"):
+        ImageFiles.under(folder / "val", "deep", 16)[:]
 
 
 def test_a_folder_of_ones_own(folder):
