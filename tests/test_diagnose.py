@@ -304,6 +304,19 @@ def test_probabilities_count_as_they_are(photos):
     assert [site.name for site in shares.sites] == ["0.0", "0.1"]
 
 
+def test_the_share_of_a_single_class_counts_as_it_is(photos):
+    """As a logit it would be above 0 whatever the picture, and no shift would change the answer."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 1))
+    network.append(Answer(lambda logits: 50 * (logits - logits.mean())))  # of each batch some on either side
+    networks = {"logit": network, "share": nn.Sequential(network, nn.Sigmoid())}
+    networks["column"] = nn.Sequential(*networks["share"], nn.Flatten(0))
+    logit, *shares = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
+    assert logit.answers == 2
+    for own in shares:
+        assert own.answers == 2
+        assert own.mean_absolute_change.value == pytest.approx(logit.mean_absolute_change.value, rel=1e-3)
+
+
 def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
     networks = {f"network-number-{i}": MEAN for i in range(4)}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")

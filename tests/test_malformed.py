@@ -143,6 +143,9 @@ USAGE = {
     "the network takes images of 3 channels, got grey ones; images.expand(-1, 3, -1, -1) repeats": lambda: (
         metrics.one_pixel(STRIDED, IMAGES[:, :1])
     ),
+    "a radial spectrum is of maps (N, C, H, W) of at least 2 x 2 pixels, got (2, 3, 1, 8)": lambda: (
+        metrics.radial_spectrum(IMAGES[:, :, :1])
+    ),
     "bands must be a whole number of at least 1, got 0": lambda: metrics.band_accuracy(FIRST, IMAGES, LABELS, 0),
     "eps must be >= 0 and <= 1, the range of the images, got 9;": lambda: metrics.perturb(MEAN, *DATA, None, eps=9),
     "numbers by image must be from 0 to 255 as torch.int64, got 3 to 256": lambda: packed(torch.tensor([3, 256])),

@@ -148,8 +148,8 @@ class Portrait:
             return "Its weights are random, and say nothing of trained ones. "
         if self.answers == 1:
             return (
-                "Every picture got the same answer, which no shift could change: check the weights, the "
-                "standardisation, and that the pictures are of several classes. "
+                "Every picture got the same answer: check the weights, the standardisation, and that the pictures are "
+                "of several classes. "
             )
         if self.top1_change.low <= 0:
             return (

@@ -5,7 +5,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -74,7 +74,9 @@ class Adapted(nn.Module):
         if self.grey:  # luminance, as Pillow computes it
             images = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
         logits = self.network(images)
-        if self.shares:  # softmax returns them as they were
+        if self.shares and self.single:
+            logits = logits.logit(torch.finfo(logits.dtype).eps)
+        elif self.shares:  # softmax returns them as they were
             logits = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
         return torch.stack([torch.zeros_like(logits), logits], 1).flatten(1) if self.single else logits
 
@@ -373,10 +375,13 @@ def adapted(network: Network, device: torch.device) -> Network:
             f"{network.name} has no weights yet, in lazy modules or on the device meta: run it once, or load them"
         )
     network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    grey, failures = False, []
+    grey, failures, sigmoids = False, [], list[Tensor]()
     for grey in (False, True):
         try:
-            with torch.no_grad(), evaluating(network.module) as module:
+            with torch.no_grad(), evaluating(network.module) as module, ExitStack() as hooks:
+                for part in module.modules():
+                    if isinstance(part, nn.Sigmoid):
+                        hooks.enter_context(part.register_forward_hook(lambda _, given, y: sigmoids.append(y)))
                 (batch,) = batches(module, torch.full((2, 3, network.size, network.size), 0.5))
                 logits = module(batch[:, :1] if grey else batch)
             break
@@ -403,7 +408,10 @@ def adapted(network: Network, device: torch.device) -> Network:
     if not logits.isfinite().all():
         raise UsageError(f"{network.name} returns logits that are not finite for a grey image; are its weights loaded?")
     single = logits.ndim == 1 or logits.shape[1] == 1
-    shares = not single and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    if single:  # of a sigmoid it would always be above 0, the other class
+        shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids)
+    else:
+        shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     if not (grey or single or shares):
         return network
     classes = network.classes or (("no", "yes") if single else ())

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..inference import widened
 from ..layers import flc_definition
 from .downsampling import Sample, per_site
@@ -84,6 +85,8 @@ def radial_spectrum(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     height, width = x.shape[-2:]
     bins = min(height, width) // 2
+    if x.ndim != 4 or bins == 0:
+        raise UsageError(f"a radial spectrum is of maps (N, C, H, W) of at least 2 x 2 pixels, got {tuple(x.shape)}")
     power = torch.fft.fft2(transformable(x.double()), norm="ortho").abs().square().clamp(min=1e-20).log().mean((0, 1))
     rows, columns = (torch.fft.fftfreq(side, device=x.device, dtype=torch.float64) for side in (height, width))
     radius = (rows[:, None].square() + columns[None, :].square()).sqrt()
