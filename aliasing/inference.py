@@ -23,18 +23,23 @@ def full_float32() -> AbstractContextManager[None]:
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put ``model`` into evaluation mode and give every submodule its own mode back afterwards, also on error.
 
-    Within ``full_float32``: else the logits would depend on the batch size. Grey images for a network that takes colour
-    are a ``UsageError``.
+    Within ``full_float32``: else the logits would depend on the batch size. Grey images for a network that takes
+    colour, and channels that are last, are a ``UsageError``.
     """
     with held("training", False, *model.modules()), full_float32():
         model.eval()  # which a network may have defined anew
         try:
             yield model
         except RuntimeError as error:
-            if not (wanted := re.search(r"to have (\d+) channels, but got 1 channels", str(error))):
+            said = re.search(r"input\[(.*)\] to have (\d+) channels, but got (\d+) channels", str(error))
+            shape, wanted, got = said.groups() if said else ("", "", "")
+            if got == "1":
+                hint = f"images.expand(-1, {wanted}, -1, -1) repeats the channel of grey ones"
+            elif shape.endswith(f", {wanted}") and wanted:
+                hint = "images.permute(0, 3, 1, 2) puts channels first"
+            else:
                 raise
-            repeat = f"images.expand(-1, {wanted[1]}, -1, -1) repeats their channel"
-            raise UsageError(f"the network takes images of {wanted[1]} channels, got grey ones; {repeat}") from error
+            raise UsageError(f"the network takes images of {wanted} channels, got ({shape}); {hint}") from error
 
 
 def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..errors import UsageError
 from ..inference import batches, evaluating
 
 
@@ -22,6 +23,8 @@ def count_flops(model: nn.Module, size: tuple[int, ...] = (32, 32)) -> int:
     A blank image goes through the network itself and not through a copy on PyTorch's "meta" device, since a layer
     that decides by the values of its input could not run there.
     """
+    if not isinstance(size, (tuple, list)) or len(size) not in (2, 3):
+        raise UsageError(f"size must be (H, W) or (C, H, W), got {size!r}")
     from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
 
     counter = FlopCounterMode(display=False)

@@ -133,6 +133,12 @@ def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., 
     return hook
 
 
+def check_names(layers: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a single name: its letters may be names as well, as "1" and "0" are of "10"."""
+    if isinstance(layers, str):
+        raise UsageError(f"layers must be a list of names, such as [{layers!r}], got {layers!r}")
+
+
 def outputs(
     model: nn.Module, images: Tensor, layers: Sequence[str], batch_size: int = 256
 ) -> Iterator[dict[str, Tensor]]:
@@ -140,6 +146,7 @@ def outputs(
 
     The name of the network itself is "". In at least float32.
     """
+    check_names(layers)
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if missing := [name for name in layers if name not in modules]:
         raise UsageError(f"no module named {missing[0]!r}; this network has {', '.join(filter(None, modules))}")

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, one_of
+from ..errors import UsageError, one_of, whole
 from ..inference import as_float, check_images, check_labels, predict, scores
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
-from .downsampling import outputs, some_sites
+from .downsampling import check_names, outputs, some_sites
 from .estimate import Estimate
 
 
@@ -106,7 +106,7 @@ def jaggedness(
 ) -> Jaggedness:
     """Jaggedness along a vertical sweep of the images; ``top`` 5 as published, 1 for data sets of few classes."""
     logits = _logits(model, vertical_sweep(images, border=border), batch_size)
-    if not 1 <= top < logits.shape[2]:  # every class is among the top of all
+    if not 1 <= (whole(top) or 0) < logits.shape[2]:  # every class is among the top of all
         raise UsageError(f"top must be at least 1 and less than the {logits.shape[2]} classes, got {top}")
     return crossings(of_labels(logits, labels)[1] < top)
 
@@ -130,6 +130,7 @@ def non_shiftability(
         border: as in ``vertical_sweep``.
     """
     layers = list(some_sites(model)) if layers is None else layers
+    check_names(layers)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draws = torch.rand(len(images), len(layers), generator=generator, dtype=torch.float64)
     curves = swept(model, vertical_sweep(images, border=border), layers, draws, batch_size)[1]
