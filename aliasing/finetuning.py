@@ -94,8 +94,8 @@ def finetune(
         network: a name as for ``aliasing.diagnosis.load``, or a module that takes images in [0, 1]; it is not changed.
         layer: name of a downsampling layer.
         images: a folder of pictures, or pictures larger than the window (N, 3, H, W), of which the middle squares
-            count; 4 GiB of them at most. A third is held out, a fixed random choice, but
-            for pictures that are among the others as well; 500 of that are measured.
+            count; 4 GiB of them at most. A third is held out, a fixed random choice without pictures that are among
+            the others as well; 500 of that are measured.
         out: safetensors file for the result, which must not exist. A stopped call that is repeated continues from
             the folder ``out`` with ``.partial`` behind it.
         epochs: passes over the pictures that are not held out.

@@ -3,7 +3,6 @@
 What goes in and what comes out is checked here: a wrong number without an error is the worst fault.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -23,23 +22,11 @@ def full_float32() -> AbstractContextManager[None]:
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put ``model`` into evaluation mode and give every submodule its own mode back afterwards, also on error.
 
-    Within ``full_float32``: else the logits would depend on the batch size. Grey images for a network that takes
-    colour, and channels that are last, are a ``UsageError``.
+    Within ``full_float32``: else the logits would depend on the batch size.
     """
     with held("training", False, *model.modules()), full_float32():
         model.eval()  # which a network may have defined anew
-        try:
-            yield model
-        except RuntimeError as error:
-            said = re.search(r"input\[(.*)\] to have (\d+) channels, but got (\d+) channels", str(error))
-            shape, wanted, got = said.groups() if said else ("", "", "")
-            if got == "1":
-                hint = f"images.expand(-1, {wanted}, -1, -1) repeats the channel of grey ones"
-            elif shape.endswith(f", {wanted}") and wanted:
-                hint = "images.permute(0, 3, 1, 2) puts channels first"
-            else:
-                raise
-            raise UsageError(f"the network takes images of {wanted} channels, got ({shape}); {hint}") from error
+        yield model
 
 
 def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:

@@ -140,8 +140,6 @@ USAGE = {
     "rolls need a network that returns logits": lambda: metrics.consistency(nn.ReLU(), IMAGES, exhaustive=True),
     "needs a network that returns logits (N, classes), got (2, 3, 8": lambda: metrics.consistency(nn.ReLU(), IMAGES),
     "a share is of booleans, got torch.int64": lambda: metrics.Estimate.share(torch.tensor([2, -1])),
-    "3 channels, got (2, 1, 8, 8); images.expand(-1, 3, -1, -1)": lambda: metrics.predict(STRIDED, IMAGES[:, :1]),
-    "3 channels, got (2, 8, 8, 3); images.permute(0, 3": lambda: metrics.predict(STRIDED, IMAGES.permute(0, 2, 3, 1)),
     "batch_size must be a whole number of at least 1, got -1": lambda: metrics.consistency(MEAN, IMAGES, batch_size=-1),
     "top must be at least 1 and less than the 3 classes, got 1.5": lambda: metrics.jaggedness(MEAN, *DATA, 1.5),
     "size must be (H, W) or (C, H, W), got 32": lambda: metrics.count_flops(STRIDED, 32),
