@@ -43,10 +43,14 @@ def one_line_each(decided: pd.DataFrame, width: int) -> str:
 
 
 def whole(own: pd.DataFrame, width: int) -> str:
-    """All there is about one finding: claim, source, regime, every test with its rule and what it found."""
+    """All there is about one finding: claim, source, regime, every test with its rule and what it found.
+
+    Where no test was run, rules are told once, and only if no profile has run any.
+    """
     first = own.iloc[0]
     paragraphs = [f"{first.finding}: {first.claim}", f"Source: {first.source}. Published: {first.published}."]
-    for profile, tests in own.groupby("profile", sort=False):
+    ran = set(own["profile"][own["outcome"] != "not run"]) or {first.profile}
+    for profile, tests in own[own["profile"].isin(ran)].groupby("profile", sort=False):
         row = tests.iloc[0]
         paragraphs.append(f"{profile}: {row.verdict}{f' ({row.note})' if row.note else ''}")
         paragraphs.append(f"  regime: {row.regime or 'none'}; rule of commit {row.commit}")
@@ -54,6 +58,8 @@ def whole(own: pd.DataFrame, width: int) -> str:
             p, outcome = ("", "") if test.outcome == "not run" else (f", p {test.p:.2g}", f": {test.outcome}")
             asked = " (we ask this, not the paper)" if test.ours else ""
             paragraphs.append(f"  - {test.statistic}{asked}: {statistic(test)}{p}{outcome} (rule: {test.rule})")
+    if idle := [profile for profile in own["profile"].unique() if profile not in ran]:
+        paragraphs.append(f"{', '.join(idle)}: not run")
     return "\n".join(
         textwrap.fill(text, width, subsequent_indent="    " if text.startswith("  ") else "  ") for text in paragraphs
     )
