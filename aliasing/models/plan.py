@@ -90,7 +90,8 @@ class Plan:
         self.whats = {self.name_of[id(part)]: _describe(part) for part in self.strided}
         self._look(example)
         convolutions = [part for part in self.strided if isinstance(part, nn.Conv2d)]
-        self.stem = self.name_of[id(convolutions[0])] if convolutions else None
+        ran = (step.module for step in self.steps if step.module in convolutions)  # may be defined in another order
+        self.stem = self.name_of.get(id(next(ran, next(iter(convolutions), None))))
         self.behind = after_activation(self.steps, convolutions)
         self.demoted = {self.name_of[id(c)]: CLASH for c, (_, target, _) in self.behind.items() if _clashes(target)}
         self.kept: dict[str, str] = {}

@@ -292,6 +292,12 @@ def test_report_says_what_was_left_and_why() -> None:
         assert words in text
 
 
+def test_the_stem_is_the_convolution_that_runs_first_not_the_one_that_is_defined_first() -> None:
+    network = Custom(lambda n, x: n.late(n.early(x)), late=nn.Conv2d(3, 4, 3, 2), early=nn.Conv2d(3, 3, 3, 2))
+    _, report = antialias(network, keep_stem=True, return_report=True)
+    assert [change.name for change in report.left] == ["early"]
+
+
 def test_layers_that_learn_count_the_channels_of_pools() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.MaxPool2d(2), nn.Conv2d(6, 10, 3, 2, 1), nn.GLU(1))
     converted = antialias(network, "tips", example=images(1, 3, 16, 16))
