@@ -119,7 +119,7 @@ def finetune(
         DataError: weights or pictures that cannot be read, or a folder that cannot be written.
     """
     place = pick_device(device)
-    for name, value in {"epochs": epochs, "lr": lr, "batch_size": batch_size, "minutes": minutes}.items():
+    for name, value in {"epochs": epochs, "lr": lr, "minutes": minutes}.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{name} must be a positive number, got {value}")
     check_whole("batch_size", batch_size, 1)
@@ -227,8 +227,9 @@ def _data(images: Any, subject: networks.Network, held_out: ImageSet | None, pro
     if held_out is not None:
         return Data(images[order], _squares(held_out.images, size), _indices(held_out, subject), size)
     held, learn = order.tensor_split([len(order) // 3])
-    seen, prints = set(_prints(images, learn)), _prints(images, held)
-    new = torch.tensor([own not in seen for own in prints])
+    same = [checksum({"": images[row].cpu()}) for row in order.tolist()]
+    seen = set(same[len(held) :])
+    new = torch.tensor([own not in seen for own in same[: len(held)]])
     if not new.all():
         text = f"{int((~new).sum())} of {len(new)} held-out pictures are left out, as others to learn from are the same"
         if not new.any():
@@ -236,11 +237,6 @@ def _data(images: Any, subject: networks.Network, held_out: ImageSet | None, pro
         warnings.warn(text, stacklevel=3)
     chosen = held[new][:MEASURED]
     return Data(images[learn], images[chosen], None if labels is None else labels[chosen], size)
-
-
-def _prints(images: Tensor, rows: Tensor) -> list[int]:
-    """A number for each image of ``rows``, by which those that are the same are told."""
-    return [hash(images[row].contiguous().view(torch.uint8).cpu().numpy().tobytes()) for row in rows.tolist()]
 
 
 def _squares(images: Any, size: int) -> Tensor:

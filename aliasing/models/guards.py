@@ -108,7 +108,7 @@ class Guard:
         if before is None or any(isinstance(x, fx.Proxy) for x in inputs):  # tracers go into some modules only
             return
         again, self.dense.waits = waits and self.dense.ran, waits
-        if self.dense.ran:
+        if self.dense.ran:  # outside of the home it stays None
             self.dense.ran = False
         # A checkpoint runs a part again for its gradient, from where it was cut.
         if (again if waits else not before) and torch._C._current_graph_task_id() == -1:
