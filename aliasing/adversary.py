@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .errors import UsageError, at_least, one_of
 from .inference import answers, as_float, as_seen, batches, check_images, check_labels, evaluating, finite, hits, scores
-from .streams import image_seeds, sent, streams
+from .streams import drawing, image_seeds, sent, streams
 
 STEPS = {"fgsm": 1, "pgd": 20, "apgd-ce": 100}  # of the gradient, by default; those of PGD are a quarter of the radius
 ATTACKS = tuple(STEPS)
@@ -121,7 +121,8 @@ def perturb(
     """
     _check_radius(eps)
     images = as_float(check_images(images, unit=True))
-    return signed_step(Problem(model, images, labels, eps), generator, alpha)
+    labels = check_labels(labels, images).to(images.device)
+    return signed_step(Problem(model, images, labels, eps), drawing(generator), alpha)
 
 
 def signed_step(problem: "Problem", generator: Generator, alpha: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import UsageError, at_least, one_of
 from .inference import as_float, check_images
+from .streams import drawing
 
 SHIFTS = ("circular", "standard", "crop", "sub-pixel")
 
@@ -85,7 +86,7 @@ def draw_shifts(
     generator from a private one with seed 0.
     """
     limit = reach(shift, images, max_shift)
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = drawing(generator)
     size = (len(images), copies, 2)
     if limit is None:
         drawn = [torch.randint(side, size[:2], generator=generator) for side in images.shape[-2:]]

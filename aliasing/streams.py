@@ -6,14 +6,27 @@ They are drawn on the CPU, so that they are the same for every device; ``sent`` 
 import torch
 from torch import Generator, Tensor
 
+from .errors import UsageError
+
+
+def drawing(generator: Generator | None) -> Generator:
+    """``generator``, which must draw on the CPU, or without one a private generator with seed 0.
+
+    The global generator is never touched.
+    """
+    if generator is None:
+        return Generator().manual_seed(0)
+    if not isinstance(generator, Generator) or generator.device.type != "cpu":
+        got = f"of {generator.device}" if isinstance(generator, Generator) else repr(generator)
+        raise UsageError(
+            f"generator must be a torch.Generator of the CPU, such as Generator().manual_seed(1), not {got}"
+        )
+    return generator
+
 
 def image_seeds(n: int, generator: Generator | None = None) -> Tensor:
-    """Draw one seed per image, ``(n,)`` int64 on the CPU; drawing in parts gives the same seeds as drawing at once.
-
-    Without a generator the seeds are those of a fresh one seeded with 0; the global generator is never touched.
-    """
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    return torch.randint(2**32, (n,), generator=generator)  # a CPU generator uses 32 bits of its seed
+    """Draw one seed per image, ``(n,)`` int64 on the CPU; drawing in parts gives the same seeds as drawing at once."""
+    return torch.randint(2**32, (n,), generator=drawing(generator))  # a CPU generator uses 32 bits of its seed
 
 
 def streams(seeds: Tensor) -> list[Generator]:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from ..errors import UsageError, check_whole, one_of
 from ..inference import answers, batches, check_images, evaluating
 from ..shifts import shift_images
+from ..streams import drawing
 from .estimate import Estimate
 
 MASK_SHIFTS = ("circular", "standard")
@@ -133,9 +134,8 @@ def comparable(
 
 def _draw_shifts(n: int, max_shift: int, generator: Generator | None) -> Tensor:
     """Shifts (n, 2) down and right, uniform over the square without its centre."""
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
     side = 2 * max_shift + 1
-    cell = torch.randint(side * side - 1, (n,), generator=generator)
+    cell = torch.randint(side * side - 1, (n,), generator=drawing(generator))
     cell = cell + (cell >= side * side // 2)  # the centre is skipped
     return torch.stack([cell // side, cell % side], 1) - max_shift
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, at_least, one_of
 from ..inference import as_float, check_images, check_labels, chosen, probabilities
 from ..shifts import circular
+from ..streams import drawing
 from .canvases import BORDERS, PAPER_SIDE, embed, resize, shrink
 from .estimate import Estimate
 
@@ -124,8 +125,7 @@ def one_pixel_pairs(
     images = check_images(images, unit=True)
     if min(images.shape[-2:]) < 8:
         raise UsageError(f"one-pixel protocols need images of at least 8 x 8 pixels, got {tuple(images.shape[-2:])}")
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    draws = torch.rand(len(images), pairs, 4, generator=generator, dtype=torch.float64)
+    draws = torch.rand(len(images), pairs, 4, generator=drawing(generator), dtype=torch.float64)
     together = max(1, batch_size // pairs)
     for part, own in zip(images.split(together), draws.split(together), strict=True):
         yield ONE_PIXEL[protocol](as_float(part), own)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from ..errors import UsageError
 from ..inference import batches, check_images, check_labels, device_of, evaluating, finite, widened
+from ..streams import drawing
 from .downsampling import collected, outputs
 from .estimate import Estimate
 
@@ -156,7 +157,7 @@ def sample_episodes(
         raise UsageError(
             f"ways, shots, queries and episodes must be at least 1, got {(ways, shots, queries, episodes)}"
         )
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    generator = drawing(generator)
     labels, each = labels.cpu(), shots + queries
     members = [(labels == c).nonzero().flatten() for c in labels.unique()]
     members = [indices for indices in members if len(indices) >= each]

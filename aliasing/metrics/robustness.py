@@ -16,6 +16,7 @@ from ..adversary import survivors
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
 from ..errors import UsageError
 from ..inference import check_images, check_labels, correct
+from ..streams import drawing
 from .estimate import Estimate
 
 
@@ -64,7 +65,7 @@ def corrupted(
     images: Tensor, generator: Generator | None = None, batch_size: int = 256
 ) -> Callable[[str, int], Tensor]:
     """The function that corrupts ``images`` (N, 3, H, W) uint8 by a name and a severity, ``batch_size`` at a time."""
-    seed = int(torch.randint(2**31, (), generator=generator or torch.Generator().manual_seed(0)))
+    seed = int(torch.randint(2**31, (), generator=drawing(generator)))
 
     def source(name: str, severity: int) -> Tensor:
         cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
@@ -90,8 +91,9 @@ def corruption_error(
     generated.
     """
     check_labels(labels, check_images(images, unit=True))
-    if not names or not severities:
-        raise UsageError("corruption_error needs at least one corruption and one severity")
+    for what, given in {"names": names, "severities": severities}.items():
+        if isinstance(given, (str, int)) or not given:
+            raise UsageError(f"{what} of corruptions must be a list of at least one, got {given!r}")
     source = source or corrupted(images, generator, batch_size)
     wrong = torch.zeros(len(images), len(names), len(severities), dtype=torch.bool)
     for i, name in enumerate(names):

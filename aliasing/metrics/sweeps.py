@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, one_of, whole
 from ..inference import as_float, check_images, check_labels, predict, scores
+from ..streams import drawing
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
 from .downsampling import check_names, outputs, some_sites
 from .estimate import Estimate
@@ -131,7 +132,6 @@ def non_shiftability(
     """
     layers = list(some_sites(model)) if layers is None else layers
     check_names(layers)
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    draws = torch.rand(len(images), len(layers), generator=generator, dtype=torch.float64)
+    draws = torch.rand(len(images), len(layers), generator=drawing(generator), dtype=torch.float64)
     curves = swept(model, vertical_sweep(images, border=border), layers, draws, batch_size)[1]
     return {name: Estimate.mean(off) for name, off in zip(layers, deviation(curves).T, strict=True)}
