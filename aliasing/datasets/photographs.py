@@ -186,7 +186,8 @@ def folder(
     """Your own images or ImageNet: a folder per class.
 
     Either ``root/train/CLASS/*`` and ``root/val/CLASS/*`` (ImageNet's layout), or ``root/CLASS/*``. The short side is
-    resized to ``size``, the middle square kept. Validation is cut from ``train``; test is the folder ``test``, else
+    resized to ``size``, the middle square kept; orientation notes of cameras are not obeyed, as in torchvision's
+    ``ImageFolder``. Validation is cut from ``train``; test is the folder ``test``, else
     ``val``; without any of them every image is for testing. ``per_class`` keeps the first few of each class. A split is
     held in memory, and nothing is cached; one of more than 16 GiB (``ALIASING_MEMORY`` says another number) stays on
     the disk and is decoded whenever it is used.
