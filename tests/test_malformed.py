@@ -71,6 +71,7 @@ USAGE = {
     "norm must be a number above 0, inf or 'max', got -1": lambda: layers.APS(2, norm=-1),
     "lps: temperature must be above 0, got 0": lambda: layers.LPS(2, temperature=0),
     "weights (2, 4), got (3,)": lambda: layers.APS(3).sample(IMAGES, torch.zeros(3, dtype=int)),
+    "choice must be phases below 4, got 8": lambda: layers.APS(3).sample(IMAGES, torch.tensor([3, 8])),
     "ddac: size must be odd, got 4": lambda: layers.DDAC(8, size=4),
     "ddac: groups must divide the 6 channels, got 4": lambda: layers.DDAC(6, groups=4),
     "unknown form 'twosided'": lambda: layers.regularisers(layers.TIPS(3), IMAGES, form="twosided"),

@@ -48,6 +48,8 @@ def take(x: Tensor, choice: Tensor, strides: Strides) -> Tensor:
         raise UsageError(f"choice must be an index ({n},) or weights ({n}, {count}), got {tuple(choice.shape)}")
     if not plain(x):
         return take_definition(x, choice, strides)
+    if choice.dim() == 1 and choice.device.type == "cpu" and not bool((choice < count).all()):
+        raise UsageError(f"choice must be phases below {count}, got {int(choice.max())}; is it of another stride?")
     return _select(x, choice, strides) if choice.dim() == 1 else mix(x, choice[:, None], strides)
 
 

@@ -335,8 +335,9 @@ class DDAC(Downsample):
             y = ddac_definition(x, kernel, self._normalised, *form, faithful=self.faithful)
             return y.to(x.dtype).contiguous(memory_format=memory_format(x))
         padded = pad_axes(x, [(self.size // 2,) * 2] * 2, self.padding_mode)
-        # Subsampling before the normalisation is exact unless the normalisation measures the batch.
-        everywhere = self.faithful and self.training
+        # Subsampling before the normalisation is exact where that has running statistics, and keeps to them.
+        steady = not self.norm.training and getattr(self.norm, "running_mean", None) is not None
+        everywhere = self.faithful and not steady
         scores = self._normalised(F.conv2d(padded, self.predict.weight, stride=1 if everywhere else strides))
         if everywhere:
             scores = scores[:, :, :: strides[0], :: strides[1]]
@@ -349,6 +350,6 @@ class DDAC(Downsample):
     def _normalised(self, scores: Tensor) -> Tensor:
         norm = self.norm
         alone = type(norm) is nn.BatchNorm2d  # others count the images of all processes
-        if alone and self.training and scores.shape[0] * scores.shape[2] * scores.shape[3] < 2:
+        if alone and norm.training and scores.shape[0] * scores.shape[2] * scores.shape[3] < 2:
             return F.batch_norm(scores, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         return norm(scores)

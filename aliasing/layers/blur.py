@@ -57,7 +57,7 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: Stride = 2, padding_mode: P
     """
     strides = per_axis(stride, x.dim() - 2)
     if len(taps) == 1:
-        kept_pixels = phase(x, (0,) * len(strides), strides) * taps[0]
+        kept_pixels = phase(x, (0,) * len(strides), strides) * taps[0] ** len(strides)
         return kept_pixels.contiguous(memory_format=memory_format(x))
     return separable(x, blur_definition, [(taps, step, padding_mode) for step in strides])
 

@@ -32,8 +32,8 @@ def upsample_definition(x: Tensor, factor: Stride = 2, taps: int = 3, padding_mo
     given, x = x, pad_axes(x, [(n, n) for n in reach], padding_mode)
     spread = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
     y = spread(x, kernel.expand(x.shape[1], 1, *kernel.shape), stride=factors, groups=x.shape[1])
-    for axis, (n, f, line, pixels) in enumerate(zip(sides, factors, lines, reach, strict=True), start=2):
-        y = y.narrow(axis, pixels * f + (len(line) - 1) // 2, n * f)
+    for axis, (n, f, pixels) in enumerate(zip(sides, factors, reach, strict=True), start=2):
+        y = y.narrow(axis, pixels * f + (taps - 1) // 2 * (f - 1), n * f)
     return y.contiguous(memory_format=memory_format(given))
 
 

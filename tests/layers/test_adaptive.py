@@ -189,13 +189,21 @@ def test_ddac_is_the_oracle(options):
 
 @pytest.mark.parametrize("faithful", [False, True])
 def test_ddac_batch_statistics(faithful):
-    """The full resolution if faithful, the kept positions otherwise."""
+    """The full resolution if faithful, the kept positions otherwise; whoever alone is in training, or keeps none."""
     layer = DDAC(2, groups=1, faithful=faithful).double()
     x = noise(3, 2, 6, 8)
     layer(x)
     scores = nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), layer.predict.weight)
     measured = scores if faithful else scores[:, :, ::2, ::2]
     torch.testing.assert_close(layer.norm.running_mean, 0.1 * measured.mean((0, 2, 3)).detach())
+    expected = layer(x)
+    layer.eval().norm.train()
+    torch.testing.assert_close(layer(x), expected)
+    layer.eval().norm.running_mean = layer.norm.running_var = None
+    torch.testing.assert_close(layer(x), expected)
+    layer = DDAC(2, groups=1, faithful=faithful).double()
+    layer.norm.eval()
+    torch.testing.assert_close(layer(x[:1, :, :1, :1]), layer.eval()(x[:1, :, :1, :1]))
 
 
 def test_ddac_with_a_single_value_per_channel_keeps_its_statistics():

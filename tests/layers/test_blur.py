@@ -12,7 +12,7 @@ from tests.layers.cases import FORMATS, MODES, check, filtered, noise
 SHAPES = [(1, 1), (1, 5), (2, 1), (2, 2), (2, 3), (3, 7), (5, 4), (8, 8), (9, 2), (6, 17), (13, 10), (31, 3), (64, 5)]
 
 
-@pytest.mark.parametrize("taps", [1, 2, 3, 5, 6, 11, (0.5, -1, 2)])
+@pytest.mark.parametrize("taps", [1, 2, 3, 5, 6, 11, (0.5, -1, 2), (-2,)])
 def test_equals_correlations_of_padded_lines(taps):
     line = taps if isinstance(taps, tuple) else [comb(taps - 1, i) / 2 ** (taps - 1) for i in range(taps)]
     for number, (shape, stride) in enumerate(product(SHAPES, (1, 2, 3, 4))):
