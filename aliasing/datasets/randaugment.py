@@ -55,12 +55,16 @@ def _cutout(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
 
 
 def _moved(entries: Callable[[Tensor], dict[tuple[int, int], Tensor]]) -> Operation:
-    """An affine operation from the entries of its (2, 3) matrix that are not those of the identity."""
+    """An affine operation from the entries of its (2, 3) matrix that are not those of the identity.
+
+    Turns and shears are of pixels; positions run from -1 to 1 along either side, however long it is.
+    """
 
     def operation(x: Tensor, strength: Tensor, place: Tensor) -> Tensor:
         matrix = torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1)
+        sides = x.shape[3], x.shape[2]
         for (row, column), value in entries(strength.flatten()).items():
-            matrix[:, row, column] = value
+            matrix[:, row, column] = value * (sides[column] / sides[row] if column < 2 else 1)
         grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
         return F.grid_sample(x - GREY, grid, align_corners=False) + GREY
 

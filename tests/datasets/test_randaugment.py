@@ -49,6 +49,17 @@ def test_shifts_move_by_whole_pixels_and_fill_with_grey():
     torch.testing.assert_close(apply("shift-y", images.mT, 0.1), moved.mT)
 
 
+def test_turns_and_shears_are_of_pixels_whatever_the_sides():
+    square = torch.zeros(1, 3, 40, 80, dtype=torch.uint8)
+    square[:, :, 12:28, 32:48] = 200
+    picture = Image.fromarray(square[0].permute(1, 2, 0).numpy())
+    sheared = {"shear-x": (1, 0.3, -6, 0, 1, 0), "shear-y": (1, 0, 0, 0.3, 1, -12)}
+    expected = {name: picture.transform((80, 40), Image.AFFINE, data, Image.BILINEAR) for name, data in sheared.items()}
+    for name, moved in (expected | {"rotate": picture.rotate(30, Image.BILINEAR)}).items():
+        inside = np.asarray(moved, dtype=float)[8:32, 28:52]
+        np.testing.assert_allclose(apply(name, square, 1.0)[0].permute(1, 2, 0)[8:32, 28:52], inside, atol=3)
+
+
 def test_draws_are_per_image_and_repeatable():
     images = pictures(1).repeat(64, 1, 1, 1)
     first = randaugment(images, 2, torch.Generator().manual_seed(5))
