@@ -71,21 +71,25 @@ class Recipe:
     auxiliary_wake: float = 0.4  # share of the epochs before ``weighed`` begins
     auxiliary_form: Literal["code", "linear", "two_sided"] = "code"  # which reading, see ``layers.regularisers``
     target: Literal["labels", "masks"] = "labels"  # "masks" for networks that classify every pixel
-    ignore: int = 255  # mask value that is not trained on
+    ignore: int = 255  # mask value that is not trained on; what enters in a standard shift has it
 
     def __post_init__(self) -> None:
         check_types("recipe", Recipe, vars(self))
         for name, value in vars(self).items():
-            low, high = 2 if name == "batch_size" else 0, 1 if name in _SHARES else math.inf
+            low, high = 2 if name == "batch_size" else 0, _HIGHEST.get(name, math.inf)
             if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
-                raise UsageError(f"a recipe needs {name} >= {low}{f' and <= {high}' if high == 1 else ''}, got {value}")
+                most = f" and <= {high}" if high < math.inf else ""
+                raise UsageError(f"a recipe needs {name} >= {low}{most}, got {value}")
         if (self.rest_lr > 0) != (self.optimizer == "muon"):
             raise UsageError(f"rest_lr belongs to optimizer='muon', got {self.rest_lr} with {self.optimizer!r}")
         if self.randaugment and self.target == "masks":
             raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
+        if self.adversary and self.target == "masks":
+            raise UsageError("an adversary attacks labels, those of ignored pixels too; use target='labels'")
 
 
-_SHARES = ("momentum", "warmup", "label_smoothing", "adversary_wake", "auxiliary_wake")
+_SHARES = ("momentum", "warmup", "label_smoothing", "adversary", "adversary_wake", "auxiliary", "auxiliary_wake")
+_HIGHEST = dict.fromkeys(_SHARES, 1) | {"ignore": 255}
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -172,6 +176,7 @@ def train(
     # Elsewhere nothing is in bfloat16, and to look at each operation takes as long as a small network itself.
     rounded = recipe.precision == "bfloat16" or recipe.optimizer == "muon"
     products = bfloat16_products(device) if rounded else nullcontext()
+    ignored = recipe.ignore if recipe.target == "masks" else -100  # of labels, none
     devices = [device] if device.type == "cuda" else []
     written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
     # Layers that have a loss of their own, which keep their inputs for it.
@@ -199,7 +204,7 @@ def train(
                 if recipe.randaugment:
                     batch = randaugment(batch, recipe.randaugment, generator)
                 if recipe.target == "masks":  # they moved with the images, as a fourth channel
-                    batch, target = batch[:, :3], batch[:, 3].long()
+                    batch, target = batch[:, :3], batch[:, 3].long() ^ ignored
                 batch = as_float(batch).contiguous(memory_format=torch.channels_last)
                 if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
                     with mixed:
@@ -210,10 +215,7 @@ def train(
                 with mixed:
                     logits = model(batch)
                 loss = F.cross_entropy(
-                    logits.float(),
-                    target,
-                    ignore_index=recipe.ignore if recipe.target == "masks" else -100,  # of labels, none
-                    label_smoothing=recipe.label_smoothing,
+                    logits.float(), target, ignore_index=ignored, label_smoothing=recipe.label_smoothing
                 )
                 with mixed:
                     loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator)
@@ -223,7 +225,9 @@ def train(
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
                 total_loss += loss.detach() * len(batch)
-                correct += (logits.detach().argmax(1) == target).float().mean() * len(batch)
+                counted = target != ignored
+                hit = (logits.detach().argmax(1) == target) & counted
+                correct += hit.sum() / counted.sum() * len(batch)
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / used, "accuracy": correct.item() / used}
             if not math.isfinite(entry["loss"]):
@@ -270,7 +274,8 @@ def _reader(
 ) -> Callable[[list[Tensor], torch.Generator], Iterable[tuple[Tensor, Tensor]]]:
     """From the indices of batches, and the epoch's generator, to their bytes and targets on the device.
 
-    Masks travel as a fourth channel, so that they are augmented alike.
+    Masks travel as a fourth channel, so that they are augmented alike, and by their difference from ``recipe.ignore``,
+    so that what a shift fills with zeros is ignored.
     """
     if recipe.target == "masks" and data.masks is None:
         raise UsageError(f"the recipe trains on masks, but {data.name} has none")
@@ -287,7 +292,7 @@ def _reader(
         return decoded
     images, labels = data.images.to(device), data.labels.to(device)
     if recipe.target == "masks" and data.masks is not None:
-        images = torch.cat([images, data.masks[:, None].to(device)], 1)
+        images = torch.cat([images, data.masks[:, None].to(device) ^ recipe.ignore], 1)
     return lambda batches, _: ((images[here], labels[here]) for here in (sent(batch, device) for batch in batches))
 
 
@@ -331,4 +336,6 @@ def keep_weights(checkpoint: Path, path: Path) -> None:
     """Write the network and the history of a checkpoint to ``path``, in half precision and without the optimizer."""
     tensors, history = read_tensors(checkpoint, "history")
     kept = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    # Statistics of a batch may be larger than half precision has numbers for.
+    kept |= {key: value for key, value in tensors.items() if not kept[key].isfinite().all()}
     write_tensors(path, {key: value for key, value in kept.items() if key.startswith("network.")}, history=history)

@@ -44,6 +44,10 @@ DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 # What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
     "a recipe needs epochs >= 0, got -1": lambda: Recipe(epochs=-1),
+    "a recipe needs adversary >= 0 and <= 1, got 8.0": lambda: Recipe(adversary=8.0),
+    "a recipe needs auxiliary >= 0 and <= 1, got 2.0": lambda: Recipe(auxiliary=2.0),
+    "a recipe needs ignore >= 0 and <= 255, got 256": lambda: Recipe(ignore=256),
+    "an adversary attacks labels, those of ignored": lambda: Recipe(adversary=0.1, target="masks"),
     "recipe: lr must be float, got True": lambda: Recipe(lr=True),
     "recipe: weight_decay must be float, got nan": lambda: Recipe(weight_decay=NAN),
     "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: Recipe(momentum=1.5),
@@ -104,7 +108,8 @@ USAGE = {
     "images must be bytes, uint8 (N, 3, H, W), got torch.float32 (2, 3, 8, 8) from": lambda: corrupt(IMAGES, "fog", 1),
     "images must be uint8 (N, 3, H, W), got torch.float32 (2, 3": lambda: datasets.ImageSet(IMAGES, LABELS, (), "x"),
     "labels must be int64 (2,), got torch.int64 (1,)": lambda: datasets.ImageSet(BYTES, LABELS[:1], (), "x"),
-    "masks must be (2, H, W) like the images, got": lambda: datasets.ImageSet(BYTES, LABELS, (), "x", BYTES[:, 0, 1:]),
+    "masks must be uint8 (2, H, W) like the images": lambda: datasets.ImageSet(BYTES, LABELS, (), "x", BYTES[:, 0, 1:]),
+    "got torch.int64 (2, 8, 8)": lambda: datasets.ImageSet(BYTES, LABELS, (), "x", BYTES[:, 0].long()),
     "an ImageSet is indexed with a slice or a tensor, got int": lambda: datasets.ImageSet(BYTES, LABELS, (), "x")[0],
     "accuracy needs labels:": lambda: accuracy_by_distance(metrics.roll_predictions(MEAN, IMAGES)),
     "the variation of the class probability needs": lambda: variation_per_image(metrics.roll_predictions(MEAN, IMAGES)),

@@ -1,5 +1,6 @@
 """The training loop: what it draws, what it stores, what it refuses."""
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +11,16 @@ from torch import nn
 from aliasing.datasets import ImageSet
 from aliasing.errors import UsageError
 from aliasing.optimizers import Optimizers
-from aliasing.training import Recipe, _learning_rate, augment, load_weights, pick_device, train
+from aliasing.training import (
+    Recipe,
+    _learning_rate,
+    augment,
+    keep_weights,
+    load_weights,
+    pick_device,
+    train,
+    write_weights,
+)
 
 
 def toy_data(count: int = 40) -> ImageSet:
@@ -123,6 +133,28 @@ def test_no_label_is_ignored():
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 256))
     history = train(network, data, Recipe(epochs=1, batch_size=8, lr=0.01), seed=0)
     assert history[0]["loss"] > 0.5
+
+
+def test_ignored_pixels_and_those_that_a_shift_fills_count_nowhere():
+    data, network = toy_data(), nn.Conv2d(3, 2, 1)
+    masks = torch.ones(40, 8, 8, dtype=torch.uint8)
+    masks[:, 3:] = 7
+    nn.init.zeros_(network.weight)
+    network.bias.data = torch.tensor([0.0, 2.0])  # the second class, everywhere
+    recipe = Recipe(epochs=1, batch_size=8, lr=0.0, label_smoothing=0.0, shift=2, shift_mode="standard", target="masks")
+    (entry,) = train(network, replace(data, masks=masks), replace(recipe, ignore=7), seed=0)
+    assert entry["accuracy"] == 1
+    assert entry["loss"] == pytest.approx(math.log1p(math.exp(-2)), abs=1e-6)
+
+
+def test_published_weights_are_finite_where_half_precision_has_no_number(tmp_path):
+    network = toy_network()
+    network[1].running_var.fill_(1e6)
+    write_weights(tmp_path / "all", network, Optimizers(network, "sgd", 0.1, 0.0, 0.9, 0.0), [])
+    keep_weights(tmp_path / "all", tmp_path / "kept")
+    load_weights(tmp_path / "kept", loaded := toy_network())
+    assert torch.equal(loaded[1].running_var, network[1].running_var)
+    assert torch.equal(loaded[0].weight, network[0].weight.half().float())
 
 
 def test_a_loaded_state_has_the_memory_format_of_its_parameters():
