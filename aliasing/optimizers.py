@@ -45,14 +45,17 @@ class Muon:
 class Optimizers:
     """What moves the parameters of ``network``: one optimizer, or Muon and another for what it does not take.
 
-    Weight decay is for matrices and filters, not for vectors (biases, normalisation), nor for what a module names in
-    ``no_weight_decay()``.
+    Weight decay is for matrices and filters, not for vectors (biases, normalisation), nor for what a module gives in
+    ``no_weight_decay()``: parameters or, as in timm, their names, of which it need not have all.
     """
 
     def __init__(
         self, network: nn.Module, kind: str, lr: float, rest_lr: float, momentum: float, weight_decay: float
     ) -> None:
-        exempt = {id(p) for module in network.modules() for p in getattr(module, "no_weight_decay", tuple)()}
+        exempt = set()
+        for module in network.modules():
+            for p in getattr(module, "no_weight_decay", tuple)():
+                exempt.add(id(dict(module.named_parameters()).get(p) if isinstance(p, str) else p))
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.muon: Muon | None = None
         if kind == "muon":

@@ -169,6 +169,14 @@ def test_a_loaded_state_has_the_memory_format_of_its_parameters():
     torch.testing.assert_close(kept[network.weight], network.weight.grad)
 
 
+@pytest.mark.parametrize("given", [lambda filters: [filters.weight], lambda filters: {"weight", "cls_token"}])
+def test_what_a_module_gives_or_names_is_not_decayed(given):
+    filters = nn.Conv2d(3, 4, 3)
+    filters.no_weight_decay = lambda: given(filters)
+    decayed, others = Optimizers(nn.Sequential(filters), "adamw", 0.1, 0.0, 0.9, 0.5).all[0].param_groups
+    assert (len(decayed["params"]), len(others["params"])) == (0, 2)
+
+
 def test_muon_steps_from_the_weights_there_are_and_leaves_networks_without_filters_to_the_other():
     filters = nn.Conv2d(3, 4, 3, bias=False)  # not channels_last: its matrix has memory of its own
     optimizer = Optimizers(filters, "muon", 0.1, 0.1, 0.9, 0.0)
