@@ -3,6 +3,7 @@
 import ast
 import html
 import math
+import os
 import platform
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from .errors import DataError, UsageError, one_of
 from .measurements import MEASUREMENTS
 from .plots import measured
 from .profiles import PROFILES, check_profile
-from .records import Store, code_version, home
+from .records import Record, Store, code_version, home
 from .runner import Job, complete, execute
 from .studies.text import statistic
 from .training import pick_device
@@ -188,16 +189,27 @@ def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: 
 def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
     """The table of ``jobs``, as ``begin`` returns it; what no store holds is trained here and now, and not kept.
 
-    So a layer or a measurement that was defined in a cell can be changed and tried again under its name.
+    So a layer or a measurement that was defined in a cell can be changed and tried again under its name, be it one of
+    the package's.
     """
     store = studies.open_store()
-    known = [job for job in jobs if complete(job, store.load(job.run))]
+    redefined = [job for job in jobs if _redefined(job, store.load(job.run))]
+    known = [job for job in jobs if job not in redefined and complete(job, store.load(job.run))]
     new = [job for job in jobs if job not in known]
     with tempfile.TemporaryDirectory() as folder:
-        own = Store(working=Path(folder), published=store.published)
+        own = Store(working=Path(folder), published=Path(os.devnull) if redefined else store.published)
         _carry_out(new, own, device, workers=1)  # in this process, which alone knows what its cells define
         rows = pd.concat([studies.results(known, store), studies.results(new, own)], ignore_index=True)
     return _described(rows, jobs, "of this page")
+
+
+def _redefined(job: Job, record: Record) -> bool:
+    """Whether the record is of another layer or measurement, whose name a reader gave to one of his own."""
+    made: dict[str, Any] = {wanted.key: MEASUREMENTS.get(wanted.name) for wanted in job.measurements}
+    if layer := job.run.network.get("downsample"):
+        made["training"] = layers.CATALOGUE[layer["name"]].layer
+    package = __name__.partition(".")[0]
+    return any(getattr(made.get(key), "__module__", package).split(".")[0] != package for key in record.measurements)
 
 
 def _carry_out(jobs: list[Job], store: Store, device: str, workers: int | None = None) -> None:

@@ -72,13 +72,12 @@ def _run(arguments: argparse.Namespace) -> int:
     """Train and measure what a study lacks; stop it at any time and run it again to continue."""
     from . import runner, studies, torchrun
     from .distributed import launched
-    from .records import Store
 
     study = studies.get(arguments.study)
     jobs = study.jobs(arguments.profile, arguments.seeds, arguments.only)
     if arguments.shard:
         jobs = jobs[arguments.shard[0] - 1 :: arguments.shard[1]]
-    store = Store()
+    store = studies.open_store()
     execute = torchrun.execute if launched() else runner.execute
     outcomes = execute(jobs, store, arguments.device, arguments.workers, not arguments.quiet, arguments.limit_minutes)
     failed = int(any(outcome.startswith("failed") for outcome in outcomes.values()))
@@ -127,9 +126,8 @@ def _status(arguments: argparse.Namespace) -> int:
         import pandas as pd
 
         from .campaign import order
-        from .records import Store
 
-        rows = order(arguments.profile or "desktop", Store())
+        rows = order(arguments.profile or "desktop", studies.open_store())
         rows = [row for row in rows if not asked or asked[0] in row["studies"].split(", ")]
         _print(pd.DataFrame(rows), arguments.json)
         left = [row["seconds"] for row in rows if row["state"] != "done"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from inspect import Parameter, Signature, formatannotation, signature
+from inspect import Parameter, formatannotation, signature
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -43,12 +43,19 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
 
 # Looked up once: a store checks thousands of descriptions when it is opened.
 _hints = cache(get_type_hints)
-_signature: Callable[..., Signature] = cache(signature)
 
 
+@cache
 def arguments(function: Callable[..., Any] | type) -> Mapping[str, Parameter]:
-    """What ``function`` (or the constructor of a class) takes, by name."""
-    return _signature(function).parameters
+    """What ``function`` (or the constructor of a class) takes under a name of its own, by that name."""
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {name: one for name, one in signature(function).parameters.items() if one.kind in named}
+
+
+def defaults(*functions: Callable[..., Any] | type) -> dict[str, Any]:
+    """What the arguments of ``functions`` are if they are not given, by name; without those that have to be given."""
+    own = [item for function in functions for item in arguments(function).items()]
+    return {name: one.default for name, one in own if one.default is not Parameter.empty}
 
 
 def _fits(value: object, kind: Any) -> bool:

@@ -19,6 +19,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -140,6 +141,8 @@ def encode(value: Any, digits: int | None = 5) -> Any:
 
     The digits are those of lists of floats and of tensors; a list of numbers that are tensors each is kept whole.
     """
+    if isinstance(value, np.ndarray | np.generic):
+        value = torch.as_tensor(value) if value.ndim else value.item()
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().tolist() if value.ndim else value.item()
     if is_dataclass(value):
@@ -151,6 +154,8 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     if isinstance(value, list | tuple):
         rounded = [float(f"{item:.{digits}g}") if digits and isinstance(item, float) else item for item in value]
         return [encode(item, digits) for item in rounded]
+    if not isinstance(value, str | int | float | None):
+        raise UsageError(f"a record holds numbers, texts, estimates, and lists and mappings of them, got {value!r}")
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

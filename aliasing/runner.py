@@ -126,7 +126,8 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
             except StorageError:
                 raise
             except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
-                reason = str(error)
+                mendable = isinstance(error, UsageError | DataError)  # what is not may say nothing without its kind
+                reason = str(error) if mendable else f"{type(error).__name__}: {error}"
                 if isinstance(error, torch.OutOfMemoryError):
                     # Smaller batches would change batch normalisation: another run under the same name.
                     reason = (

@@ -13,8 +13,9 @@ import pandas as pd
 import papermill
 import pytest
 
-from aliasing import chapters, plots, records, studies
+from aliasing import chapters, plots, records, runner, studies
 from aliasing.errors import DataError, UsageError
+from aliasing.measurements import MEASUREMENTS
 from aliasing.records import Store
 
 ROOT = Path(__file__).parents[1]
@@ -181,6 +182,17 @@ def test_a_run_of_ones_own_joins_the_sweep_and_is_not_kept(tmp_path):
     rows = chapters.sweep([first, mine], device="cpu")
     assert [*rows["layer"]] == ["subsample", "tri-3"]
     assert not (tmp_path / "my runs").exists()
+
+
+def test_a_measurement_that_a_cell_calls_like_one_on_record_is_carried_out(monkeypatch):
+    job = studies.get("zhang2019").jobs("laptop", seeds=1)[0]
+    job = replace(job, measurements=job.measurements[:1])
+    (wanted,) = job.measurements
+    (before,) = chapters.sweep([job], device="cpu")[f"{wanted.name}.accuracy"]
+    monkeypatch.setitem(MEASUREMENTS, wanted.name, lambda subject, **options: {"accuracy": 7.0})
+    monkeypatch.setattr(runner, "train", lambda *rest: [{"epoch": 0, "loss": 1.0, "seconds": 0.0}])
+    (after,) = chapters.sweep([job], device="cpu")[f"{wanted.name}.accuracy"]
+    assert after == 7.0 != before
 
 
 CLAIM = {"claim": "a < b", "published": "12 %", "rule": "above 0", "seeds": 3, "profile": "laptop", "fact": False}

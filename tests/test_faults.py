@@ -15,8 +15,10 @@ import torch
 from aliasing import files, runner
 from aliasing.cli import main
 from aliasing.errors import StorageError
+from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import publish
 from aliasing.runner import carry_out, execute
+from aliasing.studies import results
 from tests.runs import CPU, JOB, RUN, store
 
 SMOKE = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--quiet"]
@@ -125,6 +127,23 @@ def test_a_failing_run_says_what_helps_and_the_others_go_on(where, monkeypatch):
     for failed, *said in ((fast, "smaller lr", "TrainingError"), (JOB, "fewer --workers", "Tried to allocate")):
         assert outcomes[failed.run.id].startswith("failed: ") and said[0] in outcomes[failed.run.id]
         assert said[1] in (where.folder(failed.run) / "failed.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("found", "said"), [(0.5, "must return values by their names"), (KeyError("x"), "KeyError: 'x'")]
+)
+def test_a_measurement_that_cannot_be_kept_fails_with_its_reason_and_leaves_the_record_readable(
+    where, monkeypatch, found, said
+):
+    def measured(subject):
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setitem(MEASUREMENTS, "mine", measured)
+    job = replace(JOB, measurements=(Measurement("mine"),))
+    assert said in execute([job], where, "cpu", 1, progress=False)[RUN.id]
+    assert results([job], where)["id"].tolist() == [RUN.id]
 
 
 def test_what_was_left_behind_keeps_no_run_from_being_tried(where):

@@ -23,7 +23,7 @@ from aliasing.measurements.subject import packed
 from aliasing.metrics.pixel_pairs import size_pairs
 from aliasing.metrics.readouts import sample_episodes
 from aliasing.metrics.rolls import accuracy_by_distance, variation_per_image
-from aliasing.records import Record, Run
+from aliasing.records import Record, Run, encode
 from aliasing.studies import campaign
 from aliasing.training import Recipe, train
 from tests.test_training import toy_data, toy_network
@@ -73,6 +73,7 @@ USAGE = {
     "starts from the filter and control='signs' replaces": lambda: layers.Blur(1, control="signs", trainable=True),
     "blur with a kernel per channel: dims must be 2, got 1": lambda: layers.Blur(1, trainable=True, dims=1),
     "norm must be a number above 0, inf or 'max', got -1": lambda: layers.APS(2, norm=-1),
+    "own: (1, 3, 16, 16) must become (1, 3, 8, 8) at stride 2, got (1, 3, 16, 16)": lambda: layers.create("own", 3),
     "lps: temperature must be above 0, got 0": lambda: layers.LPS(2, temperature=0),
     "weights (2, 4), got (3,)": lambda: layers.APS(3).sample(IMAGES, torch.zeros(3, dtype=int)),
     "choice must be phases below 4, got 8": lambda: layers.APS(3).sample(IMAGES, torch.tensor([3, 8])),
@@ -185,12 +186,19 @@ USAGE = {
     "DenseMax takes floats": lambda: layers.DenseMax(2)(BYTES),
     "unknown profile 'huge'": lambda: campaign("huge"),
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
+    "a record holds numbers, texts, estimates, and lists and mappings of them, got {1}": lambda: encode({"a": {1}}),
     "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
 }  # fmt: skip
 
 
+class Own(layers.Downsample):
+    def sample(self, x, choice=None):
+        return x
+
+
 @pytest.mark.parametrize("message", USAGE)
-def test_a_wrong_argument(message):
+def test_a_wrong_argument(message, monkeypatch):
+    monkeypatch.setitem(layers.CATALOGUE, "own", layers.Entry(Own, "forgets to subsample", "a cell"))
     with pytest.raises(UsageError) as error:
         USAGE[message]()
     assert message in str(error.value)

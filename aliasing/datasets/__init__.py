@@ -1,12 +1,12 @@
 """Data sets, loaded to bytes in memory where they fit: procedural shapes, and photographs from public archives."""
 
 from collections.abc import Callable, Sequence
-from inspect import Parameter, cleandoc
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError, UsageError, one_of
-from ..options import arguments, check_options
+from ..options import arguments, check_options, defaults
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .image_files import ImageFiles
@@ -28,9 +28,9 @@ class Entry(NamedTuple):
         return cleandoc(self.function.__doc__ or "").partition("\n")[0].removesuffix(".")
 
     @property
-    def options(self) -> dict[str, Parameter]:
-        """Options of the function, by name."""
-        return {n: p for n, p in arguments(self.function).items() if n not in ("split", "root")}
+    def options(self) -> list[str]:
+        """Names of the options of the function."""
+        return [name for name in arguments(self.function) if name not in ("split", "root")]
 
 
 _IMAGENET = "Deng et al., CVPR 2009"
@@ -93,14 +93,15 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     They are those of the form of the data set that is there; where none is, of the form that published records were
     made from.
     """
-    defaults = {key: option.default for key, option in _entry(name).options.items()}
+    entry = _entry(name)
+    given = {option: value for option, value in defaults(entry.function).items() if option in entry.options}
     if name in ARCHIVES and "archives" not in options:
         try:
             form = find(name)
         except DataError:
             form = ARCHIVES[name][-1]
-        defaults["archives"] = [archive.checksum for archive in form]
-    return {"name": name} | defaults | options
+        given["archives"] = [archive.checksum for archive in form]
+    return {"name": name} | given | options
 
 
 def fetch(name: str, root: str | Path | None = None) -> Path:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..errors import check_whole, one_of
-from ..options import arguments, check_options
+import torch
+
+from ..errors import UsageError, check_whole, one_of
+from ..options import arguments, check_options, defaults
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
 from .base import Call, Downsample, PaddingMode, Stride, intercepted, outermost, recorded
@@ -101,8 +103,8 @@ def _entry(name: str) -> Entry:
 def resolved(name: str, **options: object) -> dict[str, object]:
     """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
     entry = _entry(name)
-    known = arguments(entry.layer)
-    return {"name": name} | {option: known[option].default for option in entry.options} | options
+    given = defaults(entry.layer)
+    return {"name": name} | {option: given[option] for option in entry.options if option in given} | options
 
 
 def create(
@@ -126,11 +128,26 @@ def create(
         options: options of the layer, ``CATALOGUE[name].options``.
 
     Raises:
-        UsageError: unknown name, padding mode or option, or a stride or number of axes the layer does not define.
+        UsageError: unknown name, padding mode or option, or a stride or number of axes the layer does not define; or a
+            layer of your own that does not subsample.
     """
     entry = _entry(name)
     channels = check_whole(f"{name}: channels", channels, 1)
     check_options(name, entry.layer, entry.options, options)
     axes = {} if dims == 2 else {"dims": dims}  # a layer of your own need not take it
-    layer: Callable[..., Downsample] = entry.layer
-    return layer(channels, stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)
+    kind: Callable[..., Downsample] = entry.layer
+    layer = kind(channels, stride=stride, padding_mode=padding_mode, **axes, **entry.preset, **options)
+    if not entry.layer.__module__.startswith(f"{__name__}."):  # tests do this for those of this package
+        _try(name, layer, channels)
+    return layer
+
+
+def _try(name: str, layer: Downsample, channels: int) -> None:
+    """Refuse a layer of your own that does not subsample: a network that ends in an average would not notice."""
+    sides = [8 * stride for stride in layer.strides]
+    with torch.no_grad():
+        found = tuple(layer.eval()(torch.zeros(1, channels, *sides)).shape)
+    layer.train()
+    given, expected = (1, channels, *sides), (1, channels, *[8] * layer.dims)
+    if found != expected:
+        raise UsageError(f"{name}: {given} must become {expected} at stride {layer.stride}, got {found}")

@@ -95,7 +95,7 @@ class Downsample(nn.Module):
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Downsample ``x`` on the grid ``choice``, or on the layer's own if it is ``None``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method sample(x, choice), which every layer defines")
 
     def forward(self, x: Tensor) -> Tensor:
         """Downsample ``x`` on the grid it chooses itself."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from inspect import isfunction
 from typing import Any
 
-from ..errors import one_of
+from ..errors import UsageError, one_of
 from ..inference import full_float32
 from . import classes, features, pixel_steps, pretrained, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
@@ -53,4 +53,7 @@ class Measurement:
         """Carry it out: metric names to estimates, numbers or lists."""
         function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
         with full_float32():
-            return function(subject, **self.options)
+            found = function(subject, **self.options)
+        if not isinstance(found, dict):
+            raise UsageError(f"{self.name} must return values by their names, {{'metric': value}}, got {found!r}")
+        return found

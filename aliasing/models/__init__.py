@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Callable, Mapping
-from inspect import Parameter
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from .. import layers
 from ..errors import UsageError, one_of
 from ..layers.base import PaddingMode
-from ..options import arguments, check_options, check_types
+from ..options import arguments, check_options, check_types, defaults
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
 from .imagenet import PRETRAINED, pretrained
@@ -52,9 +51,7 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     if options.get("pretrained") and name in PRETRAINED:
         return {"name": name, "weights": PRETRAINED[name].sha256} | options
     one_of("model", name, CATALOGUE)
-    known = {**arguments(create), **arguments(CATALOGUE[name].build)}
-    defaults = {key: parameter.default for key, parameter in known.items() if parameter.default is not Parameter.empty}
-    given = defaults | options
+    given = defaults(create, CATALOGUE[name].build) | options
     layer = given["downsample"]
     given["downsample"] = layers.resolved(**({"name": layer} if isinstance(layer, str) else layer))
     return {"name": name} | given

@@ -278,8 +278,8 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             row |= {"p": result.p(test.threshold) if result else None}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
+    if frame.empty:  # of a study that has no claims yet
+        return pd.DataFrame(columns=["finding", "claim", "profile", "value", "outcome", "verdict", "decided"])
     tested = frame.pop("tested")
     frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float).where(tested.eq(True) & ~frame["fact"]))
     unsure = frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)

@@ -76,7 +76,7 @@ def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
     lists; what was not measured is not a number.
 
     Raises:
-        UsageError: two measurements of one run have a metric of the same name.
+        UsageError: two measurements of one run have a metric of the same name, or a label is called like a column.
     """
     rows = []
     for job in jobs:
@@ -92,15 +92,16 @@ def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
             "data": record.measurements["training"]["data"],
             "device": origin["device"],
             "date": origin.get("date"),
-            **job.labels,
-            "training.seconds": origin["seconds"],
         }
+        if taken := job.labels.keys() & {*row, "profile", "plain"}:
+            raise UsageError(f"a label of run {run.id} is called like a column that there is: {', '.join(taken)}")
+        row |= {**job.labels, "training.seconds": origin["seconds"]}
         for source, key in (("training", "training"), *((m.name, m.key) for m in job.measurements)):
             for metric, value in record.measurements.get(key, {}).items():
                 column = f"{source}.{metric}"
                 if column in row:
                     raise UsageError(f"two measurements of run {run.id} give {column}; one of them is {key}")
-                if isinstance(value, dict) and "value" in value:
+                if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
                     row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
                 else:
                     row[column] = value

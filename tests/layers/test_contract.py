@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aliasing import layers
 from aliasing.errors import UsageError
 from aliasing.layers import CATALOGUE, create, definitions
 from tests.layers.cases import CASES, FORMATS, LAYERS, LINEAR, MODES, layer_of, noise
@@ -138,3 +139,21 @@ def test_a_name_fixes_strides_and_options(name):
 def test_options_are_shown():
     assert repr(create("asap", 4, variant="none")) == "ASAP(stride=2, variant='none')"
     assert repr(create("max", 4, (2, 4), "zeros")) == "Max(stride=(2, 4), padding_mode='zeros')"
+
+
+class Mine(layers.Downsample):
+    """Hands on what it does not name, and has an option without a default."""
+
+    def __init__(self, channels, *, weight, sharp=1.0, **options):
+        super().__init__(channels, **options)
+
+    def sample(self, x, choice=None):
+        return torch.nn.functional.avg_pool2d(x, self.stride)
+
+
+def test_options_of_a_layer_of_ones_own_need_no_default(monkeypatch):
+    monkeypatch.setitem(CATALOGUE, "mine", layers.Entry(Mine, "mean", "a test"))
+    assert layers.resolved("mine") == {"name": "mine", "sharp": 1.0}
+    assert layers.create("mine", 4, stride=3, weight=2)(torch.zeros(1, 4, 9, 6)).shape == (1, 4, 3, 2)
+    with pytest.raises(TypeError, match="weight"):
+        layers.create("mine", 4)

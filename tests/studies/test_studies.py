@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from aliasing import studies
+from aliasing.cli import main
 from aliasing.errors import UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.profiles import PROFILES
@@ -78,6 +79,22 @@ def test_two_columns_of_one_name_are_an_error(where):
         results([twice], where)
 
 
+def test_a_study_may_have_no_claims_yet(monkeypatch, tmp_path, capsys):
+    mine = studies.Study("mine", "Mine", "our own question", studies.get("zhang2019").plan, ())
+    monkeypatch.setattr(studies, "STUDIES", {"mine": mine})
+    assert main(["findings", "--study", "mine", "--profile", "laptop"]) == 0
+    assert not worth("smoke", Store(tmp_path, tmp_path)).total()
+
+
+def test_a_label_is_not_called_like_a_column(where):
+    job = replace(studies.get("zhang2019").jobs("smoke")[0], labels={"network": "mine"})
+    record = Record(job.run)
+    record.add("training", {"data": "shapes"}, {"seconds": 1, "device": "cpu"})
+    where.save(record)
+    with pytest.raises(UsageError, match=r"a label of run .* is called like a column that there is: network"):
+        results([job], where)
+
+
 def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
     monkeypatch.setenv("ALIASING_RUNS", str(tmp_path))
     monkeypatch.setenv("ALIASING_FRESH", "1")
@@ -86,6 +103,9 @@ def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
     assert len(studies.run("zhang2019", "desktop", progress=False)) == 0
     assert not list(stores[0].published.glob("*"))
     assert set(studies.findings(["zhang2019"])["verdict"]) == {"not run"}
+    monkeypatch.setattr("aliasing.runner.execute", lambda jobs, store, *options: stores.append(store) or {})
+    assert main(["run", "zhang2019", "--profile", "desktop"]) == 0
+    assert not list(stores[1].published.glob("*"))
 
 
 def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_on_it():
