@@ -45,11 +45,13 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
 _hints = cache(get_type_hints)
 
 
-@cache
-def arguments(function: Callable[..., Any] | type) -> Mapping[str, Parameter]:
+def _arguments(function: Callable[..., Any] | type) -> Mapping[str, Parameter]:
     """What ``function`` (or the constructor of a class) takes under a name of its own, by that name."""
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     return {name: one for name, one in signature(function).parameters.items() if one.kind in named}
+
+
+arguments: Callable[..., Mapping[str, Parameter]] = cache(_arguments)
 
 
 def defaults(*functions: Callable[..., Any] | type) -> dict[str, Any]:
