@@ -219,13 +219,15 @@ def train(
                 )
                 with mixed:
                     loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator)
+                counted = target != ignored
+                # Gradients are averaged over processes, of which some may have an image less than others.
+                share = world.size * counted.sum() / world.sum(counted.sum())
                 network.zero_grad()
-                loss.backward()
+                (share * loss).backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
                 total_loss += loss.detach() * len(batch)
-                counted = target != ignored
                 hit = (logits.detach().argmax(1) == target) & counted
                 correct += hit.sum() / counted.sum() * len(batch)
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from aliasing import torchrun
+from aliasing import datasets, torchrun
 from aliasing.cli import main
 from aliasing.distributed import device_of_process
 from aliasing.errors import UsageError
 from aliasing.studies.bases import BASES
+from aliasing.training import Recipe, train
 from tests.toys import write
 
 
@@ -64,6 +66,26 @@ def test_the_cluster_profile_on_a_folder_of_pictures(tmp_path, monkeypatch):
     assert len(record["measurements"]) > 1
     training = record["measurements"]["training"]
     assert training["data"] == "pictures" and training["loss"][-1] < training["loss"][0]
+
+
+def trained(rank: int, processes: int, folder: Path) -> None:
+    """In one of the processes: without batch statistics, which CPUs do not share; the shares of a batch are unequal."""
+    if processes > 1:
+        torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=processes)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    data, recipe = datasets.load("shapes", "train", count=20), Recipe(epochs=2, batch_size=5, label_smoothing=0.0)
+    (entry, *_) = train(network, data, recipe, 0, "cpu")[-1:]
+    if rank == 0:
+        torch.save([network.state_dict(), entry["loss"], entry["accuracy"]], folder / f"{processes}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    trained(0, 1, tmp_path)
+    torch.multiprocessing.spawn(trained, (2, tmp_path), nprocs=2)
+    torch.testing.assert_close(torch.load(tmp_path / "2.pt"), torch.load(tmp_path / "1.pt"), rtol=1e-5, atol=1e-6)
 
 
 def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
