@@ -84,7 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if launched() and os.environ["RANK"] != "0":
         return failed  # one process speaks for all
     counts = Counter(outcome.split(":")[0] for outcome in outcomes.values()).most_common()
-    print(f"{study.name} ({arguments.profile}): " + ", ".join(f"{count} {name}" for name, count in counts))
+    told = ", ".join(f"{count} {name}" for name, count in counts) or "no run is in this shard"
+    print(f"{study.name} ({arguments.profile}): {told}")
     for run, outcome in outcomes.items():
         if outcome.startswith("failed"):
             print(f"{run} {outcome} (details in {store.working / run / 'failed.txt'})", file=sys.stderr)
