@@ -46,7 +46,14 @@ class Study(NamedTuple):
         Raises:
             UsageError: an unknown profile, label or value, or fewer than one seed.
         """
-        jobs = list(self.plan(check_profile(profile)))
+        try:
+            jobs = list(self.plan(check_profile(profile)))
+        except KeyError as error:
+            if error.args != (profile,):
+                raise
+            raise UsageError(
+                f"the plan of {self.name} must know every profile, if only by no runs, got {profile!r}"
+            ) from error
         at_least("seeds", seeds, 1)
         jobs = [job for job in jobs if seeds is None or job.run.seed < seeds]
         for condition in only:

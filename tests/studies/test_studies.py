@@ -79,6 +79,15 @@ def test_two_columns_of_one_name_are_an_error(where):
         results([twice], where)
 
 
+def test_a_plan_that_lacks_a_profile_says_so():
+    study = studies.get("zhang2019")._replace(plan=lambda profile: {"smoke": []}[profile])
+    assert study.jobs("smoke") == []
+    with pytest.raises(UsageError, match=r"the plan of zhang2019 must know every profile.* got 'cluster'"):
+        study.jobs("cluster")
+    with pytest.raises(KeyError, match="else"):
+        study._replace(plan=lambda profile: {}["else"]).jobs("smoke")
+
+
 def test_a_study_may_have_no_claims_yet(monkeypatch, tmp_path, capsys):
     mine = studies.Study("mine", "Mine", "our own question", studies.get("zhang2019").plan, ())
     monkeypatch.setattr(studies, "STUDIES", {"mine": mine})
