@@ -193,8 +193,9 @@ def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
     the package's.
     """
     store = studies.open_store()
-    redefined = [job for job in jobs if _redefined(job, store.load(job.run))]
-    known = [job for job in jobs if job not in redefined and complete(job, store.load(job.run))]
+    found = [(job, store.load(job.run)) for job in jobs]
+    redefined = [job for job, record in found if _redefined(job, record)]
+    known = [job for job, record in found if job not in redefined and complete(job, record)]
     new = [job for job in jobs if job not in known]
     with tempfile.TemporaryDirectory() as folder:
         own = Store(working=Path(folder), published=Path(os.devnull) if redefined else store.published)

@@ -219,17 +219,18 @@ def train(
                 )
                 with mixed:
                     loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator)
-                counted = target != ignored
+                counts = target != ignored
+                counted = counts.sum()
                 # Gradients are averaged over processes, of which some may have an image less than others.
-                share = world.size * counted.sum() / world.sum(counted.sum())
+                share = world.size * counted / world.sum(counted)
                 network.zero_grad()
                 (share * loss).backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
                 total_loss += loss.detach() * len(batch)
-                hit = (logits.detach().argmax(1) == target) & counted
-                correct += hit.sum() / counted.sum() * len(batch)
+                hit = (logits.detach().argmax(1) == target) & counts
+                correct += hit.sum() / counted * len(batch)
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / used, "accuracy": correct.item() / used}
             if not math.isfinite(entry["loss"]):

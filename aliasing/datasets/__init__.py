@@ -94,7 +94,8 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     made from.
     """
     entry = _entry(name)
-    given = {option: value for option, value in defaults(entry.function).items() if option in entry.options}
+    known = entry.options
+    given = {option: value for option, value in defaults(entry.function).items() if option in known}
     if name in ARCHIVES and "archives" not in options:
         try:
             form = find(name)

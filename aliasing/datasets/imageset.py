@@ -28,8 +28,8 @@ class ImageSet:
             raise UsageError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         if self.labels.dtype != torch.int64 or self.labels.shape != (n,):
             raise UsageError(f"labels must be int64 ({n},), got {self.labels.dtype} {tuple(self.labels.shape)}")
-        masks = self.images[:, 0] if self.masks is None else self.masks
-        if masks.dtype != torch.uint8 or masks.shape != (n, *self.images.shape[2:]):
+        masks = self.masks
+        if masks is not None and (masks.dtype != torch.uint8 or masks.shape != (n, *self.images.shape[2:])):
             raise UsageError(f"masks must be uint8 ({n}, H, W) like the images, got {masks.dtype} {tuple(masks.shape)}")
 
     def __len__(self) -> int:

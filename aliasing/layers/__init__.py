@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import UsageError, check_whole, one_of
+from ..inference import evaluating
 from ..options import arguments, check_options, defaults
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
@@ -145,9 +146,8 @@ def create(
 def _try(name: str, layer: Downsample, channels: int) -> None:
     """Refuse a layer of your own that does not subsample: a network that ends in an average would not notice."""
     sides = [8 * stride for stride in layer.strides]
-    with torch.no_grad():
-        found = tuple(layer.eval()(torch.zeros(1, channels, *sides)).shape)
-    layer.train()
+    with evaluating(layer), torch.no_grad():
+        found = tuple(layer(torch.zeros(1, channels, *sides)).shape)
     given, expected = (1, channels, *sides), (1, channels, *[8] * layer.dims)
     if found != expected:
         raise UsageError(f"{name}: {given} must become {expected} at stride {layer.stride}, got {found}")
