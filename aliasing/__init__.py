@@ -3,7 +3,7 @@
 A module imports only from lines above its own (a test holds it to that):
 
     errors, held, version
-    clone, files, inference, optimizers, options, precision, profiles, streams
+    clone, files, inference, memory, optimizers, options, precision, profiles, streams
     adversary, distributed, shifts
     layers
     models

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DataError, UsageError, at_least, missing, one_of
+from .memory import keep_freed
 from .profiles import PROFILES, check_profile
 from .version import __version__
 
@@ -371,6 +372,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = _parser().parse_args(argv)
+    keep_freed()
 
     def warn(message: Warning | str, *place: Any, **more: Any) -> None:
         print(f"aliasing {arguments.command}: warning: {message}", file=sys.stderr)

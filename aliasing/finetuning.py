@@ -33,6 +33,7 @@ from .diagnosis import networks, pictures
 from .errors import DamagedError, DataError, UsageError, check_whole
 from .files import checksum, leased, read_tensors, write_atomically, write_tensors
 from .inference import as_float, check_images, device_of, finite, probabilities
+from .memory import keep_freed
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .models.owners import Antialiased
@@ -118,6 +119,7 @@ def finetune(
         UsageError: a network that does not fit, pictures that are too small, fewer than 50, or a file that exists.
         DataError: weights or pictures that cannot be read, or a folder that cannot be written.
     """
+    keep_freed()
     place = pick_device(device)
     for name, value in {"epochs": epochs, "lr": lr, "minutes": minutes}.items():
         if value is not None and not 0 < value < math.inf:

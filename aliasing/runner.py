@@ -30,6 +30,7 @@ from .distributed import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least
 from .files import leased, set_aside, write_atomically
 from .measurements import Measurement, Subject, loaded
+from .memory import keep_freed
 from .metrics import count_parameters
 from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
@@ -344,6 +345,7 @@ def _serve(work: Callable[[Store, Notify], None], working: Path, published: Path
             steps.value += count
 
     end_with_parent()
+    keep_freed()
     try:
         work(Store(working, published), notify)
     except StorageError as error:  # the parent says it, once

@@ -12,7 +12,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from aliasing.memory import keep_freed
+
 torch.set_num_threads(1)
+keep_freed()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..errors import DataError, UsageError
 from ..files import write_atomically
+from ..memory import keep_freed
 from ..metrics import Estimate
 from ..records import encode
 from ..training import pick_device
@@ -126,6 +127,7 @@ def diagnose(
             tried before the first one is measured.
         DataError: no picture can be read, or pretrained weights cannot be fetched.
     """
+    keep_freed()
     place = pick_device(device)
     if batch_size is None:
         batch_size = 4 if place.type == "cpu" else 64
