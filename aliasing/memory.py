@@ -10,8 +10,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def keep_freed() -> None:
     """Keep freed memory for the next tensors, from now on and in the whole process, which stays as large as it was.
 
-    Given back to the system it returns page by page, each cleared first: of fine-tuning EfficientNet-Lite0 on 32 windows
-    a step that was a third of the time. Heeded where the C library is glibc; others need no such word, or know none.
+    Given back to the system it returns page by page, each cleared first: a third of the time of fine-tuning
+    EfficientNet-Lite0 on 32 windows a step. Heeded where the C library is glibc; others have no such word.
     """
     if platform.libc_ver()[0] == "glibc":
         for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
