@@ -103,7 +103,7 @@ def diagnose(
     size: int | None = None,
     weights: str | Sequence[str] = "pretrained",
     device: str = "auto",
-    batch_size: int | None = None,
+    batch_size: int = 32,
     report: str | Path | None = None,
     progress: bool = False,
 ) -> Diagnosis:
@@ -117,8 +117,7 @@ def diagnose(
         size: side of the input in pixels; by default each network's own, 224 for modules.
         weights: "pretrained", "none" or a safetensors file, for all networks, or one for each.
         device: auto, cpu, cuda, cuda:N or mps.
-        batch_size: images per forward pass, which does not change the values; by default 64, and on the CPU 4, whose
-            maps are so small that their memory is used again.
+        batch_size: images per forward pass, which does not change the values.
         report: file for the HTML report, rewritten after each network, so that stopping loses one at most.
         progress: draw progress bars on standard error.
 
@@ -129,8 +128,6 @@ def diagnose(
     """
     keep_freed()
     place = pick_device(device)
-    if batch_size is None:
-        batch_size = 4 if place.type == "cpu" else 64
     files = pictures.find(images)  # an empty folder is noticed before any work
     if report is not None:
         _writable(Path(report))
