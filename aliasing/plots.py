@@ -139,8 +139,15 @@ def measured(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def across(curves: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and 95 % interval, point by point, of curves that belong to different seeds; of fewer than ``FEW``, none."""
-    stacked = torch.tensor([list(curve) for curve in curves], dtype=torch.float64)
+    """Mean and 95 % interval, point by point, of curves that belong to different seeds; of fewer than ``FEW``, none.
+
+    Not a number where a curve has a gap, ``None``. ``UsageError`` where curves are not equally long, or empty.
+    """
+    listed = [list(curve) for curve in curves]
+    lengths = {len(curve) for curve in listed}
+    if len(lengths) != 1 or 0 in lengths:
+        raise UsageError(f"curves must have equally many points, at least one, got {sorted(lengths)}; draw one kind")
+    stacked = torch.tensor(np.array(listed, dtype=float))
     mean, low, high = np.array([Estimate.mean(column)[:3] for column in stacked.T]).T
     return (mean, low, high) if len(stacked) >= FEW else (mean, mean, mean)
 
@@ -173,9 +180,14 @@ def bands(
         by: see ``groups``.
         x: the places of the points, or the column that holds them; 0, 1, 2, ... by default.
         scale: factor of the values, 100 for per cent.
+
+    Raises:
+        UsageError: the curves of a group are not over the same points.
     """
     middle = []
     for label, look, own in groups(measured(rows, column), by):
+        if isinstance(x, str) and own[x].astype(str).nunique() > 1:
+            raise UsageError(f"{label!r} has curves over different {x}; draw one kind of them")
         mean, low, high = (scale * values for values in across(own[column]))
         middle += [value for value in mean if np.isfinite(value)]
         places = own[x].iloc[0] if isinstance(x, str) else np.arange(len(mean)) if x is None else x
@@ -223,8 +235,12 @@ def panels(
         bands(axis, rows, column, by, x, scale)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(xlabel)
+    named: dict[str, Any] = {}  # a panel may lack a group that another has
+    for axis in axes[0]:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
     # Inside of a panel it would hide curves.
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend([*named.values()], [*named], loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -252,7 +268,7 @@ def bars(
     than ``FEW`` seeds each has a mark.
     """
     found = groups(rows, by)
-    width, top = 0.8 / max(1, len(found)), 0.0
+    width, bottom, top = 0.8 / max(1, len(found)), 0.0, 0.0
     for index, (label, look, own) in enumerate(found):
         for place, column in enumerate(columns.values()):
             known = measured(own, column)
@@ -263,16 +279,17 @@ def bars(
                 low, high = scale * known[ends].iloc[0].astype(float)
                 reach, kind = [[mean - low], [high - mean]], "pictures"
             middle = place + (index - len(found) / 2 + 0.5) * width
-            top = max(top, mean)
+            bottom, top = min(bottom, mean), max(top, mean)
             axis.bar(
                 middle, mean, width, yerr=reach, capsize=2, ecolor="#d55e00", gid=kind,
                 color=look["color"], edgecolor="white", hatch="" if look["linestyle"] == "-" else "//",
-                label="" if place else label,
+                label=label,
             )  # fmt: skip
+            label = ""  # in the legend once
             if 1 < len(known) < FEW:
                 _each(axis, [middle] * len(known), scale * known[column], {"color": "#d55e00", "marker": "o"})
     axis.set_xticks(range(len(columns)), list(columns))
-    axis.set_ylim(0, 1.35 * top + 1e-9)
+    axis.set_ylim(1.35 * bottom, 1.35 * top + 1e-9)
 
 
 def forest(

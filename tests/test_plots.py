@@ -73,6 +73,35 @@ def test_bands_points_and_bars_show_means_and_leave_out_what_was_not_measured():
     plots.show(figure, "", "")
 
 
+def test_what_one_part_of_a_figure_lacks_is_in_its_legend_and_what_is_below_zero_in_its_frame():
+    odd = ROWS[~ROWS["augmented"]].assign(other=lambda t: t["curve"], minus=lambda t: -t["x"])
+    lacks = odd["layer"] == "subsample"
+    odd.loc[lacks, "curve"] = odd.loc[lacks, "x"] = None
+    figure, axis = plots.grid()
+    plots.bars(axis, odd, {"x": "x", "minus": "minus"})
+    assert axis.get_legend_handles_labels()[1] == ["subsample", "bin-5"] and axis.get_ylim()[0] < odd["minus"].min()
+    plots.show(figure, "", "")
+    figure = plots.panels(odd, {"left": "curve", "right": "other"})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bin-5", "subsample"]
+    plots.show(figure, "", "")
+
+
+def test_curves_may_have_gaps_but_must_lie_over_the_same_points():
+    mean, *_ = plots.across([[1, None, 3], [2, 2, 4]])
+    assert np.array_equal(mean, [1.5, np.nan, 3.5], equal_nan=True)
+    _, axis = plots.grid()
+    odd = ROWS.assign(place=[[seed, 9] for seed in ROWS["seed"]])
+    wrong = {
+        r"equally many points, at least one, got \[1, 2\]": lambda: plots.across([[1], [1, 2]]),
+        r"at least one, got \[0\]": lambda: plots.across([[], []]),
+        "'subsample' has curves over different place; draw": lambda: plots.bands(axis, odd, "curve", x="place"),
+    }
+    for message, draw in wrong.items():
+        with pytest.raises(UsageError, match=message):
+            draw()
+    plots.show(axis.figure, "", "")
+
+
 def test_two_seeds_are_drawn_and_told_one_by_one_since_their_interval_says_nothing():
     two = ROWS[(ROWS["seed"] < 2) & ~ROWS["augmented"]]
     for rows, shown in ((ROWS[~ROWS["augmented"]], "95 % intervals over seeds"), (two, "fewer than three")):
