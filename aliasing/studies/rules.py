@@ -3,7 +3,7 @@
 The rules are the same for every finding and are fixed in code. A test is a statistic with a 95 % interval and the side
 of a threshold on which the claim puts it. The first line that is true is its outcome:
 
-* *null*: the interval lies within the margin around the threshold, which we call no effect;
+* *no effect*: the interval lies within the margin around the threshold;
 * *holds*: the interval lies on the claimed side, and the statistic is at least the margin away from the threshold;
 * *opposite*: the same on the other side;
 * *open*: anything else.
@@ -24,7 +24,7 @@ import pandas as pd
 from ..errors import one_of
 from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
-Outcome = Literal["holds", "opposite", "null", "open", "not run"]
+Outcome = Literal["holds", "opposite", "no effect", "open", "not run"]
 Verdict = Literal[
     "reproduced", "partly", "not reproduced", "contradicted", "inconclusive", "not testable here", "not run"
 ]
@@ -80,7 +80,7 @@ class Test:
         value, *ends = (sign * (number - self.threshold) for number in (result.value, result.low, result.high))
         low, high = min(ends), max(ends)
         if -self.margin < low and high < self.margin:
-            return "null"
+            return "no effect"
         if low > 0 and value >= self.margin:
             return "holds"
         return "opposite" if high < 0 and value <= -self.margin else "open"
@@ -237,7 +237,7 @@ def decide(outcomes: Iterable[str]) -> Verdict:
         return "partly"
     if "opposite" in kinds:
         return "contradicted"
-    return "not reproduced" if kinds == {"null"} else "inconclusive"
+    return "not reproduced" if kinds == {"no effect"} else "inconclusive"
 
 
 def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd.DataFrame:
@@ -288,7 +288,7 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
         own = outcomes.groupby(frame["finding"]).transform(decide)
         frame[column] = np.where(tested.eq(False), "not testable here", np.where(tested.isna(), "not run", own))
     frame["decided"] = ~frame["verdict"].isin(["not run", "not testable here"])
-    words = {"holds": "as claimed", "opposite": "the other way", "null": "no effect", "open": "open"}
+    words = {"holds": "as claimed", "opposite": "the other way", "no effect": "no effect", "open": "open"}
 
     def counted(outcomes: pd.Series) -> str:
         numbers = {word: (outcomes == kind).sum() for kind, word in words.items()}

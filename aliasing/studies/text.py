@@ -24,7 +24,7 @@ def one_line_each(decided: pd.DataFrame, width: int) -> str:
     there once.
     """
     decided = decided.reset_index(drop=True)
-    worst = decided["outcome"].map({"opposite": 0, "open": 1, "null": 2}).fillna(3).sort_values(kind="stable")
+    worst = decided["outcome"].map({"opposite": 0, "open": 1, "no effect": 2}).fillna(3).sort_values(kind="stable")
     first = decided.loc[worst.index].drop_duplicates(["finding", "profile"]).sort_index()
     ran = first["verdict"] != "not run"
     never = ~first["finding"].isin(first["finding"][ran]) & ~first.duplicated("finding")

@@ -1,6 +1,8 @@
 """The rules: outcomes, verdicts, regimes, multiplicity, what came first; and findings as text."""
 
 import hashlib
+from io import StringIO
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -19,9 +21,9 @@ def test_the_margin_is_tested_before_significance():
         ((0.03, 0.02, 0.04), "holds"),
         ((-0.03, -0.04, -0.02), "opposite"),
         ((0.03, -0.01, 0.07), "open"),
-        ((0.002, 0.001, 0.003), "null"),  # significant, and below the margin
+        ((0.002, 0.001, 0.003), "no effect"),  # significant, and below the margin
         ((0.004, 0.001, 0.007), "open"),
-        ((0.0, -0.004, 0.004), "null"),
+        ((0.0, -0.004, 0.004), "no effect"),
     ]
     for side, sign in (("above", 1), ("below", -1)):
         for threshold in (0.0, 0.7):
@@ -37,13 +39,15 @@ def test_verdicts():
         "holds": "reproduced",
         "holds open": "partly",
         "holds opposite": "partly",
-        "opposite null": "contradicted",
-        "null": "not reproduced",
-        "null open": "inconclusive",
+        "opposite no-effect": "contradicted",
+        "no-effect": "not reproduced",
+        "no-effect open": "inconclusive",
         "holds not-run": "not run",
     }
     found = {said: decide(outcome.replace("-", " ") for outcome in said.split()) for said in verdicts}
     assert found == verdicts
+    words = pd.Series([*get_args(rules.Outcome), *rules.VERDICTS])
+    assert [*pd.read_csv(StringIO(words.to_csv(index=False)))["0"]] == [*words]  # none that means "missing" to a reader
 
 
 def test_a_claim_needs_words_tests_and_a_regime():
