@@ -179,9 +179,9 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
 
     Seeds and pictures are crossed random effects. The variance from seeds is the residual of the two-way layout of all
     settings in the block and seeds (weights that sum to 0), or that of the seeds themselves (a level). Where every
-    network has outcomes image by image, the variance from pictures is that of the two-way layout of seeds and
-    pictures; else the interval is over seeds alone. Degrees of freedom after Satterthwaite. ``None`` with fewer than
-    two seeds that every setting has.
+    network has outcomes image by image, of equally many, the variance from pictures is that of the two-way layout of
+    seeds and pictures; else the interval is over seeds alone. Degrees of freedom after Satterthwaite. ``None`` with
+    fewer than two seeds that every setting has.
     """
     settings, weight = tuple(setting for setting, _ in weights), np.array([weight for _, weight in weights])
     column = derived(column)
@@ -215,14 +215,14 @@ def _from_pictures(
     table: pd.DataFrame, column: Derived, settings: tuple[Setting, ...], weight: np.ndarray, seeds: pd.Index
 ) -> tuple[float, float, int]:
     """Variance of a contrast from pictures, its degrees of freedom, number of pictures."""
-    outcomes = []
-    for setting in settings:
-        rows = select(table, setting)
-        own = pd.Series(column.outcomes(rows), rows["seed"], dtype=object).reindex(seeds)
-        if not all(isinstance(one, np.ndarray) for one in own):
-            return 0.0, 1.0, 0
-        outcomes.append(np.stack([*own]))  # (seeds, pictures)
-    crossed = np.tensordot(weight, np.array(outcomes), 1)
+    outcomes = [
+        [*pd.Series(column.outcomes(rows), rows["seed"], dtype=object).reindex(seeds)]
+        for rows in (select(table, setting) for setting in settings)
+    ]
+    counts = {len(one) if isinstance(one, np.ndarray) else 0 for own in outcomes for one in own}
+    if len(counts) > 1 or 0 in counts:  # not of every network, or not of the same pictures
+        return 0.0, 1.0, 0
+    crossed = np.tensordot(weight, np.array(outcomes), 1)  # (seeds, pictures)
     count, pictures = crossed.shape
     between = count * crossed.mean(0).var(ddof=1)
     return max(0.0, float(between - _interaction(crossed))) / (count * pictures), pictures - 1.0, pictures
@@ -238,10 +238,10 @@ def _interaction(values: np.ndarray) -> float:
 def _residual(table: pd.DataFrame, column: Derived, seeds: pd.Index) -> tuple[float, float] | None:
     """Variance and degrees of freedom of what is left of (settings, seeds) without the means of both.
 
-    Settings that lack a seed, and those that do not vary, are left out.
+    Settings that lack a seed, and those that do not vary, are left out; a run that is in the table twice counts once.
     """
     by_run = column.of(table).set_axis([table["setting"], table["seed"]])
-    layout = by_run.unstack().reindex(columns=seeds).dropna()
+    layout = by_run[~by_run.index.duplicated()].unstack().reindex(columns=seeds).dropna()
     values = layout[layout.std(axis=1) > 0].to_numpy()
     if len(values) < 2:
         return None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from aliasing.measurements import packed
 from aliasing.studies.evidence import (
     Derived,
     across_seeds,
@@ -53,6 +54,8 @@ def test_spread_is_pooled_over_the_settings_of_the_block():
     other = table({"f": [100.0, -100.0, 50.0, 3.0]}).assign(group="two")
     inside = minus("m.x", A, B, group="one").of(pd.concat([whole, other]))
     assert inside == pytest.approx(found)  # settings of other blocks, without spread or with missing seeds do not count
+    twice = table(values).assign(place="one"), table({"e": values["e"]}).assign(place="two")
+    assert minus("m.x", A, B).of(pd.concat(twice)) == pytest.approx(found)  # a run with two places in a study
 
 
 def test_means_of_settings_and_differences_of_differences():
@@ -77,6 +80,12 @@ def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypat
         assert found.pictures == 60 and found.seeds == 5
         inside.append(found.low <= 0 <= found.high)
     assert 0.89 < np.mean(inside) <= 0.99
+
+
+def test_pictures_that_are_not_the_same_are_not_crossed():
+    values = table({"a": [0.5, 1], "b": [0.0, 0.5]})
+    values["m.x_by_image"] = [packed(torch.tensor(own)) for own in ([True, False], [True] * 2, [False], [True])]
+    assert minus("m.x", A, B).of(values).pictures == 0 and level("m.x", **A).of(values).pictures == 2
 
 
 def test_what_is_missing_gives_nothing():
