@@ -15,11 +15,12 @@ import pandas as pd
 import torch
 
 from . import layers, studies
+from .clone import published
 from .errors import DataError, UsageError, one_of
 from .measurements import MEASUREMENTS
 from .plots import measured
 from .profiles import PROFILES, check_profile
-from .records import Record, Store, code_version, home
+from .records import Record, Store, code_version
 from .runner import Job, complete, execute
 from .studies.text import statistic
 from .training import pick_device
@@ -250,7 +251,8 @@ def columns(results: pd.DataFrame) -> pd.DataFrame:
 
 def papers(study: str) -> pd.DataFrame:
     """The numbers of a chapter's paper, each with its source and how sure it is."""
-    return pd.read_csv(home() / f"data/published/{study}.csv")
+    known = {path.stem: path for folder in reversed(published("published")) for path in folder.glob("*.csv")}
+    return pd.read_csv(known[one_of("paper", study, known)])
 
 
 def findings(study: str, results: pd.DataFrame) -> "Ledger":

@@ -16,6 +16,11 @@ def home() -> Path:
     return _CLONE if not (here / "data/records").is_dir() and (_CLONE / "data/records").is_dir() else here
 
 
+def published(kind: str) -> list[Path]:
+    """The folders of what is published, "records" or "published": the project's, and that of an installed package."""
+    return [home() / "data" / kind, Path(__file__).with_name("data") / kind]
+
+
 def benchmarks() -> ModuleType:
     """The scripts that measure our speed beside that of others.
 

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from . import datasets, models
+from . import clone, datasets, models
 from .clone import home
 from .errors import DataError, StorageError, UsageError
 from .files import set_aside, write_atomically
@@ -244,9 +244,9 @@ class Store:
 
     def __init__(self, working: Path | None = None, published: Path | None = None) -> None:
         self.working = Path(working or os.environ.get("ALIASING_RUNS") or home() / "runs")
-        self.published = Path(published or home() / "data/records")
+        folders = [Path(published)] if published else clone.published("records")
+        self.published = folders[0]
         self._records: dict[str, Record] = {}
-        folders = [self.published] if published else [self.published, Path(__file__).with_name("data") / "records"]
         for path in sorted(path for folder in folders for path in folder.glob("*.jsonl")):
             _unite(self._records, _as_of(path, _stamp(path)))
 

@@ -13,7 +13,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from aliasing import chapters, plots, records, runner, studies
+from aliasing import chapters, clone, plots, records, runner, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.measurements import MEASUREMENTS
 from aliasing.records import Store
@@ -120,6 +120,15 @@ def test_readme_has_the_verdicts_of_the_published_records(once):
 def test_a_profile_without_records_is_named_with_the_command_that_makes_them():
     with pytest.raises(DataError, match="no records of profile gpu; aliasing run zhang2019 --profile gpu"):
         chapters.on_record("zhang2019", "gpu")
+
+
+def test_an_installed_package_has_the_numbers_of_the_papers(tmp_path, monkeypatch):
+    (tmp_path / "data").symlink_to(ROOT / "data")  # as a wheel has it, read in a folder that has none
+    monkeypatch.setattr(clone, "__file__", str(tmp_path / "clone.py"))
+    monkeypatch.setattr(clone, "home", lambda: tmp_path / "elsewhere")
+    assert "value" in chapters.papers("zhang2019")
+    with pytest.raises(UsageError, match=r"unknown paper 'zhang'.*Did you mean 'zhang2019'"):
+        chapters.papers("zhang")
 
 
 def test_where_a_profile_plans_nothing_the_best_evidence_stands_in():
