@@ -27,12 +27,12 @@ from torch.utils._pytree import tree_leaves
 from . import datasets, layers
 from .clone import benchmarks
 from .datasets import ImageSet
-from .errors import DataError, UsageError
+from .errors import DataError, StorageError, UsageError
 from .files import write_atomically
 from .inference import full_float32
 from .measurements import Measurement, Subject, loaded
 from .records import Run, Store, code_version, encode, provenance, publish
-from .runner import Job, build, complete, end_with_parent, execute, is_leased, threads
+from .runner import Job, build, complete, end_with_parent, execute, is_leased, merged, threads
 from .studies import STUDIES, campaign, worth
 from .studies.bases import DECISIVE
 from .training import Recipe, pick_device, train
@@ -53,13 +53,16 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     if not budget > 0:
         raise UsageError(f"a budget is a number of seconds above 0, got {budget}")
     started, chosen, jobs = time.monotonic(), pick_device(device), campaign(profile)
-    out.mkdir(parents=True, exist_ok=True)
 
     def log(text: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {time.monotonic() - started:6.1f} s  {text}"
         print(line, flush=True)
-        with (out / "log.txt").open("a") as file:
-            file.write(line + "\n")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with (out / "log.txt").open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise StorageError.of(out / "log.txt", error) from error
 
     def left() -> float:
         return budget - (time.monotonic() - started)
@@ -103,17 +106,22 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     return {"checks": len(found), "failed": sorted(failed), "planned": len(todo), "done": done}
 
 
-def order(profile: str, store: Store) -> list[dict[str, Any]]:
+def order(profile: str, store: Store, only: str | None = None) -> list[dict[str, Any]]:
     """The runs of ``profile`` in order of value: their state, the seconds each takes, the open verdicts they share.
 
+    Those that no campaign carries out, of networks that others have trained, come last; ``only`` keeps one study's.
     ``verdicts`` counts the claims that are not decided yet and need the run. Seconds are the median of recorded runs of
     such a network, or an ``estimate`` for a core of this machine: see ``durations``.
     """
-    needed, jobs = worth(profile, store), campaign(profile)
+    needed, planned, every = worth(profile, store), campaign(profile), list[Job]()
     owners: dict[str, list[str]] = {}
     for name, study in STUDIES.items():
         for job in study.jobs(profile):
             owners.setdefault(job.run.id, []).append(name)
+            every.append(job)
+    known = {job.run.id for job in planned}
+    planned = [*planned, *(job for job in merged(every) if job.run.id not in known)]
+    jobs = [job for job in planned if only is None or only in owners[job.run.id]]
     seconds, rows = durations(jobs, store), []
     for job in jobs:
         done, (taken, estimated) = complete(job, store.load(job.run)), seconds[job.run.id]
@@ -127,7 +135,7 @@ def order(profile: str, store: Store) -> list[dict[str, Any]]:
                 "state": "done" if done else "running" if is_leased(store, job.run) else "to do",
                 "verdicts": needed[job.run.id],
                 "seconds": None if taken is None else round(taken),
-                "estimate": "estimate" if estimated else "",
+                "estimate": "estimate" if estimated and taken is not None else "",
             }
         )
     return rows
@@ -161,6 +169,8 @@ def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bo
             found[job.run.id] = (median(recorded[kind]), False)
             continue
         found[job.run.id] = (None, True)
+        if not recipe.epochs:  # nothing is trained, and only a record tells
+            continue
         with suppress(DataError):
             images = recipe.epochs * len(loaded(job.run.dataset, "train"))
             if kind not in rates:

@@ -4,6 +4,7 @@ Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choic
 """
 
 import argparse
+import errno
 import json
 import os
 import shlex
@@ -85,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if launched() and os.environ["RANK"] != "0":
         return failed  # one process speaks for all
     counts = Counter(outcome.split(":")[0] for outcome in outcomes.values()).most_common()
-    told = ", ".join(f"{count} {name}" for name, count in counts) or "no run is in this shard"
+    none = "no run is in this shard" if arguments.shard else "no run is planned"
+    told = ", ".join(f"{count} {name}" for name, count in counts) or none
     print(f"{study.name} ({arguments.profile}): {told}")
     for run, outcome in outcomes.items():
         if outcome.startswith("failed"):
@@ -99,6 +101,8 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     study = studies.get(arguments.study)
     runs = len(study.jobs(arguments.profile, arguments.seeds, arguments.only))
+    if not runs:
+        raise UsageError(f"{study.name} plans no runs in profile {arguments.profile}; take another --profile")
     if not 1 <= arguments.tasks <= runs:
         raise UsageError(f"--tasks must be 1 to {runs}, the runs there are to share, got {arguments.tasks}")
     at_least("--processes", arguments.processes, 1)
@@ -129,13 +133,14 @@ def _status(arguments: argparse.Namespace) -> int:
 
         from .campaign import order
 
-        rows = order(arguments.profile or "desktop", studies.open_store())
-        rows = [row for row in rows if not asked or asked[0] in row["studies"].split(", ")]
+        rows = order(arguments.profile or "desktop", studies.open_store(), *asked)
         _print(pd.DataFrame(rows), arguments.json)
         left = [row["seconds"] for row in rows if row["state"] != "done"]
-        if not arguments.json and None not in left:
+        if not arguments.json:
+            known = [seconds for seconds in left if seconds is not None]
             guessed = sum(row["state"] != "done" and bool(row["estimate"]) for row in rows)
-            hours = f"{sum(left) / 3600:.1f} h one after the other"
+            hours = f"{sum(known) / 3600:.1f} h one after the other"
+            hours += f" without {len(left) - len(known)} of unknown length" if len(known) < len(left) else ""
             print(f"\n{len(left)} runs to do, {hours} ({guessed} by estimate, for one core of this machine)")
         return 0
     _print(studies.status_of(asked, arguments.profile), arguments.json)
@@ -148,7 +153,8 @@ def _publish(arguments: argparse.Namespace) -> int:
     from .records import Store, home, publish
     from .training import keep_weights
 
-    store = Store()
+    store, published = Store(), False
+    at_least("--weights", arguments.weights, 0)
     for profile in [arguments.profile] if arguments.profile else PROFILES:
         jobs = studies.get(arguments.study).jobs(profile)
         # What other studies measured on a shared run is in their own files.
@@ -157,9 +163,13 @@ def _publish(arguments: argparse.Namespace) -> int:
         if records and (arguments.profile or profile != "smoke"):
             path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"
             print(f"{path}: {publish(records, path)} records")
+            published = True
         for job in jobs[: arguments.weights]:
             if (checkpoint := store.folder(job.run) / "checkpoint.safetensors").exists():
                 keep_weights(checkpoint, store.weights(job.run))
+    if not published:
+        wanted = f"profile {arguments.profile}" if arguments.profile else "any profile but smoke"
+        raise DataError(f"{arguments.study} has no records of {wanted}; aliasing run makes them")
     return 0
 
 
@@ -382,21 +392,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = warn
             if getattr(arguments, "profile", None) is not None:
                 check_profile(arguments.profile)
-            return arguments.function(arguments)
+            status = arguments.function(arguments)
+            sys.stdout.flush()  # what cannot be written is said here, and not when Python ends
+            return status
     except (UsageError, DataError) as error:
         status, said = 2 if isinstance(error, UsageError) else 1, str(error)
     except ModuleNotFoundError as error:
         if (reason := missing(error)) is error:
             raise
         status, said = 1, str(reason)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.EPIPE, errno.ENOSPC):
             raise
         places = "the folders that ALIASING_RUNS, ALIASING_DATA and ALIASING_CACHE name are to exist, or to be made"
         status, said = 1, f"{error.filename}: {error.strerror}; {places}"
+        if error.filename is None:  # standard output, as a rule
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if error.errno == errno.EPIPE:  # the reader, such as head, has seen enough
+                return 1
+            said = f"cannot write ({error.strerror}); make room"
     except KeyboardInterrupt:
         again = "; what is finished is kept; run the same command again to continue"
         status, said = 130, "stopped" + (again if arguments.command in ("run", "campaign", "finetune") else "")

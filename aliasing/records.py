@@ -330,9 +330,12 @@ def publish(records: Iterable[Record], path: Path) -> int:
     Two processes that publish to one file at the same time take turns.
 
     Raises:
+        UsageError: the path is that of a folder.
         DataError: the file holds damaged lines, which writing would lose.
         StorageError: the file cannot be written.
     """
+    if path.is_dir():
+        raise UsageError(f"records are published in a file, such as records.jsonl, got the folder {str(path)!r}")
     lines: dict[str, Record] = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

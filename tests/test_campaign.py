@@ -13,7 +13,7 @@ import torch
 
 from aliasing import campaign, studies
 from aliasing.cli import main
-from aliasing.errors import DataError, UsageError
+from aliasing.errors import DataError, StorageError, UsageError
 from aliasing.records import Store, read_lines
 from aliasing.runner import execute, merged
 from aliasing.studies import get
@@ -80,6 +80,12 @@ def test_a_budget_is_positive_and_is_kept(tmp_path, small):
     campaign.run("cpu", "smoke", 2, tmp_path)
     assert time.monotonic() - started < 60
     assert "runs done" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, small):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write .*log\.txt \(File exists\); make room or choose"):
+        campaign.run("cpu", "smoke", 3000, tmp_path / "file")
 
 
 def test_a_folder_that_cannot_take_records_ends_the_campaign_before_it_begins(tmp_path, small):
@@ -159,10 +165,13 @@ def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch, tmp_path):
 def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, monkeypatch, capsys):
     execute(JOBS[:1], where, "cpu", 1, progress=False)
     monkeypatch.setattr(campaign, "worth", lambda *a: Counter({job.run.id: 2 for job in JOBS}))
-    rows = campaign.order("smoke", where)
+    every = campaign.order("smoke", where)
+    given = {row["studies"]: row["seconds"] for row in every[len(JOBS) :]}
+    assert given["realnetworks"] is given["finetuned"] is None  # which no campaign carries out
+    rows = every[: len(JOBS)]
     assert [row["state"] for row in rows] == ["done", "to do", "to do"]
     assert rows[0]["seconds"] is not None and rows[1]["seconds"] == rows[0]["seconds"]  # of the same kind
     assert all(row["verdicts"] == 2 and "zhang2019" in row["studies"] for row in rows)
     assert main(["status", "comparison", "--runs", "--profile", "smoke", "--json"]) == 0
-    shared = [row["run"] for row in rows if "comparison" in row["studies"]]
-    assert [row["run"] for row in json.loads(capsys.readouterr().out)] == shared != [row["run"] for row in rows]
+    shared = [row["run"] for row in every if "comparison" in row["studies"]]
+    assert [row["run"] for row in json.loads(capsys.readouterr().out)] == shared != [row["run"] for row in every]

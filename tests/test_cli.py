@@ -63,7 +63,12 @@ def test_run_status_publish_findings(tmp_path, capsys):
     for _ in range(2):
         assert main(["publish", "zhang2019", "--profile", "smoke", "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 1
-    capsys.readouterr()
+    for status, said, wrong in (
+        (2, "in a file, such as records.jsonl, got the folder '.'", ["--profile", "smoke", "--out", ""]),
+        (1, "zhang2019 has no records of profile gpu; aliasing run makes them", ["--profile", "gpu"]),
+    ):
+        assert main(["publish", "zhang2019", *wrong]) == status
+        assert said in capsys.readouterr().err
     assert main(["findings", "--study", "zhang2019", "--profile", "smoke", "--json"]) == 0
     assert {row["verdict"] for row in json.loads(capsys.readouterr().out)} == {"not run"}
 

@@ -80,6 +80,14 @@ def test_a_store_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capfd
     assert line.startswith("aliasing run: cannot write") and "choose a folder that can be written" in line
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "aliasing", "list", "profiles"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "aliasing list: cannot write (No space left on device); make room\n")
+
+
 def test_a_read_only_store_can_be_read(tmp_path, undisturbed, monkeypatch):
     with small_disk(tmp_path / "disk", "size=2m") as remount:
         where = store(tmp_path / "disk")

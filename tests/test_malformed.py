@@ -314,6 +314,7 @@ COMMANDS = {
     "findings --profile lapto": "choose from smoke, laptop, desktop, gpu, cluster. Did you mean 'laptop'?",
     "findings --claim zhang-99": "zhang-5",
     "findings --claim zhang-5 --study azulay2018": "a finding of zhang2019, not of azulay2018",
+    "publish zhang2019 --weights -1": "--weights must be a whole number of at least 0, got -1",
     "data cifar": "cifar10",
     "diagnose resnet18": "--images",
     "diagnose resnet18 --images /dev/null": "must be a folder",

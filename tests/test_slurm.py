@@ -41,6 +41,7 @@ def test_the_script_runs_the_shards(capsys, empty_store):
     ("arguments", "message"),
     [
         ([*SUBMIT, "--tasks", "9"], "--tasks must be 1 to 8"),
+        (["submit", "realnetworks"], "realnetworks plans no runs in profile laptop"),
         ([*SUBMIT, "--processes", "0"], "--processes must be a whole number of at least 1"),
         (SUBMIT, "invalid partition"),
     ],
