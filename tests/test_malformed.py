@@ -27,7 +27,7 @@ from aliasing.records import Record, Run, encode
 from aliasing.studies import campaign
 from aliasing.training import Recipe, train
 from tests.test_training import toy_data, toy_network
-from tests.toys import Answer
+from tests.toys import Answer, Custom
 
 NAN = float("nan")
 CIFAR = Run({"name": "cifar10"}, {"name": "vgg-small", "num_classes": 10}, Recipe(), 0)
@@ -37,9 +37,11 @@ LINE = RECORD.to_line()
 MEAN = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 BYTES = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).to(torch.uint8)
 FIRST = Answer(lambda x: x[:1].mean((2, 3)))  # of a batch
+TOKENS = Custom(lambda n, x: n.head(x.flatten(2).mT.flatten(0, 1)).unflatten(0, (2, -1)).mean(1), head=nn.Linear(3, 2))
 STRIDED = nn.Conv2d(3, 4, 3, 2)
 PAIR = nn.Sequential(nn.MaxPool2d(2, return_indices=True))
 DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
+HALF = Answer(lambda x: LABELS[:, None].log().expand(2, 3))  # minus infinity for the first of two
 
 # What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
@@ -133,6 +135,9 @@ USAGE = {
     "'0' gives (3,)": lambda: metrics.equivariance_maps(nn.Sequential(MEAN), IMAGES, ["0"], max_shift=0),
     "neighbours must be 1 to 2, got 3": lambda: metrics.typicality(MEAN, IMAGES, IMAGES, neighbours=3),
     "Sequential has no linear layer": lambda: metrics.embedding(MEAN, IMAGES),
+    "not one row for each": lambda: metrics.embedding(TOKENS, IMAGES),
+    "are NaN or infinite for 1 of 2 images": lambda: metrics.predict(HALF, IMAGES),
+    "masks hold class 255": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, BYTES[:, 0] * 0 + 255, ignore_index=-1),
     "Conv2d has no downsampling site: no downsampling": lambda: metrics.max_sampling_bias(nn.Conv2d(3, 3, 3), IMAGES),
     "taps must be odd and at least 1, got 4": lambda: metrics.low_pass(4),
     "Linear has no convolution with more than one tap": lambda: metrics.total_variation(nn.Linear(2, 2)),

@@ -17,8 +17,7 @@ from aliasing.metrics import predict
 from aliasing.records import Run
 from aliasing.runner import build
 from aliasing.training import Recipe
-from tests.models.shared import Custom
-from tests.toys import Answer
+from tests.toys import Answer, Custom
 
 
 def subject(network="vgg-small", data=None, **options):

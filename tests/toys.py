@@ -17,12 +17,31 @@ def write(folder, images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
 
 
-class Answer(nn.Module):
+class Custom(nn.Module):
+    """A network of ``parts`` whose forward is ``run(network, x)``."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+class Answer(Custom):
     """What a function says of the images."""
 
     def __init__(self, function):
-        super().__init__()
-        self.function = function
+        super().__init__(lambda _, x: function(x))
+
+
+class SamePadding(nn.Conv2d):
+    """Pads for the stride it has, in its own forward, as TensorFlow and EfficientNet-PyTorch do."""
 
     def forward(self, x):
-        return self.function(x)
+        (s, _), k = self.stride, self.kernel_size[0]
+        total = [max((-(-n // s) - 1) * s + k - n, 0) for n in (x.shape[3], x.shape[2])]
+        x = nn.functional.pad(x, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2])
+        return nn.functional.conv2d(x, self.weight, self.bias, self.stride)

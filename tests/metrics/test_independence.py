@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from aliasing import metrics, models
 from aliasing.errors import UsageError
-from tests.models.shared import Custom
+from tests.toys import Custom
 
 APART = ("outputs", "roll_logits", "sampled")  # they yield batches
 

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from aliasing import metrics, models
-from aliasing.errors import UsageError
 from aliasing.inference import predict
 from tests.toys import Answer
 
@@ -43,12 +42,6 @@ def test_modes_come_back_after_an_error():
         predict(model, pictures())
     assert all(part.training for part in model.modules())
     assert torch.backends.cudnn.conv.fp32_precision == precision != "ieee"
-
-
-def test_answers_that_are_not_finite_are_counted():
-    some = torch.where(torch.arange(6)[:, None] < 2, torch.nan, 0.0).expand(6, 3)
-    with pytest.raises(UsageError, match="are NaN or infinite for 2 of 6 images"):
-        predict(Answer(lambda x: some), pictures(6))
 
 
 def test_probabilities_of_a_network_in_half_precision_are_those_of_its_logits():

@@ -10,8 +10,7 @@ from aliasing import metrics, models
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.metrics.rolls import roll_logits
-from tests.models.shared import Custom
-from tests.toys import Answer, noise
+from tests.toys import Answer, Custom, noise
 
 
 def network(name="vgg-small", downsample="subsample", padding_mode="circular", dtype=torch.float64, width=4):

@@ -11,6 +11,7 @@ from aliasing import layers, metrics
 from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import mean_bias, windows
 from aliasing.metrics.spectra import ideal
+from tests.toys import SamePadding
 
 
 def gaussian(n, size):
@@ -95,17 +96,8 @@ def test_strided_layers_of_anybody_are_sites():
 
 
 def test_a_convolution_that_pads_for_its_stride_is_looked_at_with_the_padding_it_has():
-    class Same(nn.Conv2d):
-        """As TensorFlow pads: at stride 2 an even map gets its one pixel at the right and bottom."""
-
-        def forward(self, x):
-            total = [max(0, (-(-n // s) - 1) * s + 3 - n) for n, s in zip(x.shape[2:], self.stride, strict=True)]
-            (top, left), (bottom, right) = ([n // 2 for n in total], [n - n // 2 for n in total])
-            x = F.pad(x, (left, right, top, bottom))
-            return F.conv2d(x, self.weight, self.bias, stride=self.stride)
-
-    conv = Same(3, 5, 3, stride=2)
-    ((sample,),) = sampled(nn.Sequential(conv), torch.rand(2, 3, 8, 8))
+    """At stride 2 an even map gets its one pixel at the right and bottom."""
+    ((sample,),) = sampled(nn.Sequential(SamePadding(3, 5, 3, stride=2)), torch.rand(2, 3, 8, 8))
     assert sample.x.shape == (2, 5, 7, 7)
     torch.testing.assert_close(sample.operator(sample.x), sample.y)
 

@@ -1,27 +1,15 @@
 """What the tests of networks share."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tests.toys import Custom
+
 
 def images(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
-
-
-class Custom(nn.Module):
-    """A network of ``parts`` whose forward is ``run(network, x)``."""
-
-    def __init__(self, run: Callable[..., Tensor], **parts: Any) -> None:
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
 
 
 def called(reduce: Callable[[Tensor], Tensor]) -> Custom:

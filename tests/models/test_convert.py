@@ -15,7 +15,8 @@ from aliasing import models
 from aliasing.errors import UsageError
 from aliasing.layers import create
 from aliasing.models import antialias
-from tests.models.shared import Custom, called, images, residual, strided
+from tests.models.shared import called, images, residual, strided
+from tests.toys import Custom
 
 # One network of every kind of wiring: two of a family only where their code differs.
 TORCHVISION = (

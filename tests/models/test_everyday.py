@@ -29,7 +29,8 @@ from aliasing.layers.base import Downsample
 from aliasing.models import antialias
 from aliasing.models.convert import _subsampling
 from aliasing.models.watch import tensors
-from tests.models.shared import Custom, called, images, residual, strided
+from tests.models.shared import called, images, residual, strided
+from tests.toys import Custom, SamePadding
 
 LOST = "lost its place"
 X = images(2, 3, 64, 64)
@@ -455,16 +456,6 @@ def test_detectors_and_networks_of_transformers_get_the_better_placement(kind: s
 
 
 # The function is kept
-
-
-class SamePadding(nn.Conv2d):
-    """Pads for the stride it has, in its own forward, as EfficientNet-PyTorch does."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        (s, _), k = self.stride, self.kernel_size[0]
-        total = [max((-(-n // s) - 1) * s + k - n, 0) for n in (x.shape[3], x.shape[2])]
-        x = F.pad(x, [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2])
-        return F.conv2d(x, self.weight, self.bias, self.stride)
 
 
 class Asserts(nn.Conv2d):

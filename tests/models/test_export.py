@@ -9,7 +9,7 @@ from aliasing import layers
 from aliasing.models import antialias
 from benchmarks.exporters import EXPORTERS, for_any, outcomes
 from tests.layers.cases import LAYERS
-from tests.models.shared import Custom
+from tests.toys import Custom
 
 SIZES = ((12, 17), (9, 20))
 # What an exporter cannot do it refuses; none gives other numbers.
