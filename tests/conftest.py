@@ -26,6 +26,18 @@ def empty_store(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def typed(capsys):
+    """Carries out a command, which has to end with ``status``; returns what it said since the last one."""
+    from aliasing.cli import main
+
+    def carried_out(*words, status=0):
+        assert main([*words]) == status
+        return capsys.readouterr()
+
+    return carried_out
+
+
+@pytest.fixture
 def where(tmp_path):
     """A store of runs in which nothing is yet."""
     from tests.runs import store

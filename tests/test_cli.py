@@ -6,21 +6,18 @@ import sys
 
 import pytest
 
-from aliasing.cli import main
 from aliasing.profiles import PROFILES
 from aliasing.studies import STUDIES
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
 
-def test_list_names_what_exists(capsys):
+def test_list_names_what_exists(typed):
     names = ("bin-5", "vgg13-bn", "cifar10", "zhang2019", "circular_rolls", "laptop")
     for what, name in zip(("layers", "models", "datasets", "studies", "metrics", "profiles"), names, strict=True):
-        assert main(["list", what, "--json"]) == 0
-        rows = json.loads(capsys.readouterr().out)
+        rows = json.loads(typed("list", what, "--json").out)
         assert all(all(row.values()) for row in rows) and name in {next(iter(row.values())) for row in rows}
-    assert main(["list"]) == 0
-    out = capsys.readouterr().out
+    out = typed("list").out
     assert all(name in out for name in names)
 
 
@@ -51,29 +48,25 @@ def test_the_keyboard_ends_the_imports_with_one_line(module):
     assert line.startswith("aliasing") and "stopped" in line
 
 
-def test_run_status_publish_findings(tmp_path, capsys):
+def test_run_status_publish_findings(tmp_path, typed):
     only = ["--only", "layer=subsample", "--only", "augmented=True"]
     run = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet", *only]
-    assert main([*run, "--shard", "1/2"]) == 0
-    assert "1 done" in capsys.readouterr().out
-    assert main(["status", "zhang2019", "--profile", "smoke", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    assert "1 done" in typed(*run, "--shard", "1/2").out
+    (row,) = json.loads(typed("status", "zhang2019", "--profile", "smoke", "--json").out)
     assert (row["planned"], row["done"], row["failed"]) == (8, 1, 0)
     out = tmp_path / "one.jsonl"
     for _ in range(2):
-        assert main(["publish", "zhang2019", "--profile", "smoke", "--out", str(out)]) == 0
+        typed("publish", "zhang2019", "--profile", "smoke", "--out", str(out))
     assert len(out.read_text().splitlines()) == 1
     for status, said, wrong in (
         (2, "in a file, such as records.jsonl, got the folder '.'", ["--profile", "smoke", "--out", ""]),
         (1, "zhang2019 has no records of profile gpu; aliasing run makes them", ["--profile", "gpu"]),
     ):
-        assert main(["publish", "zhang2019", *wrong]) == status
-        assert said in capsys.readouterr().err
-    assert main(["findings", "--study", "zhang2019", "--profile", "smoke", "--json"]) == 0
-    assert {row["verdict"] for row in json.loads(capsys.readouterr().out)} == {"not run"}
+        assert said in typed("publish", "zhang2019", *wrong, status=status).err
+    rows = json.loads(typed("findings", "--study", "zhang2019", "--profile", "smoke", "--json").out)
+    assert {row["verdict"] for row in rows} == {"not run"}
 
 
-def test_status_lists_every_study_and_profile(capsys):
-    assert main(["status", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+def test_status_lists_every_study_and_profile(typed):
+    rows = json.loads(typed("status", "--json").out)
     assert {(row["study"], row["profile"]) for row in rows} == {(s, p) for s in STUDIES for p in PROFILES}

@@ -19,7 +19,6 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 import aliasing
-from aliasing.cli import main
 from aliasing.diagnosis import load, pictures
 from aliasing.diagnosis.networks import NOTE
 from aliasing.diagnosis.report import percent
@@ -150,7 +149,9 @@ def test_a_folder_is_walked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "_walk", lambda folder: walks.append(folder) or walk(folder))
     aliasing.diagnose({"one": MEAN}, colours(tmp_path), size=SIZE, device="cpu")
     assert len(walks) == 1
-    with pytest.raises(UsageError, match="at least 50 pictures that can be read, got 4"):
+    (tmp_path / "broken.png").write_text("no picture")
+    wrong = pytest.raises(UsageError, match="at least 50 pictures that can be read, got 4")
+    with wrong, pytest.warns(UserWarning, match="broken.png is left out"):
         aliasing.finetune(tiny(), "tri-3", tmp_path, size=SIZE, device="cpu")
     assert len(walks) == 2
 
@@ -217,10 +218,9 @@ def test_a_network_that_reads_one_pixel_changes_at_every_stripe(tmp_path):
     assert torch.equal(curve.before[:, :, :-1], curve.after[:, :, 1:])
 
 
-def test_two_networks_side_by_side_json_and_report(photos, factories, capsys):
+def test_two_networks_side_by_side_json_and_report(photos, factories, typed):
     arguments = ["diagnose", "own_nets:tiny", "--compare", "own_nets:tiny+bin-5", "--images", str(photos)]
-    assert main([*arguments, "--size", str(SIZE), "--device", "cpu", "--json", "--report", "out/report.html"]) == 0
-    out, err = capsys.readouterr()
+    out, err = typed(*arguments, "--size", str(SIZE), "--device", "cpu", "--json", "--report", "out/report.html")
     found = json.loads(out)
     first, second = found["networks"]
     assert (first["network"], second["network"]) == ("own_nets:tiny", "own_nets:tiny+bin-5")
@@ -292,29 +292,23 @@ def test_grey_networks_and_single_logits_are_diagnosed(photos):
     assert len(found.conversion.replaced) == 2
 
 
-def test_probabilities_count_as_they_are(photos):
-    """Not put through a second softmax, which would hide most of every change."""
+@pytest.mark.parametrize(("classes", "share"), [(3, nn.Softmax(1)), (1, nn.Sigmoid())])
+def test_probabilities_count_as_they_are(photos, classes, share):
+    """Not put through a second softmax, which would hide most of every change; and the share of a single class is no
+    logit, as which it would be above 0 whatever the picture, and no shift would change the answer.
+    """
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
-    network[-1].weight.data *= 20
-    networks = {"logits": network, "probabilities": nn.Sequential(network, nn.Softmax(1))}
-    logits, shares = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
-    assert logits.mean_absolute_change.value > 0.001
-    assert shares.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
-    assert [site.name for site in shares.sites] == ["0.0", "0.1"]
-
-
-def test_the_share_of_a_single_class_counts_as_it_is(photos):
-    """As a logit it would be above 0 whatever the picture, and no shift would change the answer."""
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 1))
-    network.append(Answer(lambda logits: 50 * (logits - logits.mean())))  # of each batch some on either side
-    networks = {"logit": network, "share": nn.Sequential(network, nn.Sigmoid())}
-    networks["column"] = nn.Sequential(*networks["share"], nn.Flatten(0))
-    logit, *shares = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
-    assert logit.answers == 2
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
+    network.append(Answer(lambda logits: 50 * (logits - logits.mean(0))))  # of each batch some on either side
+    networks = {"logits": network, "shares": nn.Sequential(network, share)}
+    if classes == 1:
+        networks["column"] = nn.Sequential(*networks["shares"], nn.Flatten(0))
+    logits, *shares = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
+    assert logits.answers > 1 and logits.mean_absolute_change.value > 0.001
     for own in shares:
-        assert own.answers == 2
-        assert own.mean_absolute_change.value == pytest.approx(logit.mean_absolute_change.value, rel=1e-3)
+        assert own.answers == logits.answers
+        assert own.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
+        assert [site.name for site in own.sites] == ["0.0", "0.1"]
 
 
 def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
@@ -375,11 +369,10 @@ def test_batch_size_and_company_do_not_change_the_values_and_progress_ends(photo
         ("own_nets:tiny", ["--weights", "none", "--weights", "none"], "once per network"),
     ],
 )
-def test_bad_usage_ends_with_2_and_says_what_is_valid(model, options, message, photos, factories, capsys):
+def test_bad_usage_ends_with_2_and_says_what_is_valid(model, options, message, photos, factories, typed):
     """Before any work: no report is begun."""
     given = ["--images", str(photos), "--device", "cpu", "--report", "report.html", *options]
-    assert main(["diagnose", model, *given]) == 2
-    assert message in capsys.readouterr().err and not Path("report.html").exists()
+    assert message in typed("diagnose", model, *given, status=2).err and not Path("report.html").exists()
 
 
 class Fails(nn.Module):
@@ -499,7 +492,7 @@ def test_numbers_that_say_nothing_come_with_a_warning(photos, factories):
     assert "Its weights are random" in random.html()
 
 
-def test_the_command_that_is_recommended_runs_as_it_is_printed(tmp_path, factories, capsys):
+def test_the_command_that_is_recommended_runs_as_it_is_printed(tmp_path, factories, typed):
     torch.save(load("own_nets:free").module.state_dict(), "random crops.pt")
     for name, side, count in (("16", 16, 60), ("12", 12, 60), ("9", 9, 60), ("few", 18, 49)):
         draw = torch.Generator().manual_seed(1)
@@ -507,20 +500,17 @@ def test_the_command_that_is_recommended_runs_as_it_is_printed(tmp_path, factori
 
     def command(name, folder, *more):
         arguments = ["diagnose", name, "--images", folder, "--size", "16", "--count", "30", "--device", "cpu", *more]
-        assert main(arguments) == 0
-        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  aliasing")]
+        lines = [line for line in typed(*arguments).out.splitlines() if line.startswith("  aliasing")]
         return shlex.split(lines[0])[1:] if lines else []
 
     file = ["--weights", "random crops.pt"]  # whose name says nothing of what it holds
     printed = command("own_nets:free", "16", *file)
     assert printed[-4:] == ["--size", "14", *file]
-    assert main([*printed, "--device", "cpu"]) == 0
+    typed(*printed, "--device", "cpu")
     tuned = printed[printed.index("--out") + 1]
     assert not command(tuned, "16")
     both = ["diagnose", tuned, "--compare", "own_nets:free+tri-3", "--images", "16", "--device", "cpu", "--json"]
-    capsys.readouterr()
-    assert main([*both, "--size", "14"]) == 0
-    first, second = json.loads(capsys.readouterr().out)["networks"]
+    first, second = json.loads(typed(*both, "--size", "14").out)["networks"]
     assert (first["network"], second["network"]) == (tuned, "own_nets:free+tri-3")
     assert command("own_nets:free+bin-5", "12")[1:2] == ["own_nets:free+bin-5"]
     assert command("own_nets:stiff", "12") == []  # it takes 16 pixels and nothing else

@@ -138,16 +138,12 @@ def test_a_failing_run_says_what_helps_and_the_others_go_on(where, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("found", "said"), [(0.5, "must return values by their names"), (KeyError("x"), "KeyError: 'x'")]
+    ("measured", "said"),
+    [(lambda subject: 0.5, "must return values by their names"), (lambda subject: {}["x"], "KeyError: 'x'")],
 )
 def test_a_measurement_that_cannot_be_kept_fails_with_its_reason_and_leaves_the_record_readable(
-    where, monkeypatch, found, said
+    where, monkeypatch, measured, said
 ):
-    def measured(subject):
-        if isinstance(found, Exception):
-            raise found
-        return found
-
     monkeypatch.setitem(MEASUREMENTS, "mine", measured)
     job = replace(JOB, measurements=(Measurement("mine"),))
     assert said in execute([job], where, "cpu", 1, progress=False)[RUN.id]

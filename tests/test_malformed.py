@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from aliasing import datasets, layers, metrics, models
+from aliasing import chapters, datasets, finetune, layers, metrics, models
 from aliasing.adversary import attack_images, survivors
 from aliasing.cli import main
 from aliasing.datasets.corruptions import corrupt
@@ -39,6 +40,8 @@ BYTES = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).to(torch.uint8)
 FIRST = Answer(lambda x: x[:1].mean((2, 3)))  # of a batch
 TOKENS = Custom(lambda n, x: n.head(x.flatten(2).mT.flatten(0, 1)).unflatten(0, (2, -1)).mean(1), head=nn.Linear(3, 2))
 STRIDED = nn.Conv2d(3, 4, 3, 2)
+PACKED = Custom(lambda n, x: SimpleNamespace(logits=n.conv(x) * n.conv.stride[0]), conv=STRIDED)
+UNSEEN = Custom(lambda n, x: n.never, pool=nn.MaxPool2d(2))
 PAIR = nn.Sequential(nn.MaxPool2d(2, return_indices=True))
 DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 HALF = Answer(lambda x: LABELS[:, None].log().expand(2, 3))  # minus infinity for the first of two
@@ -55,6 +58,7 @@ USAGE = {
     "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: Recipe(momentum=1.5),
     "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: Recipe(optimizer="adam"),
     "randaugment moves images without their masks": lambda: Recipe(randaugment=1, target="masks"),
+    "a batch needs 2 images or more, two for each": lambda: train(toy_network(), toy_data(1), Recipe(epochs=1), 0),
     "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
     "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
     "count and seed must be >= 0 and size >= 16, got -1, 0 and 32": lambda: datasets.load("shapes", "test", count=-1),
@@ -90,6 +94,7 @@ USAGE = {
     "vgg-small: width must be int | None, got '8'": lambda: models.create("vgg-small", 10, width="8"),
     "unknown option of vgg-small 'option'": lambda: models.create("vgg-small", 10, option=1),
     "unknown model 'vgg13'; choose from": lambda: models.create("vgg13", 10),
+    "choose from tf_efficientnet_lite0": lambda: models.pretrained("efficientnet_lite0"),
     "{'taps': 3}": lambda: models.create("vgg-small", 10, {"taps": 3}),
     "unknown placement 'act'": lambda: models.create("vgg-small", 10, placement="act"),
     "pool must be Optional[Literal['max', 'none']], got 'avg'": lambda: models.create("vgg-small", 10, pool="avg"),
@@ -102,6 +107,14 @@ USAGE = {
     "downsample must be str | Mapping[str, Any], got Max(": lambda: models.antialias(STRIDED, layers.Max(4)),
     "unknown padding_mode of bin-5 'same'": lambda: models.antialias(STRIDED, padding_mode="same"),
     "antialias: skip must be Iterable[str], got 3": lambda: models.antialias(STRIDED, skip=3),
+    "skip must hold names of modules": lambda: models.antialias(STRIDED, skip=[STRIDED]),
+    "computes something else": lambda: models.antialias(PACKED, example=IMAGES),
+    "holds none": lambda: models.antialias(STRIDED, example=IMAGES[:0]),
+    "of finite numbers": lambda: models.antialias(STRIDED, example=IMAGES.log().sqrt()),
+    "does not run on the example": lambda: models.antialias(STRIDED, example=IMAGES[:, :1]),
+    "lazy modules": lambda: models.antialias(nn.Sequential(nn.LazyConv2d(8, 3, 2), nn.ReLU())),
+    "the channels of the map are not known": lambda: models.antialias(UNSEEN, {"name": "tri-3", "trainable": True}),
+    "use torch.export": lambda: torch.jit.script(models.antialias(STRIDED, example=IMAGES)),
     "unknown option of aps 'stride'; choose from": lambda: models.antialias(STRIDED, {"name": "aps", "stride": 2}),
     "lps: hidden must be int | None, got '8'": lambda: models.antialias(STRIDED, {"name": "lps", "hidden": "8"}),
     "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1": lambda: metrics.predict(MEAN, IMAGES[:0]),
@@ -190,6 +203,16 @@ USAGE = {
     "quantise with prepare_fx": lambda: layers.Max(3)(torch.quantize_per_tensor(IMAGES, 1.0, 0, torch.quint8)),
     "DenseMax takes floats": lambda: layers.DenseMax(2)(BYTES),
     "unknown profile 'huge'": lambda: campaign("huge"),
+    "choose from best, smoke, laptop, desktop, gpu, cluster": lambda: chapters.check(profile="lapto"),
+    "choose from auto, cpu": lambda: chapters.check(device="tpu"),
+    "seeds must be a whole number from 1 on, or None": lambda: chapters.check(seeds="3"),
+    "width must be a whole number from 1 on, got True": lambda: chapters.check(width=True),
+    "unknown downsampling layer 'bin-9'; choose from subsample": lambda: chapters.check(layers=["bin-9"]),
+    "layers must be a list of names of layers, got 'bin-5'; papermill is": lambda: chapters.check(layers="bin-5"),
+    "radii must be a list of numbers from 0 on": lambda: chapters.check(radii=[-1]),
+    "shifts must be a list of whole numbers from 0 on": lambda: chapters.check(shifts=[0.5]),
+    "held_out must be an aliasing.datasets.ImageSet, got Te": lambda: finetune(MEAN, "flc", IMAGES, held_out=IMAGES),
+    "got builtin_function_or_method; a function that makes one is": lambda: finetune(len, "flc", IMAGES),
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
     "a record holds numbers, texts, estimates, and lists and mappings of them, got {1}": lambda: encode({"a": {1}}),
     "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
@@ -201,6 +224,7 @@ class Own(layers.Downsample):
         return x
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
 @pytest.mark.parametrize("message", USAGE)
 def test_a_wrong_argument(message, monkeypatch):
     monkeypatch.setitem(layers.CATALOGUE, "own", layers.Entry(Own, "forgets to subsample", "a cell"))
@@ -321,6 +345,9 @@ COMMANDS = {
     "findings --claim zhang-5 --study azulay2018": "a finding of zhang2019, not of azulay2018",
     "publish zhang2019 --weights -1": "--weights must be a whole number of at least 0, got -1",
     "data cifar": "cifar10",
+    "submit zhang2019 --profile smoke --tasks 9": "--tasks must be 1 to 8",
+    "submit realnetworks": "realnetworks plans no runs in profile laptop",
+    "submit zhang2019 --processes 0": "--processes must be a whole number of at least 1",
     "diagnose resnet18": "--images",
     "diagnose resnet18 --images /dev/null": "must be a folder",
 }

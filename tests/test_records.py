@@ -177,7 +177,7 @@ def test_a_damaged_working_record_is_named_and_measured_again(where):
     assert path.with_name("record.json.damaged").read_text() == damaged
 
 
-def test_a_record_repeats_to_the_bit_and_a_changed_one_is_named(tmp_path, monkeypatch, capsys):
+def test_a_record_repeats_to_the_bit_and_a_changed_one_is_named(tmp_path, monkeypatch, typed):
     """The record of a run of the smoke profile, published in a project of its own."""
     monkeypatch.chdir(tmp_path)
     job = get("zhang2019").jobs("smoke", 1)[0]
@@ -186,17 +186,14 @@ def test_a_record_repeats_to_the_bit_and_a_changed_one_is_named(tmp_path, monkey
     execute([job], store, "cpu", 1, progress=False)
     record = store.load(job.run)
     publish([record], path)
-    assert main(["verify", job.run.id[:8]]) == 0
-    assert "True" in capsys.readouterr().out
+    assert "True" in typed("verify", job.run.id[:8]).out
     key = next(key for key in record.measurements if key != "training")
     name, value = next((n, v) for n, v in record.measurements[key].items() if isinstance(v, dict))
     record.measurements[key][name] = value | {"value": value["value"] / 2 + 0.1}
     path.unlink()
     publish([record], path)
-    assert main(["verify", job.run.id]) == 1
-    assert f"{name}.value" in capsys.readouterr().out
-    assert main(["verify", "0000000"]) == 2
-    assert "begins none of those in the plans" in capsys.readouterr().err
+    assert f"{name}.value" in typed("verify", job.run.id, status=1).out
+    assert "begins none of those in the plans" in typed("verify", "0000000", status=2).err
 
 
 @pytest.mark.filterwarnings("ignore:.* is damaged")

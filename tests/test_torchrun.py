@@ -101,10 +101,9 @@ def test_devices_that_processes_cannot_share_are_refused(monkeypatch):
         device_of_process(torch.device("cuda"))
 
 
-def test_torchrun_and_workers_do_not_mix(monkeypatch, capsys):
+def test_torchrun_and_workers_do_not_mix(monkeypatch, typed):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert main(["run", "zhang2019", "--profile", "smoke", "--workers", "2"]) == 2
-    assert "leave --workers 2 out" in capsys.readouterr().err
+    assert "leave --workers 2 out" in typed("run", "zhang2019", "--profile", "smoke", "--workers", "2", status=2).err
 
 
 if __name__ == "__main__":  # in the processes of the test of the cluster profile

@@ -40,13 +40,11 @@ def toy_network() -> nn.Module:
 RECIPE = Recipe(epochs=3, batch_size=8, lr=0.05, flip=True, shift=2)
 
 
-def test_an_image_that_no_batch_has_is_left_out_and_too_few_are_refused():
+def test_an_image_that_no_batch_has_is_left_out():
     images = torch.full((9, 3, 8, 8), 255, dtype=torch.uint8)
     bright = ImageSet(images, torch.ones(9, dtype=torch.long), ("a", "b"), "toy")
     recipe = Recipe(epochs=30, batch_size=8, lr=0.05)  # the ninth of nine would be alone
     assert train(toy_network(), bright, recipe, seed=0)[-1]["accuracy"] == 1
-    with pytest.raises(UsageError, match="a batch needs 2 images or more, two for each process; toy has 1 in one"):
-        train(toy_network(), toy_data(1), recipe, seed=0)
 
 
 def test_interrupted_and_continued_training_ends_with_the_same_bits(tmp_path):

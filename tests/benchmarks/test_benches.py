@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import benchmarks
-from aliasing.cli import main
 from aliasing.datasets.corruptions import NAMES, corrupt
 from aliasing.studies import get
 from aliasing.training import Recipe
@@ -20,10 +19,10 @@ def refuse(constant):
     raise AssertionError(f"{constant} is no JSON")
 
 
-def bench(name, folder, capsys):
+def bench(name, folder, typed):
     """What the command writes."""
-    assert main(["bench", name, "--quick", "--repeats", "1", "--out", str(folder / "bench.json")]) == 0
-    assert "times of the peer over ours" in capsys.readouterr().out
+    said = typed("bench", name, "--quick", "--repeats", "1", "--out", str(folder / "bench.json")).out
+    assert "times of the peer over ours" in said
     found = json.loads((folder / "bench.json").read_text(), parse_constant=refuse)[name]
     assert found.keys() >= {"device", "threads", "versions", "repeats", "rows", "skipped"}
     assert all(row["ratio_low"] <= row["ratio"] * 1.0001 for row in found["rows"])
@@ -31,8 +30,8 @@ def bench(name, folder, capsys):
 
 
 @pytest.mark.parametrize("name", ["layers", "training", "evaluation"])
-def test_a_benchmark_compares_equal_work_and_says_where(name, tmp_path, capsys):
-    found = bench(name, tmp_path, capsys)
+def test_a_benchmark_compares_equal_work_and_says_where(name, tmp_path, typed):
+    found = bench(name, tmp_path, typed)
     for row in found["rows"]:
         assert row.get("method", "stitched") == "stitched" and row["difference"] < 1e-5
     if name == "layers":
@@ -61,12 +60,12 @@ def by_hand(network):
     return {"fgsm": step}
 
 
-def test_corruptions_and_attacks_notice_other_work_and_do_without_peers(tmp_path, capsys, monkeypatch):
+def test_corruptions_and_attacks_notice_other_work_and_do_without_peers(tmp_path, typed, monkeypatch):
     library = SimpleNamespace(corrupt=ourselves)
     for module in (benchmarks, robustness):
         monkeypatch.setattr(module, "peer", lambda name: None if name == "foolbox" else library)
     monkeypatch.setattr(robustness, "ATTACKS", {"torchattacks": by_hand, "foolbox": by_hand})
-    found = bench("robustness", tmp_path, capsys)
+    found = bench("robustness", tmp_path, typed)
     assert found["skipped"] == {"foolbox": "not installed"}
     *corruptions, attack = found["rows"]
     assert [row["name"] for row in corruptions] == [*NAMES]
@@ -78,8 +77,7 @@ def test_corruptions_and_attacks_notice_other_work_and_do_without_peers(tmp_path
     assert attack["peer"] == "torchattacks" and attack["difference"] == 0
     assert attack["ours_effect"] == attack["peer_effect"]
     monkeypatch.setattr(robustness, "peer", lambda name: None)
-    assert main(["bench", "robustness", "--quick", "--repeats", "1"]) == 0
-    assert "nothing to compare with" in capsys.readouterr().out
+    assert "nothing to compare with" in typed("bench", "robustness", "--quick", "--repeats", "1").out
 
 
 def test_in_the_time_that_a_campaign_has_a_case_is_timed_and_failures_are_told(monkeypatch):

@@ -9,20 +9,19 @@ from torch import nn
 from aliasing.errors import UsageError
 from aliasing.layers import LPS, TIPS, create, intercepted, outermost, recorded, regularisers
 from tests.layers import cases
+from tests.toys import Custom
 
 noise = partial(cases.noise, dtype=torch.float32)
 
 
-class Block(nn.Module):
+def block(main, side):
     """Two branches on one grid, as in a residual block: nobody calls ``forward`` of the layers."""
 
-    def __init__(self, main, side):
-        super().__init__()
-        self.main, self.side = main, side
+    def run(net, x):
+        choice = net.main.choose(x)
+        return net.main.sample(x, choice) + net.side.sample(2 * x, choice)
 
-    def forward(self, x):
-        choice = self.main.choose(x)
-        return self.main.sample(x, choice) + self.side.sample(2 * x, choice)
+    return Custom(run, main=main, side=side)
 
 
 def test_the_scoring_network_is_not_decayed_and_its_temperature_falls_geometrically():
@@ -41,7 +40,7 @@ def test_the_scoring_network_is_not_decayed_and_its_temperature_falls_geometrica
 @pytest.mark.parametrize("form", ["code", "linear", "two_sided"])
 def test_the_auxiliary_losses_are_those_of_the_input_of_the_last_training_pass(form):
     torch.manual_seed(0)
-    network = nn.Sequential(Block(TIPS(3), TIPS(3, faithful=True)), nn.ReLU(), TIPS(3))
+    network = nn.Sequential(block(TIPS(3), TIPS(3, faithful=True)), nn.ReLU(), TIPS(3))
     layers = [part for part in network.modules() if isinstance(part, TIPS)]
     network(noise(2, 3, 9, 8))
     assert all(layer.auxiliary_losses() is None for layer in layers)  # nobody asked for records
@@ -79,7 +78,7 @@ def test_records_hold_the_map_the_choice_and_the_output(name):
 
 
 def test_both_branches_are_recorded_with_the_choice_they_share():
-    network = Block(create("aps", 2, blur="tri-3"), create("aps", 2))
+    network = block(create("aps", 2, blur="tri-3"), create("aps", 2))
     with recorded(network) as calls:
         y = network(x := noise(3, 2, 6, 4))
     assert [call.name for call in calls] == ["main", "side"]
@@ -91,7 +90,7 @@ def test_both_branches_are_recorded_with_the_choice_they_share():
 
 
 def test_an_interception_stands_between_the_caller_and_the_layer():
-    network = Block(create("aps", 2), create("bin-5", 2))
+    network = block(create("aps", 2), create("bin-5", 2))
     x = noise(3, 2, 6, 4)
 
     def around(layer, name, method, x, choice=None):

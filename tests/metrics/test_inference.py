@@ -6,7 +6,7 @@ from torch import nn
 
 from aliasing import metrics, models
 from aliasing.inference import predict
-from tests.toys import Answer
+from tests.toys import Answer, Custom
 
 
 def network():
@@ -31,13 +31,11 @@ def test_predict_equals_one_pass_and_leaves_modes_and_gradients_alone():
 
 
 def test_modes_come_back_after_an_error():
-    class Broken(nn.Module):
-        def forward(self, x):
-            assert not self.training
-            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-            raise KeyError
+    def broken(net, x):
+        assert not net.training and torch.backends.cudnn.conv.fp32_precision == "ieee"
+        raise KeyError
 
-    model, precision = nn.Sequential(Broken()).train(), torch.backends.cudnn.conv.fp32_precision
+    model, precision = nn.Sequential(Custom(broken)).train(), torch.backends.cudnn.conv.fp32_precision
     with pytest.raises(KeyError):
         predict(model, pictures())
     assert all(part.training for part in model.modules())

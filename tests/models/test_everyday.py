@@ -283,19 +283,17 @@ def test_checkpoints_have_the_right_gradient_or_none() -> None:
     assert torch.equal(*gradients[:2]) and torch.equal(*gradients[2:])
 
 
-OTHER_WAYS = {
-    "another input": lambda n, x: n.relu(n.conv(x) if x.shape[-1] > 8 else x),
-    "no activation": lambda n, x: n.relu(n.conv(x)) if x.shape[-1] > 8 else n.conv(x),
-}
-
-
 def twice(n: Custom, x: Tensor) -> Tensor:
     """At one size what the convolution returns is used before the activation, too."""
     y = n.conv(x)
     return n.relu(y).mean((2, 3)) if x.shape[-1] > 8 else n.relu(n.conv(x)).mean((2, 3)) + y.mean((2, 3))
 
 
-OTHER_WAYS["twice"] = twice
+OTHER_WAYS = {
+    "another input": lambda n, x: n.relu(n.conv(x) if x.shape[-1] > 8 else x),
+    "no activation": lambda n, x: n.relu(n.conv(x)) if x.shape[-1] > 8 else n.conv(x),
+    "twice": twice,
+}
 
 
 @pytest.mark.parametrize("way", OTHER_WAYS)
@@ -629,28 +627,3 @@ def classifier(padding_mode: str = "circular", weights: float = 1.0) -> nn.Seque
 def test_the_report_says_whether_it_is_exactly_invariant(network: nn.Module, downsample: str, note: str | None) -> None:
     _, report = antialias(network, downsample, padding_mode="circular", example=X, return_report=True)
     assert re.match(note, report.notes[0]) if note else not report.notes
-
-
-def packed(n: Custom, x: Tensor) -> SimpleNamespace:
-    return SimpleNamespace(logits=n.conv(x) * n.conv.stride[0])
-
-
-REFUSED = {
-    "skip must hold names of modules": lambda: antialias(net := block(), skip=[net[0]]),
-    "computes something else": lambda: antialias(Custom(packed, conv=nn.Conv2d(3, 4, 3, 2)), example=X),
-    "holds none": lambda: antialias(block(), example=X[:0]),
-    "of finite numbers": lambda: antialias(block(), example=X.log().sqrt()),
-    "does not run on the example": lambda: antialias(block(), example=images(1, 4, 8, 8)),
-    "lazy modules": lambda: antialias(nn.Sequential(nn.LazyConv2d(8, 3, 2), nn.ReLU())),
-    "the channels of the map are not known": lambda: antialias(
-        Custom(lambda n, x: n.never, pool=nn.MaxPool2d(2)), {"name": "tri-3", "trainable": True}
-    ),
-    "use torch.export": lambda: torch.jit.script(antialias(block(), example=X)),
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*deprecated.*")
-@pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_done_is_refused(words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        REFUSED[words]()

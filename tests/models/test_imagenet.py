@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aliasing.errors import DataError, UsageError
+from aliasing.errors import DataError
 from aliasing.models import PRETRAINED, imagenet, pretrained
 
 
@@ -33,5 +33,3 @@ def test_a_missing_or_damaged_package_is_one_line_that_says_what_to_install(monk
         with pytest.raises(DataError, match=message) as raised:
             pretrained("tf_efficientnet_lite0")
         assert "\n" not in str(raised.value)
-    with pytest.raises(UsageError, match="choose from tf_efficientnet_lite0"):
-        pretrained("efficientnet_lite0")

@@ -68,15 +68,21 @@ def test_findings_have_unique_names_and_say_where_they_come_from():
     assert all(finding.source and finding.published and finding.tests for finding in found)
 
 
-def test_two_columns_of_one_name_are_an_error(where):
-    job = studies.get("zhang2019").jobs("smoke")[0]
-    twice = replace(job, measurements=(Measurement("accuracy", {"count": 1}), Measurement("accuracy", {"count": 2})))
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("two measurements of run", {"measurements": [Measurement("accuracy", {"count": count}) for count in (1, 2)]}),
+        ("a label of run .* is called like a column that there is: network", {"labels": {"network": "mine"}}),
+    ],
+)
+def test_two_columns_of_one_name_are_an_error(message, change, where):
+    job = replace(studies.get("zhang2019").jobs("smoke")[0], **{"measurements": ()} | change)
     record = Record(job.run)
-    for key in ("training", *(m.key for m in twice.measurements)):
+    for key in ("training", *(m.key for m in job.measurements)):
         record.add(key, {"accuracy": 0.5, "data": "shapes"}, {"seconds": 1, "device": "cpu"})
     where.save(record)
-    with pytest.raises(UsageError, match="two measurements of run"):
-        results([twice], where)
+    with pytest.raises(UsageError, match=message):
+        results([job], where)
 
 
 def test_a_plan_that_lacks_a_profile_says_so():
@@ -93,15 +99,6 @@ def test_a_study_may_have_no_claims_yet(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(studies, "STUDIES", {"mine": mine})
     assert main(["findings", "--study", "mine", "--profile", "laptop"]) == 0
     assert not worth("smoke", Store(tmp_path, tmp_path)).total()
-
-
-def test_a_label_is_not_called_like_a_column(where):
-    job = replace(studies.get("zhang2019").jobs("smoke")[0], labels={"network": "mine"})
-    record = Record(job.run)
-    record.add("training", {"data": "shapes"}, {"seconds": 1, "device": "cpu"})
-    where.save(record)
-    with pytest.raises(UsageError, match=r"a label of run .* is called like a column that there is: network"):
-        results([job], where)
 
 
 def test_fresh_runs_ignore_the_published_records(tmp_path, monkeypatch):
