@@ -11,11 +11,8 @@ from aliasing import layers, metrics
 from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import mean_bias, windows
 from aliasing.metrics.spectra import ideal
+from tests.layers.cases import noise
 from tests.toys import SamePadding
-
-
-def gaussian(n, size):
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def bias(layer, images):
@@ -24,7 +21,7 @@ def bias(layer, images):
 
 @pytest.mark.parametrize("name", ["max", "bin-4", "subsample", "aps"])
 def test_equals_a_loop_over_windows(name):
-    layer, x = layers.create(name, 3), gaussian(2, 8).relu()
+    layer, x = layers.create(name, 3), noise(2, 3, 8, 8).relu()
     x[0, 0, :2, :2] = 3.0  # a constant window
     with torch.no_grad():
         y = layer(x)
@@ -50,7 +47,7 @@ def test_equals_a_loop_over_windows(name):
 
 
 def test_weight_follows_the_sample_that_weighs_most():
-    images = gaussian(3, 16)
+    images = noise(3, 3, 16, 16)
 
     class Mixture(layers.Downsample):
         stride = 2
@@ -69,7 +66,7 @@ def test_mixing_weights_of_tips():
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(100)
-    images = gaussian(3, 16)
+    images = noise(3, 3, 16, 16)
     tau = layer.tau(images).detach()
     blocks = windows(images, (2, 2))
     best = tau.argmax(-1)[:, :, None, None, None].expand(*blocks.shape[:-1], 1)
@@ -105,7 +102,7 @@ def test_a_convolution_that_pads_for_its_stride_is_looked_at_with_the_padding_it
 @pytest.mark.parametrize("size", [4, 6, 8])
 def test_windows_without_an_output_are_skipped(size):
     """Of 4 pixels MaxPool2d(3, 2) keeps one window, whose output was compared with all four blocks."""
-    x = gaussian(2, size)
+    x = noise(2, 3, size, size)
     result = bias(nn.MaxPool2d(3, 2), x)
     kept = (size - 3) // 2 + 1
     y, blocks = F.max_pool2d(x, 3, 2), windows(x, (2, 2))[:, :, :kept, :kept]
@@ -117,14 +114,14 @@ def test_windows_without_an_output_are_skipped(size):
 def test_of_a_pool_whose_windows_lie_elsewhere_no_bias_is_known():
     """Its blocks begin a pixel before the map: it is a maximum of each of its windows, and was said to be none."""
     for size in (2, 8, 9):
-        result = bias(nn.MaxPool2d(2, padding=1), gaussian(2, size))
+        result = bias(nn.MaxPool2d(2, padding=1), noise(2, 3, size, size))
         assert all(math.isnan(share.value) for share in (result.exact, result.nearest, result.constant))
-        model, x = nn.AvgPool2d(2, padding=1), gaussian(2, size)
+        model, x = nn.AvgPool2d(2, padding=1), noise(2, 3, size, size)
         target = ideal(x, (2, 2))
         error = (model(x)[:, :, : target.shape[2], : target.shape[3]] - target).abs().sum((1, 2, 3))
         expected = (error / target.abs().sum((1, 2, 3))).mean().item()
         assert metrics.alias_error(model, x)[""].value == pytest.approx(expected)
-    assert bias(nn.MaxPool2d(3, 2, padding=1), gaussian(2, 8)).nearest.value > 0.9
+    assert bias(nn.MaxPool2d(3, 2, padding=1), noise(2, 3, 8, 8)).nearest.value > 0.9
 
 
 def test_each_axis_has_its_own_stride():
