@@ -1,6 +1,7 @@
 """Every benchmark compares equal computations and reports under which conditions; how fast they are is not tested."""
 
 import json
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 import benchmarks
+from aliasing.datasets import load
 from aliasing.datasets.corruptions import NAMES, corrupt
+from aliasing.finetuning import AGREES
 from aliasing.studies import get
 from aliasing.training import Recipe
-from benchmarks import accuracy, evaluation, layers, robustness, training
+from benchmarks import accuracy, evaluation, finetuning, layers, robustness, training
 
 
 def refuse(constant):
@@ -95,6 +98,28 @@ def test_both_loops_are_trained_to_their_end_on_the_same_network():
     plain, ours = accuracy.measure(run, {"plain": recipe, "ours": recipe}, timed=64, repeats=1)
     assert plain["seconds"] == pytest.approx(2 * 128 / plain["images_per_s"])
     assert abs(plain["accuracy"] - ours["accuracy"]) < 0.3  # the same but for the order of pictures
+
+
+def test_ways_of_fine_tuning_move_the_weights_that_they_name(monkeypatch):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 8, 1),
+                              torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 10))  # fmt: skip
+    monkeypatch.setattr(finetuning, "load", lambda *a: SimpleNamespace(module=deepcopy(net).eval()))
+    monkeypatch.setattr(finetuning, "SIZE", 24)
+    shapes = load("shapes", "train", count=64, seed=0)
+
+    def teach(lesson, student):
+        before = {weight: weight.clone() for weight in student.parameters()}
+        finetuning.Lesson.teach(lesson, student)
+        moved = {weight for weight, value in before.items() if not weight.equal(value)}
+        assert moved and moved <= {*lesson.chosen(student)}
+
+    monkeypatch.setattr(finetuning.PartLesson, "teach", teach, raising=False)
+    chosen = (finetuning.everything, finetuning.without_classifier, finetuning.norms, finetuning.filters)
+    original, *rows = finetuning.compare(shapes, shapes, shapes, [(one, 0.1, 1) for one in chosen])
+    assert original[AGREES].value == 1 and f"{AGREES}, minus the first" not in original
+    every = 8 * 27 + 8 + 16 + 8 * 8 + 8 + 8 * 10 + 10
+    assert [row["moved"] for row in rows] == [every, every - 90, 16, 8 * 27]
+    assert rows[2][f"{AGREES}, minus the first"].value == pytest.approx(rows[2][AGREES].value - rows[0][AGREES].value)
 
 
 def test_verdicts_of_known_ratios():
