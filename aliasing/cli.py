@@ -153,8 +153,8 @@ def _publish(arguments: argparse.Namespace) -> int:
     from .records import Store, home, publish
     from .training import keep_weights
 
-    store, published = Store(), False
     at_least("--weights", arguments.weights, 0)
+    store, published = Store(), False
     for profile in [arguments.profile] if arguments.profile else PROFILES:
         jobs = studies.get(arguments.study).jobs(profile)
         # What other studies measured on a shared run is in their own files.
@@ -402,15 +402,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         status, said = 1, str(reason)
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
-        places = "the folders that ALIASING_RUNS, ALIASING_DATA and ALIASING_CACHE name are to exist, or to be made"
-        status, said = 1, f"{error.filename}: {error.strerror}; {places}"
-        if error.filename is None:  # standard output, as a rule
+        if error.filename is not None:
+            places = "the folders that ALIASING_RUNS, ALIASING_DATA and ALIASING_CACHE name are to exist, or to be made"
+            status, said = 1, f"{error.filename}: {error.strerror}; {places}"
+        elif error.errno in (errno.EPIPE, errno.ENOSPC):  # of standard output, as a rule
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if error.errno == errno.EPIPE:  # the reader, such as head, has seen enough
                 return 1
-            said = f"cannot write ({error.strerror}); make room"
+            status, said = 1, f"cannot write ({error.strerror}); make room"
+        else:
+            raise
     except KeyboardInterrupt:
         again = "; what is finished is kept; run the same command again to continue"
         status, said = 130, "stopped" + (again if arguments.command in ("run", "campaign", "finetune") else "")

@@ -26,7 +26,6 @@ from aliasing.datasets.photographs import IMAGENETTE_RANKS
 from aliasing.diagnosis.networks import load
 from aliasing.files import write_atomically
 from aliasing.finetuning import LR, Data, Lesson, Plan, answers, averaged, measure
-from aliasing.inference import correct
 from aliasing.measurements import loaded
 from aliasing.metrics import Estimate
 from aliasing.optimizers import Optimizers
@@ -64,8 +63,8 @@ RECIPES: tuple[tuple[Chosen, float, int], ...] = (
     (everything, LR, 1),
     (everything, LR, 0),
     (without_classifier, LR, 1),
-    (norms, 10 * LR, 1),
-    (filters, 10 * LR, 1),
+    (norms, 3e-3, 1),
+    (filters, 3e-3, 1),
     (everything, LR, 3),
     (without_classifier, LR, 3),
 )
@@ -93,12 +92,13 @@ def compare(
     """
     original = load(NETWORK, "pretrained", SIZE).module
     data = Data(learn.images, held.images, held.labels, SIZE)
+    rest = Data(learn.images, others.images, others.labels, SIZE)
     plan = Plan(NETWORK, "pretrained", LAYER, len(learn), SIZE, 1, LR, 32, 0)
-    lesson, expected = PartLesson(plan, data, original, averaged(original, data, 32)), answers(original, data)
+    taught, expected = averaged(original, data, plan.batch_size), answers(original, data)
 
     def measured(network: nn.Module) -> dict[str, Tensor]:
         found = measure(network, data, expected)
-        return found | {"accuracy on all classes": correct(network, others.images, others.labels, 32).double()}
+        return found | {"accuracy on all classes": (answers(network, rest).argmax(1) == others.labels).double()}
 
     def told(row: dict[str, Any], found: dict[str, Tensor]) -> None:
         for name, values in found.items():
@@ -112,8 +112,8 @@ def compare(
     told({"weights": "the original"}, measured(original))
     for chosen, lr, epochs in recipes:
         student, started = deepcopy(converted), time.process_time()
-        lesson.plan = replace(plan, epochs=epochs, lr=lr)
-        lesson.chosen, lesson.steps = chosen, epochs * -(-len(learn) // plan.batch_size)
+        lesson = PartLesson(replace(plan, epochs=epochs, lr=lr), data, original, taught)
+        lesson.chosen, lesson.steps = chosen, lesson.steps if epochs else 0
         lesson.teach(student)
         row = {"weights": chosen.__name__.replace("_", " "), "lr": lr, "epochs": epochs}
         row |= {"moved": sum(p.numel() for p in chosen(student)), "seconds": time.process_time() - started}
@@ -133,10 +133,8 @@ def main() -> None:
     learn, held = (known[rows[own]] for own in (slice(2048), slice(2048, 2548)))
     held = ImageSet(held.images, torch.tensor(IMAGENETTE_RANKS)[held.labels], held.classes, held.name)
     others = loaded({"name": "imagenet-sample-1000", "size": 160}, "train")[:]
-    margin = (others.images.shape[-1] - SIZE) // 2
-    middle = others.images[:, :, margin : margin + SIZE, margin : margin + SIZE]
     with threads(1):
-        found = compare(learn, held, ImageSet(middle, others.labels, others.classes, others.name))
+        found = compare(learn, held, others)
     about_it = about("cpu") | {"network": NETWORK, "layer": LAYER, "learned": len(learn)}
     write_atomically(table, json.dumps(about_it | {"rows": found}, indent=1) + "\n")
 

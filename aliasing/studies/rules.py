@@ -25,6 +25,8 @@ from ..errors import one_of
 from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
 Outcome = Literal["holds", "opposite", "no effect", "open", "not run"]
+# What readers are told of a test that was run.
+WORDS = {"holds": "as claimed", "opposite": "the other way", "no effect": "no effect", "open": "open"}
 Verdict = Literal[
     "reproduced", "partly", "not reproduced", "contradicted", "inconclusive", "not testable here", "not run"
 ]
@@ -288,10 +290,9 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
         own = outcomes.groupby(frame["finding"]).transform(decide)
         frame[column] = np.where(tested.eq(False), "not testable here", np.where(tested.isna(), "not run", own))
     frame["decided"] = ~frame["verdict"].isin(["not run", "not testable here"])
-    words = {"holds": "as claimed", "opposite": "the other way", "no effect": "no effect", "open": "open"}
 
     def counted(outcomes: pd.Series) -> str:
-        numbers = {word: (outcomes == kind).sum() for kind, word in words.items()}
+        numbers = {word: (outcomes == kind).sum() for kind, word in WORDS.items()}
         return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
 
     frame["outcomes"] = frame["outcome"].groupby(frame["finding"]).transform(counted)
