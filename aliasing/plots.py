@@ -113,10 +113,15 @@ def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer") -> list[Group]
 
     The first column of ``by`` decides colour and marker. Of the others, one of truth values decides whether markers are
     hollow, and one of words which line is drawn.
+
+    Raises:
+        UsageError: a run has no value in one of these columns, and would be in no group.
     """
     by = [by] if isinstance(by, str) else list(by)
     if rows.empty:
         return []
+    if absent := [name for name in by if rows[name].isna().any()]:
+        raise UsageError(f"{rows[absent[0]].isna().sum()} of {len(rows)} runs have no {absent[0]}; draw those that do")
     words = {name: list(rows[name].unique()) for name in by[1:] if rows[name].dtype != bool}
     found = []
     for values, own in rows.groupby(by, sort=False):
@@ -130,6 +135,18 @@ def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer") -> list[Group]
         said = [name if value is True else str(value) for name, value in labels.items() if value is not False]
         found.append(Group(", ".join(said), look, own))
     return found
+
+
+def seeded(group: Group, *columns: str) -> pd.DataFrame:
+    """The runs of a group on which ``columns`` were measured, which differ in the seed alone: so their spread is its.
+
+    Raises:
+        UsageError: there are several networks of one seed, of which none is the one to draw.
+    """
+    own = measured(group.rows, *columns)
+    if "seed" in own and (twice := own["seed"][own["seed"].duplicated()].tolist()):
+        raise UsageError(f"{group.label!r} has several networks of seed {twice[0]}; draw one kind of them")
+    return own
 
 
 def measured(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -182,10 +199,11 @@ def bands(
         scale: factor of the values, 100 for per cent.
 
     Raises:
-        UsageError: the curves of a group are not over the same points.
+        UsageError: the curves of a group are not over the same points, or its runs are not ``seeded``.
     """
     middle = []
-    for label, look, own in groups(measured(rows, column), by):
+    for group in groups(measured(rows, column), by):
+        (label, look, _), own = group, seeded(group, column)
         if isinstance(x, str) and own[x].astype(str).nunique() > 1:
             raise UsageError(f"{label!r} has curves over different {x}; draw one kind of them")
         mean, low, high = (scale * values for values in across(own[column]))
@@ -250,11 +268,11 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
     The frame leaves room around the runs; wider intervals are cut.
     """
     rows = measured(rows, x, y)
-    for label, look, own in groups(rows, by):
-        look = look | {"linestyle": "none"}
+    for group in groups(rows, by):
+        own, look = seeded(group, x, y), group.look | {"linestyle": "none"}
         _each(axis, scale * own[x], scale * own[y], look)
         (right, across_x, kind), (up, across_y, _) = (_whiskers(scale * own[column]) for column in (x, y))
-        axis.errorbar(right, up, across_y, across_x, label=label, capsize=2, markersize=8, gid=kind, **look)
+        axis.errorbar(right, up, across_y, across_x, label=group.label, capsize=2, markersize=8, gid=kind, **look)
     _limit(axis, "x", scale * rows[x])
     _limit(axis, "y", scale * rows[y])
 
@@ -269,9 +287,10 @@ def bars(
     """
     found = groups(rows, by)
     width, bottom, top = 0.8 / max(1, len(found)), 0.0, 0.0
-    for index, (label, look, own) in enumerate(found):
+    for index, group in enumerate(found):
+        label, look, _ = group
         for place, column in enumerate(columns.values()):
-            known = measured(own, column)
+            known = seeded(group, column)
             if known.empty:
                 continue
             mean, reach, kind = _whiskers(scale * known[column])
@@ -298,18 +317,13 @@ def forest(
     """A line per group with its mean and 95 % interval; with ``minus``, of the difference to that group, by seed.
 
     Of fewer than ``FEW`` seeds each has a faint marker instead of the interval.
-
-    Raises:
-        UsageError: a group has several networks of one seed, of which none is the one to compare.
     """
-    known = measured(rows, column)
-    if known.duplicated([by, "seed"]).any():
-        twice = known[known.duplicated([by, "seed"])].iloc[0]
-        raise UsageError(f"{by} {twice[by]!r} has several networks of seed {twice['seed']}; draw one kind of them")
-    found = [group for group in groups(known, by) if group.label != minus]
-    base = rows[rows[by] == minus].set_index("seed")[column] if minus and column in rows else None
-    for place, (_, look, own) in enumerate(found):
-        values = own.set_index("seed")[column]
+    found = groups(measured(rows, column), by)
+    by_seed = {group.label: seeded(group, column).set_index("seed")[column] for group in found}
+    base = by_seed.pop(minus, pd.Series(dtype=float)) if minus else None
+    found = [group for group in found if group.label in by_seed]
+    for place, (label, look, _) in enumerate(found):
+        values = by_seed[label]
         values = (values if base is None else (values - base).dropna()) * scale
         if len(values):
             mean, reach, kind = _whiskers(values)

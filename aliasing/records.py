@@ -144,7 +144,9 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = torch.as_tensor(value) if value.ndim else value.item()
     if isinstance(value, Tensor):
-        value = value.detach().cpu().double().tolist() if value.ndim else value.item()
+        value = value.detach().cpu()
+        numbers = value.double() if value.is_floating_point() else value.long()
+        value = numbers.tolist() if value.ndim else value.item()
     if is_dataclass(value):
         value = vars(value)
     if hasattr(value, "_asdict"):
@@ -244,11 +246,16 @@ class Store:
 
     def __init__(self, working: Path | None = None, published: Path | None = None) -> None:
         self.working = Path(working or os.environ.get("ALIASING_RUNS") or home() / "runs")
+        self._asked = published
         folders = [Path(published)] if published else clone.published("records")
         self.published = folders[0]
         self._records: dict[str, Record] = {}
         for path in sorted(path for folder in folders for path in folder.glob("*.jsonl")):
             _unite(self._records, _as_of(path, _stamp(path)))
+
+    def __reduce__(self) -> tuple:
+        """Another process opens it anew."""
+        return Store, (self.working, self._asked)
 
     def folder(self, run: Run) -> Path:
         """Where the working store keeps the run."""

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -291,7 +290,7 @@ def _in_processes(work: Callable[[Store, Notify], None], store: Store, workers: 
     """Start ``workers`` processes, end them at the time ``end``, and return how many were killed by others."""
     context = multiprocessing.get_context("spawn")
     steps, refused = context.Value("i", 0), context.SimpleQueue()
-    share = (work, store.working, store.published, steps, refused)
+    share = (work, store, steps, refused)
     processes = [context.Process(target=_serve, args=share, daemon=True) for _ in range(workers)]
     with _uninterruptible():
         for process in processes:
@@ -337,7 +336,7 @@ def end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _serve(work: Callable[[Store, Notify], None], working: Path, published: Path, steps: Any, refused: Any) -> None:
+def _serve(work: Callable[[Store, Notify], None], store: Store, steps: Any, refused: Any) -> None:
     """The life of a worker."""
 
     def notify(count: int) -> None:
@@ -347,7 +346,7 @@ def _serve(work: Callable[[Store, Notify], None], working: Path, published: Path
     end_with_parent()
     keep_freed()
     try:
-        work(Store(working, published), notify)
+        work(store, notify)
     except StorageError as error:  # the parent says it, once
         refused.put(str(error))
 

@@ -20,6 +20,8 @@ def script(command: Sequence[str], name: str, tasks: int, options: Sequence[str]
     The ``options`` of ``sbatch`` count more than ours. In each task ``torchrun`` starts so many ``processes``, which
     train every network together; with 1 it is not used.
     """
+    if odd := [option for option in options if len(option.splitlines()) != 1]:
+        raise UsageError(f"an option of sbatch is one line, such as --time=1:00, got {odd[0]!r}")
     logs = Store().working.absolute() / "slurm"
     ours = [f"--job-name={name}", f"--array=1-{tasks}", f"--output={logs}/%x-%A-%a.log"]
     ours += ["--open-mode=append", "--requeue"]

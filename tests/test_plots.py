@@ -90,7 +90,8 @@ def test_curves_may_have_gaps_but_must_lie_over_the_same_points():
     mean, *_ = plots.across([[1, None, 3], [2, 2, 4]])
     assert np.array_equal(mean, [1.5, np.nan, 3.5], equal_nan=True)
     _, axis = plots.grid()
-    odd = ROWS.assign(place=[[seed, 9] for seed in ROWS["seed"]])
+    plain = ROWS[~ROWS["augmented"]]
+    odd = plain.assign(place=[[seed, 9] for seed in plain["seed"]])
     wrong = {
         r"equally many points, at least one, got \[1, 2\]": lambda: plots.across([[1], [1, 2]]),
         r"at least one, got \[0\]": lambda: plots.across([[], []]),
@@ -128,14 +129,27 @@ def test_a_forest_pairs_by_seed():
     (point,) = [line for line in axis.lines if len(line.get_xdata()) == 1 and line.get_marker() == MARKERS["bin-5"]]
     assert float(point.get_xdata()[0]) == pytest.approx(0.2)
     plots.show(figure, "", "")
-    with pytest.raises(UsageError, match="layer 'subsample' has several networks of seed 0"):
-        plots.forest(axis, ROWS, "x", minus="subsample")
+
+
+def test_spread_is_over_seeds_of_runs_that_all_have_a_group():
+    _, axis = plots.grid()
+    unnamed = ROWS.assign(layer=ROWS["layer"].where(ROWS["seed"] > 0))
+    for rows, said in ((ROWS, "'subsample' has several networks of seed 0"), (unnamed, "4 of 12 runs have no layer")):
+        for draw in (
+            lambda rows: plots.bands(axis, rows, "curve"),
+            lambda rows: plots.points(axis, rows, "x", "y"),
+            lambda rows: plots.bars(axis, rows, {"x": "x"}),
+            lambda rows: plots.forest(axis, rows, "x", minus="subsample"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                draw(rows)
+    plots.show(axis.figure, "", "")
 
 
 def test_panels_that_share_an_axis_show_all_or_say_what_is_cut():
     figure, axes = plots.grid(1, 2, sharey=True)
     for axis, more in zip(axes, (0, 10), strict=True):
-        plots.points(axis, ROWS.assign(y=ROWS["y"] + more), "x", "y")
+        plots.points(axis, ROWS.assign(y=ROWS["y"] + more), "x", "y", ["layer", "augmented"])
     low, high = axes[0].get_ylim()
     assert low < ROWS["y"].min() and high > ROWS["y"].max() + 10
     assert "cut" not in plots.show(figure, "", "").caption

@@ -63,6 +63,7 @@ def test_values_are_plain_json_and_a_line_reads_back():
     assert encode(Estimate(0.5, 0.4, float("inf"), 3)) == {"value": 0.5, "low": 0.4, "high": None, "n": 3}
     assert encode({"a": torch.tensor([[1 / 3]]), "b": torch.tensor(2)}) == {"a": [[0.33333]], "b": 2}
     assert encode([1, float("nan")]) == [1, None]
+    assert str(encode(torch.tensor([[250, 1]], dtype=torch.uint8))) == "[[250, 1]]"  # pictures take less room so
     assert encode({"a": np.float32(0.5), "b": np.arange(2), "c": np.bool_(True)}) == {"a": 0.5, "b": [0, 1], "c": True}
     assert encode([torch.tensor(1 / 3, dtype=torch.float64), 1 / 3]) == [1 / 3, 0.33333]  # as those on record
     written = Record(RUN)

@@ -1,6 +1,7 @@
 """Carrying out runs: equal records whatever the way, shared stores, failures."""
 
 import multiprocessing
+import pickle
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from aliasing import torchrun
 from aliasing.distributed import World
 from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
-from aliasing.records import Store
+from aliasing.records import Store, publish
 from aliasing.runner import Job, carry_out, complete, execute, is_leased
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 
@@ -56,6 +57,13 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
 def test_neither_workers_nor_random_numbers_drawn_before_change_a_number(where, undisturbed, forked):
     execute(JOBS, where, "cpu", workers=2, progress=False)
     assert numbers(where) == numbers(undisturbed)
+
+
+def test_workers_see_the_records_that_an_installed_package_brings(tmp_path, undisturbed, monkeypatch):
+    publish([undisturbed.load(RUN)], tmp_path / "brought" / "x.laptop.jsonl")
+    monkeypatch.setattr("aliasing.clone.published", lambda kind: [tmp_path / "own", tmp_path / "brought"])
+    sent = pickle.loads(pickle.dumps(Store(tmp_path / "runs")))
+    assert complete(JOB, sent.load(RUN)) and (sent.working, sent.published) == (tmp_path / "runs", tmp_path / "own")
 
 
 def test_a_leased_run_is_left_to_its_owner(where):

@@ -41,6 +41,7 @@ def test_what_slurm_refuses_says_why(tmp_path, typed, monkeypatch):
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "invalid partition" in typed(*SUBMIT, status=2).err
+    assert "is one line, such as --time=1:00, got '--time=1" in typed(*SUBMIT, "--sbatch=--time=1\nrm x", status=2).err
 
 
 def test_shards_are_disjoint_and_complete(monkeypatch):
