@@ -290,12 +290,13 @@ class Ledger:
         places += [f"{row.profile}: {row.verdict}" for row in others.drop_duplicates("profile").itertuples()]
         places += [html.escape(first.note)] if getattr(first, "note", "") else []
         items = "".join(
-            f"<li>{html.escape(row.statistic)}: <strong>{statistic(row)}</strong>"
-            f"{'' if row.outcome == 'not run' else f', {row.outcome}'} <small>(rule: {html.escape(row.rule)})</small>"
+            f"<li>{html.escape(row.statistic)}: <strong>{statistic(row)}</strong> "
+            f"<small>(rule: {html.escape(row.rule)})</small>"
             for row in own.itertuples()
         )
         return (
             f"<strong>{first.verdict}</strong><br><small>{'<br>'.join(places)}</small>",
-            f"{html.escape(first.claim)}<br><small>Published: {html.escape(first.published)}.</small>",
+            f"{html.escape(first.claim)}<br><small>Published: {html.escape(first.published)}. "
+            f"Source: {html.escape(first.source)}.</small>",
             f"<ul>{items}</ul>",
         )

@@ -5,16 +5,18 @@ from typing import Any
 
 import pandas as pd
 
+from .rules import WORDS
+
 
 def statistic(row: Any) -> str:
-    """Value, 95 % interval and number of seeds of one statistic, or that it was not run."""
+    """Value, 95 % interval, number of seeds and outcome of one statistic, or that it was not run."""
     if row.outcome == "not run":
         return "not run"
     if row.fact:
-        return f"{row.value:.3g}, exact"
+        return f"{row.value:.3g}, exact, {WORDS[row.outcome]}"
     counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
     over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]
-    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join(over)}"
+    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join((*over, WORDS[row.outcome]))}"
 
 
 def one_line_each(decided: pd.DataFrame, width: int) -> str:
@@ -55,9 +57,9 @@ def whole(own: pd.DataFrame, width: int) -> str:
         paragraphs.append(f"{profile}: {row.verdict}{f' ({row.note})' if row.note else ''}")
         paragraphs.append(f"  regime: {row.regime or 'none'}; rule of commit {row.commit}")
         for test in tests.itertuples():
-            p, outcome = ("", "") if test.outcome == "not run" else (f", p {test.p:.2g}", f": {test.outcome}")
+            p = "" if test.outcome == "not run" else f", p {test.p:.2g}"
             asked = " (we ask this, not the paper)" if test.ours else ""
-            paragraphs.append(f"  - {test.statistic}{asked}: {statistic(test)}{p}{outcome} (rule: {test.rule})")
+            paragraphs.append(f"  - {test.statistic}{asked}: {statistic(test)}{p} (rule: {test.rule})")
     if idle := [profile for profile in own["profile"].unique() if profile not in ran]:
         paragraphs.append(f"{', '.join(idle)}: not run")
     return "\n".join(

@@ -153,8 +153,7 @@ def decision(rows):
         note = f" ({own.note.iloc[0]})" if own.note.iloc[0] else ""
         lines.append(f"* **{own.verdict.iloc[0]}** in profile `{profile}`{note}")
         for row in own.itertuples():
-            outcome = "" if row.outcome == "not run" else f", {row.outcome}"
-            lines.append(f"  * {row.statistic}: {statistic(row)}{outcome} (rule: {row.rule})")
+            lines.append(f"  * {row.statistic}: {statistic(row)} (rule: {row.rule})")
     return [*lines, ""]
 
 
