@@ -434,6 +434,7 @@ def show(
         return _missing(caption)
     kind = "picture" if any(axis.images for axis in figure.axes) else "chart"
     drawn = {artist.get_gid() for artist in figure.findobj()}
+    drawn -= {"each"} if "few" in drawn else set()  # whose words begin alike
     if not drawn.isdisjoint(("seeds", "pictures")) and any(map(_is_cut, figure.axes)):
         drawn.add("cut")
     caption = " ".join([caption, *(words for spread, words in SPREAD.items() if spread in drawn)])

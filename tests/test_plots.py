@@ -112,6 +112,7 @@ def test_two_seeds_are_drawn_and_told_one_by_one_since_their_interval_says_nothi
         plots.bars(axes[2], rows, {"x": "x"})
         plots.forest(axes[3], rows, "x", minus="subsample")
         assert shown in plots.show(figure, "", "").caption
+        assert plots.show(figure, "", "").caption.count("Faint") == 1
         assert ("seeds." in plots.show(figure, "", "").caption) is (rows is not two)
         faint = [[line for line in axis.lines if line.get_gid() in ("each", "few")] for axis in axes]
         assert [len(lines) for lines in faint] == ([4, 2, 2, 1] if rows is two else [0, 2, 0, 0])
