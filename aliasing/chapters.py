@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +170,22 @@ def small(profile: str) -> str:
 
 
 def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: str) -> pd.DataFrame:
-    """The rows of a chapter's results table that a figure shows; the small profile's while the best has none of them.
+    """The rows of a chapter's results table that a figure shows; of the best evidence the largest profile's with any.
 
-    A campaign trains what decides most first, so the best evidence may lack a whole group of networks for a while.
+    A campaign trains what decides most first, so the profile that a chapter opens on may lack a whole group of networks
+    for a while, and a larger one may have it already.
 
     Args:
         study: a name in ``studies.STUDIES``.
         results: what ``begin`` returned.
-        profile: with which it was called. Only "best" is filled up: a profile that is named shows what it has.
+        profile: with which it was called. One that is named, and not "best", shows what it has.
         where: the rows, as for ``DataFrame.query``.
         columns: what must have been measured on them.
     """
-    rows = measured(results.query(where), *columns)
-    if rows.empty and profile == "best":
-        rows = measured(on_record(study, small(profile)).query(where), *columns)
-    return rows
+    others = [name for name in reversed(PROFILES) if name != "smoke"] if profile == "best" else []
+    tables = (on_record(study, name, empty=True) for name in others)
+    shown = (measured(table.query(where), *columns) for table in chain(tables, [results]))
+    return next((rows for rows in shown if len(rows)), results.iloc[:0])
 
 
 def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:

@@ -145,14 +145,15 @@ def test_the_best_profile_is_the_largest_that_decides_most_claims(decided, best,
     assert chapters.best("x") == best
 
 
-def test_a_group_that_the_best_evidence_lacks_is_the_small_profiles():
+def test_a_group_of_networks_is_shown_on_the_largest_profile_that_has_it():
     results = chapters.on_record("zhang2019", "laptop")
-    column, where = "accuracy.accuracy", "layer == 'bin-5'"
-    rows = chapters.part("zhang2019", results, "best", where, column)
-    assert set(rows["layer"]) == {"bin-5"}
-    for lacking in (results.query("layer == 'tri-3'"), results.drop(columns=column), results.assign(**{column: None})):
-        assert chapters.part("zhang2019", lacking, "best", where, column)["id"].tolist() == rows["id"].tolist()
-        assert chapters.part("zhang2019", lacking, "laptop", where, column).empty  # who names a profile sees its own
+    for layer, profile in {"bin-5": "desktop", "rect-2": "laptop"}.items():  # no network with rect-2 is planned there
+        options = f"layer == '{layer}'", "accuracy.accuracy"
+        for own in (results, results.drop(columns="accuracy.accuracy"), results.assign(**{"accuracy.accuracy": None})):
+            rows = chapters.part("zhang2019", own, "best", *options)
+            assert rows["layer"].unique() == [layer] and rows["profile"].unique() == [profile]
+            named = chapters.part("zhang2019", own, "laptop", *options)  # who names a profile sees its own
+            assert named.empty is (own is not results) and set(named["profile"]) <= {"laptop"}
     assert (chapters.small("smoke"), chapters.small("best"), chapters.small("gpu")) == ("smoke", "laptop", "laptop")
 
 
