@@ -24,6 +24,7 @@ from builder import FRONT, agreement, execution, front_table, markdown, only_pub
 import aliasing
 from aliasing import chapters, models, studies
 from aliasing.chapters import statistic
+from aliasing.finetuning import AGREES, CHANGES
 from aliasing.metrics import count_flops
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
@@ -329,10 +330,26 @@ def conversions(book):
     return markdown("library | networks | outcome | largest difference", rows)
 
 
+def recipes(book):
+    """What ways of fine-tuning leave of the original's answers; in brackets, each minus the first."""
+    found, rows = json.loads((home() / "data/benchmarks/finetuning.json").read_text()), []
+    measures = (CHANGES, "consistency, crop shifts", AGREES, "accuracy", "accuracy on all classes")
+
+    def cell(row, name):
+        low, high = row.get(f"{name}, minus the first", [None] * 3)[1:3]
+        return f"{100 * row[name][0]:.1f} %" + ("" if low is None else f" ({100 * low:+z.1f} to {100 * high:+z.1f})")
+
+    for row in found["rows"]:
+        how = (row["epochs"], f"{row['lr']:g}" if row["epochs"] else "") if "lr" in row else ("", "")
+        rows.append((row["weights"], *how, *(cell(row, name) for name in measures)))
+    where = f"Measured on {found['date']} with version `{found['code']}` of the code, in one thread: {found['device']}."
+    return [*markdown(" | ".join(["weights that move", "epochs", "rate", *measures]), rows), "", where]
+
+
 PARTS = (anew, conversions, diagnosis, exporters, figures, findings, full_scale, layer_speed, layers, promises, records)
 PARTS = {
     part.__name__: part
-    for part in (*PARTS, robustness_speed, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)
+    for part in (*PARTS, recipes, robustness_speed, rooms, runs, time_to_accuracy, training_speed, verdicts, versions)
 }
 
 
