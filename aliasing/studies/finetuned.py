@@ -46,7 +46,10 @@ def plan(profile: str) -> Iterator[Job]:
 
 
 def _minus(measure: str, layer: str, other: str = "none", other_tuned: bool = True) -> Statistic:
-    """What the fine-tuned network with ``layer`` gives minus another, paired by picture, of the mean over seeds."""
+    """What the fine-tuned network with ``layer`` gives minus another, paired by picture, of the mean over seeds.
+
+    The interval is over pictures, for the networks of these seeds; a network without fine-tuning has none.
+    """
     settings = {"layer": layer, "tuned": True}, {"layer": other, "tuned": other_tuned}
     column = f"fine_tuned.{measure}_by_image"
 
@@ -55,7 +58,8 @@ def _minus(measure: str, layer: str, other: str = "none", other_tuned: bool = Tr
         if not all(map(len, texts)):
             return None
         means = (torch.stack([unpacked(text).double() for text in own]).mean(0) for own in texts)
-        return Result.over(Estimate.difference(*means), min(map(len, texts)))
+        drawn = [len(own) for own, setting in zip(texts, settings, strict=True) if setting["tuned"]]
+        return Result.over(Estimate.difference(*means), min(drawn))
 
     return Statistic(settings, of)
 

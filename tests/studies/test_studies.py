@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
+import torch
 
 from aliasing import studies
 from aliasing.cli import main
 from aliasing.errors import UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement
+from aliasing.measurements.subject import packed
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
 from aliasing.runner import build
 from aliasing.studies import STUDIES, VALUE, campaign, worth
-from aliasing.studies.finetuned import LAYERS
+from aliasing.studies.finetuned import LAYERS, _minus
 from aliasing.studies.rules import _lines
 from aliasing.studies.study import results
 
@@ -59,6 +62,14 @@ def test_verdicts_on_networks_trained_on_photographs_rest_on_five_seeds_and_of_f
             assert tuned == sorted([*range(3)] * len(LAYERS)) and len(seeds) - len(tuned) == len(LAYERS)
         elif study.name != "realnetworks":  # whose intervals are over pictures
             assert {seeds.count(seed) for seed in range(5)} == {len(seeds) / 5}
+
+
+def test_seeds_behind_a_difference_are_those_of_fine_tuned_networks():
+    rows = [("tri-3", True), ("tri-3", True), ("tri-3", True), ("tri-3", False), ("none", True)]
+    table = pd.DataFrame(rows, columns=["layer", "tuned"])
+    table["fine_tuned.accuracy_by_image"] = [packed(torch.tensor([True, tuned, False])) for _, tuned in rows]
+    seeds = [_minus("accuracy", "tri-3", *other).of(table).seeds for other in (("tri-3", False), ("none", True))]
+    assert seeds == [3, 1]
 
 
 def test_findings_have_unique_names_and_say_where_they_come_from():
