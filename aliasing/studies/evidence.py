@@ -387,6 +387,18 @@ def kendall_w(values: np.ndarray) -> Result | None:
     return found._replace(high=min(1.0, found.high))
 
 
+def near(statistic: Statistic, middle: float) -> Statistic:
+    """How far a statistic is from ``middle``, on either side: its interval begins at 0 where that lies within."""
+
+    def of(table: pd.DataFrame) -> Result | None:
+        if (found := statistic.of(table)) is None:
+            return None
+        value, *ends = (abs(number - middle) for number in found[:3])
+        return found._replace(value=value, low=0.0 if found.low <= middle <= found.high else min(ends), high=max(ends))
+
+    return Statistic(statistic.settings, of)
+
+
 def fact(function: Callable[[], float]) -> Statistic:
     """A property of layers or networks that is computed, not measured on trained ones: its interval is a point."""
 

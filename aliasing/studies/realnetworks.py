@@ -19,7 +19,7 @@ from ..records import Run
 from ..runner import Job
 from ..training import Recipe
 from .bases import PROTOCOLS
-from .evidence import Result, Statistic, select
+from .evidence import Result, Statistic, near, select
 from .rules import POINT, above, below, claims
 from .study import Study
 
@@ -187,10 +187,9 @@ TESTS = {
         _over(lambda crossed, steps: _deepest_minus_shallowest([c / steps[0] for c in crossed]), CROSSED, STEPS),
         margin=POINT,
     ),
-    "real-5: top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1: a third or more is lost": below(
-        _over(_half, *HALF), threshold=2 / 3
+    "real-5: top-5 accuracy at half the width over that at 210 of 224 pixels, Lite1: distance from a half": below(
+        near(_over(_half, *HALF), 0.5), threshold=1 / 6
     ),
-    "real-5: the same: two thirds or less are lost": above(_over(_half, *HALF), threshold=1 / 3),
 }
 
 STUDY = Study(

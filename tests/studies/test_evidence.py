@@ -11,6 +11,8 @@ from scipy import stats
 from aliasing.measurements import packed
 from aliasing.studies.evidence import (
     Derived,
+    Result,
+    Statistic,
     across_seeds,
     best,
     concordance,
@@ -20,9 +22,11 @@ from aliasing.studies.evidence import (
     kendall_w,
     level,
     minus,
+    near,
     over_kinds,
     rank_correlation,
 )
+from aliasing.studies.rules import below
 
 A, B, C = {"layer": "a"}, {"layer": "b"}, {"layer": "c"}
 
@@ -147,6 +151,22 @@ def test_concordance_is_kendalls_w():
     for more in ({"f": [9.0]}, {"a": [0.0, 0.1, 7.0]}):
         uneven = table({name: [i, i + 0.1] for i, name in enumerate("abcde")} | more)
         assert concordance("m.x", {}, "layer").of(uneven).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "distance"),
+    [
+        (0.45, 0.6, "holds", (0.025, 0, 0.1)),
+        (0.25, 0.42, "open", (0.165, 0.08, 0.25)),
+        (0.5, 0.71, "open", (0.105, 0, 0.21)),
+        (0.9, 1.0, "opposite", (0.45, 0.4, 0.5)),  # nothing is lost: not half of a claim that half is
+    ],
+)
+def test_about_a_half_is_one_claim_and_not_one_for_each_side(low, high, outcome, distance):
+    found = near(Statistic((A,), lambda table: Result((low + high) / 2, low, high, 3)), 0.5)
+    assert found.of(None)[:3] == pytest.approx(distance) and found.settings == (A,)
+    assert below(found, threshold=1 / 6).outcome(found.of(None)) == outcome
+    assert near(Statistic((), lambda table: None), 0.5).of(None) is None
 
 
 def test_facts_have_no_spread():
