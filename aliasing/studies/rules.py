@@ -40,7 +40,7 @@ FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", ("tuned-1", "tuned-3", "tuned-4")),
     "44696b2": ("2026-11-28T17:35:09+00:00", "0ec33cda", _MENDED),  # the changelog says why
     "5fb4d03": ("2026-11-29T11:04:39+00:00", "74ab978a", ("zhang-2", "zhang-3")),  # likewise
-    "next": ("2026-11-29T23:45:00+00:00", "77f4164c", ("azulay-10", "real-5")),  # likewise
+    "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", ("azulay-10", "real-5")),  # likewise
 }
 
 
