@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,9 @@ def small(profile: str) -> str:
     return profile if profile == "smoke" else "laptop"
 
 
-def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: str) -> pd.DataFrame:
+def part(
+    study: str, results: pd.DataFrame, profile: str, where: str, *columns: str, seeds: int | None = None
+) -> pd.DataFrame:
     """The rows of a chapter's results table that a figure shows; of the best evidence the largest profile's with any.
 
     A campaign trains what decides most first, so the profile that a chapter opens on may lack a whole group of networks
@@ -181,10 +183,11 @@ def part(study: str, results: pd.DataFrame, profile: str, where: str, *columns: 
         profile: with which it was called. One that is named, and not "best", shows what it has.
         where: the rows, as for ``DataFrame.query``.
         columns: what must have been measured on them.
+        seeds: as for ``begin``.
     """
-    others = [name for name in reversed(PROFILES) if name != "smoke"] if profile == "best" else []
-    tables = (on_record(study, name, empty=True) for name in others)
-    shown = (measured(table.query(where), *columns) for table in chain(tables, [results]))
+    names = [name for name in reversed(PROFILES) if name != "smoke"]
+    tables = (on_record(study, name, seeds, empty=True) for name in names) if profile == "best" else [results]
+    shown = (measured(table.query(where), *columns) for table in tables)
     return next((rows for rows in shown if len(rows)), results.iloc[:0])
 
 

@@ -203,7 +203,7 @@ def bands(
     """
     middle = []
     for group in groups(measured(rows, column), by):
-        (label, look, _), own = group, seeded(group, column)
+        (label, look, _), own = group, seeded(group)
         if isinstance(x, str) and own[x].astype(str).nunique() > 1:
             raise UsageError(f"{label!r} has curves over different {x}; draw one kind of them")
         mean, low, high = (scale * values for values in across(own[column]))
@@ -269,7 +269,7 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
     """
     rows = measured(rows, x, y)
     for group in groups(rows, by):
-        own, look = seeded(group, x, y), group.look | {"linestyle": "none"}
+        own, look = seeded(group), group.look | {"linestyle": "none"}
         _each(axis, scale * own[x], scale * own[y], look)
         (right, across_x, kind), (up, across_y, _) = (_whiskers(scale * own[column]) for column in (x, y))
         axis.errorbar(right, up, across_y, across_x, label=group.label, capsize=2, markersize=8, gid=kind, **look)
@@ -319,7 +319,7 @@ def forest(
     Of fewer than ``FEW`` seeds each has a faint marker instead of the interval.
     """
     found = groups(measured(rows, column), by)
-    by_seed = {group.label: seeded(group, column).set_index("seed")[column] for group in found}
+    by_seed = {group.label: seeded(group).set_index("seed")[column] for group in found}
     base = by_seed.pop(minus, pd.Series(dtype=float)) if minus else None
     found = [group for group in found if group.label in by_seed]
     for place, (label, look, _) in enumerate(found):

@@ -131,7 +131,7 @@ def main() -> None:
     known = loaded({"name": "imagenette", "size": 160, "origin": "train"}, "train")
     rows = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))
     learn, held = (known[rows[own]] for own in (slice(2048), slice(2048, 2548)))
-    held = ImageSet(held.images, torch.tensor(IMAGENETTE_RANKS)[held.labels], held.classes, held.name)
+    held = replace(held, labels=torch.tensor(IMAGENETTE_RANKS)[held.labels])
     others = loaded({"name": "imagenet-sample-1000", "size": 160}, "train")[:]
     with threads(1):
         found = compare(learn, held, others)

@@ -152,6 +152,7 @@ def test_a_group_of_networks_is_shown_on_the_largest_profile_that_has_it():
         for own in (results, results.drop(columns="accuracy.accuracy"), results.assign(**{"accuracy.accuracy": None})):
             rows = chapters.part("zhang2019", own, "best", *options)
             assert rows["layer"].unique() == [layer] and rows["profile"].unique() == [profile]
+            assert set(chapters.part("zhang2019", own, "best", *options, seeds=1)["seed"]) == {0}
             named = chapters.part("zhang2019", own, "laptop", *options)  # who names a profile sees its own
             assert named.empty is (own is not results) and set(named["profile"]) <= {"laptop"}
     assert (chapters.small("smoke"), chapters.small("best"), chapters.small("gpu")) == ("smoke", "laptop", "laptop")

@@ -245,15 +245,18 @@ def full_scale(book):
 # What ``aliasing bench`` measured, from the files that its ``--out`` wrote into ``data/benchmarks``.
 
 
+def conditions(found):
+    """When, with what and where it was measured."""
+    packages = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
+    threads = f"{found['threads']} thread{'s' * (found['threads'] != 1)}"
+    where = f"{found['device']}, {threads}, {packages}"
+    return f"Measured on {found['date']} with version `{found['code']}` of the code: {where}"
+
+
 def recorded(name):
     """The rows, their table with the verdicts, and a line that says where and when."""
     found = json.loads((home() / f"data/benchmarks/{name}.json").read_text())[name]
-    packages = ", ".join(f"{package} {number}" for package, number in found["versions"].items())
-    conditions = (
-        f"Measured on {found['date']} with version `{found['code']}` of the code: {found['device']}, "
-        f"{found['threads']} threads, {packages}, {found['repeats']} turns."
-    )
-    return pd.DataFrame(found["rows"]), found.get("verdicts"), ["", conditions]
+    return pd.DataFrame(found["rows"]), found.get("verdicts"), ["", f"{conditions(found)}, {found['repeats']} turns."]
 
 
 def spread(ratios):
@@ -342,8 +345,8 @@ def recipes(book):
     for row in found["rows"]:
         how = (row["epochs"], f"{row['lr']:g}" if row["epochs"] else "") if "lr" in row else ("", "")
         rows.append((row["weights"], *how, *(cell(row, name) for name in measures)))
-    where = f"Measured on {found['date']} with version `{found['code']}` of the code, in one thread: {found['device']}."
-    return [*markdown(" | ".join(["weights that move", "epochs", "rate", *measures]), rows), "", where]
+    titles = " | ".join(["weights that move", "epochs", "rate", *measures])
+    return [*markdown(titles, rows), "", f"{conditions(found)}."]
 
 
 PARTS = (anew, conversions, diagnosis, exporters, figures, findings, full_scale, layer_speed, layers, promises, records)
