@@ -35,12 +35,9 @@ def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
 
 
 def check_images(images: Tensor, unit: bool = False) -> Tensor:
-    """Return ``images``, cut off from autograd, if they are at least one (N, C, H, W), uint8 or float.
+    """``images``, cut off from autograd; ``UsageError`` unless they are at least one (N, C, H, W), uint8 or float.
 
     With ``unit`` floats must lie inside [0, 1] as well.
-
-    Raises:
-        UsageError: they are not; the message names the shape, or the range that was received.
     """
     wanted = "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1"
     if not isinstance(images, Tensor):
@@ -58,10 +55,9 @@ def check_images(images: Tensor, unit: bool = False) -> Tensor:
 
 
 def check_labels(labels: Tensor, images: Tensor, classes: int | None = None) -> Tensor:
-    """Labels as int64 (N,), if there is one per image, a whole number from 0 to below ``classes``.
+    """Labels as int64 (N,); ``UsageError`` unless there is one per image, a whole number from 0 to below ``classes``.
 
-    Raises:
-        UsageError: they are not; compared as they are, a column or a class that the network lacks would count as wrong.
+    Compared as they are, a column or a class that the network lacks would count as wrong.
     """
     labels = torch.as_tensor(labels)
     if labels.ndim != 1 or labels.is_floating_point():
@@ -118,11 +114,7 @@ def scores(output: object) -> Tensor:
 
 
 def finite(values: Tensor, what: str = "logits") -> Tensor:
-    """Return ``values`` (N, ...) if all are finite; NaN has an ``argmax`` too, and would count as an answer.
-
-    Raises:
-        UsageError: some are not; the message says for how many images.
-    """
+    """``values`` (N, ...); ``UsageError`` unless all are finite, since an ``argmax`` of NaN is an answer, too."""
     if not values.isfinite().all():
         count = int((~values.isfinite().flatten(1).all(1)).sum())
         raise UsageError(
@@ -134,11 +126,7 @@ def finite(values: Tensor, what: str = "logits") -> Tensor:
 
 def answers(model: nn.Module, batch: Tensor) -> Tensor:
     """Finite class scores of ``model`` for one batch, which it cannot change; see ``scores`` and ``finite``."""
-    return _answers(model, batch.clone())
-
-
-def _answers(model: nn.Module, batch: Tensor) -> Tensor:
-    values = finite(scores(model(batch)))
+    values = finite(scores(model(batch.clone())))
     if len(values) != len(batch):
         raise UsageError(f"metrics need one row of logits per image, got {tuple(values.shape)} for {len(batch)} images")
     return values
@@ -148,7 +136,7 @@ def _answers(model: nn.Module, batch: Tensor) -> Tensor:
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """Class scores of ``model`` for ``images`` (N, 3, H, W), on the device of the model."""
     with evaluating(model):
-        return torch.cat([_answers(model, x) for x in batches(model, check_images(images), batch_size)])
+        return torch.cat([answers(model, x) for x in batches(model, check_images(images), batch_size)])
 
 
 def probabilities(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:

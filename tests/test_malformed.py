@@ -167,7 +167,7 @@ USAGE = {
     "a share is of booleans, got torch.int64": lambda: metrics.Estimate.share(torch.tensor([2, -1])),
     "batch_size must be a whole number of at least 1, got -1": lambda: metrics.consistency(MEAN, IMAGES, batch_size=-1),
     "top must be at least 1 and less than the 3 classes, got 1.5": lambda: metrics.jaggedness(MEAN, *DATA, 1.5),
-    "size must be (H, W) or (C, H, W), got 32": lambda: metrics.count_flops(STRIDED, 32),
+    "size must be (H, W), got 32": lambda: metrics.count_flops(STRIDED, 32),
     "layers must be a list of names, such as ['10'], got": lambda: metrics.non_shiftability(STRIDED, IMAGES, "10"),
     "a radial spectrum is of maps (N, C, H, W) of at least 2 x 2 pixels, got (2, 3, 1, 8)": lambda: (
         metrics.radial_spectrum(IMAGES[:, :, :1])
@@ -192,9 +192,7 @@ USAGE = {
     "5 classes with at least 16 images (1 shots, 15": lambda: sample_episodes(LABELS, 5, 1, 15, 600),
     "an estimate needs at least one value, got none": lambda: metrics.Estimate.mean(torch.zeros(0)),
     "an estimate needs at least one unit, got n=0": lambda: metrics.Estimate.proportion(0, 0),
-    "paired values are needed, got 2 and 3": lambda: metrics.Estimate.difference(torch.ones(2), torch.ones(3)),
-    "one denominator per numerator is needed, got 3 for": lambda: metrics.Estimate.ratio(torch.ones(2), torch.ones(3)),
-    "one group per value is needed, got 3 groups for": lambda: metrics.Estimate.bootstrap(torch.ones(2), torch.ones(3)),
+    "value of each kind per unit is needed, got 2 and 3": lambda: metrics.Estimate.ratio(torch.ones(2), torch.ones(3)),
     "numbers by image look like '500x1:...', got '0101'": lambda: unpacked("0101"),
     "max_shift must be a whole number of at least 0, got 1.5": lambda: metrics.consistency(MEAN, IMAGES, max_shift=1.5),
     "masks hold class -1, but the network": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, BYTES[:, 0].long() % 3 - 1),

@@ -74,7 +74,7 @@ class Estimate(NamedTuple):
     @classmethod
     def mean(cls, values: Tensor) -> "Estimate":
         """Mean of independent ``values`` (n,), with Student's t interval; a single value has an infinite one."""
-        values = _flat(values)
+        (values,) = _flat(values)
         n = values.numel()
         value = values.mean().item()
         if n == 1:
@@ -85,9 +85,7 @@ class Estimate(NamedTuple):
     @classmethod
     def difference(cls, first: Tensor, second: Tensor) -> "Estimate":
         """Mean of ``first - second`` (n,), paired by unit (seed, image), with Student's t interval."""
-        first, second = _flat(first), _flat(second)
-        if len(first) != len(second):
-            raise UsageError(f"paired values are needed, got {len(first)} and {len(second)}")
+        first, second = _flat(first, second)
         return cls.mean(first - second)
 
     @classmethod
@@ -96,11 +94,11 @@ class Estimate(NamedTuple):
 
         Bonett and Price's (2012): one more unit of each sign counts, so it does not collapse where all units agree.
         """
-        value = cls.difference(first, second)
-        differences = torch.cat([_flat(first) - _flat(second), torch.tensor([1.0, -1.0], dtype=torch.float64)])
+        first, second = _flat(first, second)
+        differences = torch.cat([first - second, torch.tensor([1.0, -1.0], dtype=torch.float64)])
         centre = differences.mean().item()
         half = NORMAL * (differences.var(correction=0) / len(differences)).sqrt().item()
-        return value._replace(low=max(-1.0, centre - half), high=min(1.0, centre + half))
+        return cls.difference(first, second)._replace(low=max(-1.0, centre - half), high=min(1.0, centre + half))
 
     @classmethod
     def ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":
@@ -110,9 +108,7 @@ class Estimate(NamedTuple):
         the linearised (delta-method) standard error of the ratio (Cochran 1977, section 6.4). If every denominator
         is zero, the ratio does not exist: value and both ends are NaN.
         """
-        top, bottom = _flat(numerators), _flat(denominators)
-        if len(top) != len(bottom):
-            raise UsageError(f"one denominator per numerator is needed, got {len(bottom)} for {len(top)}")
+        top, bottom = _flat(numerators, denominators)
         n, total = len(top), bottom.sum().item()
         if total == 0:
             return cls(float("nan"), float("nan"), float("nan"), n)
@@ -127,10 +123,8 @@ class Estimate(NamedTuple):
         Values of the same group (pairs of the same image) are resampled together. Without groups each value is its
         own; a single group has an infinite interval. ``draws`` resamples come from a private generator with seed 0.
         """
-        values = _flat(values)
-        labels = torch.arange(len(values)) if groups is None else torch.as_tensor(groups).flatten().cpu()
-        if len(labels) != len(values):
-            raise UsageError(f"one group per value is needed, got {len(labels)} groups for {len(values)} values")
+        groups = torch.arange(torch.as_tensor(values).numel()) if groups is None else groups
+        values, labels = _flat(values, groups)
         index = labels.unique(return_inverse=True)[1]
         n = int(index.max()) + 1
         if n == 1:
@@ -147,8 +141,11 @@ class Estimate(NamedTuple):
         return cls(values.mean().item(), ends[0].item(), ends[1].item(), n)
 
 
-def _flat(values: Tensor) -> Tensor:
-    values = torch.as_tensor(values).detach().cpu().double().flatten()
-    if values.numel() == 0:
+def _flat(*given: Tensor) -> list[Tensor]:
+    """Each in float64 on the CPU, (n,): those that are given together have one value for each unit."""
+    lines = [torch.as_tensor(values).detach().cpu().double().flatten() for values in given]
+    if len(lines[0]) == 0:
         raise UsageError("an estimate needs at least one value, got none")
-    return values
+    if any(len(line) != len(lines[0]) for line in lines):
+        raise UsageError(f"one value of each kind per unit is needed, got {' and '.join(str(len(o)) for o in lines)}")
+    return lines
