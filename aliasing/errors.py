@@ -60,6 +60,14 @@ def extra() -> Iterator[None]:
         raise missing(error) from None
 
 
+def reason(error: BaseException) -> str:
+    """What an exception of other people's code says, in one line."""
+    if isinstance(error, (UsageError, DataError)):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def unknown(kind: str, received: object, choices: Iterable[object]) -> UsageError:
     """The error for a name outside a list: lists the valid names and the nearest one."""
     names = [str(choice) for choice in choices]

@@ -102,11 +102,7 @@ class Optimizers:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take what ``state`` gave.
-
-        Raises:
-            ValueError: it is that of other optimizers; named is the first tensor that does not fit.
-        """
+        """Take what ``state`` gave; ``ValueError`` names the first tensor that is not of these optimizers."""
         for number, optimizer in enumerate(self.all):
             owners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}

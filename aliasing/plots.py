@@ -24,8 +24,6 @@ import seaborn as sns
 import torch
 from jinja2 import Environment
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -442,7 +440,6 @@ def show(
     mpl.rcParams.update(STYLE)
     stream = io.BytesIO()
     metadata: Any = {"Date": None} if form == "svg" else None
-    _lay_out(figure, form)
     figure.savefig(stream, format=form, dpi=DPI, transparent=kind == "chart", metadata=metadata)
     plt.close(figure)
     mime = {"svg": "image/svg+xml", "png": "image/png"}[form]
@@ -453,15 +450,6 @@ def show(
         drawing = re.sub(known, lambda one: ids.setdefault(one[0], b"i%d" % len(ids)), drawing)
     image = f"data:{mime};base64,{base64.b64encode(drawing).decode()}"
     return Captioned(image, caption, alt, kind, "" if rows is None else badge(rows))
-
-
-def _lay_out(figure: Figure, form: str) -> None:
-    """Come to the layout that ``savefig`` would come to, which draws everything once more for that."""
-    {"svg": FigureCanvasSVG, "png": FigureCanvasAgg}[form](figure)
-    figure.set_dpi(72 if form == "svg" else DPI)
-    if engine := figure.get_layout_engine():
-        engine.execute(figure)
-        figure.set_layout_engine(None)
 
 
 def table(frame: pd.DataFrame, caption: str, rows: pd.DataFrame | None = None, index: bool = True) -> Captioned:

@@ -50,11 +50,9 @@ HALF = Answer(lambda x: LABELS[:, None].log().expand(2, 3))  # minus infinity fo
 USAGE = {
     "a recipe needs epochs >= 0, got -1": lambda: Recipe(epochs=-1),
     "a recipe needs adversary >= 0 and <= 1, got 8.0": lambda: Recipe(adversary=8.0),
-    "a recipe needs auxiliary >= 0 and <= 1, got 2.0": lambda: Recipe(auxiliary=2.0),
     "a recipe needs ignore >= 0 and <= 255, got 256": lambda: Recipe(ignore=256),
     "an adversary attacks labels, those of ignored": lambda: Recipe(adversary=0.1, target="masks"),
     "recipe: lr must be float, got True": lambda: Recipe(lr=True),
-    "recipe: weight_decay must be float, got nan": lambda: Recipe(weight_decay=NAN),
     "a recipe needs momentum >= 0 and <= 1, got 1.5": lambda: Recipe(momentum=1.5),
     "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: Recipe(optimizer="adam"),
     "randaugment moves images without their masks": lambda: Recipe(randaugment=1, target="masks"),
@@ -97,7 +95,6 @@ USAGE = {
     "choose from tf_efficientnet_lite0": lambda: models.pretrained("efficientnet_lite0"),
     "{'taps': 3}": lambda: models.create("vgg-small", 10, {"taps": 3}),
     "unknown placement 'act'": lambda: models.create("vgg-small", 10, placement="act"),
-    "pool must be Optional[Literal['max', 'none']], got 'avg'": lambda: models.create("vgg-small", 10, pool="avg"),
     "stem_stride must be 1 or 2, got 3": lambda: models.create("resnet18", 10, stem_stride=3),
     "unknown position 'convolution'": lambda: models.create("resnet18", 10, positions=("convolution",)),
     "mean and std need one value per channel and std > 0": lambda: models.normalized(nn.Identity(), (0.5,), (0.0,)),
@@ -116,7 +113,6 @@ USAGE = {
     "the channels of the map are not known": lambda: models.antialias(UNSEEN, {"name": "tri-3", "trainable": True}),
     "use torch.export": lambda: torch.jit.script(models.antialias(STRIDED, example=IMAGES)),
     "unknown option of aps 'stride'; choose from": lambda: models.antialias(STRIDED, {"name": "aps", "stride": 2}),
-    "lps: hidden must be int | None, got '8'": lambda: models.antialias(STRIDED, {"name": "lps", "hidden": "8"}),
     "images must be uint8 or float in [0, 1], (N, 3, H, W) with N >= 1": lambda: metrics.predict(MEAN, IMAGES[:0]),
     "got ndarray, of which torch.as_tensor makes a tensor": lambda: metrics.consistency(MEAN, IMAGES.numpy()),
     "batch_size must be a whole number of at least 1, got 0": lambda: metrics.predict(MEAN, IMAGES, 0),
@@ -167,7 +163,7 @@ USAGE = {
     "a share is of booleans, got torch.int64": lambda: metrics.Estimate.share(torch.tensor([2, -1])),
     "batch_size must be a whole number of at least 1, got -1": lambda: metrics.consistency(MEAN, IMAGES, batch_size=-1),
     "top must be at least 1 and less than the 3 classes, got 1.5": lambda: metrics.jaggedness(MEAN, *DATA, 1.5),
-    "size must be (H, W), got 32": lambda: metrics.count_flops(STRIDED, 32),
+    "size must be (H, W) or (C, H, W), got 32": lambda: metrics.count_flops(STRIDED, 32),
     "layers must be a list of names, such as ['10'], got": lambda: metrics.non_shiftability(STRIDED, IMAGES, "10"),
     "a radial spectrum is of maps (N, C, H, W) of at least 2 x 2 pixels, got (2, 3, 1, 8)": lambda: (
         metrics.radial_spectrum(IMAGES[:, :, :1])

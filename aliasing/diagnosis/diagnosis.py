@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, reason
 from ..files import write_atomically
 from ..memory import keep_freed
 from ..metrics import Estimate
@@ -145,7 +145,7 @@ def diagnose(
                 window = _window(subject, usual, place) if len(files) - len(own.skipped) >= pictures.LEAST else 0
                 measured = portray(subject, own, window, batch_size, bar.update)
         except Exception as error:  # such as memory that runs out: keep what is there
-            found.failed[subject.name] = networks.reason(error)
+            found.failed[subject.name] = reason(error)
         else:
             found.portraits.append(measured)
         if report is not None and found.portraits:

@@ -258,7 +258,7 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
 
 def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> list[Site]:
     """Modules that drop samples, and functions that do, each with what goes in and comes out."""
-    model, kinds = network.module, sites(network.module)
+    model, kinds, front = network.module, sites(network.module), _unwrapped(network)[1]
     found: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
     for image in images.split(1):  # maps in front of a stride are large
         own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
@@ -280,8 +280,8 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
         table = torch.cat(parts)
         does, could, error = (Estimate.mean(column) for column in table[:, :3].T)
         bias = bias_of(table[:, 3:]).nearest if table.shape[1] > 3 else None
-        rows.append(Site(_own(network, name), kind, stride, does, could, error, bias))
-    order = {_own(network, name): index for index, (name, _) in enumerate(model.named_modules())}
+        rows.append(Site(name.removeprefix(front), kind, stride, does, could, error, bias))
+    order = {name.removeprefix(front): index for index, (name, _) in enumerate(model.named_modules())}
     return sorted(rows, key=lambda site: order.get(site.name, 0))
 
 
@@ -333,13 +333,9 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
 
 def _conversion(network: Network) -> Report | str:
     try:
-        original = network.module if network.owner is None else network.owner
-        report = antialias(original, REMEDY, return_report=True)[1]
+        return antialias(_unwrapped(network)[0], REMEDY, return_report=True)[1]
     except UsageError as error:
         return str(error)
-    for changes in (report.replaced, report.left):
-        changes[:] = [change._replace(name=_own(network, change.name)) for change in changes]
-    return report
 
 
 def _label(layer: Downsample) -> str:
@@ -351,9 +347,9 @@ def _label(layer: Downsample) -> str:
     return type(layer).__name__
 
 
-def _own(network: Network, name: str) -> str:
-    """A module's name as its owner knows it, without what we put around it."""
-    part: nn.Module = network.module
+def _unwrapped(network: Network) -> tuple[nn.Module, str]:
+    """What its owner knows, without what we put around it, and what that puts before the names of modules."""
+    part, front = network.module, ""
     while isinstance(part, (Normalized, Adapted)):
-        name, part = name.removeprefix("network."), part.network
-    return name
+        part, front = part.network, f"{front}network."
+    return part, front

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..datasets.photographs import imagenet_classes
-from ..errors import DataError, UsageError, at_least
+from ..errors import DataError, UsageError, at_least, reason
 from ..held import held
 from ..inference import batches, evaluating
 from ..models import PRETRAINED, antialias, normalized
@@ -44,7 +44,6 @@ class Network:
     size: int  # side of its input in pixels
     weights: str  # where they come from, in words
     classes: tuple[str, ...] = ()  # their names; empty where they are unknown
-    owner: nn.Module | None = None  # as its owner knows it, if not ``module``: what ``antialias`` converts
     options: tuple[str, ...] = ()  # what a command line needs beside name and size, to get the same network
 
 
@@ -205,14 +204,6 @@ def _answers(address: str) -> bool:
         socket.create_connection((urlsplit(address).hostname, 443), _PATIENCE).close()
         return True
     return False
-
-
-def reason(error: BaseException) -> str:
-    """What an exception of other people's code says, in one line."""
-    if isinstance(error, (UsageError, DataError)):
-        return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _source(name: str) -> _Source:
@@ -415,5 +406,4 @@ def adapted(network: Network, device: torch.device) -> Network:
     if not (grey or single or shares):
         return network
     classes = network.classes or (("no", "yes") if single else ())
-    module = Adapted(network.module, grey, single, shares).eval()
-    return replace(network, module=module, owner=network.module, classes=classes)
+    return replace(network, module=Adapted(network.module, grey, single, shares).eval(), classes=classes)

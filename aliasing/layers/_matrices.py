@@ -110,13 +110,12 @@ def kept(build: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
     return get
 
 
-def _outer(*lines: Any) -> tuple[Tensor]:
+@kept
+def outer(*lines: Any) -> tuple[Tensor]:
+    """The kernel whose axes have the taps of each of the lines; made in every pass, a GPU would wait for it."""
     *taps, device = lines
     each = (torch.tensor(line, dtype=torch.float64, device=device) for line in taps)
     return (reduce(lambda kernel, line: kernel[..., None] * line, each),)
-
-
-outer = kept(_outer)  # the kernel whose axes have the taps of each of the lines; a GPU would wait for it in every pass
 
 
 def full_precision(function: Callable[[Tensor], Tensor], x: Tensor, least: torch.dtype | None = None) -> Tensor:

@@ -91,22 +91,16 @@ def phase_reduce(x: Tensor, strides: Strides, largest: bool = False) -> Tensor:
     return flat.view(n, count, c).transpose(1, 2) if last else flat.view(n, c, count)
 
 
-def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int] | None = None) -> Tensor:
-    """Put ``x`` on the chosen phase of a finer map and zeros elsewhere: the transpose of ``take``.
+def spread(x: Tensor, choice: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Put ``x`` (N, C, H, W) on the chosen phase of a map of ``size`` and zeros elsewhere: the transpose of ``take``.
 
-    Args:
-        x: (N, C, H, W).
-        choice: what ``choose`` of the matching downsampling layer returned: (N,), or weights (N, stride^2).
-        stride: upsampling factor.
-        size: rows and columns to keep, at most ``stride * H`` and ``stride * W``; ``None`` keeps all. The matching
-            downsampling layer completes odd maps at the bottom and right, so that is where they are cut.
+    ``choice`` is what ``choose`` of the matching downsampling layer returned: (N,), or weights (N, stride^2). That
+    layer completes odd maps at the bottom and right, so that is where they are cut.
     """
     n, c, h, w = x.shape
     weights = F.one_hot(choice, stride**2) if choice.dim() == 1 else choice
     y = x[:, :, :, None, :, None] * weights.to(x.dtype).view(n, 1, 1, stride, 1, stride)
-    y = y.reshape(n, c, h * stride, w * stride)
-    if size is not None:
-        y = y[:, :, : size[0], : size[1]]
+    y = y.reshape(n, c, h * stride, w * stride)[:, :, : size[0], : size[1]]
     return y.contiguous(memory_format=memory_format(x))
 
 

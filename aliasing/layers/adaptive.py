@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import gcd, prod, sqrt
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from ._phases import (
 )
 from .base import Downsample, PaddingMode, Stride, per_axis
 
-FORMS = ("code", "linear", "two_sided")
+Form = Literal["code", "linear", "two_sided"]  # of the first auxiliary loss of TIPS, see ``regularisers``
 
 
 def tips_definition(
@@ -145,9 +145,7 @@ class TIPS(Downsample):
         y = tips_definition(x, filters, scale, self.strides, self.padding_mode, self.faithful)
         return y.contiguous(memory_format=memory_format(x))
 
-    def auxiliary_losses(
-        self, form: Literal["code", "linear", "two_sided"] = "code", generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor] | None:
+    def auxiliary_losses(self, form: Form = "code", generator: Generator | None = None) -> tuple[Tensor, Tensor] | None:
         """``fm`` and ``undo``, see ``regularisers``, of the input of the last forward pass, which is then forgotten.
 
         ``None`` if no input was kept, which takes ``record_input`` and training mode.
@@ -242,7 +240,7 @@ class _Mixture(torch.autograd.Function):
 
 
 def regularisers(
-    layer: TIPS, x: Tensor, generator: Generator | None = None, form: Literal["code", "linear", "two_sided"] = "code"
+    layer: TIPS, x: Tensor, generator: Generator | None = None, form: Form = "code"
 ) -> tuple[Tensor, Tensor]:
     """The two auxiliary losses of a TIPS layer on its input (N, C, H, W): scalars ``(fm, undo)``.
 
@@ -262,7 +260,7 @@ def regularisers(
     Raises:
         UsageError: unknown ``form``.
     """
-    one_of("form", form, FORMS)
+    one_of("form", form, get_args(Form))
     x = layer.complete(x)
     psi = layer.tau.psi(x, layer.tau.filter.weight)
     norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi), layer.tau.scale.weight), dim=2)

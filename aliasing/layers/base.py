@@ -217,7 +217,7 @@ def per_axis(stride: Any, dims: int = 2) -> tuple[Any, ...]:
 
 
 def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int, name: str = "stride") -> Stride:
-    """``stride`` as a whole number, or one per axis where they differ; ``UsageError`` if ``layer`` is not for it."""
+    """``stride`` as a whole number, or one per axis where they differ; ``UsageError`` if it is not one of ``valid``."""
     given = tuple(stride) if isinstance(stride, tuple | list) else (stride,) * dims
     strides = tuple(whole(value) for value in given)
     if len(strides) != dims or not set(strides) <= set(valid):

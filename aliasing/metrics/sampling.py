@@ -133,10 +133,7 @@ def window_counts(model: nn.Module, sample: Sample) -> Tensor:
 def mean_bias(by_site: list[float | None], constant: list[float]) -> float | None:
     """Mean over the sites that have windows with one maximum; ``None`` if the definition does not apply to all these.
 
-    Args:
-        by_site: the bias at each.
-        constant: the share of windows whose values are all equal at each; of the last, 2 x 2 map behind a circular
-            maximum it is 1.
+    Of the last, 2 x 2 map behind a circular maximum all windows are ``constant``.
     """
     known = [bias for bias, share in zip(by_site, constant, strict=True) if share < 1]
     return None if None in known or not known else sum(known) / len(known)  # type: ignore[arg-type]

@@ -88,7 +88,8 @@ def create(
             zero-padded convolutions and reflecting layers, as published.
         width: channels of the first stage, the others in proportion; the published number unless given.
         smooth: ``all`` or ``low``: the activation everywhere, or in stem and first stage only with ReLU elsewhere.
-        shared: whether the branches of a residual block sample the same grid.
+            Where Vasconcelos et al. put theirs is not known; the two settings are our choice.
+        shared: whether both branches of a residual block sample the grid that the main one chooses.
         filter_everywhere: whether convolutions that do not downsample are followed by the layer at stride 1, the
             over-filtering ablation of Vasconcelos et al. 2020.
         options: of the network: see the classes of this package.

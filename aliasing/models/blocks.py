@@ -66,19 +66,9 @@ def _merged(layer: Downsample) -> bool:
 
 @dataclass(frozen=True)
 class Style:
-    """What is common to all the blocks of one network.
+    """What is common to all the blocks of one network: what ``aliasing.models.create`` says of its arguments.
 
-    Attributes:
-        downsample: name of the downsampling layer.
-        layer_options: further options of that layer.
-        placement: one of ``PLACEMENTS``. Where the layer is ``subsample`` every placement is the published network.
-        activation: one of ``ACTIVATIONS``.
-        smooth: ``all``: the activation is used everywhere; ``low``: in the stem and the first stage, ReLU elsewhere.
-            Where Vasconcelos et al. put theirs is not known; the two settings are our choice.
-        padding_mode: of the convolutions, and of the layers too, which however reflect where convolutions pad zeros.
-        shared: whether the two branches of a residual block sample the grid chosen by the main one.
-        filter_everywhere: whether each convolution that does not downsample is followed by the layer at stride 1, the
-            over-filtering ablation of Vasconcelos et al.
+    ``downsample`` is the layer's name, ``layer_options`` are its further options.
     """
 
     downsample: str = "subsample"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
-from ..errors import UsageError, one_of
+from ..errors import UsageError, one_of, reason
 from ..layers.base import Downsample, PaddingMode, per_axis
 from ..layers.polyphase import Polyphase
 from ..options import check_options, check_types
@@ -26,7 +26,7 @@ from .blocks import PLACEMENTS
 from .calls import intercept, pool_of
 from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
-from .plan import AVERAGE, Change, Plan, Site, first_line, learns
+from .plan import AVERAGE, Change, Plan, Site, learns
 from .watch import call as call_on
 from .watch import evaluated, maps_of, smaller, tensors
 
@@ -272,7 +272,7 @@ class _Job(Plan):
             last = ([name for name in begun if name in waiting] or begun)[-1:]
             if not last:
                 raise self._does_not_run(error) from error
-            self.error = f"the network does not run without its stride: {first_line(error)}"
+            self.error = f"the network does not run without its stride: {reason(error)}"
             return converted, last
         # What follows an owner that did not run saw another map: it is not at fault.
         wrong = [site.name for site, references in expected.values() if references] or wrong
@@ -308,7 +308,7 @@ class _Job(Plan):
             self.alike = _alike(output, self.output)
 
     def _does_not_run(self, error: Exception) -> UsageError:
-        return UsageError(f"{type(self.network).__name__} does not run when converted: {first_line(error)}")
+        return UsageError(f"{type(self.network).__name__} does not run when converted: {reason(error)}")
 
     def finish(self, sites: list[Site], network: nn.Module) -> Report:
         """Run the converted ``network`` once, and report."""

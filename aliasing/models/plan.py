@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .. import layers
-from ..errors import UsageError, unknown
+from ..errors import UsageError, reason, unknown
 from ..layers.base import DTYPES, Downsample, per_axis
 from ..layers.polyphase import Polyphase
 from .calls import Intercepted, pool_of
@@ -116,7 +116,6 @@ class Plan:
 
     def _look(self, example: Any) -> None:
         """Watch the example, or the first that runs."""
-        why: Exception | None = None
         self.example = self.output = None
         self.steps: list[Step] = []
         self.reductions: list[Reduction] = []
@@ -125,12 +124,12 @@ class Plan:
                 with watched(self.network) as (steps, reductions), evaluated(self.network):
                     output = call(self.network, one)
             except Exception as error:  # of anybody's network
-                why = error
+                if example is not None:
+                    kind = type(self.network).__name__
+                    raise UsageError(f"{kind} does not run on the example: {reason(error)}") from error
             else:
                 self.example, self.output, self.steps, self.reductions = one, output, steps, reductions
                 return
-        if example is not None:
-            raise UsageError(f"{type(self.network).__name__} does not run on the example: {first_line(why)}") from why
 
     def plan(self) -> list[Site]:
         """What is converted, in the order of the modules, calls behind them; why the rest is not is in ``left``."""
@@ -380,8 +379,3 @@ def _describe_call(reduction: Reduction) -> str:
     kind = type(reduction.module)
     what = kind.__name__ if kind.__module__.startswith("torch.nn") else f"{reduction.function}, a function call"
     return f"{what}, {before} to {after}"
-
-
-def first_line(error: BaseException | None) -> str:
-    """Kind and first line of an error of other people's code."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

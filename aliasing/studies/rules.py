@@ -280,11 +280,15 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}
             row |= {"p": result.p(test.threshold) if result else None}
             rows.append(row | {"outcome": test.outcome(result)})
+    from scipy import stats  # takes a second
+
     frame = pd.DataFrame(rows)
     if frame.empty:  # of a study that has no claims yet
         return pd.DataFrame(columns=["finding", "claim", "profile", "value", "outcome", "verdict", "decided"])
     tested = frame.pop("tested")
-    frame["adjusted"] = _benjamini_hochberg(frame["p"].astype(float).where(tested.eq(True) & ~frame["fact"]))
+    known = frame["p"].astype(float)[tested.eq(True) & ~frame["fact"]].dropna()
+    # For the false discovery rate (Benjamini & Hochberg 1995).
+    frame["adjusted"] = pd.Series(stats.false_discovery_control(known), known.index, dtype=float)
     unsure = frame["outcome"].isin(["holds", "opposite"]) & (frame["adjusted"] > 0.05)
     strict = frame["outcome"].where(~unsure, "open")
     for column, outcomes in (("verdict", frame["outcome"]), ("corrected", strict)):
@@ -311,10 +315,3 @@ def _note(row: Any) -> str:
         {"paper": "", "another": "another paper's claim", "ours": "our own claim"}[row.by],
     ]
     return "; ".join(filter(None, said))
-
-
-def _benjamini_hochberg(p: pd.Series) -> pd.Series:
-    """P-values adjusted for the false discovery rate (Benjamini & Hochberg 1995); missing ones stay missing."""
-    known = p.dropna().sort_values(ascending=False)
-    ranks = np.arange(len(known), 0, -1)
-    return (known * len(known) / ranks).cummin().clip(upper=1).reindex(p.index)

@@ -200,7 +200,7 @@ def test_samples_go_back_to_where_they_were_taken_from():
     """By an index and by weights: one is the transpose of the other; what completed an odd map is cut off."""
     layer, x, y = APS(3), noise(4, 3, 6, 8), noise(4, 3, 3, 4, seed=1)
     for choice in (layer.choose(x), noise(4, 4, seed=2).softmax(1)):
-        back = _phases.spread(y, choice, 2)
+        back = _phases.spread(y, choice, 2, (6, 8))
         torch.testing.assert_close((layer.sample(x, choice) * y).sum(), (x * back).sum())
         assert torch.equal(_phases.spread(y, choice, 2, (5, 7)), back[..., :5, :7])
 
