@@ -112,6 +112,8 @@ def _segmenter(profile: str, layer: str, seed: int) -> Job:
     wanted = [Measurement("masks", {"count": count, "max_shift": 8})]
     if seed == 0:
         wanted.append(Measurement("mask_pictures", {"count": 1, "down": 3, "right": 5}))
+    if layer == "tips":
+        wanted.append(Measurement("tips_weights", {"count": 16}))
     run = Run(data, network | {"downsample": layer}, recipe, seed)
     return Job(run, tuple(wanted), {"task": "masks", "method": layer})
 
@@ -180,12 +182,19 @@ _less = partial(_over, side=below)
 
 LEARNED, FINISHED = (regime("max pooling", ACCURACY, method="subsample", **CLASSES) for regime in (trained, finished))
 # A mixture whose weights are uniform is a box filter.
-MOVED = Regime("mean l2 norm of TIPS's weights (uniform ones have 0.5)", level(NORM, method=TIPS, **CLASSES), 0.51)
+UNIFORM = "mean l2 norm of TIPS's weights (uniform ones have 0.5)"
+MOVED = Regime(UNIFORM, level(NORM, method=TIPS, **CLASSES), 0.51)
+# Of networks that segment: of what a class covers in truth or in the mask, half is in both.
+SEGMENTS = Regime(
+    "mean IoU of the U-Net with max pooling", level("masks.mean_iou", method="subsample", task="masks"), 0.5
+)
+MIXES = Regime(UNIFORM + " in the U-Net", level(NORM, method="tips", task="masks"), 0.51)
 ATTACKED = between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **CLASSES)
 REGIMES = {
     "saha-1 saha-2 saha-10 saha-11 saha-14 control-4": (LEARNED,),
     "saha-3 saha-5 saha-6 saha-12": (LEARNED, MOVED),
-    "saha-4 saha-7 saha-9": (FINISHED, MOVED),
+    "saha-4 saha-9": (FINISHED, MOVED),
+    "saha-7": (SEGMENTS, MIXES),
     "saha-8": (FINISHED, MOVED, ATTACKED),
     "saha-13": (),
 }
