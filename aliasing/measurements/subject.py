@@ -1,10 +1,8 @@
 """What a measurement looks at: a network and images of its data set; and small things for records: maps, flags."""
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,21 @@ from ..errors import UsageError
 from ..inference import correct
 from ..records import Run
 
+_KEPT: list[tuple[dict[str, Any], str, ImageSet | ImageFiles]] = []
+ROOM = 4  # training and test images of one set, training images of the next ones
+
 
 def loaded(dataset: Mapping[str, Any], split: str) -> ImageSet | ImageFiles:
     """The ``split`` of a data set given by name and options; the last few are kept, since measurements share them."""
-    return _loaded(json.dumps(dataset, sort_keys=True), split)
-
-
-@lru_cache(maxsize=4)  # training and test images of one set, training images of the next ones
-def _loaded(dataset: str, split: str) -> ImageSet | ImageFiles:
-    return load(split=split, **json.loads(dataset))
+    for entry in _KEPT:
+        if entry[:2] == (dataset, split):
+            _KEPT.remove(entry)
+            _KEPT.append(entry)
+            return entry[2]
+    data = load(split=split, **dataset)
+    _KEPT.append((dict(dataset), split, data))
+    del _KEPT[:-ROOM]
+    return data
 
 
 @dataclass
