@@ -126,7 +126,12 @@ def finite(values: Tensor, what: str = "logits") -> Tensor:
 
 def answers(model: nn.Module, batch: Tensor) -> Tensor:
     """Finite class scores of ``model`` for one batch, which it cannot change; see ``scores`` and ``finite``."""
-    values = finite(scores(model(batch.clone())))
+    return _answers(model, batch.clone())
+
+
+def _answers(model: nn.Module, batch: Tensor) -> Tensor:
+    """The same for one of ``batches``, which is a copy already."""
+    values = finite(scores(model(batch)))
     if len(values) != len(batch):
         raise UsageError(f"metrics need one row of logits per image, got {tuple(values.shape)} for {len(batch)} images")
     return values
@@ -136,7 +141,7 @@ def answers(model: nn.Module, batch: Tensor) -> Tensor:
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """Class scores of ``model`` for ``images`` (N, 3, H, W), on the device of the model."""
     with evaluating(model):
-        return torch.cat([answers(model, x) for x in batches(model, check_images(images), batch_size)])
+        return torch.cat([_answers(model, x) for x in batches(model, check_images(images), batch_size)])
 
 
 def probabilities(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:

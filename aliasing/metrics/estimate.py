@@ -98,7 +98,7 @@ class Estimate(NamedTuple):
         differences = torch.cat([first - second, torch.tensor([1.0, -1.0], dtype=torch.float64)])
         centre = differences.mean().item()
         half = NORMAL * (differences.var(correction=0) / len(differences)).sqrt().item()
-        return cls.difference(first, second)._replace(low=max(-1.0, centre - half), high=min(1.0, centre + half))
+        return cls.mean(first - second)._replace(low=max(-1.0, centre - half), high=min(1.0, centre + half))
 
     @classmethod
     def ratio(cls, numerators: Tensor, denominators: Tensor) -> "Estimate":

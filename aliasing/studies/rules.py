@@ -281,11 +281,11 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}
             row |= {"p": result.p(test.threshold) if result else None}
             rows.append(row | {"outcome": test.outcome(result)})
-    from scipy import stats  # takes a second
-
     frame = pd.DataFrame(rows)
     if frame.empty:  # of a study that has no claims yet
         return pd.DataFrame(columns=["finding", "claim", "profile", "value", "outcome", "verdict", "decided"])
+    from scipy import stats  # takes two seconds, and only findings need it
+
     tested = frame.pop("tested")
     known = frame["p"].astype(float)[tested.eq(True) & ~frame["fact"]].dropna()
     # For the false discovery rate (Benjamini & Hochberg 1995).

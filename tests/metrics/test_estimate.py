@@ -7,6 +7,9 @@ from scipy import stats
 
 from aliasing.metrics.estimate import Estimate
 
+DRAWS = 2000
+COVERED = (0.93, 0.97)
+
 
 def coverage(intervals, truth):
     return np.mean([low <= truth <= high for _, low, high, _ in intervals])
@@ -40,6 +43,9 @@ def test_the_interval_of_paired_hits_is_no_point_and_covers_the_truth():
 
 def test_a_single_value_and_ratios_by_hand():
     assert Estimate.mean(torch.tensor([3.0])) == (3.0, -np.inf, np.inf, 1)
+    estimate = Estimate.ratio(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0]))
+    assert estimate.value == 1.0
+    assert estimate[1:3] == pytest.approx(Estimate.mean(torch.tensor([0.5, 1.5]))[1:3])
     # 4 of 6, from which 1 of 2 and 3 of 4 are a third away, to either side; that is a ninth of the 3 there are in each.
     estimate = Estimate.ratio(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 4.0]))
     assert estimate == pytest.approx(Estimate.mean(torch.tensor([5 / 9, 7 / 9], dtype=torch.float64)))
@@ -56,13 +62,22 @@ def test_bootstrap_is_of_groups_and_repeatable():
     assert clustered == Estimate.bootstrap(values, groups)
 
 
+def test_ratio_covers():
+    generator = np.random.default_rng(3)
+    windows = generator.integers(20, 200, (DRAWS, 60))
+    share = generator.beta(2, 6, (DRAWS, 60))  # every image has a share of its own; their mean is 0.25
+    hits = torch.from_numpy(generator.binomial(windows, share))
+    estimates = [Estimate.ratio(a, b) for a, b in zip(hits, torch.from_numpy(windows), strict=True)]
+    assert COVERED[0] <= coverage(estimates, 0.25) <= COVERED[1]
+
+
 def test_bootstrap_covers_correlated_pairs():
     generator = np.random.default_rng(4)
     images, pairs = 100, 8
-    rate = generator.beta(1, 3, (2000, images, 1))
-    changes = torch.from_numpy((generator.random((2000, images, pairs)) < rate).astype(np.float64))
+    rate = generator.beta(1, 3, (DRAWS, images, 1))
+    changes = torch.from_numpy((generator.random((DRAWS, images, pairs)) < rate).astype(np.float64))
     groups = torch.arange(images).repeat_interleave(pairs)
     clustered = [Estimate.bootstrap(row.flatten(), groups, draws=400) for row in changes]
-    assert 0.93 <= coverage(clustered, 0.25) <= 0.97
+    assert COVERED[0] <= coverage(clustered, 0.25) <= COVERED[1]
     naive = [Estimate.proportion(row.sum().item(), row.numel()) for row in changes]
     assert coverage(naive, 0.25) < 0.9  # counting every pair as independent would be too sure

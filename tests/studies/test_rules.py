@@ -4,6 +4,7 @@ import hashlib
 from io import StringIO
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -100,6 +101,9 @@ def test_multiplicity_is_that_of_benjamini_and_hochberg():
     found = judged(tests, chance, "laptop").set_index("finding")
     assert found["verdict"]["fy"] == found["corrected"]["fy"] == "reproduced"
     assert (found["adjusted"] >= found["p"]).all()
+    by_rank = found["p"].sort_values()
+    steps = by_rank * len(by_rank) / np.arange(1, len(by_rank) + 1)
+    assert found["adjusted"].to_dict() == pytest.approx(steps[::-1].cummin().clip(upper=1).to_dict())
     facts = [Finding(f"fact {i}", "", "", "", (("", Test(fact(lambda: 1.0))),)) for i in range(9)]
     with_facts = judged(tests + facts, chance, "laptop").set_index("finding")  # which make nothing else more certain
     assert with_facts["adjusted"][found.index].equals(found["adjusted"])
