@@ -196,7 +196,7 @@ def fresh() -> bool:
 def code_version() -> str:
     """Short commit hash of the package's checkout, with "+" if its files were changed.
 
-    Where there is none, the package's version and a sum over its files.
+    Where there is none, or git does not keep the package's files, its version and a sum over them.
     """
     package = Path(__file__).resolve().parent
 
@@ -205,6 +205,7 @@ def code_version() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a repository around an installed package is not ours
         return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         sources = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))

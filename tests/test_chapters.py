@@ -9,14 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import builder
+import computed
 import pandas as pd
 import papermill
 import pytest
 
-from aliasing import chapters, clone, plots, records, runner, studies
+from aliasing import chapters, clone, models, plots, records, runner, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.measurements import MEASUREMENTS
-from aliasing.records import Store
+from aliasing.metrics import count_flops
+from aliasing.records import Run, Store
+from aliasing.training import Recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,6 +76,16 @@ def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
     assert known["stamp"] != builder.stamp(sources[0], "smoke", tmp_path)
     sources[0].unlink()
     assert builder.stale(output, tmp_path)
+
+
+def test_full_scale_counts_the_networks_that_are_planned_and_not_their_namesakes(monkeypatch):
+    networks = [{"name": "vgg-small", "num_classes": classes, "width": width} for classes, width in ((10, 4), (7, 16))]
+    runs = [Run({"name": "shapes", "count": 10**10}, own, Recipe(epochs=2), 0) for own in networks]
+    plan = SimpleNamespace(jobs=lambda profile: [runner.Job(run) for run in runs])
+    monkeypatch.setattr(studies, "STUDIES", {"mine": plan})
+    small, large = (count_flops(models.create(**own), (224, 224)) for own in networks)
+    row = f"| `vgg-small` | 2 | {small / 1e9:.1f} to {large / 1e9:.1f} GFLOP | {6e10 * (small + large) / 1e18:,.1f} EFLOP"
+    assert computed.full_scale(None)[-1].startswith(row)
 
 
 def test_each_claim_is_told_on_its_best_evidence():

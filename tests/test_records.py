@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -73,8 +74,18 @@ def test_values_are_plain_json_and_a_line_reads_back():
     assert {"code", "date", "device", "processor", "python", "torch", "seconds"} == set(read.provenance["accuracy()"])
 
 
-def test_a_copy_without_git_is_known_by_its_files(monkeypatch):
-    monkeypatch.setenv("PATH", "")
+@pytest.mark.parametrize("place", ["without git", "in the repository of another project"])
+def test_a_copy_that_is_no_checkout_is_known_by_its_files(place, tmp_path, monkeypatch):
+    if place == "without git":
+        monkeypatch.setenv("PATH", "")
+    else:
+        commit = ("-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-m", "theirs")
+        for command in (("init", "-q"), commit):
+            subprocess.run(["git", *command], cwd=tmp_path, check=True)
+        installed = tmp_path / "site-packages" / "records.py"
+        installed.parent.mkdir()
+        installed.touch()
+        monkeypatch.setattr(records, "__file__", str(installed))
     records.code_version.cache_clear()
     assert re.fullmatch(r".+ \(sha256 [0-9a-f]{10}\)", records.code_version())
     records.code_version.cache_clear()
