@@ -151,6 +151,7 @@ def _publish(arguments: argparse.Namespace) -> int:
     """Merge the working records of a study into data/records."""
     from . import studies
     from .records import Store, home, publish
+    from .runner import complete
     from .training import keep_weights
 
     at_least("--weights", arguments.weights, 0)
@@ -160,12 +161,14 @@ def _publish(arguments: argparse.Namespace) -> int:
         # What other studies measured on a shared run is in their own files.
         asked = [(job.run, ["training", *(m.key for m in job.measurements)]) for job in jobs]
         records = [record for record in (store.load(run).only(keys) for run, keys in asked) if record.measurements]
-        if records and (arguments.profile or profile != "smoke"):
-            path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"
-            print(f"{path}: {publish(records, path)} records")
-            published = True
+        if not records or (profile == "smoke" and not arguments.profile):
+            continue
+        path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"
+        print(f"{path}: {publish(records, path)} records")
+        published = True
         for job in jobs[: arguments.weights]:
-            if (checkpoint := store.folder(job.run) / "checkpoint.safetensors").exists():
+            checkpoint = store.folder(job.run) / "checkpoint.safetensors"
+            if checkpoint.exists() and complete(job, store.load(job.run)):  # else its training may not be over
                 keep_weights(checkpoint, store.weights(job.run))
     if not published:
         wanted = f"profile {arguments.profile}" if arguments.profile else "any profile but smoke"

@@ -156,7 +156,8 @@ def train(
     Raises:
         TrainingError: the loss is not finite.
         DataError: the checkpoint is damaged or belongs to another network, or not all processes see it.
-        UsageError: a batch has fewer than two images for each process.
+        UsageError: a batch has fewer than two images for each process, the data have classes that the network lacks, or
+            the recipe weighs losses of layers that have none.
     """
     device, world = torch.device(device), distributed.world()
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -181,6 +182,9 @@ def train(
     written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
     # Layers that have a loss of their own, which keep their inputs for it.
     layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
+    if recipe.auxiliary and not layers:
+        raise UsageError(f"auxiliary={recipe.auxiliary} weighs losses that no layer of this network has; tips has them")
+    last = _last_class(data, recipe)
     with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), products:
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
@@ -214,6 +218,9 @@ def train(
                 optimizer.set_rates(partial(_learning_rate, recipe, progress))
                 with mixed:
                     logits = model(batch)
+                if last >= logits.shape[1]:  # on CUDA the loss would end the process, and only say "assert"
+                    told = f"{data.name} has classes 0 to {last}, but the network {logits.shape[1]}"
+                    raise UsageError(f"{told}: give it num_classes={last + 1}")
                 loss = F.cross_entropy(
                     logits.float(), target, ignore_index=ignored, label_smoothing=recipe.label_smoothing
                 )
@@ -250,6 +257,13 @@ def train(
             on_epoch(history[-1])
     network.eval()
     return history
+
+
+def _last_class(data: ImageSet | ImageFiles, recipe: Recipe) -> int:
+    """The largest class that is trained on; -1 where all pixels are ignored."""
+    if recipe.target == "labels" or data.masks is None:
+        return int(data.labels.max())
+    return max((number for number in data.masks.unique().tolist() if number != recipe.ignore), default=-1)
 
 
 def _with_auxiliary(task: Tensor, layers: list[Any], recipe: Recipe, done: float, generator: torch.Generator) -> Tensor:

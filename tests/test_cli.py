@@ -48,7 +48,7 @@ def test_the_keyboard_ends_the_imports_with_one_line(module):
     assert line.startswith("aliasing") and "stopped" in line
 
 
-def test_run_status_publish_findings(tmp_path, typed):
+def test_run_status_publish_findings(tmp_path, typed, empty_store, monkeypatch):
     only = ["--only", "layer=subsample", "--only", "augmented=True"]
     run = ["run", "zhang2019", "--profile", "smoke", "--device", "cpu", "--workers", "1", "--quiet", *only]
     assert "1 done" in typed(*run, "--shard", "1/2").out
@@ -63,6 +63,16 @@ def test_run_status_publish_findings(tmp_path, typed):
         (1, "zhang2019 has no records of profile gpu; aliasing run makes them", ["--profile", "gpu"]),
     ):
         assert said in typed("publish", "zhang2019", *wrong, status=status).err
+    kept = []
+    monkeypatch.setattr("aliasing.training.keep_weights", lambda *paths: kept.append(paths))
+    weights = ["publish", "zhang2019", "--weights", "9", "--out", str(tmp_path / "all.jsonl")]
+    typed(*weights)  # of every profile but smoke
+    assert not kept
+    typed(*weights, "--profile", "smoke")
+    (record,) = empty_store.glob("*/record.json")
+    record.unlink()
+    typed(*weights, "--profile", "smoke", status=1)
+    assert len(kept) == 1  # and not of a training that may not be over
     rows = json.loads(typed("findings", "--study", "zhang2019", "--profile", "smoke", "--json").out)
     assert {row["verdict"] for row in rows} == {"not run"}
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,10 @@ PAIR = nn.Sequential(nn.MaxPool2d(2, return_indices=True))
 DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 HALF = Answer(lambda x: LABELS[:, None].log().expand(2, 3))  # minus infinity for the first of two
 
+MORE = replace(toy_data(), labels=torch.arange(40) % 3)
+MASKED = replace(toy_data(), masks=torch.arange(2560).view(40, 8, 8).remainder(6).to(torch.uint8))
+MASKS = Recipe(epochs=1, target="masks")
+
 # What the message says of each wrong argument; the first half of it where the line would be too long.
 USAGE = {
     "a recipe needs epochs >= 0, got -1": lambda: Recipe(epochs=-1),
@@ -59,6 +64,9 @@ USAGE = {
     "unknown optimizer of recipe 'adam'; choose from sgd, adamw, muon": lambda: Recipe(optimizer="adam"),
     "randaugment moves images without their masks": lambda: Recipe(randaugment=1, target="masks"),
     "a batch needs 2 images or more, two for each": lambda: train(toy_network(), toy_data(1), Recipe(epochs=1), 0),
+    "toy has classes 0 to 2, but the network 2: give": lambda: train(toy_network(), MORE, Recipe(epochs=1), 0),
+    "toy has classes 0 to 5, but the network 3: give": lambda: train(nn.ReLU(), MASKED, MASKS, 0),
+    "auxiliary=0.3 weighs losses that no": lambda: train(toy_network(), toy_data(), Recipe(auxiliary=0.3), 0),
     "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
     "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
     "count and seed must be >= 0 and size >= 16, got -1, 0 and 32": lambda: datasets.load("shapes", "test", count=-1),
@@ -215,7 +223,11 @@ USAGE = {
     "got builtin_function_or_method; a function that makes one is": lambda: finetune(len, "flc", IMAGES),
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
     "a record holds numbers, texts, estimates, and lists and mappings of them, got {1}": lambda: encode({"a": {1}}),
-    "unknown measurement 'x'": lambda: Measurement("x").measure(Subject(RUN, nn.Identity(), torch.device("cpu"))),
+    "unknown measurement 'x'": lambda: Measurement("x"),
+    "got an unexpected keyword argument 'n': the": lambda: Measurement("accuracy", {"count": 8, "n": 8}),
+    "missing a required argument: 'count': the measurement is accuracy(subject: ": lambda: Measurement("accuracy"),
+    "and its options are {'counts': 8}": lambda: Measurement("accuracy", {"counts": 8}),
+    "accuracy: count must be int, got '8'": lambda: Measurement("accuracy", {"count": "8"}),
 }  # fmt: skip
 
 

@@ -8,11 +8,13 @@ images.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import isfunction
+from functools import cache
+from inspect import isfunction, signature
 from typing import Any
 
 from ..errors import UsageError, one_of
 from ..inference import full_float32
+from ..options import check_types
 from . import classes, features, pixel_steps, pretrained, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
@@ -32,6 +34,9 @@ def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
     return function
 
 
+_signature = cache(signature)  # of thousands that the plans ask for
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement with its protocol.
@@ -39,10 +44,22 @@ class Measurement:
     Attributes:
         name: of a function in ``MEASUREMENTS``.
         options: its protocol, such as the number of test images.
+
+    Raises:
+        UsageError: there is no such function, or it does not take these options: said before anything is trained.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
+        try:
+            _signature(function).bind(None, **self.options)
+        except TypeError as error:
+            known = f"{self.name}{_signature(function)}"
+            raise UsageError(f"{error}: the measurement is {known}, and its options are {self.options}") from None
+        check_types(self.name, function, self.options)
 
     @property
     def key(self) -> str:

@@ -84,7 +84,8 @@ def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
 
 
 class Derived(NamedTuple):
-    """A column computed from others, network by network; not a number where one of them was not measured.
+    """A column computed from others, network by network; not a number where one of them was not measured, or is a zero
+    to divide by.
 
     Attributes:
         needs: the others.
@@ -106,9 +107,14 @@ class Derived(NamedTuple):
         def known(entry: Any) -> bool:
             return isinstance(entry, list | dict) or pd.notna(entry)
 
+        def value(row: tuple) -> float:
+            try:
+                return self.function(*row) if all(map(known, row)) else np.nan
+            except ZeroDivisionError:
+                return np.nan
+
         rows = table[list(self.needs)].itertuples(index=False, name=None)
-        values = [self.function(*row) if all(map(known, row)) else np.nan for row in rows]
-        return pd.Series(values, table.index, dtype=float)
+        return pd.Series([*map(value, rows)], table.index, dtype=float)
 
     def outcomes(self, table: pd.DataFrame) -> list[np.ndarray | None]:
         """What it is the mean of, by row: a number per image; ``None`` where no record has them."""

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
-from ..errors import one_of
+from ..errors import UsageError, one_of
 from .evidence import Column, Result, Setting, Statistic, level, minus, select
 
 Outcome = Literal["holds", "opposite", "no effect", "open", "not run"]
@@ -198,7 +198,10 @@ class Finding(NamedTuple):
 def _lines() -> dict[str, dict[str, Any]]:
     """The lines of ``claims.csv`` by their ids: what the papers say."""
     with Path(__file__).with_name("claims.csv").open(newline="", encoding="utf-8") as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
+        lines = {row["id"]: row for row in csv.DictReader(file)}
+    if odd := [name for name, row in lines.items() if None in row or None in row.values()]:
+        raise UsageError(f"claims.csv: {odd[0]} has not one text for each column; put texts with commas in quotes")
+    return lines
 
 
 Tests = Mapping[str, Test | list[Test]]
@@ -212,8 +215,8 @@ def claims(regimes: Mapping[str, Iterable[Regime]], tests: Tests) -> tuple[Findi
         tests: by "claim: statistic", with the statistic's unit; the words of the claim are in ``claims.csv``.
 
     Raises:
-        UsageError: the table has no such line; the message lists those that it has.
-        ValueError: claims with a regime are not those that are tested.
+        UsageError: the table has no such line (the message lists those that it has), or one with too many texts or too
+            few; or claims with a regime are not those that are tested.
     """
     regime = {name: tuple(parts) for names, parts in regimes.items() for name in names.split()}
     pairs: dict[str, list[tuple[str, Test]]] = {}
@@ -221,7 +224,8 @@ def claims(regimes: Mapping[str, Iterable[Regime]], tests: Tests) -> tuple[Findi
         name, _, what = label.partition(": ")
         pairs.setdefault(name, []).extend((what, test) for test in (one if isinstance(one, list) else [one]))
     if regime.keys() != pairs.keys():
-        raise ValueError(f"a claim needs tests, and a regime, if only an empty one: {regime.keys() ^ pairs.keys()}")
+        odd = ", ".join(sorted(regime.keys() ^ pairs.keys()))
+        raise UsageError(f"a claim needs a line in TESTS and one in REGIMES, if only an empty one, got one of {odd}")
     found = []
     for name, own in pairs.items():
         one_of("claim", name, _lines())

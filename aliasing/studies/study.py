@@ -41,7 +41,7 @@ class Study(NamedTuple):
         return self.shown_in or self.name
 
     def jobs(self, profile: str, seeds: int | None = None, only: Iterable[str] = ()) -> list[Job]:
-        """The runs of ``profile`` with a seed below ``seeds`` and the labels that ``only`` ("key=value") asks for.
+        """The runs of ``profile`` with a seed below ``seeds`` and the labels that ``only`` asks for, "key=value" each.
 
         Raises:
             UsageError: an unknown profile, label or value, or fewer than one seed.
@@ -56,7 +56,7 @@ class Study(NamedTuple):
             ) from error
         at_least("seeds", seeds, 1)
         jobs = [job for job in jobs if seeds is None or job.run.seed < seeds]
-        for condition in only:
+        for condition in [only] if isinstance(only, str) else only:
             key, equals, value = condition.partition("=")
             values = sorted({str(job.labels[key]) for job in jobs if key in job.labels})
             if not equals or value not in values:

@@ -106,6 +106,7 @@ def test_derived_columns_leave_out_what_was_not_measured():
     values = table({"a": [1.0, 2, 3]}).assign(curve=[[1, 5], None, [2, 9]])
     assert across_seeds(values, entry("curve", -1, 0), **A).to_dict() == {0: 4, 2: 7}
     assert across_seeds(values, Derived(("curve", "m.x"), lambda curve, x: curve[0] + x)).to_dict() == {0: 2, 2: 5}
+    assert across_seeds(values, Derived(("m.x",), lambda x: 1 / (x - 1))).to_dict() == {1: 1, 2: 0.5}  # nor 1 / 0
 
 
 def test_the_best_is_chosen_in_each_seed_of_those_that_are_complete():

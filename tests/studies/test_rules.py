@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from aliasing import studies
+from aliasing.errors import UsageError
 from aliasing.studies import rules
 from aliasing.studies.evidence import Result, fact, level
 from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, judged
@@ -53,10 +54,18 @@ def test_a_claim_needs_words_tests_and_a_regime():
     tests = {"zhang-1: x": above("x", {}, threshold=1)}
     (found,) = claims({"zhang-1": ()}, tests)
     assert found.tests[0][0] == "x" and found.claim and found.settings == [{}]
-    with pytest.raises(ValueError, match="zhang-2"):
+    with pytest.raises(UsageError, match="zhang-2"):
         claims({"zhang-1 zhang-2": ()}, tests)
-    with pytest.raises(ValueError, match="unknown claim 'zhang-x'"):
+    with pytest.raises(UsageError, match="unknown claim 'zhang-x'"):
         claims({"zhang-x": ()}, {"zhang-x: x": tests["zhang-1: x"]})
+
+
+@pytest.mark.parametrize("texts", ["ours,a claim, and more,none,us", "ours,a claim,none"])
+def test_a_line_of_claims_with_too_many_texts_or_too_few_is_named(texts, monkeypatch, tmp_path):
+    (tmp_path / "claims.csv").write_text(f"id,by,claim,published,source\nmine-1,{texts}\n")
+    monkeypatch.setattr(rules, "__file__", str(tmp_path / "rules.py"))
+    with pytest.raises(UsageError, match=r"claims\.csv: mine-1 .* quotes"):
+        rules._lines.__wrapped__()
 
 
 def finding(name, values, regime=(), **options):

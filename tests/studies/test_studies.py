@@ -136,7 +136,7 @@ def test_a_campaign_has_every_run_of_every_study_once_with_all_that_is_measured_
 def test_studies_share_the_residual_networks_of_photographs():
     """Plain, and blurred behind the activation: what two chapters call differently is trained once."""
     blurred = studies.get("vasconcelos2020").jobs("desktop", seeds=1)
-    compared = studies.get("comparison").jobs("desktop", seeds=1, only=["backbone=resnet"])
+    compared = studies.get("comparison").jobs("desktop", seeds=1, only="backbone=resnet")
     cases = {job.labels["case"]: job.run.id for job in blurred}
     layers = {job.labels["layer"]: job.run.id for job in compared}
     assert (cases["none"], cases["after activation"]) == (layers["subsample"], layers["tri-3"])
