@@ -47,12 +47,12 @@ class Job:
 
 
 def missing(job: Job, record: Record) -> list[Measurement]:
-    """What the record still lacks; a run without "training" lacks everything."""
+    """The measurements that the record still lacks; see ``complete`` for the training."""
     return [m for m in job.measurements if m.key not in record.measurements]
 
 
 def complete(job: Job, record: Record) -> bool:
-    """Whether nothing is left to do."""
+    """Whether nothing is left to do: the network is trained, and everything is measured."""
     return "training" in record.measurements and not missing(job, record)
 
 

@@ -84,6 +84,8 @@ class Recipe:
             raise UsageError(f"rest_lr belongs to optimizer='muon', got {self.rest_lr} with {self.optimizer!r}")
         if self.randaugment and self.target == "masks":
             raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
+        if self.probe and not self.adversary:
+            raise UsageError(f"probe attacks within the radius of an adversary: got probe={self.probe}, adversary=0")
         if self.adversary and self.target == "masks":
             raise UsageError("an adversary attacks labels, those of ignored pixels too; use target='labels'")
 
@@ -104,8 +106,8 @@ def pick_device(device: str = "auto") -> torch.device:
     kind, colon, index = str(device).partition(":")
     if kind not in available or (colon and not (kind == "cuda" and index.isdecimal())):
         raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:N", "mps"))
-    if not available[kind]:
-        raise UsageError(f"device {device!r} asked for, but this machine has none; use --device auto or cpu")
+    if not available[kind] or (colon and int(index) >= torch.cuda.device_count()):
+        raise UsageError(f"device {device!r} asked for, but this machine has no such one; use --device auto or cpu")
     return torch.device(device)
 
 

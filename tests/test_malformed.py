@@ -57,6 +57,7 @@ USAGE = {
     "a recipe needs adversary >= 0 and <= 1, got 8.0": lambda: Recipe(adversary=8.0),
     "a recipe needs auxiliary >= 0 and <= 1, got 2.0": lambda: Recipe(auxiliary=2.0),
     "a recipe needs ignore >= 0 and <= 255, got 256": lambda: Recipe(ignore=256),
+    "probe attacks within the radius of an adversary: got probe=8": lambda: Recipe(probe=8),
     "an adversary attacks labels, those of ignored": lambda: Recipe(adversary=0.1, target="masks"),
     "recipe: lr must be float, got True": lambda: Recipe(lr=True),
     "recipe: weight_decay must be float, got nan": lambda: Recipe(weight_decay=NAN),

@@ -104,11 +104,13 @@ def test_learning_rates():
     assert [_learning_rate(steps, p, 1.0) for p in (0.0, 0.34, 0.67)] == pytest.approx([1.0, 0.1, 0.01])
 
 
-def test_devices():
+@pytest.mark.parametrize("count", [0, 1])
+def test_devices(count, monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="this machine has none"):
-            pick_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(UsageError, match="this machine has no such one"):
+        pick_device("cuda:1")
 
 
 def test_the_adversary_sleeps_and_probing_changes_nothing():

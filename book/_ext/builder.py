@@ -1,7 +1,7 @@
 """What the book is built from: executed notebooks and counts of verdicts.
 
 ``python book/_ext/builder.py`` executes the notebooks whose source, package, records or profile changed since their
-last execution into ``book/notebooks/``. ``--readme`` writes the verdicts into README.md instead.
+last execution into ``book/notebooks/``. ``--readme`` writes the tables of README.md instead.
 """
 
 import argparse
@@ -325,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Execute the book's notebooks.")
     parser.add_argument("--profile", default="best", help=f"one of {', '.join(chapters.PROFILE)}")
     parser.add_argument("--output", type=Path, help="folder of the executed notebooks (default: book/notebooks)")
-    parser.add_argument("--readme", action="store_true", help="only write the counts of verdicts into README.md")
+    parser.add_argument("--readme", action="store_true", help="only write the tables of README.md")
     arguments = parser.parse_args(argv)
     root = home()
     if arguments.readme:
