@@ -16,12 +16,16 @@ import torch
 
 from . import layers, studies
 from .clone import published
+from .diagnosis.report import percent
 from .errors import DataError, UsageError, one_of
 from .measurements import MEASUREMENTS
+from .metrics import Estimate
 from .plots import measured
+from .plots import seeds as told_seeds
 from .profiles import PROFILES, check_profile
 from .records import Record, Store, code_version
 from .runner import Job, complete, execute
+from .studies.evidence import Column, level, select
 from .studies.text import statistic
 from .training import pick_device
 from .version import __version__
@@ -128,15 +132,54 @@ def begin(study: str, profile: str = "best", device: str = "auto", seeds: int | 
     print(f"aliasing {__version__} ({code_version()}), torch {torch.__version__}, Python {platform.python_version()}")
     (profile,) = results["profile"].unique()
     print(f"profile {profile}: {len(results)} networks, trained in {hours:.2f} h on {devices}")
+    print(*_kinds(study, results, seeds), sep="\n")
+    return results
+
+
+def brief(study: str, profile: str, seeds: int | None, *said: tuple[str, list[tuple[Column, dict[str, Any]]]]) -> Any:
+    """What came out, in short, as Markdown: a chapter's main numbers with 95 % intervals, and the networks behind them.
+
+    Args:
+        study: a name in ``studies.STUDIES``.
+        profile: see ``begin``; nothing is trained here.
+        seeds: likewise.
+        said: sentences with gaps, each with what fills them: a column and labels of networks. One of which a number is
+            not on record is left out.
+    """
+    from IPython.display import Markdown
+
+    results = on_record(study, profile, seeds, empty=True)
+    if results.empty:
+        return Markdown("*Nothing is on record in this profile yet.*")
+    filled = [(words, [share(select(results, labels), column) for column, labels in gaps]) for words, gaps in said]
+    lines = [f"* {words.format(*(percent(one) for one in own if one))}" for words, own in filled if None not in own]
+    (chosen,), kinds = results["profile"].unique(), "; ".join(_kinds(study, results, seeds))
+    count = told_seeds(results.groupby("setting")["seed"].nunique())
+    lines += [f"* Behind this page: {len(results)} networks, {count} of each, profile `{chosen}` ({kinds})."]
+    return Markdown("**What came out.**\n\n" + "\n".join(lines))
+
+
+def _kinds(study: str, results: pd.DataFrame, seeds: int | None) -> list[str]:
+    """Which networks a results table has: their names, widths, epochs and data."""
     known = set(results["id"])
-    runs = [job.run for job in studies.get(study).jobs(profile, seeds) if job.run.id in known]
+    runs = [job.run for job in studies.get(study).jobs(results["profile"].iloc[0], seeds) if job.run.id in known]
     kinds = [
         f"{run.network['name']}, width {run.network.get('width', 'as published')}: "
         + (f"{run.recipe.epochs} epochs of {run.dataset['name']}" if run.recipe.epochs else "trained by its makers")
         for run in runs
     ]
-    print(*dict.fromkeys(kinds), sep="\n")
-    return results
+    return [*dict.fromkeys(kinds)]
+
+
+def share(rows: pd.DataFrame, column: Column) -> Estimate | None:
+    """Over seeds and pictures; of a single network over pictures; ``None`` if it was not measured."""
+    result = level(column).of(rows)
+    if result is not None:
+        return Estimate(result.value, result.low, result.high, result.pictures)
+    row: Any = rows.iloc[0] if len(rows) and isinstance(column, str) else {}
+    if pd.isna(row.get(f"{column}.low")):
+        return None
+    return Estimate(row[column], row[f"{column}.low"], row[f"{column}.high"], 0)
 
 
 def on_record(study: str, profile: str = "best", seeds: int | None = None, empty: bool = False) -> pd.DataFrame:
@@ -246,7 +289,8 @@ def _described(results: pd.DataFrame, jobs: list[Job], profile: str) -> pd.DataF
 
 def columns(results: pd.DataFrame) -> pd.DataFrame:
     """What the columns of a results table hold: one row per measurement, in the words of its documentation."""
-    about = {name: str(own.__doc__).partition("\n")[0].replace("`", "") for name, own in MEASUREMENTS.items()}
+    first = {name: str(own.__doc__).partition("\n")[0] for name, own in MEASUREMENTS.items()}
+    about = {name: line.replace("``count``", "some").replace("`", "") for name, line in first.items()}
     about["training"] = "The course of the training: loss and accuracy by epoch, images, parameters, seconds."
     names = [name.split(".", 1) for name in results if "." in name and not name.endswith((".low", ".high"))]
     own = pd.DataFrame(names, columns=["source", "columns"]).groupby("source", sort=False)["columns"].agg(", ".join)

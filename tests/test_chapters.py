@@ -184,6 +184,15 @@ def test_results_say_on_which_evidence_they_stand_and_what_their_columns_hold():
     assert all(documented["what was measured"].str.len() > 20)
 
 
+def test_in_short_a_chapter_gives_its_numbers_and_networks_and_leaves_out_what_is_not_on_record():
+    accuracy, plain = "accuracy.accuracy", {"layer": "subsample", "augmented": False}
+    sentences = ("right on {}.", [(accuracy, plain)]), ("and on {}.", [(accuracy, plain), (accuracy, {"layer": "aps"})])
+    said = chapters.brief("zhang2019", "laptop", 2, *sentences).data.splitlines()
+    assert re.fullmatch(r"\* right on \d\d\.\d % \(\d.* to \d.*\)\.", said[2]) and len(said) == 4
+    assert "14 networks, 2 seeds of each, profile `laptop` (vgg-small, width 8: 4 epochs of shapes)" in said[3]
+    assert "Nothing is on record" in chapters.brief("zhang2019", "gpu", None, *sentences).data
+
+
 def test_a_run_of_ones_own_joins_the_sweep_and_is_not_kept(tmp_path):
     first = studies.get("zhang2019").jobs("smoke", seeds=1)[0]
     first = replace(first, measurements=first.measurements[:2])

@@ -21,17 +21,17 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from aliasing import chapters, studies
+from aliasing.chapters import share
 from aliasing.diagnosis.diagnosis import percent
 from aliasing.errors import UsageError, unknown
 from aliasing.files import write_atomically
-from aliasing.metrics import Estimate
 from aliasing.models.imagenet import PRETRAINED
 from aliasing.plots import seeds
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, fresh, home
 from aliasing.runner import execute as run_jobs
 from aliasing.runner import merged
-from aliasing.studies.evidence import level, select
+from aliasing.studies.evidence import select
 from aliasing.studies.rules import VERDICTS
 
 SMOKE = {"epochs": 1, "width": 4, "count": 320}  # of what a chapter itself trains, in a book of profile smoke
@@ -137,21 +137,10 @@ def front_table(name: str, store: Store) -> list[str]:
     table = studies.results(studies.get(study).jobs("desktop"), store)
     known = []
     for words, labels in rows.items():
-        shares = [_share(select(table, labels), column) for column in columns.values()]
+        shares = [share(select(table, labels), column) for column in columns.values()]
         if None not in shares:
             known.append([words, *(percent(share) for share in shares if share)])
     return markdown(" | ".join(["network", *columns]), known) or ["*Not on record here: no such network was trained.*"]
-
-
-def _share(rows: pd.DataFrame, column: str) -> Estimate | None:
-    """Over seeds and pictures; of a single network over pictures; ``None`` if it was not measured."""
-    result = level(column).of(rows)
-    if result is not None:
-        return Estimate(result.value, result.low, result.high, result.pictures)
-    row: Any = rows.iloc[0] if len(rows) else {}
-    if pd.isna(row.get(f"{column}.low")):
-        return None
-    return Estimate(row[column], row[f"{column}.low"], row[f"{column}.high"], 0)
 
 
 def only_published() -> Store:
