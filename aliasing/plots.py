@@ -30,8 +30,11 @@ from matplotlib.lines import Line2D
 from .errors import UsageError
 from .metrics import Estimate
 
-# Colours far from each other, of one lightness: dark enough for a white page, and, inverted, for a dark one.
-_HUES = (sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=0.5).as_hex()[0] for step in count())
+# Colours far from each other, of two lightnesses in turn, as hues of one look alike in a crowd: dark enough for a white
+# page, and, inverted, for a dark one.
+_HUES = (
+    sns.husl_palette(1, h=(0.93 + 0.618034 * step) % 1, s=0.85, l=(0.5, 0.38)[step % 2]).as_hex()[0] for step in count()
+)
 _CYCLE = sns.color_palette("colorblind", 10).as_hex()
 # Baselines are dark, blurs run from light to dark blue with their length, every other layer has its own hue. None is so
 # light that it fades on white, or, turned for the dark page, on black.
