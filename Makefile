@@ -78,7 +78,7 @@ readme: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/aliasing bench
 
-# Pinned: the pair of torch and torchvision that the published GPU numbers were measured with.
+# Pinned: the pair of torch and torchvision that the published numbers were measured with.
 lock: $(INSTALLED)
 	printf 'torch==2.11.0\ntorchvision==0.26.0\n' > .venv/pins.txt
 	$(BIN)/uv pip compile pyproject.toml --extra studies --extra book --extra test --extra dev -c .venv/pins.txt --python-version 3.11 \

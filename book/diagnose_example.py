@@ -12,7 +12,7 @@ from aliasing.training import Recipe, train
 
 
 def block(inputs, outputs, stride):
-    """What the networks of everybody are made of."""
+    """The block that most networks are made of."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
