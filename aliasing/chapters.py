@@ -153,6 +153,7 @@ def brief(study: str, profile: str, seeds: int | None, *said: tuple[str, list[tu
         return Markdown("*Nothing is on record in this profile yet.*")
     filled = [(words, [share(select(results, labels), column) for column, labels in gaps]) for words, gaps in said]
     lines = [f"* {words.format(*(percent(one) for one in own if one))}" for words, own in filled if None not in own]
+    lines = lines or ["* The numbers that stand here are not on record in this profile yet."]
     (chosen,), kinds = results["profile"].unique(), "; ".join(_kinds(study, results, seeds))
     count = told_seeds(results.groupby("setting")["seed"].nunique())
     lines += [f"* Behind this page: {len(results)} networks, {count} of each, profile `{chosen}` ({kinds})."]

@@ -190,6 +190,7 @@ def test_in_short_a_chapter_gives_its_numbers_and_networks_and_leaves_out_what_i
     said = chapters.brief("zhang2019", "laptop", 2, *sentences).data.splitlines()
     assert re.fullmatch(r"\* right on \d\d\.\d % \(\d.* to \d.*\)\.", said[2]) and len(said) == 4
     assert "14 networks, 2 seeds of each, profile `laptop` (vgg-small, width 8: 4 epochs of shapes)" in said[3]
+    assert "not on record" in chapters.brief("zhang2019", "laptop", 2, sentences[1]).data
     assert "Nothing is on record" in chapters.brief("zhang2019", "gpu", None, *sentences).data
 
 
