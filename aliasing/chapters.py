@@ -154,9 +154,12 @@ def brief(study: str, profile: str, seeds: int | None, *said: tuple[str, list[tu
     filled = [(words, [share(select(results, labels), column) for column, labels in gaps]) for words, gaps in said]
     lines = [f"* {words.format(*(percent(one) for one in own if one))}" for words, own in filled if None not in own]
     lines = lines or ["* The numbers that stand here are not on record in this profile yet."]
-    (chosen,), kinds = results["profile"].unique(), "; ".join(_kinds(study, results, seeds))
-    count = told_seeds(results.groupby("setting")["seed"].nunique())
-    lines += [f"* Behind this page: {len(results)} networks, {count} of each, profile `{chosen}` ({kinds})."]
+    (chosen,), networks = results["profile"].unique(), results["network"].unique()
+    behind = f"{len(networks)} networks as their makers trained them ({', '.join(networks)})"
+    if results.get("training.images", pd.Series(dtype=float)).any():
+        count = told_seeds(results.groupby("setting")["seed"].nunique())
+        behind = f"{len(results)} networks, {count} of each ({'; '.join(_kinds(study, results, seeds))})"
+    lines += [f"* Behind it: {behind}; profile `{chosen}`."]
     return Markdown("**What came out.**\n\n" + "\n".join(lines))
 
 

@@ -189,7 +189,10 @@ def test_in_short_a_chapter_gives_its_numbers_and_networks_and_leaves_out_what_i
     sentences = ("right on {}.", [(accuracy, plain)]), ("and on {}.", [(accuracy, plain), (accuracy, {"layer": "aps"})])
     said = chapters.brief("zhang2019", "laptop", 2, *sentences).data.splitlines()
     assert re.fullmatch(r"\* right on \d\d\.\d % \(\d.* to \d.*\)\.", said[2]) and len(said) == 4
-    assert "14 networks, 2 seeds of each, profile `laptop` (vgg-small, width 8: 4 epochs of shapes)" in said[3]
+    assert said[3] == (
+        "* Behind it: 14 networks, 2 seeds of each (vgg-small, width 8: 4 epochs of shapes); profile `laptop`."
+    )
+    assert "3 networks as their makers trained them (tf_eff" in chapters.brief("realnetworks", "best", None).data
     assert "not on record" in chapters.brief("zhang2019", "laptop", 2, sentences[1]).data
     assert "Nothing is on record" in chapters.brief("zhang2019", "gpu", None, *sentences).data
 
