@@ -409,19 +409,24 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
     """
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def note(name: str, norm: nn.BatchNorm2d, x: Tensor) -> None:
-        seen[name] = x.mean((0, 2, 3)), x.var((0, 2, 3))
+    def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+        axes = (0, *range(2, x.ndim))
+        return x.mean(axes), x.var(axes)
 
-    def move(name: str, norm: nn.BatchNorm2d, x: Tensor) -> None:
-        if name in seen and norm.running_mean is not None and norm.running_var is not None:
-            mean, variance = seen.pop(name)  # a norm that is used twice moves once
-            norm.running_mean += x.mean((0, 2, 3)) - mean
-            norm.running_var *= torch.where(variance > 1e-12, x.var((0, 2, 3)) / variance, 1.0)
+    def note(name: str, norm: Any, x: Tensor) -> None:
+        seen[name] = statistics(x)
+
+    def move(name: str, norm: Any, x: Tensor) -> None:
+        if name in seen:
+            (mean, variance), (own, spread) = seen.pop(name), statistics(x)  # a norm that is used twice moves once
+            norm.running_mean += own - mean
+            norm.running_var *= torch.where(variance > 1e-12, spread / variance, 1.0)
 
     for network, act in ((original, note), (converted, move)):
         with ExitStack() as hooks:
             for path, norm in network.named_modules():
-                if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+                # Of any number of axes, frozen and synchronised ones as well.
+                if all(isinstance(getattr(norm, own, None), Tensor) for own in ("running_mean", "running_var")):
                     # A norm with an activation in it may have an owner, which the original has not.
                     name = ".".join(part for part in path.split(".") if part != Antialiased.around)
                     hook = partial(lambda act, name, m, inputs: act(name, m, inputs[0]), act, name)
