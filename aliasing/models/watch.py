@@ -121,7 +121,7 @@ def examples(network: nn.Module) -> Iterator[Any]:
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
     for n in dict.fromkeys((*((side,) if isinstance(side, int) else ()), *_SIDES[: None if dimensions < 3 else 3])):
-        x = torch.rand((1, channels, *[n] * dimensions), generator=generator).to(parameter)
+        x = torch.rand((1, channels, *[n] * dimensions), generator=generator, device="cpu").to(parameter)
         yield x
         if n == _SIDES[0]:
             yield [x[0]]  # as detectors take images
@@ -150,7 +150,7 @@ def varied(example: Any) -> Any:
             raise UsageError(f"the example must hold an image, of finite numbers; {tuple(x.shape)} holds none")
         if (x != x[..., :1, :1]).any():
             return x
-        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(x)
         return noise * torch.where(x == 0, 1, x)
 
     return _changed(example, change)

@@ -577,6 +577,14 @@ def test_a_network_on_the_meta_device_and_one_in_half_precision_are_converted() 
     assert half(X.bfloat16()).dtype == torch.bfloat16
 
 
+def test_another_default_device_is_none_of_its_business() -> None:
+    network = nn.Sequential(strided(), nn.ReLU(), nn.MaxPool2d(2)).eval()
+    expected = antialias(network, example=X)(X)
+    with torch.device("meta"):
+        for example in (None, 0 * X):
+            assert torch.equal(antialias(network, example=example)(X), expected)
+
+
 def test_a_pool_of_a_small_map_is_seen() -> None:
     network = Custom(lambda n, x: F.max_pool2d(n.conv(x), 2, 2, 1), conv=nn.Conv2d(3, 4, 1)).eval()
     _, report = antialias(network, "tri-3", example=images(1, 3, 4, 4), return_report=True)
