@@ -32,7 +32,7 @@ from .datasets import ImageSet
 from .diagnosis import networks, pictures
 from .errors import DamagedError, DataError, UsageError, check_whole
 from .files import checksum, leased, read_tensors, write_atomically, write_tensors
-from .inference import as_float, check_images, device_of, finite, probabilities
+from .inference import as_float, check_images, device_of, finite, placed, probabilities
 from .memory import keep_freed
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
@@ -359,7 +359,7 @@ class Lesson:
         self.steps = max(1, min(self.steps, int(seconds / took)))
 
     def _optimizer(self, student: nn.Module) -> Optimizers:
-        student.to(self.place).to(memory_format=torch.channels_last).requires_grad_(True)  # type: ignore[call-overload]
+        placed(student, self.place).requires_grad_(True)
         return Optimizers(student, "sgd", self.plan.lr, self.plan.lr, 0.9, 0.0)
 
     def _step(self, student: nn.Module, optimizer: Optimizers, step: int) -> None:

@@ -34,6 +34,14 @@ def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
     return next((t.device for group in (model.parameters(), model.buffers()) for t in group), otherwise.device)
 
 
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """``model`` on ``device``, its kernels channels_last; a method of modules that does it refuses those of videos."""
+    for tensor in (*model.to(device).parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
 def check_images(images: Tensor, unit: bool = False) -> Tensor:
     """``images``, cut off from autograd; ``UsageError`` unless they are at least one (N, C, H, W), uint8 or float.
 
@@ -115,7 +123,7 @@ def scores(output: object) -> Tensor:
 
 def finite(values: Tensor, what: str = "logits") -> Tensor:
     """``values`` (N, ...); ``UsageError`` unless all are finite, since an ``argmax`` of NaN is an answer, too."""
-    if not values.isfinite().all():
+    if values.is_floating_point() and not values.isfinite().all():
         count = int((~values.isfinite().flatten(1).all(1)).sum())
         raise UsageError(
             f"{what} are NaN or infinite for {count} of {len(values)} images; look for weights that are not finite, an "

@@ -24,7 +24,7 @@ from aliasing.diagnosis.networks import NOTE
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
 from aliasing.metrics import Estimate
-from tests.toys import Answer, write
+from tests.toys import Answer, Custom, write
 
 SIZE, MARGIN = 28, 2
 
@@ -54,6 +54,7 @@ OWN = {
     "leaves": lambda: sys.exit(3),
     "pair": lambda: nn.Sequential(tiny(), Answer(lambda y: (y, y))),
     "indices": lambda: nn.Sequential(tiny(), Answer(lambda y: y.argmax(1))),
+    "random": lambda: nn.Sequential(tiny(), Answer(nn.functional.dropout)),
     "free": lambda: nn.Sequential(sensitive(), Answer(lambda y: y[:, :, 2, 2])),
     "stiff": lambda: nn.Sequential(sensitive(), nn.Flatten(), nn.Linear(3 * 8 * 8, 3)),
     "number": 7,
@@ -258,7 +259,7 @@ def test_the_report_answers_three_questions_first(photos, factories):
     assert "random weights" not in glance
     page = aliasing.diagnose({"mean": MEAN}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
-    assert "no place: nothing in it drops samples" in page
+    assert "no place was seen where samples are dropped" in page
 
 
 def test_what_drops_samples_by_a_function_is_found(photos):
@@ -267,6 +268,46 @@ def test_what_drops_samples_by_a_function_is_found(photos):
     for found in aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits:
         assert [site.module.partition(",")[0] for site in found.sites] == ["max_pool2d", "slice", "avg_pool2d"]
         assert [site.stride for site in found.sites] == [2, 2, 2]
+
+
+def called(n, x):
+    """What the modules below do, in functions; and rows alone."""
+    x = nn.functional.conv2d(x, n.conv.weight, n.conv.bias, 2)
+    return nn.functional.max_pool2d(nn.functional.max_pool2d(x, 3, 2), 3, 2)[:, :, ::2].mean((2, 3))
+
+
+def test_functions_are_measured_as_modules_are_and_each_of_them(photos):
+    """Two pools in a forward were one place, of other values than modules have, and a convolution was none."""
+    conv = nn.Conv2d(3, 4, 3, 2)
+    modules = nn.Sequential(conv, nn.MaxPool2d(3, 2), nn.MaxPool2d(3, 2), nn.AvgPool2d((1, 1), (2, 1)), MEAN)
+    networks = {"functions": Custom(called, conv=conv), "modules": modules}
+    functions, expected = (p.sites for p in aliasing.diagnose(networks, photos, size=62, device="cpu").portraits)
+    assert [site.module for site in functions] == [
+        f"{name}, a function" for name in ("conv2d", "max_pool2d 1", "max_pool2d 2", "slice")
+    ]
+    for own, same in zip(functions, expected, strict=True):
+        assert own.stride == same.stride == 2
+        for value in ("alias_energy", "at_risk", "alias_error"):
+            assert getattr(own, value).value == pytest.approx(getattr(same, value).value, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda n, x: n.pool(input=n.conv(input=x)).mean((2, 3)),
+        lambda n, x: n.indices(n.conv(x))[0].mean((2, 3)),
+        lambda n, x: torch.stack([n.pool(n.conv(image)).mean((1, 2)) for image in x]),
+        lambda n, x: n.frames(n.pool(n.conv(x))[:, :, None]).mean((2, 3, 4)),
+    ],
+    ids=["by name", "indices", "image by image", "a kernel of five axes"],
+)
+def test_a_module_is_looked_at_however_it_is_called(photos, run):
+    """These stopped the whole diagnosis."""
+    parts = {"conv": nn.Conv2d(3, 4, 3, 2), "pool": nn.MaxPool2d(2), "indices": nn.MaxPool2d(2, return_indices=True)}
+    networks = {"plain": nn.Sequential(parts["conv"], parts["pool"], MEAN)}
+    networks["own"] = Custom(run, **parts, frames=nn.Conv3d(4, 4, 1))
+    plain, own = (p.sites for p in aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits)
+    assert [s.alias_energy.value for s in own] == pytest.approx([s.alias_energy.value for s in plain], rel=1e-3)
 
 
 def test_what_does_alias_is_what_the_filter_leaves(photos):
@@ -309,6 +350,14 @@ def test_probabilities_count_as_they_are(photos, classes, share):
         assert own.answers == logits.answers
         assert own.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
         assert [site.name for site in own.sites] == ["0.0", "0.1"]
+
+
+def test_shares_of_their_own_are_probabilities_as_well(photos):
+    """As logits, sigmoids are so close to each other that a softmax hid what one pixel does to them."""
+    shares = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3), nn.Sigmoid())
+    networks = {"shares": shares, "logits": nn.Sequential(shares, Answer(torch.log))}
+    own, logits = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
+    assert own.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
 
 
 def test_tables_keep_to_the_width_of_the_terminal(photos, monkeypatch):
@@ -355,6 +404,7 @@ def test_batch_size_and_company_do_not_change_the_values_and_progress_ends(photo
         ("own_nets:empty", [], "run it once, or load them"),
         ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
         ("own_nets:indices", ["--size", "28"], "one float per class, got torch.int64"),
+        ("own_nets:random", ["--size", "28"], "when the same image is given again"),
         ("own_nets:tiny+", ["--size", "28"], "expected NETWORK+LAYER"),
         ("a+b.safetensors+tri-3", [], "name the file alone, or NETWORK+tri-3"),
         ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),
@@ -376,7 +426,7 @@ def test_bad_usage_ends_with_2_and_says_what_is_valid(model, options, message, p
 
 
 class Fails(nn.Module):
-    """Works on the first image it is tried with, and never again: as when memory runs out."""
+    """Works on the image it is tried with twice, and never again: as when memory runs out."""
 
     def __init__(self, error=None):
         super().__init__()
@@ -384,7 +434,7 @@ class Fails(nn.Module):
 
     def forward(self, x):
         self.calls += 1
-        if self.calls > 1:
+        if self.calls > 2:
             raise self.error
         return x.mean((2, 3))
 

@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..inference import probabilities
 from ..layers import CATALOGUE, Downsample, outermost
+from ..layers.base import DTYPES, per_axis
 from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
-from ..metrics.downsampling import KINDS, Sample
+from ..metrics.downsampling import KINDS, Dense, Sample, subsampling
 from ..metrics.sampling import bias_of, window_counts
 from ..metrics.spectra import aliasable, distance_from_ideal, transformable
 from ..models import Report, antialias
+from ..models.calls import pool_of
+from ..models.owners import stride_of
+from ..models.plan import numbered
 from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
 from .networks import OF_MODULE, RANDOM, TUNED, UNTUNED, Adapted, Network
@@ -256,6 +260,7 @@ def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_s
     )
 
 
+@torch.no_grad()
 def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> list[Site]:
     """Modules that drop samples, and functions that do, each with what goes in and comes out."""
     model, kinds, front = network.module, sites(network.module), _unwrapped(network)[1]
@@ -268,10 +273,12 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
                 predict(model, image)
         for sample in passed:
             module = kinds[sample.site]
-            values = torch.cat([_values(_dense(module, sample)), window_counts(model, sample).cpu()], 1)
+            known = sample.x.dtype in DTYPES  # nothing is known of what was quantised
+            counts = window_counts(model, sample).cpu() if known else torch.full((1, 5), torch.nan)
+            values = torch.cat([_values(_dense(module, sample)), counts], 1)
             own[sample.site, type(module).__name__, max(sample.strides)].append(values)
-        for key, sample in _functions(model, reductions):
-            own[key].append(_values(sample))
+        for what, called in _functions(model, reductions):
+            own[called.site, what, max(called.strides)].append(_values(called))
         for key, uses in own.items():  # a site that is used twice counts with its mean
             found[key].append(torch.stack(uses).mean(0))
         say(_LOOK)
@@ -286,7 +293,9 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
 
 
 def _values(sample: Sample) -> Tensor:
-    """What does alias, what could, and the error, of each image (N, 3)."""
+    """What does alias, what could, and the error, of each image (N, 3); NaN where that is not known."""
+    if sample.x.dtype not in DTYPES or sample.x.shape[:2] != sample.y.shape[:2]:
+        return torch.full((len(sample.x), 3), torch.nan, dtype=torch.float64)
     x, y = sample.x.float(), sample.y.float()
     low = sample.operator(_low_pass(x, sample.strides).to(sample.x.dtype)).float()
     spread = (y - y.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
@@ -305,30 +314,45 @@ def _low_pass(x: Tensor, strides: tuple[int, int]) -> Tensor:
 
 def _dense(module: nn.Module, sample: Sample) -> Sample:
     """A max-pool as a maximum at every pixel and subsampling, of which only the latter aliases."""
-    if not isinstance(module, nn.MaxPool2d) or module.ceil_mode or module.return_indices:
+    if not isinstance(module, nn.MaxPool2d) or module.ceil_mode:
         return sample
     dense = F.max_pool2d(sample.x, module.kernel_size, 1, module.padding, module.dilation)
-    down, right = sample.strides
     height, width = ((side - 1) * step + 1 for side, step in zip(sample.y.shape[2:], sample.strides, strict=True))
-    return replace(sample, x=dense[:, :, :height, :width], operator=lambda z: z[:, :, ::down, ::right])
+    return replace(sample, x=dense[:, :, :height, :width], operator=subsampling(sample.strides))
 
 
-def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tuple[tuple[str, str, int], Sample]]:
+def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tuple[str, Sample]]:
     """Calls of functions that hold a map at fewer places, not inside a module that is a site itself."""
     names = {id(part): name for name, part in model.named_modules()}
+    forwards: dict[Any, list[Reduction]] = defaultdict(list)
     for call in reductions:
-        x, y, name = call.x, call.y, names[id(call.module)]
-        if (
-            any(isinstance(part, KINDS) for part, _ in call.stack)
-            or not x.ndim == y.ndim == 4
-            or x.shape[:2] != y.shape[:2]
-            or call.operator is None
-        ):
-            continue
-        strides = [round(n / m) for n, m in zip(call.before, call.after, strict=True)]
-        if min(strides) > 1 and min(call.after) > 1:
-            sample = Sample(name, (strides[0], strides[1]), x, y, call.operator)
-            yield (name, f"{call.function}, a function", max(strides)), sample
+        forwards[call.stack[-1]].append(call)
+    for calls in forwards.values():
+        for function, call in zip(numbered([call.function for call in calls]), calls, strict=True):
+            if any(isinstance(part, KINDS) for part, _ in call.stack) or not call.x.ndim == call.y.ndim == 4:
+                continue
+            axes = 1 if "conv" in function else 2  # a convolution may return other channels
+            if call.x.shape[:axes] == call.y.shape[:axes] and call.operator is not None and min(call.after) > 1:
+                sample = _called(names[id(call.module)], call, call.operator)
+                if max(sample.strides) > 1:
+                    yield f"{function}, a function", sample
+
+
+def _called(name: str, call: Reduction, operator: Callable[[Tensor], Tensor]) -> Sample:
+    """What passed a call of a function; of pools and of convolutions that are no filters as if a module had called."""
+    strides = [round(n / m) for n, m in zip(call.before, call.after, strict=True)]
+    sample = Sample(name, (strides[0], strides[1]), call.x, call.y, operator)
+    if call.call is not None and call.call.options:
+        pool = pool_of(call.call)
+        down, right = stride_of(pool)
+        return _dense(pool, replace(sample, strides=(down, right)))
+    with Dense() as dense:
+        x = operator(call.x) if "conv" in call.function else call.x
+    given = dense.replaced
+    if given is None or given.get("groups", 1) == call.x.shape[1] == call.y.shape[1]:
+        return sample
+    down, right = per_axis(given["stride"])
+    return Sample(name, (down, right), x, call.y, subsampling((down, right)))
 
 
 def _conversion(network: Network) -> Report | str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..datasets.photographs import imagenet_classes
 from ..errors import DataError, UsageError, at_least, reason
 from ..held import held
-from ..inference import batches, evaluating
+from ..inference import batches, evaluating, placed
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 from .pictures import SMALLEST
@@ -365,7 +365,7 @@ def adapted(network: Network, device: torch.device) -> Network:
         raise UsageError(
             f"{network.name} has no weights yet, in lazy modules or on the device meta: run it once, or load them"
         )
-    network.module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed(network.module, device)
     grey, failures, sigmoids = False, [], list[Tensor]()
     for grey in (False, True):
         try:
@@ -373,8 +373,8 @@ def adapted(network: Network, device: torch.device) -> Network:
                 for part in module.modules():
                     if isinstance(part, nn.Sigmoid):
                         hooks.enter_context(part.register_forward_hook(lambda _, given, y: sigmoids.append(y)))
-                (batch,) = batches(module, torch.full((2, 3, network.size, network.size), 0.5))
-                logits = module(batch[:, :1] if grey else batch)
+                noise = torch.rand((2, 3, network.size, network.size), generator=torch.Generator().manual_seed(0))
+                logits, again = (module(x[:, :1] if grey else x) for _ in range(2) for x in batches(module, noise))
             break
         except Exception as error:  # of anybody's network
             failures.append(error)
@@ -397,12 +397,16 @@ def adapted(network: Network, device: torch.device) -> Network:
             "themselves, not the class that wins"
         )
     if not logits.isfinite().all():
-        raise UsageError(f"{network.name} returns logits that are not finite for a grey image; are its weights loaded?")
+        raise UsageError(f"{network.name} returns logits that are not finite for noise; are its weights loaded?")
+    if not torch.allclose(logits, again, rtol=0, atol=0.01 * float(logits.abs().max())):
+        raise UsageError(
+            f"{network.name} returns other logits when the same image is given again, which no shift causes: something "
+            "in it is random in evaluation mode, such as F.dropout without training=self.training, or remembers"
+        )
     single = logits.ndim == 1 or logits.shape[1] == 1
-    if single:  # of a sigmoid it would always be above 0, the other class
-        shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids)
-    else:
-        shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    # As logits, what a sigmoid returns would be above 0, and close to what it returns for any other image.
+    shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids)
+    shares = shares or (not single and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()))
     if not (grey or single or shares):
         return network
     classes = network.classes or (("no", "yes") if single else ())

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..inference import batches, check_images, evaluating, finite, widened
 from ..layers import Call, Downsample, outermost, recorded
 from ..layers.base import per_axis
+from ..models.watch import tensors
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
         with evaluating(model), torch.no_grad(), recorded(model) as calls, ExitStack() as hooks:
             passed: list[Any] = calls  # layers and the other sites in the order in which they are used
             for name, module in others.items():
-                hooks.enter_context(module.register_forward_hook(_hook(name, module, passed)))
+                hook = _hook(name, module, passed)
+                hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
             model(batch)
         samples = [
             Sample(own.name, strides_of(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
@@ -105,29 +107,39 @@ def per_site(
     return {site: torch.cat(parts) for site, parts in values.items() if parts}
 
 
-class _Dense(TorchFunctionMode):
+class Dense(TorchFunctionMode):
     """Convolutions have stride 1 within, whose modules do not know: some choose their padding by their stride."""
+
+    replaced: dict[str, Any] | None = None  # the arguments of the last one
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is F.conv2d:
             names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-            args, kwargs = (), dict(zip(names, args, strict=False)) | (kwargs or {}) | {"stride": 1}
+            self.replaced = dict(zip(names, args, strict=False)) | (kwargs or {})
+            args, kwargs = (), self.replaced | {"stride": 1}
         return function(*args, **(kwargs or {}))
+
+
+def subsampling(strides: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """Keep the first of so many rows and columns."""
+    return lambda z: z[:, :, :: strides[0], :: strides[1]]
 
 
 def _hook(name: str, module: nn.Module, samples: list[Sample]) -> Callable[..., None]:
     strides = strides_of(module)
 
     # Maps are copied: activations that work in place would change them before they are looked at.
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> None:
+    def hook(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        x, y = (next(tensors(part)) for part in ([args, kwargs], output))  # a pool may return indices as well
+        x, y = (part[None] if part.ndim == 3 else part for part in (x, y))  # of a single image
         if isinstance(module, nn.Conv2d):  # what it would return at stride 1, of which it keeps every stride-th pixel
-            with _Dense():
-                x = module.forward(inputs[0])
-            operator = lambda z: z[:, :, :: strides[0], :: strides[1]]  # noqa: E731
+            with Dense():
+                x = module.forward(x)
+            operator = subsampling(strides)
             if tuple(y.shape[2:]) != tuple(ceil(side / step) for side, step in zip(x.shape[2:], strides, strict=True)):
                 raise UsageError(f"the map of {name} at stride 1 is not known: {type(module).__name__} has its own way")
         else:
-            x, operator = inputs[0].clone(), module.forward
+            x, operator = x.clone(), lambda z: next(tensors(module.forward(z)))
         samples.append(Sample(name, strides, x, y.clone(), operator))
 
     return hook

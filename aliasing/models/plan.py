@@ -283,7 +283,7 @@ class Plan:
         gone: dict[int, str] = {}
         for caller, own in callers.items():
             first = [r for r in own if r.stack[-1] == own[0].stack[-1]]
-            for i, name in enumerate(_numbered([f"{caller}:{r.function}".lstrip(":") for r in first])):
+            for i, name in enumerate(numbered([f"{caller}:{r.function}".lstrip(":") for r in first])):
                 alike = own[i :: len(first)]  # the same call whenever the module ran
                 self.whats[name] = _describe_call(first[i])
                 why = self._skipped([name]) or _why_no_pool(alike, own)
@@ -359,7 +359,7 @@ def _is_standard(part: nn.Module) -> bool:
     return all(getattr(type(part), name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
 
 
-def _numbered(names: list[str]) -> list[str]:
+def numbered(names: list[str]) -> list[str]:
     """With a number behind what occurs several times."""
     seen: Counter[str] = Counter()
     result = []

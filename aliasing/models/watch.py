@@ -246,7 +246,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
             return False
         name = "slice" if name == "__getitem__" else name
         rest = {key: value for key, value in kwargs.items() if value is not x}
-        again = None if joins else lambda z: function(z, *args[1:], **rest)
+        again = None if joins else lambda z: next(tensors(function(z, *args[1:], **rest)))
         seen.reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again))
         return True
 
