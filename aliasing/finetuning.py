@@ -414,7 +414,8 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
         return x.mean(axes), x.var(axes)
 
     def note(name: str, norm: Any, x: Tensor) -> None:
-        seen[name] = statistics(x)
+        if {norm.running_mean.shape, norm.running_var.shape} == {x.shape[1:2]}:  # those of other kinds are left
+            seen[name] = statistics(x)
 
     def move(name: str, norm: Any, x: Tensor) -> None:
         if name in seen:

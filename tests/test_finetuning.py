@@ -85,6 +85,16 @@ def test_the_converted_network_comes_back_to_its_answers():
     assert tuned(torch.rand(2, 3, SIZE, SIZE)).shape == (2, 5)
 
 
+class Whitening(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(4))
+        self.register_buffer("running_var", torch.eye(4))
+
+    def forward(self, x):
+        return (x - self.running_mean) @ self.running_var
+
+
 def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     network, windows = net(), noise(64, 2, SIZE).float() / 255
     same, blurred = net(), aliasing.antialias(net(), "bin-5")
@@ -102,7 +112,9 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     for kind in (nn.SyncBatchNorm, torchvision.ops.FrozenBatchNorm2d):  # and behind a pool, of features
         network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.MaxPool2d(2), kind(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         network = network.append(nn.BatchNorm1d(4)).eval()
+        network = network.append(Whitening().eval())  # keeps statistics of another kind, which are left
         finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, torch.rand(64, 3, 32, 32))
+        assert torch.equal(blurred[6].running_var, torch.eye(4))
         for norm in (blurred[2], blurred[5]):
             assert norm.running_mean.all() and (norm.running_var != 1).all()
 

@@ -357,7 +357,7 @@ def adapted(network: Network, device: torch.device) -> Network:
     One that takes grey images, or returns one logit or probabilities, gets what it lacks put around it.
 
     Raises:
-        UsageError: it does not take images of its size, or returns something else than logits.
+        UsageError: it does not take images of its size, or returns something else than logits, or other ones again.
     """
     side = f"(2, 3, {network.size}, {network.size})"
     tensors = [*network.module.parameters(), *network.module.buffers()]
