@@ -270,6 +270,9 @@ def test_what_drops_samples_by_a_function_is_found(photos):
         assert [site.stride for site in found.sites] == [2, 2, 2]
 
 
+BOX = torch.full((3, 1, 3, 3), 1 / 9)
+
+
 def called(n, x):
     """What the modules below do, in functions; and rows alone."""
     x = nn.functional.conv2d(x, n.conv.weight, n.conv.bias, 2)
@@ -281,7 +284,10 @@ def test_functions_are_measured_as_modules_are_and_each_of_them(photos):
     conv = nn.Conv2d(3, 4, 3, 2)
     modules = nn.Sequential(conv, nn.MaxPool2d(3, 2), nn.MaxPool2d(3, 2), nn.AvgPool2d((1, 1), (2, 1)), MEAN)
     networks = {"functions": Custom(called, conv=conv), "modules": modules}
-    functions, expected = (p.sites for p in aliasing.diagnose(networks, photos, size=62, device="cpu").portraits)
+    networks["filter"] = Answer(lambda x: nn.functional.conv2d(x[..., :6, :6], BOX, stride=2, groups=3).mean((2, 3)))
+    found = aliasing.diagnose(networks, photos, size=62, device="cpu").portraits
+    functions, expected, (filtered,) = (portrait.sites for portrait in found)
+    assert filtered.stride == 2 and filtered.alias_energy.value < filtered.at_risk.value  # of 6 pixels 2 are left
     assert [site.module for site in functions] == [
         f"{name}, a function" for name in ("conv2d", "max_pool2d 1", "max_pool2d 2", "slice")
     ]

@@ -349,9 +349,11 @@ def _called(name: str, call: Reduction, operator: Callable[[Tensor], Tensor]) ->
     with Dense() as dense:
         x = operator(call.x) if "conv" in call.function else call.x
     given = dense.replaced
-    if given is None or given.get("groups", 1) == call.x.shape[1] == call.y.shape[1]:
+    if given is None:
         return sample
     down, right = per_axis(given["stride"])
+    if given.get("groups", 1) == call.x.shape[1] == call.y.shape[1]:
+        return replace(sample, strides=(down, right))
     return Sample(name, (down, right), x, call.y, subsampling((down, right)))
 
 
