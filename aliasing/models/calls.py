@@ -1,7 +1,9 @@
 """Pools and slices that a ``forward`` calls as functions, handed to the owners that replace them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
+from inspect import isfunction
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
-from .owners import Slice, is_muted, run
+from .owners import Slice, _thread, is_muted, run
 
 
 class Call(NamedTuple):
@@ -114,21 +116,43 @@ class Intercepted:
 
 @cache
 def _intercepted(kind: Any) -> type:
-    @wraps(kind.forward)  # tracers look at its arguments
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        calls = _Calls(self.antialiased, self.antialiased_calls)
-        with calls:
-            result = kind.forward(self, *args, **kwargs)
-        if calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike:
-            raise UsageError(
-                f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran, among "
-                f"{calls.seen} calls like them, {self.antialiased_alike} when it was converted; its forward does "
-                "something else than then (in training, or at this size), or a tool traces it that does not see them: "
-                "name the module in skip"
-            )
-        return result
+    """``kind`` whose forward, and whose other methods where they are called without it, hand calls to their owners."""
 
-    return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, "forward": forward})
+    def open_to(method: Any, is_forward: bool) -> Any:
+        @wraps(method)  # tracers look at its arguments
+        def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not is_forward and any(owners is self.antialiased for owners in getattr(_thread, "running", ())):
+                return method(self, *args, **kwargs)
+            calls = _Calls(self.antialiased, self.antialiased_calls)
+            with _running(self.antialiased), calls:
+                result = method(self, *args, **kwargs)
+            apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
+            if apart and (is_forward or calls.seen):
+                raise UsageError(
+                    f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran, "
+                    f"among {calls.seen} calls like them, {self.antialiased_alike} when it was converted; its "
+                    f"{method.__name__} does something else than its forward then (in training, or at this size), or a "
+                    "tool traces it that does not see them: name the module in skip"
+                )
+            return result
+
+        return intercepted
+
+    functions = {name: own for part in reversed(kind.__mro__) for name, own in vars(part).items() if isfunction(own)}
+    others = {name: own for name, own in functions.items() if not hasattr(nn.Module, name)}
+    opened = {name: open_to(own, name == "forward") for name, own in {**others, "forward": kind.forward}.items()}
+    return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, **opened})
+
+
+@contextmanager
+def _running(owners: nn.ModuleList) -> Iterator[None]:
+    """Meanwhile the module of ``owners`` hands calls to them."""
+    before = getattr(_thread, "running", ())
+    _thread.running = (*before, owners)
+    try:
+        yield
+    finally:
+        _thread.running = before
 
 
 def _rebuild(kind: type) -> nn.Module:

@@ -69,7 +69,8 @@ def antialias(
       where there is none, the layer follows the convolution itself.
     - Strided 1 x 1 convolutions get the layer in front: for a linear layer the same function, and cheaper.
     - Max-pools become dense max and the layer; with ``pool-then-conv`` the layer alone. Average pools become the layer.
-    - Pools and slices ``x[:, :, ::2, ::2]`` that a ``forward`` calls as functions are converted likewise.
+    - Pools and slices ``x[:, :, ::2, ::2]`` that a ``forward`` calls as functions are converted likewise, also where a
+      method such as ``encode`` is called without it.
     - Left as they are: patch embeddings (kernel = stride >= 4: dense windows would cost stride^2 times as much),
       global averages, strides that differ between the axes, what the layer refuses, what ``skip`` names, and every
       other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).

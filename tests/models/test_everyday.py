@@ -260,6 +260,35 @@ def test_calls_inside_calls_are_told_apart(skip: tuple[str, ...]) -> None:
     torch.testing.assert_close(result(x), expected)
 
 
+class Encoder(nn.Module):
+    """Whose maps are asked for without its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.times = nn.Conv2d(3, 4, 3), 2
+
+    def pooled(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.conv(x), 2)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.pooled(x), 2)
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self(x) * self.times
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encode(x).mean((2, 3))
+
+
+def test_methods_that_are_called_without_the_forward_are_converted_too() -> None:
+    network = antialias(Encoder().eval(), "bin-5", example=X)
+    for run in (network, copy.deepcopy(network), torch.compile(network, backend="eager")):
+        torch.testing.assert_close(run.encode(X).mean((2, 3)), run(X))
+        assert torch.equal(network.predict(X), 2 * network(X))
+    with pytest.raises(UsageError, match="its pooled does something else"):  # it makes one of two calls that are alike
+        network.pooled(X)
+
+
 def checkpointed(n: Custom, x: Tensor) -> Tensor:
     """Run again when gradients are computed, outside of the forward."""
     return checkpoint(lambda x: F.max_pool2d(n.conv(x), 2), x, use_reentrant=True)
