@@ -22,7 +22,7 @@ import pandas as pd
 
 from aliasing import chapters, studies
 from aliasing.chapters import share
-from aliasing.diagnosis.diagnosis import percent
+from aliasing.diagnosis.report import percent
 from aliasing.errors import UsageError, unknown
 from aliasing.files import write_atomically
 from aliasing.models.imagenet import PRETRAINED
