@@ -120,7 +120,9 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     plain, layer = split(name)
     options = () if weights == "pretrained" else ("--weights", weights)
     own = ":" in plain and not plain.startswith(("timm:", "torchvision:"))
-    found = _factory(plain, size or SIZE) if own else _library(plain, weights, size)
+    with torch.random.fork_rng(devices=[]):  # the same weights whenever it is asked for, with a layer or without
+        torch.manual_seed(0)
+        found = _factory(plain, size or SIZE) if own else _library(plain, weights, size)
     module, note = found.module, found.weights
     if weights not in ("pretrained", "none"):
         tensors, about = _open(weights)
@@ -177,9 +179,7 @@ def _library(name: str, weights: str, size: int | None) -> Network:
             options = {"num_classes": tensors[last].shape[0]} if last in tensors else {}  # of a fine-tuned network
             if NOTE in about and _note(weights, about)["weights"] == _PRETRAINED:
                 names = source.classes
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = source.build(False, **options)
+        network = source.build(False, **options)
     return Network(name, normalized(network, source.mean, source.std), size or source.size, note, names)
 
 
@@ -278,7 +278,7 @@ def _factory(name: str, size: int) -> Network:
         ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"{name} must give a torch.nn.Module, got {type(network).__name__}")
-    return Network(name, network, size, "weights of the factory")
+    return replace(of_module(name, network, size), weights="weights of the factory")  # it may give the same one again
 
 
 def _open(path: str) -> tuple[dict[str, Tensor], dict[str, str]]:
