@@ -5,6 +5,7 @@ Exit status: 0, 1 (work failed), 2 (bad usage; the message lists the valid choic
 
 import argparse
 import errno
+import io
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 def _print(table: "pd.DataFrame", as_json: bool) -> None:
     import pandas as pd
 
-    if as_json:
-        print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+    from .records import encode
+
+    if as_json:  # every digit: pandas itself keeps ten decimals, and of a small p nothing
+        print(json.dumps(encode(table.to_dict("records"), digits=None), indent=1))
     else:
         with pd.option_context("display.max_colwidth", 80):
             print(table.to_string(index=False, na_rep="-") if len(table) else "nothing")
@@ -223,7 +227,8 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     from .diagnosis import diagnose
 
     options = _named(arguments, "count", "size", "weights", "device", "report")
-    found = diagnose([arguments.model, *arguments.compare], arguments.images, progress=True, **options)
+    with redirect_stdout(sys.stderr):  # what somebody's network prints is no part of the answer
+        found = diagnose([arguments.model, *arguments.compare], arguments.images, progress=True, **options)
     print(json.dumps(found.plain(), indent=1) if arguments.json else found)
     for name, reason in (found.skipped | found.failed).items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
@@ -244,7 +249,8 @@ def _finetune(arguments: argparse.Namespace) -> int:
         example = "resnet18" if network.endswith(".safetensors") else network
         raise UsageError(f"expected NETWORK+LAYER, such as {example}+tri-3, got {network!r}")
     options = _named(arguments, "out", "epochs", "minutes", "lr", "batch_size", "size", "weights", "device")
-    _, table = finetune(network, layer, arguments.images, progress=True, **options)
+    with redirect_stdout(sys.stderr):  # as for diagnose
+        _, table = finetune(network, layer, arguments.images, progress=True, **options)
     if arguments.json:
         print(json.dumps(plain(table), indent=1))
     else:
@@ -349,7 +355,8 @@ def _parser() -> argparse.ArgumentParser:
     about = "of torchvision or timm, module:factory, or a tuned file; NAME+LAYER anti-aliases"
     sub.add_argument("model", metavar="MODEL", help=about)
     sub.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="pictures, nested as they may be")
-    sub.add_argument("--compare", nargs="+", default=[], metavar="MODEL2", help="more networks, side by side")
+    about = "more networks, side by side"
+    sub.add_argument("--compare", nargs="+", action="extend", default=[], metavar="MODEL2", help=about)
     sub.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with pictures and curves")
     sub.add_argument("--count", type=int, default=200, metavar="N", help="pictures (default 200)")
     sub.add_argument("--size", type=int, metavar="N", help="side of the input in pixels (default: the network's own)")
@@ -386,6 +393,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = _parser().parse_args(argv)
     keep_freed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names are of any encoding, terminals of one
+            stream.reconfigure(errors="backslashreplace")
 
     def warn(message: Warning | str, *place: Any, **more: Any) -> None:
         print(f"aliasing {arguments.command}: warning: {message}", file=sys.stderr)

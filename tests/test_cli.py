@@ -1,11 +1,14 @@
 """The command line: exit statuses, tables, messages that name the valid choices."""
 
 import json
+import math
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
+from aliasing.cli import _print
 from aliasing.profiles import PROFILES
 from aliasing.studies import STUDIES
 
@@ -75,6 +78,13 @@ def test_run_status_publish_findings(tmp_path, typed, empty_store, monkeypatch):
     assert len(kept) == 1  # and not of a training that may not be over
     rows = json.loads(typed("findings", "--study", "zhang2019", "--profile", "smoke", "--json").out)
     assert {row["verdict"] for row in rows} == {"not run"}
+
+
+def test_json_keeps_every_digit_and_nothing_that_json_lacks(capsys):
+    _print(pd.DataFrame({"p": [1.25e-12, 0.1 + 0.2, math.nan, math.inf], "fact": [True, False, None, "no"]}), True)
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [row["p"] for row in rows] == [1.25e-12, 0.1 + 0.2, None, None]
+    assert [row["fact"] for row in rows] == [True, False, None, "no"]
 
 
 def test_status_lists_every_study_and_profile(typed):

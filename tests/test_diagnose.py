@@ -58,6 +58,9 @@ OWN = {
     "free": lambda: nn.Sequential(sensitive(), Answer(lambda y: y[:, :, 2, 2])),
     "stiff": lambda: nn.Sequential(sensitive(), nn.Flatten(), nn.Linear(3 * 8 * 8, 3)),
     "number": 7,
+    "fresh": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "shared": tiny(),
+    "talks": lambda: nn.Sequential(Answer(lambda x: print("I was asked") or x), tiny()),
 }
 
 # Reads one pixel: whether the top left one is bright.
@@ -183,6 +186,27 @@ def test_names_are_escaped_in_the_report_and_printed_whatever_their_encoding(tmp
     assert [curve.name for curve in found.portraits[0].curves] == ["<b>&caf\ufffd.png"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;&amp;caf\ufffd.png" in page and "<b>&" not in page and "<i>" not in page
+
+
+def test_what_a_network_prints_and_how_a_folder_is_called_harm_no_answer(tmp_path, factories, typed):
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    words = ["diagnose", "own_nets:tiny", "--images", str(colours(folder)), "--size", str(SIZE), "--device", "cpu"]
+    words += ["--compare", "own_nets:talks", "--compare", "own_nets:tiny+bin-5", "--report", "report.html"]
+    said = typed(*words, "--json")
+    names = ["own_nets:tiny", "own_nets:talks", "own_nets:tiny+bin-5"]
+    assert [own["network"] for own in json.loads(said.out)["networks"]] == names and "I was asked" in said.err
+    assert "caf?" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_a_factory_gives_the_same_weights_whenever_it_is_asked_and_nothing_that_is_shared(factories, tmp_path):
+    first, second = (load(name).module.state_dict() for name in ("own_nets:fresh", "own_nets:fresh+bin-5"))
+    assert torch.equal(first["0.weight"], second["0.weight"])
+    plain = load("own_nets:shared").module
+    torch.save({key: value + 1 for key, value in plain.state_dict().items()}, "other.pt")
+    before = plain[0].weight.clone()
+    load("own_nets:shared", "other.pt")
+    assert torch.equal(plain[0].weight, before)
 
 
 def test_an_empty_folder_and_nothing_readable(tmp_path):

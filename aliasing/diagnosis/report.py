@@ -21,7 +21,8 @@ def page(found: Any, rows: Mapping[str, Sequence[str]]) -> str:
     environment.filters |= {"png": as_png, "shift": _shift, "percent": _percent, "worst": _worst, "ends": _ends}
     environment.globals |= {"drawing": _drawing, "windows": _windows, "at_sites": AT_SITES, "pairs": PAIRS}
     template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(found=found, portraits=found.portraits, rows=rows)
+    text = environment.from_string(template).render(found=found, portraits=found.portraits, rows=rows)
+    return text.encode(errors="replace").decode()  # folders and files have names that are no UTF-8
 
 
 def _shift(position: int) -> str:
