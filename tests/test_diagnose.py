@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,10 @@ def test_deep_pictures_keep_their_greys_unknown_whites_are_listed_and_orientatio
     Image.fromarray(ramp * 257).save(tmp_path / "16.png")
     for name, dtype in {"integer": np.int32, "float": np.float32}.items():  # from 0 to 255: nearly black of 65,535
         Image.fromarray(ramp.astype(dtype)).save(tmp_path / f"{name}.tif")
+    Image.fromarray(ramp * 257).save(tmp_path / "deep.tif")
+    Image.fromarray(ramp * 257).save(tmp_path / "inverted.tif", tiffinfo={262: 0})
+    sixteen, twelve = (struct.pack("<HHIHH", 258, 3, 1, bits, 0) for bits in (16, 12))
+    (tmp_path / "twelve.tif").write_bytes((tmp_path / "deep.tif").read_bytes().replace(sixteen, twelve))
     half = Image.new("RGB", (40, 40))
     half.paste((255, 255, 255), (0, 0, 40, 20))  # stored: upper half white
     exif = half.getexif()
@@ -133,10 +138,10 @@ def test_deep_pictures_keep_their_greys_unknown_whites_are_listed_and_orientatio
     half.save(tmp_path / "turned.png", exif=exif)
     found = pictures.read(tmp_path, SIZE)
     plain, deep, turned = (found.images[found.names.index(f"{name}.png")] for name in ("8", "16", "turned"))
-    assert plain.float().std() > 50 and deep.equal(plain)
+    assert plain.float().std() > 50 and deep.equal(plain) and deep.equal(found.images[found.names.index("deep.tif")])
     assert turned[..., -8:].float().mean() > 250 and turned[..., :8].float().mean() < 5
     why = "which of its numbers is white is not known; save it with 8 or 16 bits"
-    assert found.skipped == {"integer.tif": why, "float.tif": why}
+    assert found.skipped == dict.fromkeys(("integer.tif", "float.tif", "inverted.tif", "twelve.tif"), why)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

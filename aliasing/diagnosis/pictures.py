@@ -31,6 +31,7 @@ class Pictures(NamedTuple):
     enlarged: int  # how many were smaller and had to be enlarged, which leaves nothing in them that could alias
 
 
+_DEEP = [(mode, (16,), 1) for mode in ("I;16", "I;16B", "I;16L")]  # deep TIFF files that are understood
 LEAST = 50  # pictures without which there is nothing to learn from
 SMALLEST = 8  # pixels of a window's side
 _HEADERS = 1000  # pictures that tell how large those of a folder are
@@ -137,7 +138,9 @@ def _decoded(path: Path, side: int) -> tuple[Tensor, bool]:
     """The pixels (3, side, side) of a file, and whether it had to be enlarged."""
     with warnings.catch_warnings(action="ignore"), opened(path) as image:  # odd metadata is no reason to stop
         # Of such numbers only PNG and PPM say which is white, whose 16 bits are mode "I" to some Pillows.
-        if image.mode == "F" or (image.mode, image.format) == ("I", "TIFF"):
+        # Of TIFF, it takes 12 bits for 16 and overlooks that white may be 0: tags 258 and 262.
+        tags = getattr(image, "tag_v2", {}) if image.mode.startswith("I") else {}
+        if image.mode == "F" or (tags and (image.mode, tags.get(258), tags.get(262, 0)) not in _DEEP):
             raise ValueError("which of its numbers is white is not known; save it with 8 or 16 bits")
         upright = ImageOps.exif_transpose(image)
         return pixels(square(upright, side)), min(upright.size) < side
