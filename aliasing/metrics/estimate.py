@@ -95,6 +95,9 @@ class Estimate(NamedTuple):
         Bonett and Price's (2012): one more unit of each sign counts, so it does not collapse where all units agree.
         """
         first, second = _flat(first, second)
+        low, high = (end.item() for end in torch.cat([first, second]).aminmax())
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # also true of NaN
+            raise UsageError(f"paired rates must lie in [0, 1], got {low:g} to {high:g}; see Estimate.difference")
         differences = torch.cat([first - second, torch.tensor([1.0, -1.0], dtype=torch.float64)])
         centre = differences.mean().item()
         half = NORMAL * (differences.var(correction=0) / len(differences)).sqrt().item()

@@ -107,11 +107,13 @@ def create(
     if not isinstance(layer, Mapping) or "name" not in layer:
         raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
     layer = dict(layer)
+    entry = layers.CATALOGUE[kind := one_of("downsampling layer", layer.pop("name"), layers.CATALOGUE)]
+    check_options(kind, entry.layer, (*entry.options, "padding_mode"), layer)
     build = CATALOGUE[name].build
     own = [key for key in arguments(build) if key not in ("name", "num_classes", "style", "width")]
     check_options(name, build, [*own, "smooth", "shared", "filter_everywhere"], options)  # the last are arguments here
     style = Style(
-        layer.pop("name"),
+        kind,
         layer,
         "act-then-pool" if placement is None else placement,
         activation,

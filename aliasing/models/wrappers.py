@@ -36,7 +36,7 @@ def _add_prefix(module: Wrapper, state: dict, prefix: str, *rest: object) -> Non
 
 
 class Normalized(Wrapper):
-    """A network that takes images in [0, 1]: ``(N, C, H, W) -> network((images - mean) / std)``."""
+    """A network that takes images in [0, 1], or bytes: ``(N, C, H, W) -> network((images - mean) / std)``."""
 
     around = "network"
     mean: Tensor
@@ -50,6 +50,7 @@ class Normalized(Wrapper):
 
     def standardise(self, images: Tensor) -> Tensor:
         """The images as the network inside expects them."""
+        images = images / 255 if images.dtype == torch.uint8 else images
         return (images - self.mean) / self.std
 
     def features(self, images: Tensor) -> Tensor:

@@ -243,6 +243,8 @@ def test_normalized_standardises_and_keeps_the_keys() -> None:
     by_hand = torch.stack([(x[:, 0] - 0.4) / 0.2, (x[:, 1] - 0.5) / 0.25, (x[:, 2] - 0.6) / 0.5], 1)
     torch.testing.assert_close(wrapped(x), network(by_hand))
     torch.testing.assert_close(wrapped.features(x), network.features(by_hand))
+    x = (255 * x).to(torch.uint8)
+    torch.testing.assert_close(wrapped(x), wrapped(x / 255))
     assert list(wrapped.state_dict()) == list(network.state_dict())
     wrapped.load_state_dict(network.state_dict(), strict=True)
 
