@@ -118,17 +118,16 @@ class TIPS(Downsample):
         dims: int = 2,
     ) -> None:
         super().__init__(channels, stride, padding_mode, dims)
-        self.padding_mode = "reflect" if faithful else self.padding_mode
         self.faithful = faithful
         self.periodic = not faithful
-        self.tau = _Tau(channels, self.strides, "zeros" if faithful else padding_mode, faithful)
+        self.tau = _Tau(channels, self)
         self._input: Tensor | None = None
 
     def complete(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) to sides that the stride divides."""
         if not self.faithful:
             return complete(x, self.strides, self.padding_mode)
-        return pad_axes(x, [(-n % s, 0) for n, s in zip(x.shape[2:], self.strides, strict=True)], self.padding_mode)
+        return pad_axes(x, [(-n % s, 0) for n, s in zip(x.shape[2:], self.strides, strict=True)], "reflect")
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
@@ -155,11 +154,11 @@ class TIPS(Downsample):
 
 
 class _Tau(nn.Module):
-    """Mixing weights (N, C, phases), row by row, from completed maps."""
+    """Mixing weights (N, C, phases), row by row, from completed maps; as the attributes of ``layer`` say now."""
 
-    def __init__(self, channels: int, strides: tuple[int, ...], padding_mode: PaddingMode, faithful: bool) -> None:
+    def __init__(self, channels: int, layer: TIPS) -> None:
         super().__init__()
-        self.strides, self.padding_mode, self.faithful = strides, padding_mode, faithful
+        self.of = (layer,)  # in a tuple, or the layer would be a part of its part
         # Parameters and their initialisation, as in the published layer; ``psi`` and ``weights`` evaluate them.
         self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
@@ -169,26 +168,29 @@ class _Tau(nn.Module):
         return self.weights(self.means(self.psi(x, filters)), scale)
 
     def psi(self, x: Tensor, filters: Tensor) -> Tensor:
-        padding = 1 if self.padding_mode == "zeros" else 0
+        (layer,) = self.of
+        padding = 1 if layer.faithful or layer.padding_mode == "zeros" else 0
 
         def convolved(x: Tensor) -> Tensor:
-            x = _fast(x) if padding else pad_axes(_fast(x), [(1, 1), (1, 1)], self.padding_mode)
+            x = _fast(x) if padding else pad_axes(_fast(x), [(1, 1), (1, 1)], layer.padding_mode)
             return F.conv2d(x, filters.to(x.dtype), padding=padding, groups=len(filters)).relu()
 
         return full_precision(convolved, x)
 
     def means(self, psi: Tensor) -> Tensor:
-        rows, columns = self.strides
-        if not self.faithful:
-            return phase_reduce(psi, self.strides) / (psi.shape[2] * psi.shape[3] // (rows * columns))
+        (layer,) = self.of
+        rows, columns = layer.strides
+        if not layer.faithful:
+            return phase_reduce(psi, layer.strides) / (psi.shape[2] * psi.shape[3] // (rows * columns))
         lines = psi.permute(0, 2, 3, 1).unflatten(1, (rows, -1)).mean(2)  # adaptive pooling, but fast in channels_last
         return lines.unflatten(2, (columns, -1)).mean(3).flatten(1, 2).transpose(1, 2)
 
     def weights(self, means: Tensor, scale: Tensor) -> Tensor:
+        (layer,) = self.of
         means = means.to(torch.promote_types(means.dtype, torch.float32))
         tau = (means * scale.to(means.dtype).flatten()[:, None]).softmax(2)
         # Cells are read row by row, phases column by column.
-        return tau.unflatten(2, self.strides[::-1]).transpose(2, 3).flatten(2) if self.faithful else tau
+        return tau.unflatten(2, layer.strides[::-1]).transpose(2, 3).flatten(2) if layer.faithful else tau
 
 
 def _fast(x: Tensor) -> Tensor:

@@ -70,7 +70,16 @@ class Downsample(nn.Module):
             raise UsageError(f"{name}: dims must be {' or '.join(map(str, self.valid_dims))}, got {dims!r}")
         self.dims = int(dims)
         self.stride = check_stride(name, stride, self.valid_strides, dims)
-        self.padding_mode: PaddingMode = one_of("padding mode", padding_mode, PADDING_MODES)
+        self.padding_mode: PaddingMode = padding_mode
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a padding mode, now or later, has to be one, and is that of the layers inside as well."""
+        super().__setattr__(name, value)
+        if name == "padding_mode":
+            one_of("padding mode", value, PADDING_MODES)
+            for part in self.children():
+                if isinstance(part, Downsample):
+                    part.padding_mode = value
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have ``choose`` and ``sample`` look at their input first, and be open to ``intercepted``."""

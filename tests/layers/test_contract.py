@@ -120,6 +120,18 @@ def test_copies_views_and_training(name):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in layer.parameters())
 
 
+@pytest.mark.parametrize("case", ["asap", "aps", "tips", "tips faithful", "ddac"])
+def test_what_is_changed_later_is_followed_by_the_parts(case):
+    options, x = {"blur": "tri-3"} if case == "aps" else {}, noise(2, 3, 8, 8)
+    layer = layer_of(case.split()[0], stride=(2, 4), **options, padding_mode="reflect")
+    layer.stride, layer.padding_mode = (4, 2), "circular"
+    if "faithful" in case:
+        layer.faithful = True
+    torch.testing.assert_close(layer(x), layer_of(case, stride=(4, 2), **options, padding_mode="circular")(x))
+    with pytest.raises(UsageError, match="unknown padding mode 'same'"):
+        layer.padding_mode = "same"
+
+
 # The registry
 
 
