@@ -6,13 +6,15 @@ methods of any module that has them: ``no_weight_decay()``, parameters to leave 
 start of each epoch; and ``auxiliary_losses(...)``, terms to add to the loss (see ``layers.TIPS`` and ``layers.LPS``).
 """
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,7 +28,7 @@ from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .held import held
-from .inference import as_float
+from .inference import as_float, check_labels
 from .metrics import attack_accuracy
 from .optimizers import Optimizers
 from .options import check_types
@@ -137,7 +139,7 @@ def train(
     recipe: Recipe,
     seed: int,
     device: torch.device | str = "cpu",
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     on_epoch: Callable[[dict], None] = lambda entry: None,
 ) -> list[dict]:
     """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
@@ -157,11 +159,12 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite.
-        DataError: the checkpoint is damaged or belongs to another network, or not all processes see it.
+        DataError: the checkpoint is damaged or belongs to another network, recipe or seed, or not all processes see it.
         UsageError: a batch has fewer than two images for each process, the data have classes that the network lacks, or
             the recipe weighs losses of layers that have none.
     """
     device, world = torch.device(device), distributed.world()
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
@@ -171,7 +174,9 @@ def train(
             f"a batch needs {least} images or more, two for each process; {data.name} has {largest} in one"
         )
     optimizer = Optimizers(network, recipe.optimizer, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
-    history: list[dict] = load_weights(checkpoint, network, optimizer) if checkpoint and checkpoint.exists() else []
+    run, history = {**asdict(recipe), "seed": seed, "images": count}, []
+    if checkpoint and checkpoint.exists():
+        history = load_weights(checkpoint, network, optimizer, run)
     if len(set(epochs := world.all(len(history)))) > 1:
         raise DataError(f"the processes found {epochs} epochs in {checkpoint}; its folder must be one they all share")
     model = distributed.shared(network, device)
@@ -253,7 +258,7 @@ def train(
             due = device.type != "cuda" or epoch + 1 == recipe.epochs or time.perf_counter() - written >= 10 * took
             if checkpoint and world.rank == 0 and due:
                 started = time.perf_counter()
-                write_weights(checkpoint, network, optimizer, history)
+                write_weights(checkpoint, network, optimizer, history, run)
                 written = time.perf_counter()
                 took = written - started
             on_epoch(history[-1])
@@ -264,7 +269,7 @@ def train(
 def _last_class(data: ImageSet | ImageFiles, recipe: Recipe) -> int:
     """The largest class that is trained on; -1 where all pixels are ignored."""
     if recipe.target == "labels" or data.masks is None:
-        return int(data.labels.max())
+        return int(check_labels(data.labels, data.labels).max())  # which has no label that the loss would ignore
     return max((number for number in data.masks.unique().tolist() if number != recipe.ignore), default=-1)
 
 
@@ -315,19 +320,29 @@ def _reader(
     return lambda batches, _: ((images[here], labels[here]) for here in (sent(batch, device) for batch in batches))
 
 
-def write_weights(path: Path, network: nn.Module, optimizer: Optimizers, history: Any) -> None:
-    """Write a checkpoint, from which ``load_weights`` continues."""
+def write_weights(
+    path: Path, network: nn.Module, optimizer: Optimizers, history: Any, run: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Write a checkpoint, from which ``load_weights`` continues, and what decides about the ``run``."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"optimizer.{key}": value for key, value in optimizer.state().items()}
+    tensors["run"] = torch.tensor(list(json.dumps(dict(run)).encode()), dtype=torch.uint8)
     write_tensors(path, {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, history=history)
 
 
-def load_weights(path: Path, network: nn.Module, optimizer: Optimizers | None = None) -> Any:
+def load_weights(
+    path: Path,
+    network: nn.Module,
+    optimizer: Optimizers | None = None,
+    run: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
     """Load a checkpoint into ``network``, and the state of ``optimizer``; returns its history.
+
+    What ``run`` says has to be what was written, if it was.
 
     Raises:
         DamagedError: the file cannot be read or its content was changed.
-        DataError: it belongs to another network or optimizer.
+        DataError: it belongs to another network, optimizer or run.
     """
     tensors, history = read_tensors(path, "history")
     weights, state = (
@@ -341,6 +356,9 @@ def load_weights(path: Path, network: nn.Module, optimizer: Optimizers | None = 
             f"the checkpoint {path} is of another network: {len(odd)} of its tensors differ in name or shape, such as "
             f"{odd[0]}; it was kept, remove it to train that run again"
         )
+    written = json.loads(bytes(tensors["run"].tolist())) if "run" in tensors else {}
+    if others := {key: written[key] for key in written.keys() & run.keys() if written[key] != run[key]}:
+        raise DataError(f"the checkpoint {path} is of a run with {others}; go on with that, or name another checkpoint")
     network.load_state_dict(weights)
     if optimizer is not None:
         try:

@@ -48,6 +48,7 @@ DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 HALF = Answer(lambda x: LABELS[:, None].log().expand(2, 3))  # minus infinity for the first of two
 
 MORE = replace(toy_data(), labels=torch.arange(40) % 3)
+UNKNOWN = replace(toy_data(), labels=torch.arange(40) % 3 - 100)
 MASKED = replace(toy_data(), masks=torch.arange(2560).view(40, 8, 8).remainder(6).to(torch.uint8))
 MASKS = Recipe(epochs=1, target="masks")
 
@@ -66,6 +67,7 @@ USAGE = {
     "randaugment moves images without their masks": lambda: Recipe(randaugment=1, target="masks"),
     "a batch needs 2 images or more, two for each": lambda: train(toy_network(), toy_data(1), Recipe(epochs=1), 0),
     "toy has classes 0 to 2, but the network 2: give": lambda: train(toy_network(), MORE, Recipe(epochs=1), 0),
+    "from 0; got -100 to -98": lambda: train(toy_network(), UNKNOWN, Recipe(epochs=1), 0),
     "toy has classes 0 to 5, but the network 3: give": lambda: train(nn.ReLU(), MASKED, MASKS, 0),
     "auxiliary=0.3 weighs losses that no": lambda: train(toy_network(), toy_data(), Recipe(auxiliary=0.3), 0),
     "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
@@ -314,6 +316,17 @@ CHECKPOINTS = {
     "a tensor of another shape": (DataError, lambda whole: saved(lambda t: t | {"network.0.weight": torch.zeros(4)})),
     "an optimizer's of no weight": (DataError, lambda whole: saved(lambda t: t | {"optimizer.99.x": torch.zeros(1)})),
 }
+
+
+@pytest.mark.parametrize("other", [{"epochs": 1}, {"lr": 0.5}, {"seed": 1}, {"data": toy_data(20)}])
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(other, tmp_path):
+    path, recipe, given = tmp_path / "c", Recipe(epochs=2, batch_size=8), {"data": toy_data(), "seed": 0}
+    train(toy_network(), **given, recipe=recipe, checkpoint=str(path))
+    content = path.read_bytes()
+    given |= {"recipe": replace(recipe, **{k: v for k, v in other.items() if k not in given})}
+    with pytest.raises(DataError, match="is of a run with"):
+        train(toy_network(), **(given | {k: v for k, v in other.items() if k in given}), checkpoint=path)
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
