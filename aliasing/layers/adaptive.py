@@ -120,7 +120,7 @@ class TIPS(Downsample):
         super().__init__(channels, stride, padding_mode, dims)
         self.faithful = faithful
         self.periodic = not faithful
-        self.tau = _Tau(channels, self)
+        self.tau = _Tau(channels)
         self._input: Tensor | None = None
 
     def complete(self, x: Tensor) -> Tensor:
@@ -137,7 +137,38 @@ class TIPS(Downsample):
         parameters = self.tau.filter.weight, self.tau.scale.weight
         if not plain(x):
             return full_precision(lambda x: self._definition(x, *parameters), x, torch.float32)
-        return mix(x, self.tau(x), self.strides) if is_whole(x) else _Mixture.apply(self, x, *parameters)
+        if is_whole(x):
+            return mix(x, self.mixing_weights(x), self.strides)
+        return _Mixture.apply(self, x, *parameters)
+
+    def mixing_weights(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        """tau (N, C, phases), row by row, of completed maps; by default from the layer's own parameters."""
+        filters, scale = parameters or (self.tau.filter.weight, self.tau.scale.weight)
+        return self._mixing_weights(self.psi(x, filters), scale)
+
+    def psi(self, x: Tensor, filters: Tensor | None = None) -> Tensor:
+        """``ReLU(depthwise 3 x 3 convolution of x)``, of completed maps; by default with the layer's own filters."""
+        weight = self.tau.filter.weight if filters is None else filters
+        padding = 1 if self.faithful or self.padding_mode == "zeros" else 0
+
+        def convolved(x: Tensor) -> Tensor:
+            x = _fast(x) if padding else pad_axes(_fast(x), [(1, 1), (1, 1)], self.padding_mode)
+            return F.conv2d(x, weight.to(x.dtype), padding=padding, groups=len(weight)).relu()
+
+        return full_precision(convolved, x)
+
+    def _mixing_weights(self, psi: Tensor, scale: Tensor) -> Tensor:
+        rows, columns = self.strides
+        if self.faithful:
+            # Means over cells: adaptive pooling, but fast in channels_last.
+            lines = psi.permute(0, 2, 3, 1).unflatten(1, (rows, -1)).mean(2)
+            means = lines.unflatten(2, (columns, -1)).mean(3).flatten(1, 2).transpose(1, 2)
+        else:
+            means = phase_reduce(psi, self.strides) / (psi.shape[2] * psi.shape[3] // (rows * columns))
+        means = means.to(torch.promote_types(means.dtype, torch.float32))
+        tau = (means * scale.to(means.dtype).flatten()[:, None]).softmax(2)
+        # Cells are read row by row, phases column by column.
+        return tau.unflatten(2, (columns, rows)).transpose(2, 3).flatten(2) if self.faithful else tau
 
     def _definition(self, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
         filters, scale = filters.to(x.dtype), scale.to(x.dtype).flatten()
@@ -154,43 +185,12 @@ class TIPS(Downsample):
 
 
 class _Tau(nn.Module):
-    """Mixing weights (N, C, phases), row by row, from completed maps; as the attributes of ``layer`` say now."""
+    """The parameters of the mixing weights, with the names and the initialisation of the published layer."""
 
-    def __init__(self, channels: int, layer: TIPS) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.of = (layer,)  # in a tuple, or the layer would be a part of its part
-        # Parameters and their initialisation, as in the published layer; ``psi`` and ``weights`` evaluate them.
         self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-
-    def forward(self, x: Tensor, *parameters: Tensor) -> Tensor:
-        filters, scale = parameters or (self.filter.weight, self.scale.weight)
-        return self.weights(self.means(self.psi(x, filters)), scale)
-
-    def psi(self, x: Tensor, filters: Tensor) -> Tensor:
-        (layer,) = self.of
-        padding = 1 if layer.faithful or layer.padding_mode == "zeros" else 0
-
-        def convolved(x: Tensor) -> Tensor:
-            x = _fast(x) if padding else pad_axes(_fast(x), [(1, 1), (1, 1)], layer.padding_mode)
-            return F.conv2d(x, filters.to(x.dtype), padding=padding, groups=len(filters)).relu()
-
-        return full_precision(convolved, x)
-
-    def means(self, psi: Tensor) -> Tensor:
-        (layer,) = self.of
-        rows, columns = layer.strides
-        if not layer.faithful:
-            return phase_reduce(psi, layer.strides) / (psi.shape[2] * psi.shape[3] // (rows * columns))
-        lines = psi.permute(0, 2, 3, 1).unflatten(1, (rows, -1)).mean(2)  # adaptive pooling, but fast in channels_last
-        return lines.unflatten(2, (columns, -1)).mean(3).flatten(1, 2).transpose(1, 2)
-
-    def weights(self, means: Tensor, scale: Tensor) -> Tensor:
-        (layer,) = self.of
-        means = means.to(torch.promote_types(means.dtype, torch.float32))
-        tau = (means * scale.to(means.dtype).flatten()[:, None]).softmax(2)
-        # Cells are read row by row, phases column by column.
-        return tau.unflatten(2, layer.strides[::-1]).transpose(2, 3).flatten(2) if layer.faithful else tau
 
 
 def _fast(x: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class _Mixture(torch.autograd.Function):
         y = torch.empty((n, c, h // rows, w // columns), dtype=x.dtype, memory_format=memory_format(x))
         for part, target in chunks(x, y):
             part = _fast(part)
-            target.copy_(mix(part, layer.tau(part, filters, scale), layer.strides))
+            target.copy_(mix(part, layer.mixing_weights(part, filters, scale), layer.strides))
         return y
 
     @staticmethod
@@ -221,7 +221,7 @@ class _Mixture(torch.autograd.Function):
         x, *parameters = ctx.saved_tensors
         if differentiated(grad):
             return None, *first_order(ctx.layer._definition, grad, x, *parameters)
-        tau_of, strides = ctx.layer.tau, ctx.layer.strides
+        tau_of, strides = ctx.layer.mixing_weights, ctx.layer.strides
         grad_x, grad_parameters = torch.empty_like(x), [torch.zeros_like(parameter) for parameter in parameters]
         for part, grad_y, target in chunks(x, grad, grad_x):
             part, grad_y = _fast(part), _fast(grad_y)
@@ -264,8 +264,8 @@ def regularisers(
     """
     one_of("form", form, get_args(Form))
     x = layer.complete(x)
-    psi = layer.tau.psi(x, layer.tau.filter.weight)
-    norm = torch.linalg.vector_norm(layer.tau.weights(layer.tau.means(psi), layer.tau.scale.weight), dim=2)
+    psi = layer.psi(x)
+    norm = torch.linalg.vector_norm(layer._mixing_weights(psi, layer.tau.scale.weight), dim=2)
     if form == "code":
         fm = (1 - norm).mean()
     elif form == "linear":

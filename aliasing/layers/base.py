@@ -74,12 +74,12 @@ class Downsample(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a padding mode, now or later, has to be one, and is that of the layers inside as well."""
-        super().__setattr__(name, value)
         if name == "padding_mode":
             one_of("padding mode", value, PADDING_MODES)
             for part in self.children():
                 if isinstance(part, Downsample):
                     part.padding_mode = value
+        super().__setattr__(name, value)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have ``choose`` and ``sample`` look at their input first, and be open to ``intercepted``."""

@@ -13,7 +13,7 @@ from .subject import Subject
 def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
     """Mixing weights of each TIPS layer on ``count`` test images: mean largest weight and mean l2 norm."""
     with torch.no_grad():
-        taus = [layer.tau(x) for layer, x in _inputs(subject, count)]
+        taus = [layer.mixing_weights(x) for layer, x in _inputs(subject, count)]
     return {"tau_largest": [tau.amax(2).mean() for tau in taus], "tau_norm": [tau.norm(dim=2).mean() for tau in taus]}
 
 
@@ -25,7 +25,7 @@ def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
     densities = []
     with torch.no_grad():
         for layer, x in _inputs(subject, count):
-            tau = layer.tau(x).double()
+            tau = layer.mixing_weights(x).double()
             place = tau @ torch.arange(tau.shape[2], dtype=tau.dtype, device=tau.device)
             shares = torch.histc(place.flatten().cpu(), bins, 0, 3) / place.numel()
             densities.append(shares * bins / 3)
@@ -41,7 +41,7 @@ def undo_loss(subject: Subject, count: int, pictured: int = 0) -> dict[str, Any]
     """
     values: dict[str, Any] = {"undo_floor": [], "undo_excess": [], "undo_pictures": []}
     for level, (layer, x) in enumerate(_inputs(subject, count)):
-        mean, psi = x, layer.tau.psi(x, layer.tau.filter.weight).detach()
+        mean, psi = x, layer.psi(x).detach()
         for axis in (2, 3):
             reach = x.shape[axis] // 4
             mean = torch.stack([mean.roll(step, axis) for step in range(-reach, reach + 1)]).mean(0)

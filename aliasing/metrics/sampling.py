@@ -77,7 +77,7 @@ def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:
         whole = layer.complete(x)
         if whole.shape != x.shape:  # completed maps have other windows
             return None
-        return layer.tau(whole)[:, :, None, None].expand(-1, -1, rows, columns, -1)
+        return layer.mixing_weights(whole)[:, :, None, None].expand(-1, -1, rows, columns, -1)
     parity = (torch.arange(x.shape[2])[:, None] // down + torch.arange(x.shape[3]) // right) % 2
     board = parity.to(x).expand_as(x)
     answer, squares = sample.operator(board), board[:, :, ::down, ::right]

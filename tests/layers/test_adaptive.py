@@ -67,7 +67,7 @@ def test_tips_is_the_oracle(mode):
         x = noise(3, 2, *shape, seed=sum(shape))
         expected, tau = oracle_tips(layer, x.numpy(), mode, faithful)
         check(layer, x, expected)
-        np.testing.assert_allclose(layer.tau(layer.complete(x)).detach().numpy(), tau, atol=1e-12)
+        np.testing.assert_allclose(layer.mixing_weights(layer.complete(x)).detach().numpy(), tau, atol=1e-12)
 
 
 def test_faithful_tips_known_answers():
@@ -76,7 +76,7 @@ def test_faithful_tips_known_answers():
     # In the paper's order of phases: (0,0), (1,0), (0,1), (1,1).
     published = torch.tensor([0.139563, 0.170463, 0.310603, 0.379371], dtype=torch.float64)
     close = {"atol": 1e-5, "rtol": 0}
-    torch.testing.assert_close(layer.tau(x)[0, 0][[0, 2, 1, 3]], published, **close)
+    torch.testing.assert_close(layer.mixing_weights(x)[0, 0][[0, 2, 1, 3]], published, **close)
     expected = torch.tensor([[2.88931, 4.88931], [10.88931, 12.88931]], dtype=torch.float64)
     torch.testing.assert_close(layer(x)[0, 0], expected, **close)
     rolled = torch.tensor([[5.901992, 7.901992], [6.699336, 8.699336]], dtype=torch.float64)
@@ -89,11 +89,11 @@ def test_faithful_tips_known_answers():
 def test_corrected_tips_keeps_the_spatial_mean_and_permutes_tau(stride):
     layer = tips(3, stride, "circular")
     x = noise(4, 3, 4 * stride, 6 * stride)
-    reference, tau = layer(x).mean((2, 3)), layer.tau(x).unflatten(2, (stride, stride))
+    reference, tau = layer(x).mean((2, 3)), layer.mixing_weights(x).unflatten(2, (stride, stride))
     for a, b in product(range(-stride, stride + 1), repeat=2):
         moved = x.roll((a, b), (2, 3))
         torch.testing.assert_close(layer(moved).mean((2, 3)), reference, atol=1e-12, rtol=0)
-        torch.testing.assert_close(layer.tau(moved), tau.roll((a, b), (2, 3)).flatten(2), atol=1e-12, rtol=0)
+        torch.testing.assert_close(layer.mixing_weights(moved), tau.roll((a, b), (2, 3)).flatten(2), atol=1e-12, rtol=0)
 
 
 # Regularisers
@@ -113,7 +113,7 @@ def test_fm_of_known_weights():
         found = [regularisers(layer, x, form=form)[0].item() for x in (torch.ones_like(one_phase), one_phase)]
         assert found == pytest.approx(ends), form
     layer, x = tips(3, 2, "circular"), noise(4, 3, 6, 8)  # over images and channels the mean
-    expected = np.mean([1 - np.sqrt((tau**2).sum()) for tau in layer.tau(x).detach().numpy().reshape(12, 4)])
+    expected = np.mean([1 - np.sqrt((tau**2).sum()) for tau in layer.mixing_weights(x).detach().numpy().reshape(12, 4)])
     assert regularisers(layer, x)[0].item() == pytest.approx(expected)
 
 

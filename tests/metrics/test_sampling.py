@@ -67,7 +67,7 @@ def test_mixing_weights_of_tips():
         for parameter in layer.parameters():
             parameter.mul_(100)
     images = noise(3, 3, 16, 16)
-    tau = layer.tau(images).detach()
+    tau = layer.mixing_weights(images).detach()
     blocks = windows(images, (2, 2))
     best = tau.argmax(-1)[:, :, None, None, None].expand(*blocks.shape[:-1], 1)
     expected = (blocks.gather(-1, best)[..., 0] == blocks.amax(-1)).double().mean().item()
