@@ -29,7 +29,7 @@ from .clone import benchmarks
 from .datasets import ImageSet
 from .errors import DataError, StorageError, UsageError
 from .files import write_atomically
-from .inference import full_float32
+from .inference import full_float32, placed
 from .measurements import Measurement, Subject, loaded
 from .records import Run, Store, code_version, encode, provenance, publish
 from .runner import Job, build, complete, end_with_parent, execute, is_leased, merged, threads
@@ -381,7 +381,7 @@ def _check_measurement(job: Job, wanted: Measurement, device: torch.device) -> N
     """``wanted`` of an untrained network on ``device`` against the CPU: numbers agree within a picture or two."""
     values = []
     for place in (CPU, device):
-        network = build(job.run).to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network = placed(build(job.run), place).eval()
         leaves = tree_leaves(encode(wanted.measure(Subject(job.run, network, place))))
         values.append(torch.tensor([leaf for leaf in leaves if isinstance(leaf, float)]))
     torch.testing.assert_close(values[1], values[0], rtol=0.1, atol=0.26)  # two pictures of eight

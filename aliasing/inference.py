@@ -38,7 +38,7 @@ def placed(model: nn.Module, device: torch.device) -> nn.Module:
     """``model`` on ``device``, its kernels channels_last; a method of modules that does it refuses those of videos."""
     for tensor in (*model.to(device).parameters(), *model.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return model
 
 

@@ -28,6 +28,7 @@ from . import models
 from .distributed import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least
 from .files import leased, set_aside, write_atomically
+from .inference import placed
 from .measurements import Measurement, Subject, loaded
 from .memory import keep_freed
 from .metrics import count_parameters
@@ -164,7 +165,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             origin["processes"] = processes
         record.add("training", curves | values | {"parameters": count_parameters(network)}, origin)
         store.save(record)
-    network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    placed(network, device).eval()
     subject, absent = Subject(run, network, device), None
     for wanted in missing(job, record):
         started = time.perf_counter()

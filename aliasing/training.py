@@ -28,7 +28,7 @@ from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
 from .files import read_tensors, write_tensors
 from .held import held
-from .inference import as_float, check_labels
+from .inference import as_float, check_labels, placed
 from .metrics import attack_accuracy
 from .optimizers import Optimizers
 from .options import check_types
@@ -165,7 +165,7 @@ def train(
     """
     device, world = torch.device(device), distributed.world()
     checkpoint = None if checkpoint is None else Path(checkpoint)
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed(network, device)
     read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
     # Batch normalisation is undefined on a single image.

@@ -1,7 +1,6 @@
 """Pools and slices that a ``forward`` calls as functions, handed to the owners that replace them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, wraps
 from inspect import isfunction
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
+from ..held import held
 from .owners import Slice, _thread, is_muted, run
 
 
@@ -121,10 +121,11 @@ def _intercepted(kind: Any) -> type:
     def open_to(method: Any, is_forward: bool) -> Any:
         @wraps(method)  # tracers look at its arguments
         def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if not is_forward and any(owners is self.antialiased for owners in getattr(_thread, "running", ())):
+            running = getattr(_thread, "running", None) or ()  # whose calls are handed on meanwhile
+            if not is_forward and any(owners is self.antialiased for owners in running):
                 return method(self, *args, **kwargs)
             calls = _Calls(self.antialiased, self.antialiased_calls)
-            with _running(self.antialiased), calls:
+            with held("running", (*running, self.antialiased), _thread), calls:
                 result = method(self, *args, **kwargs)
             apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
             if apart and (is_forward or calls.seen):
@@ -142,17 +143,6 @@ def _intercepted(kind: Any) -> type:
     others = {name: own for name, own in functions.items() if not hasattr(nn.Module, name)}
     opened = {name: open_to(own, name == "forward") for name, own in {**others, "forward": kind.forward}.items()}
     return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, **opened})
-
-
-@contextmanager
-def _running(owners: nn.ModuleList) -> Iterator[None]:
-    """Meanwhile the module of ``owners`` hands calls to them."""
-    before = getattr(_thread, "running", ())
-    _thread.running = (*before, owners)
-    try:
-        yield
-    finally:
-        _thread.running = before
 
 
 def _rebuild(kind: type) -> nn.Module:
