@@ -25,15 +25,23 @@ from .plots import seeds as told_seeds
 from .profiles import PROFILES, check_profile
 from .records import Record, Store, code_version
 from .runner import Job, complete, execute
-from .studies.evidence import Column, level, select
+from .studies.evidence import Column, derived, entry, level, select
 from .studies.text import statistic
 from .training import pick_device
 from .version import __version__
 
 PROFILE = ("best", *PROFILES)
-# Where the accuracy of the plain network is found, in the order of preference.
-ACCURACY = ("accuracy.accuracy", "circular_rolls.accuracy", "circular_fidelity.accuracy", "masks.mean_iou",
-            "photographers_bias.bias_accuracy_near", "one_pixel_windows.accuracy", "fine_tuned.accuracy")  # fmt: skip
+# Where the accuracy of the plain network is found, in the order of preference, and the word for it.
+ACCURACY: dict[Column, str] = {
+    "accuracy.accuracy": "accurate",
+    "circular_rolls.accuracy": "accurate",
+    "circular_fidelity.accuracy": "accurate",
+    "masks.mean_iou": "mean IoU",
+    "photographers_bias.bias_accuracy_near": "accurate",
+    "one_pixel_windows.accuracy": "accurate",
+    "fine_tuned.accuracy": "accurate",
+    entry("attacks.pgd_accuracy", 0): "accurate under the weakest attack",
+}
 
 
 def check(**parameters: Any) -> None:
@@ -280,14 +288,21 @@ def _described(results: pd.DataFrame, jobs: list[Job], profile: str) -> pd.DataF
         network, data = job.run.network, job.run.dataset
         # Of networks that others have trained, the data set is what they are measured on.
         kinds.setdefault(f"{network['name']} {data if 'pretrained' in network else data['name']}", []).append(job)
+
+    def likeness(job: Job) -> tuple:
+        return job.run.network.get("downsample"), job.run.recipe.adversary, job.run.recipe.epochs
+
     for alike in kinds.values():
-        rows = results["id"].isin([job.run.id for job in alike])
-        plain = results[results["id"].isin([job.run.id for job in alike if job.labels == alike[0].labels])]
-        for column in ACCURACY:
-            if column in plain and plain[column].notna().any():
-                word = "mean IoU" if column.endswith("iou") else "accurate"
-                results.loc[rows, "plain"] = f"plain network {100 * plain[column].mean():.1f} % {word}"
-                break
+        first = likeness(alike[0])
+        for trained in {likeness(job)[1:] for job in alike}:  # how; where no plain network was, the first stands for it
+            rows = results["id"].isin([job.run.id for job in alike if likeness(job)[1:] == trained])
+            own = next((job for job in alike if likeness(job) == (first[0], *trained)), alike[0])
+            plain = results[results["id"].isin([job.run.id for job in alike if job.labels == own.labels])]
+            for column, word in ACCURACY.items():
+                if (values := derived(column).of(plain)).notna().any():
+                    about = "plain network, trained on attacks," if own.run.recipe.adversary else "plain network"
+                    results.loc[rows, "plain"] = f"{about} {100 * values.mean():.1f} % {word}"
+                    break
     return results
 
 

@@ -475,7 +475,7 @@ def _missing(caption: str) -> Captioned:
 
 def badge(rows: pd.DataFrame) -> str:
     """On which evidence a figure stands: data, networks, the plain network's accuracy, seeds, device and profile."""
-    told = rows[["data", "network", "plain", "device"]].drop_duplicates(["data", "network"])
+    told = rows[["data", "network", "plain", "device"]].drop_duplicates(["data", "network", "plain"])
     parts = [f"{row.network} on {row.data} ({row.plain})" for row in told.itertuples()]
     counts = rows.groupby("setting")["seed"].nunique()
     if counts.max() > 1 or "training.images" not in rows or rows["training.images"].any():  # else not trained here

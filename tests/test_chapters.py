@@ -179,6 +179,10 @@ def test_results_say_on_which_evidence_they_stand_and_what_their_columns_hold():
     said = plots.badge(results)
     assert said.startswith("vgg-small on shapes (plain network") and "2 seeds" in said
     assert said.endswith("profile laptop")
+    # What was trained in another way has a plain network of its own.
+    robust = chapters.on_record("grabinski2023", "laptop").set_index("group")["plain"].groupby(level=0).unique()
+    assert all(len(own) == 1 for own in robust) and len({own[0] for own in robust[["native", "twin"]]}) == 2
+    assert "trained on attacks" in robust["adversarial"][0] and robust["adversarial"][0].endswith("weakest attack")
     documented = chapters.columns(results)
     assert documented.loc["filter_variation", "columns"] == "filter_variation"
     assert all(documented["what was measured"].str.len() > 20)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from ..errors import UsageError, at_least
 from ..metrics.sampling import mean_bias
-from ..profiles import check_profile
+from ..profiles import PROFILES, check_profile
 from ..records import Store, fresh
 from ..runner import Job
 from .rules import Finding, judged
@@ -46,14 +47,7 @@ class Study(NamedTuple):
         Raises:
             UsageError: an unknown profile, label or value, or fewer than one seed.
         """
-        try:
-            jobs = list(self.plan(check_profile(profile)))
-        except KeyError as error:
-            if error.args != (profile,):
-                raise
-            raise UsageError(
-                f"the plan of {self.name} must know every profile, if only by no runs, got {profile!r}"
-            ) from error
+        jobs = _planned(self.name, self.plan, profile)
         at_least("seeds", seeds, 1)
         jobs = [job for job in jobs if seeds is None or job.run.seed < seeds]
         for condition in [only] if isinstance(only, str) else only:
@@ -67,8 +61,35 @@ class Study(NamedTuple):
         return jobs
 
     def verdicts(self, table: pd.DataFrame, profile: str) -> pd.DataFrame:
-        """Every finding decided on results of ``profile``; see ``rules.judged`` for the columns beside ``study``."""
+        """Every finding decided on results of ``profile``; see ``rules.judged`` for the columns beside ``study``.
+
+        Raises:
+            UsageError: a finding needs networks that the study plans in no profile: its labels are misspelt, as a rule.
+        """
+        for finding in self.findings:
+            for setting in finding.settings:
+                if not any(labels.items() >= setting.items() for labels in _labels(self.name, self.plan)):
+                    raise UsageError(
+                        f"{finding.id} needs networks with the labels {dict(setting)}, which {self.name} plans in no "
+                        f"profile; some that it plans have {_labels(self.name, self.plan)[:3]}"
+                    )
         return judged(self.findings, table, profile).assign(study=self.name)
+
+
+def _planned(study: str, plan: Callable[[str], Iterable[Job]], profile: str) -> list[Job]:
+    """What ``Study.jobs`` chooses from."""
+    try:
+        return list(plan(check_profile(profile)))
+    except KeyError as error:
+        if error.args != (profile,):
+            raise
+        raise UsageError(f"the plan of {study} must know every profile, if only by no runs, got {profile!r}") from error
+
+
+@cache
+def _labels(study: str, plan: Callable[[str], Iterable[Job]]) -> list[dict[str, Any]]:
+    """The labels of all runs of all profiles."""
+    return [job.labels for profile in PROFILES for job in _planned(study, plan, profile)]
 
 
 def open_store() -> Store:

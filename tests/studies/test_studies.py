@@ -16,7 +16,7 @@ from aliasing.records import Record, Store
 from aliasing.runner import build
 from aliasing.studies import STUDIES, VALUE, campaign, worth
 from aliasing.studies.finetuned import LAYERS, _minus
-from aliasing.studies.rules import _lines
+from aliasing.studies.rules import _lines, above
 from aliasing.studies.study import results
 
 
@@ -103,6 +103,13 @@ def test_a_plan_that_lacks_a_profile_says_so():
         study.jobs("cluster")
     with pytest.raises(KeyError, match="else"):
         study._replace(plan=lambda profile: {}["else"]).jobs("smoke")
+
+
+def test_a_claim_about_networks_that_no_profile_has_does_not_read_as_not_run():
+    study = studies.get("zhang2019")
+    mine = study.findings[0]._replace(tests=(("level", above("accuracy.accuracy", {"layer": "tri3"})),))
+    with pytest.raises(UsageError, match=r"zhang-1 needs networks with the labels {'layer': 'tri3'}, .* no profile"):
+        study._replace(findings=(mine,)).verdicts(pd.DataFrame(), "laptop")
 
 
 def test_a_study_may_have_no_claims_yet(monkeypatch, tmp_path, capsys):
