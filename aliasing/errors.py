@@ -63,7 +63,7 @@ def extra() -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """What an exception of other people's code says, in one line."""
     if isinstance(error, (UsageError, DataError)):
-        return str(error)
+        return " ".join(str(error).splitlines())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

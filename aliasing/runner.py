@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from . import models
 from .distributed import cores
-from .errors import DamagedError, DataError, StorageError, UsageError, at_least
+from .errors import DamagedError, DataError, StorageError, UsageError, at_least, reason
 from .files import leased, set_aside, write_atomically
 from .inference import placed
 from .measurements import Measurement, Subject, loaded
@@ -127,17 +127,16 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
             except StorageError:
                 raise
             except Exception as error:  # one bad run must not end a campaign of hundreds; its traceback is kept
-                mendable = isinstance(error, UsageError | DataError)  # what is not may say nothing without its kind
-                reason = str(error) if mendable else f"{type(error).__name__}: {error}"
+                why = reason(error)
                 if isinstance(error, torch.OutOfMemoryError):
                     # Smaller batches would change batch normalisation: another run under the same name.
-                    reason = (
+                    why = (
                         f"{device} has too little memory for it (batches of {job.run.recipe.batch_size} images in "
                         "training); use fewer --workers, end what else runs there, or take another --device: the "
                         "batch size belongs to the run"
                     )
-                write_atomically(failed, f"{traceback.format_exc()}\n{' '.join(reason.splitlines())}\n")
-                return f"failed: {reason}"
+                write_atomically(failed, f"{traceback.format_exc()}\n{why}\n")
+                return f"failed: {why}"
             failed.unlink(missing_ok=True)
             return "done"
     except OSError as error:

@@ -248,7 +248,10 @@ def train(
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / used, "accuracy": correct.item() / used}
             if not math.isfinite(entry["loss"]):
-                raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; try a smaller lr or clip_norm")
+                advice = "try a smaller lr or clip_norm"
+                if data.masks is not None and (empty := int((data.masks == ignored).flatten(1).all(1).sum())):
+                    advice = f"leave out the {empty} images all of whose pixels are ignored, or take larger batches"
+                raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; {advice}")
             if recipe.probe:
                 entry |= _probe(network, data, recipe)
             history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})

@@ -13,6 +13,7 @@ from aliasing.errors import UsageError
 from aliasing.optimizers import Optimizers
 from aliasing.training import (
     Recipe,
+    TrainingError,
     _learning_rate,
     augment,
     keep_weights,
@@ -144,6 +145,9 @@ def test_ignored_pixels_and_those_that_a_shift_fills_count_nowhere():
     (entry,) = train(network, replace(data, masks=masks), replace(recipe, ignore=7), seed=0)
     assert entry["accuracy"] == 1
     assert entry["loss"] == pytest.approx(math.log1p(math.exp(-2)), abs=1e-6)
+    masks[:39] = 7  # a batch without a pixel that counts
+    with pytest.raises(TrainingError, match="leave out the 39 images all of whose pixels are ignored"):
+        train(network, replace(data, masks=masks), replace(recipe, ignore=7), seed=0)
 
 
 def test_published_weights_are_finite_where_half_precision_has_no_number(tmp_path):
