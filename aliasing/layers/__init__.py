@@ -68,7 +68,7 @@ CATALOGUE: dict[str, Entry] = {
         name: Entry(
             Blur,
             f"{_KINDS[name[:-2]]} filter of {taps} taps, then subsampling",
-            "Zhang 2019, section 3",
+            "Zhang 2019",
             preset={"taps": taps},
         )
         for name, taps in TAPS.items()

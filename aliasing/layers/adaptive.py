@@ -249,11 +249,11 @@ def regularisers(
     ``fm`` judges the mixing weights by their l2 norm, which runs from 1/stride (uniform) to 1 (one phase). It is the
     mean over images and channels of ``1 - norm`` (``"code"``, as in the authors' code), ``(1 - stride^2) * norm``
     (``"linear"``, as a third party reads the paper) or ``(norm - (1 + 1/stride)/2)^2`` (``"two_sided"``, our choice:
-    the other two only ever push towards one phase, although the paper wants to discourage both extremes).
+    the other two only ever push towards one phase, although the paper is said to discourage both extremes).
 
     ``undo`` is the mean squared difference of psi(x) and x rolled by random whole pixels, detached (the authors mean
-    to, but their target keeps its gradient). Shifts are uniform up to a quarter of the map (in the paper of the
-    *network's* input) in every direction, drawn per image from ``generator``, a CPU generator; one draw for the whole
+    to, but their target keeps its gradient). Shifts are uniform up to a quarter of the map (in the authors' script of
+    the *network's* input) in every direction, drawn per image from ``generator``, a CPU generator; one draw for the whole
     batch if the layer is faithful.
 
     The authors train on ``0.65 * task + fm + 0.35 * undo``, the last term from 0.4 of the epochs on, each averaged

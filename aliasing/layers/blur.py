@@ -42,7 +42,7 @@ def filter_depthwise(x: Tensor, weight: Tensor, stride: Stride, padding_mode: Pa
 def binomial(taps: int) -> tuple[float, ...]:
     """The binomial filter of ``taps`` taps, row ``taps - 1`` of Pascal's triangle divided by its sum.
 
-    Its frequency response is ``|cos(w/2)|**(taps - 1)`` (Zhang 2019, section 3).
+    Its frequency response is ``|cos(w/2)|**(taps - 1)`` (Zhang 2019).
     """
     if (whole(taps) or 0) < 1:
         raise UsageError(f"taps must be a whole number of at least 1 or the taps themselves, got {taps!r}")
@@ -63,7 +63,7 @@ def blur(x: Tensor, taps: tuple[float, ...], stride: Stride = 2, padding_mode: P
 
 
 class Blur(Downsample):
-    """Low-pass filter, then subsampling: BlurPool (Zhang 2019, section 3), the post-filter of Vasconcelos et al. 2020.
+    """Low-pass filter, then subsampling: BlurPool (Zhang 2019), the post-filter of Vasconcelos et al. 2020.
 
     Put it after the activation (Zhang) or between convolution and normalisation (Vasconcelos). Use odd filters where
     a second branch keeps the pixels 0, 2, 4, ...: even ones sit half a pixel further. Constants stay constant, except

@@ -1,4 +1,4 @@
-"""The dense maximum: what is left of max pooling once its subsampling has been taken out (Zhang 2019, section 3.1)."""
+"""The dense maximum: what is left of max pooling once its subsampling has been taken out (Zhang 2019)."""
 
 import torch
 import torch.nn.functional as F

@@ -16,7 +16,7 @@ from ..layers.base import Downsample, PaddingMode
 from ..layers.polyphase import Polyphase
 
 PLACEMENTS: dict[str, str] = {
-    "act-then-pool": "after convolution, norm and activation; max-pools become dense max, layer (Zhang 2019, 4.1)",
+    "act-then-pool": "after convolution, norm and activation; max-pools become dense max, layer (Zhang 2019)",
     "conv-then-pool": "after the convolution, before the norm (Vasconcelos et al. 2020, 'BlurAfterConv')",
     "pool-then-conv": "before the convolution, stem included; max-pools become the layer alone (Grabinski et al. 2023)",
 }

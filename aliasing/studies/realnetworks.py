@@ -24,7 +24,7 @@ from .rules import POINT, above, below, claims
 from .study import Study
 
 NETWORKS = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")  # by depth and accuracy
-SIZES = (60, 90, 112, 150, 180, 210)  # pixels of 224, of Figure 10 of the first version
+SIZES = (60, 90, 112, 150, 180, 210)  # pixels of 224, of the first version (screenshot f10)
 
 # Data sets by the kind of their pictures. "unseen" and "seen" are of one kind: Imagenette's, of 160 pixels.
 _PHOTOGRAPHS: dict[str, dict[str, Any]] = {
