@@ -400,6 +400,9 @@ def _begun(folder: Path, plan: Plan) -> tuple[Tensor, int] | None:
     return tensors["answers"], about["steps"]
 
 
+_STATISTICS = ("running_mean", "running_var")
+
+
 @torch.no_grad()
 def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> None:
     """Move the statistics of each batch norm by what the layers change in the map in front of it.
@@ -427,11 +430,12 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
         with ExitStack() as hooks:
             for path, norm in network.named_modules():
                 # Of any number of axes, frozen and synchronised ones as well.
-                if all(isinstance(getattr(norm, own, None), Tensor) for own in ("running_mean", "running_var")):
+                owned = isinstance(norm, Antialiased)  # which lends the statistics, and may see the map before a layer
+                if not owned and all(isinstance(getattr(norm, own, None), Tensor) for own in _STATISTICS):
                     # A norm with an activation in it may have an owner, which the original has not.
                     name = ".".join(part for part in path.split(".") if part != Antialiased.around)
-                    hook = partial(lambda act, name, m, inputs: act(name, m, inputs[0]), act, name)
-                    hooks.enter_context(norm.register_forward_pre_hook(hook))
+                    hook = partial(lambda act, name, m, args, named: act(name, m, *args, *named.values()), act, name)
+                    hooks.enter_context(norm.register_forward_pre_hook(hook, with_kwargs=True))
             network.eval()(windows)
 
 

@@ -192,7 +192,14 @@ def train(
     if recipe.auxiliary and not layers:
         raise UsageError(f"auxiliary={recipe.auxiliary} weighs losses that no layer of this network has; tips has them")
     last = _last_class(data, recipe)
-    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), products:
+
+    def check(module: nn.Module, inputs: tuple, logits: Tensor) -> None:  # those that an attack asks for as well
+        if last >= logits.shape[1]:  # on CUDA the loss would end the process, and only say "assert"
+            told = f"{data.name} has classes 0 to {last}, but the network {logits.shape[1]}"
+            raise UsageError(f"{told}: give it num_classes={last + 1}")
+
+    checked = network.register_forward_hook(check)
+    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), products, checked:
         for epoch in range(len(history), recipe.epochs):
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
@@ -225,9 +232,6 @@ def train(
                 optimizer.set_rates(partial(_learning_rate, recipe, progress))
                 with mixed:
                     logits = model(batch)
-                if last >= logits.shape[1]:  # on CUDA the loss would end the process, and only say "assert"
-                    told = f"{data.name} has classes 0 to {last}, but the network {logits.shape[1]}"
-                    raise UsageError(f"{told}: give it num_classes={last + 1}")
                 loss = F.cross_entropy(
                     logits.float(), target, ignore_index=ignored, label_smoothing=recipe.label_smoothing
                 )

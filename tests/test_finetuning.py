@@ -13,13 +13,14 @@ from filelock import FileLock
 from PIL import Image
 from safetensors import safe_open
 from torch import nn
+from torch.nn import functional as F
 
 import aliasing
 from aliasing import finetuning
 from aliasing.datasets import ImageSet
 from aliasing.diagnosis import networks
 from aliasing.errors import DataError, StorageError, UsageError
-from tests.toys import write
+from tests.toys import Custom, write
 
 SIZE = 24
 
@@ -104,6 +105,17 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     # In front of the first there is no layer, only a map with four times as many samples.
     torch.testing.assert_close(blurred[1].running_mean, network[1].running_mean, atol=0.1, rtol=0)
     assert (blurred[4].running_var < network[4].running_var).all()
+    parts = {"conv": nn.Conv2d(3, 4, 3, 2), "norm": nn.BatchNorm2d(4), "last": nn.BatchNorm2d(4)}
+    nn.init.uniform_(parts["conv"].weight)
+    network = Custom(lambda n, x: n.last(input=n.norm(F.relu(n.conv(x)))), **parts).eval()
+    blurred, maps = aliasing.antialias(network, "bin-7"), []  # whose layer stands in front of the norm
+    finetuning._recalibrate(blurred, network, windows)
+    for norm in (network.norm, blurred.norm.inner):
+        norm.register_forward_pre_hook(lambda norm, args: maps.append(args[0]))
+    network(windows), blurred(windows)
+    before, after = (one.var((0, 2, 3)) for one in maps)
+    torch.testing.assert_close(blurred.norm.running_var, after / before)
+    assert (blurred.last.running_var != 1).all()
     network = timm.create_model("mobilenetv2_035", num_classes=5).eval()  # of whose norms some own layers
     finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, windows)
     after = blurred.state_dict()

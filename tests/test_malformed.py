@@ -67,6 +67,7 @@ USAGE = {
     "randaugment moves images without their masks": lambda: Recipe(randaugment=1, target="masks"),
     "a batch needs 2 images or more, two for each": lambda: train(toy_network(), toy_data(1), Recipe(epochs=1), 0),
     "toy has classes 0 to 2, but the network 2: give": lambda: train(toy_network(), MORE, Recipe(epochs=1), 0),
+    "toy has classes 0 to 2, but the network 2: ": lambda: train(toy_network(), MORE, Recipe(1, adversary=0.1), 0),
     "from 0; got -100 to -98": lambda: train(toy_network(), UNKNOWN, Recipe(epochs=1), 0),
     "toy has classes 0 to 5, but the network 3: give": lambda: train(nn.ReLU(), MASKED, MASKS, 0),
     "auxiliary=0.3 weighs losses that no": lambda: train(toy_network(), toy_data(), Recipe(auxiliary=0.3), 0),

@@ -119,9 +119,13 @@ class TIPS(Downsample):
     ) -> None:
         super().__init__(channels, stride, padding_mode, dims)
         self.faithful = faithful
-        self.periodic = not faithful
         self.tau = _Tau(channels)
         self._input: Tensor | None = None
+
+    @property
+    def periodic(self) -> bool:  # type: ignore[override]
+        """See ``Downsample``; attributes may change later."""
+        return not self.faithful
 
     def complete(self, x: Tensor) -> Tensor:
         """Pad (N, C, H, W) to sides that the stride divides."""
@@ -253,8 +257,8 @@ def regularisers(
 
     ``undo`` is the mean squared difference of psi(x) and x rolled by random whole pixels, detached (the authors mean
     to, but their target keeps its gradient). Shifts are uniform up to a quarter of the map (in the authors' script of
-    the *network's* input) in every direction, drawn per image from ``generator``, a CPU generator; one draw for the whole
-    batch if the layer is faithful.
+    the *network's* input) in every direction, drawn per image from ``generator``, a CPU generator; one draw for the
+    whole batch if the layer is faithful.
 
     The authors train on ``0.65 * task + fm + 0.35 * undo``, the last term from 0.4 of the epochs on, each averaged
     over the layers.

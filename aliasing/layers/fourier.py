@@ -208,7 +208,11 @@ class FLC(Downsample):
         if faithful:
             check_stride(f"faithful {type(self).__name__.lower()}", stride, (2,), dims)
         self.faithful = faithful
-        self.periodic = not faithful
+
+    @property
+    def periodic(self) -> bool:  # type: ignore[override]
+        """See ``Downsample``; attributes may change later."""
+        return not self.faithful and self.variant in ("flc", "none", "kept-band")
 
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Window and crop the spectrum of ``x``."""
@@ -261,4 +265,3 @@ class ASAP(FLC):
         if faithful and variant == "kept-band":
             raise UsageError("faithful asap: variant 'kept-band' is not published; choose none, pad-one or pad-large")
         self.variant = one_of("variant of asap", variant, get_args(Variant))
-        self.periodic = not faithful and variant in ("none", "kept-band")

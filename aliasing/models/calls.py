@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cache, wraps
-from inspect import isfunction
+from inspect import getattr_static, isfunction, isgeneratorfunction, unwrap
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -114,34 +115,48 @@ class Intercepted:
         return _rebuild, (type(self).__bases__[1],), self.__getstate__()
 
 
+def _reached(kind: Any) -> list[str]:
+    """The forward of ``kind``, the methods of its own that it names, those that these name, and so on."""
+    found = ["forward"]
+    for name in found:  # which grows
+        codes = [unwrap(vars(part)[name]).__code__ for part in kind.__mro__ if isfunction(vars(part).get(name))]
+        for code in codes:  # likewise, by those of comprehensions and functions inside
+            codes += [own for own in code.co_consts if isinstance(own, CodeType)]
+            named = [own for own in code.co_names if own not in found and not hasattr(nn.Module, own)]
+            found += [own for own in dict.fromkeys(named) if isfunction(getattr_static(kind, own, None))]
+    return found
+
+
 @cache
 def _intercepted(kind: Any) -> type:
-    """``kind`` whose forward, and whose other methods where they are called without it, hand calls to their owners."""
+    """``kind`` whose forward, and what that calls where it is called without it, hand calls to their owners."""
 
     def open_to(method: Any, is_forward: bool) -> Any:
         @wraps(method)  # tracers look at its arguments
         def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
-            running = getattr(_thread, "running", None) or ()  # whose calls are handed on meanwhile
-            if not is_forward and any(owners is self.antialiased for owners in running):
+            if not is_forward and getattr(_thread, "running", False):  # then the calls are that forward's
                 return method(self, *args, **kwargs)
+            if not is_forward and isgeneratorfunction(method):
+                raise UsageError(
+                    f"{kind.__name__}.{method.__name__} yields maps one by one, whose calls of functions cannot be "
+                    "anti-aliased without its forward: call that, or name the module in skip"
+                )
             calls = _Calls(self.antialiased, self.antialiased_calls)
-            with held("running", (*running, self.antialiased), _thread), calls:
+            with held("running", True, _thread), calls:
                 result = method(self, *args, **kwargs)
             apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
             if apart and (is_forward or calls.seen):
                 raise UsageError(
                     f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran, "
                     f"among {calls.seen} calls like them, {self.antialiased_alike} when it was converted; its "
-                    f"{method.__name__} does something else than its forward then (in training, or at this size), or a "
+                    f"{method.__name__} does something else than its forward did (in training, or at this size), or a "
                     "tool traces it that does not see them: name the module in skip"
                 )
             return result
 
         return intercepted
 
-    functions = {name: own for part in reversed(kind.__mro__) for name, own in vars(part).items() if isfunction(own)}
-    others = {name: own for name, own in functions.items() if not hasattr(nn.Module, name)}
-    opened = {name: open_to(own, name == "forward") for name, own in {**others, "forward": kind.forward}.items()}
+    opened = {name: open_to(getattr(kind, name), name == "forward") for name in _reached(kind)}
     return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, **opened})
 
 

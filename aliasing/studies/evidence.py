@@ -1,13 +1,12 @@
 """Statistics over the results of a study, with intervals that know of seeds, of pictures and of layers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from ..errors import unknown
 from ..measurements import unpacked
 from ..metrics import Estimate
 
@@ -84,18 +83,6 @@ def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     return table[wanted]
 
 
-def are_there(columns: Iterable[str], table: pd.DataFrame) -> bool:
-    """Whether ``table`` has all ``columns``; ``UsageError`` for a metric that its measurement lacks though it was made.
-
-    So a name that is misspelt does not read as "not run".
-    """
-    absent = [name for name in columns if name not in table]
-    for source, dot, metric in (name.rpartition(".") for name in absent):
-        if known := [name.removeprefix(source + dot) for name in table if dot and name.startswith(source + dot)]:
-            raise unknown(f"metric of {source}", metric, known)
-    return not absent
-
-
 class Derived(NamedTuple):
     """A column computed from others, network by network; not a number where one of them was not measured, or is a zero
     to divide by.
@@ -114,7 +101,7 @@ class Derived(NamedTuple):
 
     def of(self, table: pd.DataFrame) -> pd.Series:
         """Its values by row."""
-        if not are_there(self.needs, table):
+        if not set(self.needs) <= set(table):
             return pd.Series(np.nan, table.index, dtype=float)
 
         def known(entry: Any) -> bool:
@@ -207,8 +194,6 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
     needed = {"setting", "seed", column.by_image}.union(column.needs, block or (), *settings)
 
     def of(table: pd.DataFrame) -> Result | None:
-        if not are_there(column.needs, table):
-            return None
         table = table[[name for name in table if name in needed]]  # of hundreds of columns, all copied by a selection
         columns = [across_seeds(table, column, **setting) for setting in settings]
         if any(column.index.has_duplicates for column in columns):
@@ -333,7 +318,7 @@ def over_kinds(
 
     def of(table: pd.DataFrame) -> Result | None:
         wanted = [(first, where), (second, other or where), *([(given, where)] if given else [])]
-        if not are_there([kind, *(column for column, _ in wanted)], table):
+        if not {kind, *(column for column, _ in wanted)} <= set(table):
             return None
         rows = table[~table[kind].isin(without)]
         columns = [select(rows, setting).groupby(kind)[column].mean() for column, setting in wanted]
@@ -372,7 +357,7 @@ def concordance(column: str, where: Setting, kind: str) -> Statistic:
 
     def of(table: pd.DataFrame) -> Result | None:
         rows = select(table, where)
-        if not are_there([column], rows):
+        if column not in rows:
             return None
         layout = rows.pivot_table(column, "seed", kind, sort=False)
         return kendall_w(max((layout.dropna(axis=0), layout.dropna(axis=1)), key=np.size).to_numpy(dtype=float))

@@ -127,7 +127,9 @@ def test_what_is_changed_later_is_followed_by_the_parts(case):
     layer.stride, layer.padding_mode = (4, 2), "circular"
     if "faithful" in case:
         layer.faithful = True
-    torch.testing.assert_close(layer(x), layer_of(case, stride=(4, 2), **options, padding_mode="circular")(x))
+    anew = layer_of(case, stride=(4, 2), **options, padding_mode="circular")
+    torch.testing.assert_close(layer(x), anew(x))
+    assert layer.periodic == anew.periodic
     with pytest.raises(UsageError, match="unknown padding mode 'same'"):
         layer.padding_mode = "same"
 

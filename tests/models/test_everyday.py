@@ -282,11 +282,54 @@ class Encoder(nn.Module):
 
 def test_methods_that_are_called_without_the_forward_are_converted_too() -> None:
     network = antialias(Encoder().eval(), "bin-5", example=X)
-    for run in (network, copy.deepcopy(network), torch.compile(network, backend="eager")):
-        torch.testing.assert_close(run.encode(X).mean((2, 3)), run(X))
+    compiled = torch.compile(network.encode, backend="eager", fullgraph=True)
+    for encode in (network.encode, copy.deepcopy(network).encode, compiled):
+        torch.testing.assert_close(encode(X).mean((2, 3)), network(X))
         assert torch.equal(network.predict(X), 2 * network(X))
     with pytest.raises(UsageError, match="its pooled does something else"):  # it makes one of two calls that are alike
         network.pooled(X)
+
+
+class Overridden(Encoder):
+    """Whose methods are not all its own, and call functions that its forward does not call."""
+
+    predict = ("cat", "dog")  # type: ignore[assignment]
+
+    @staticmethod
+    def pooled(x: Tensor) -> Tensor:  # type: ignore[override]
+        return x / 255
+
+    def encode(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.conv(self.pooled(x)), 2)
+
+    def small(self, x: Tensor) -> Tensor:
+        return self(F.max_pool2d(x, 2))
+
+    @torch.no_grad()
+    def twice(self, x: Tensor) -> Tensor:
+        return self.encode(x) + self.encode(x.flip(-1)).flip(-1)
+
+
+def test_methods_that_the_forward_does_not_call_stay_as_they_are() -> None:
+    network = antialias(Overridden().eval(), "bin-5", example=X)
+    assert network.predict == ("cat", "dog") and torch.equal(network.pooled(X), X / 255)
+    torch.testing.assert_close(network.small(X), network(F.max_pool2d(X, 2)))
+    torch.testing.assert_close(network.twice(X), network.encode(X) + network.encode(X.flip(-1)).flip(-1))
+    outer = Custom(lambda n, x: n.inner(x) + n.inner.encode(x.flip(-1)).mean((2, 3)), inner=Overridden())
+    assert len(antialias(outer.eval(), "bin-5", example=X, return_report=True)[1].replaced) == 2
+
+
+class Yields(nn.Module):
+    def maps(self, x: Tensor):
+        yield F.max_pool2d(x, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return next(self.maps(x))
+
+
+def test_a_method_that_yields_its_maps_is_not_run_without_the_forward() -> None:
+    with pytest.raises(UsageError, match=r"Yields\.maps yields maps one by one"):
+        antialias(Yields().eval(), "bin-5", example=X).maps(X)
 
 
 def checkpointed(n: Custom, x: Tensor) -> Tensor:
