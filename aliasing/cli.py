@@ -45,7 +45,7 @@ def _named(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name in names}
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _list(arguments: argparse.Namespace) -> None:
     """What exists, one line each with its source."""
     from . import datasets, layers, models, studies
     from .measurements import MEASUREMENTS
@@ -61,7 +61,7 @@ def _list(arguments: argparse.Namespace) -> int:
     }
     if arguments.json:
         print(json.dumps(tables[arguments.what] if arguments.what else tables, indent=1))
-        return 0
+        return
     for kind, rows in tables.items():
         if arguments.what not in (None, kind):
             continue
@@ -71,7 +71,6 @@ def _list(arguments: argparse.Namespace) -> int:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -99,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def _submit(arguments: argparse.Namespace) -> int:
+def _submit(arguments: argparse.Namespace) -> None:
     """Hand a study to SLURM as an array job."""
     from . import slurm, studies
 
@@ -116,7 +115,6 @@ def _submit(arguments: argparse.Namespace) -> int:
     name = f"{study.name}.{arguments.profile}"
     text = slurm.script(command, name, arguments.tasks, arguments.sbatch, arguments.processes)
     print(text if arguments.dry_run else slurm.submit(text), end="" if arguments.dry_run else "\n")
-    return 0
 
 
 def _campaign(arguments: argparse.Namespace) -> int:
@@ -127,7 +125,7 @@ def _campaign(arguments: argparse.Namespace) -> int:
     return int("training" in done["failed"])
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> None:
     """Planned, done, running and failed runs."""
     from . import studies
 
@@ -146,12 +144,11 @@ def _status(arguments: argparse.Namespace) -> int:
             hours = f"{sum(known) / 3600:.1f} h one after the other"
             hours += f" without {len(left) - len(known)} of unknown length" if len(known) < len(left) else ""
             print(f"\n{len(left)} runs to do, {hours} ({guessed} by estimate, for one core of this machine)")
-        return 0
-    _print(studies.status_of(asked, arguments.profile), arguments.json)
-    return 0
+    else:
+        _print(studies.status_of(asked, arguments.profile), arguments.json)
 
 
-def _publish(arguments: argparse.Namespace) -> int:
+def _publish(arguments: argparse.Namespace) -> None:
     """Merge the working records of a study into data/records."""
     from . import studies
     from .records import Store, home, publish
@@ -177,7 +174,6 @@ def _publish(arguments: argparse.Namespace) -> int:
     if not published:
         wanted = f"profile {arguments.profile}" if arguments.profile else "any profile but smoke"
         raise DataError(f"{arguments.study} has no records of {wanted}; aliasing run makes them")
-    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -191,7 +187,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     return int(not rows["equal"].all())
 
 
-def _findings(arguments: argparse.Namespace) -> int:
+def _findings(arguments: argparse.Namespace) -> None:
     """Every claim with its verdict; --claim for its statistics, rules and regime."""
     from . import studies
     from .studies.text import one_line_each, whole
@@ -211,15 +207,13 @@ def _findings(arguments: argparse.Namespace) -> int:
         _print(decided, True)
     else:
         print(whole(decided, width) if arguments.claim else one_line_each(decided, width))
-    return 0
 
 
-def _data(arguments: argparse.Namespace) -> int:
+def _data(arguments: argparse.Namespace) -> None:
     """Find, fetch or unpack a data set and print where it is."""
     from . import datasets
 
     print(datasets.fetch(arguments.name, arguments.root))
-    return 0
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
@@ -237,7 +231,7 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     return int(bool(found.failed))
 
 
-def _finetune(arguments: argparse.Namespace) -> int:
+def _finetune(arguments: argparse.Namespace) -> None:
     """Anti-alias a trained network and fine-tune it on pictures; needs no labels."""
     from .diagnosis.diagnosis import aligned, wrapped
     from .diagnosis.networks import split
@@ -259,16 +253,14 @@ def _finetune(arguments: argparse.Namespace) -> int:
         print(aligned(type(table).from_dict(rows, orient="index", columns=list(table.columns))))
         print(wrapped(conclusion(table)), end="\n\n")
         print(shlex.join(["aliasing", "diagnose", str(arguments.out), "--images", str(arguments.images)]))
-    return 0
 
 
-def _bench(arguments: argparse.Namespace) -> int:
+def _bench(arguments: argparse.Namespace) -> None:
     """Our speed beside the peers', taking turns: medians and ratios."""
     from .clone import benchmarks
 
     names = [arguments.what] if arguments.what else _BENCHES
     benchmarks().compare(names, arguments.device, arguments.repeats, arguments.quick, arguments.json, arguments.out)
-    return 0
 
 
 _BENCHES = ("layers", "training", "evaluation", "robustness")
@@ -289,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     profile: dict[str, Any] = {"metavar": "PROFILE", "help": f"one of {', '.join(PROFILES)}"}
     study: dict[str, Any] = {"metavar": "STUDY", "help": "as aliasing list studies names it"}
 
-    def command(function: Callable[[argparse.Namespace], int], device: str = "", table: bool = False) -> Any:
+    def command(function: Callable[[argparse.Namespace], int | None], device: str = "", table: bool = False) -> Any:
         """The command of that name; with the options that many share: a default device, JSON in a table's place."""
         about = function.__doc__
         sub = commands.add_parser(function.__name__.strip("_"), help=about, description=about)
@@ -405,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = warn
             if getattr(arguments, "profile", None) is not None:
                 check_profile(arguments.profile)
-            status = arguments.function(arguments)
+            status = arguments.function(arguments) or 0
             sys.stdout.flush()  # what cannot be written is said here, and not when Python ends
             return status
     except (UsageError, DataError) as error:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
 
-from .errors import DamagedError, StorageError
+from .errors import DamagedError, DataError, StorageError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -50,9 +50,8 @@ def leased(folder: Path) -> Iterator[bool]:
     lock = FileLock(folder / "lock", timeout=1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        pass
+        with suppress(Timeout):
+            lock.acquire()
     except OSError as error:
         raise StorageError.of(folder, error) from error
     try:
@@ -80,6 +79,17 @@ def checksum(tensors: dict[str, Tensor], note: str = "") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(uint8).numpy().data)
     return digest.hexdigest()
+
+
+def check_sum(path: Path, checksum: str, remedy: str) -> None:
+    """Raise ``DataError`` if a file has not the ``checksum``, such as "md5:..."; it names both sums and the remedy."""
+    algorithm, expected = checksum.split(":")
+    with path.open("rb") as file:
+        received = hashlib.file_digest(file, algorithm).hexdigest()
+    if received != expected:
+        raise DataError(
+            f"{path} is damaged or another version: its {algorithm} is {received}, expected {expected}; {remedy}"
+        )
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **note: object) -> None:

@@ -75,15 +75,12 @@ class Optimizers:
         self.all: list[torch.optim.Optimizer] = [family(groups, lr=lr, fused=fused, **inertia)]
         if self.muon is not None:
             self.all.append(self.muon.inner)
-        for optimizer in self.all:
-            for group in optimizer.param_groups:
-                group["peak"] = group["lr"]
 
     def set_rates(self, rate: Callable[[float], float]) -> None:
         """Give every group the rate that ``rate(peak)`` says."""
         for optimizer in self.all:
             for group in optimizer.param_groups:
-                group["lr"] = rate(group["peak"])
+                group["lr"] = rate(group.setdefault("peak", group["lr"]))
 
     def step(self) -> None:
         """Move all parameters."""

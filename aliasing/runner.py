@@ -314,14 +314,13 @@ def _in_processes(work: Callable[[Store, Notify], None], store: Store, workers: 
 @contextmanager
 def _uninterruptible() -> Iterator[None]:
     """Processes started meanwhile do not hear the keyboard's interrupt: their parent does, and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def end_with_parent() -> None:

@@ -1,9 +1,4 @@
-"""Where data sets lie: finding an archive, checking its sum, reading its members, keeping a decoded copy.
-
-``ALIASING_DATA`` names the folder with the archives (default ``data/downloads``); it may be read-only.
-``ALIASING_CACHE`` names the folder for decoded copies (default ``data/cache``). Both defaults lie in the project's
-folder (``clone.home``), as records do.
-"""
+"""Where data sets lie: finding an archive, checking its sum, reading its members, keeping a decoded copy."""
 
 import csv
 import hashlib
@@ -27,7 +22,7 @@ from torch import Tensor
 
 from ..clone import home
 from ..errors import DamagedError, DataError, StorageError
-from ..files import read_tensors, set_aside, write_tensors
+from ..files import check_sum, read_tensors, set_aside, write_tensors
 
 DECODING = 1  # raised whenever images would be decoded to other bytes, so that older copies are left alone
 
@@ -49,7 +44,7 @@ with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as _f
 
 
 def data_folder(root: str | Path | None = None) -> Path:
-    """The folder with the archives: ``root``, else ``ALIASING_DATA``, else ``data/downloads``."""
+    """The folder with the archives: ``root``, else ``ALIASING_DATA``, else ``data/downloads``; it may be read-only."""
     return Path(root or os.environ.get("ALIASING_DATA") or home() / "data/downloads")
 
 
@@ -81,14 +76,7 @@ def find(dataset: str, root: str | Path | None = None) -> tuple[Archive, ...]:
 def verify(archive: Archive, root: str | Path | None = None) -> Path:
     """The path of an archive whose checksum is right; raises ``DataError`` naming both sums."""
     path = data_folder(root) / archive.name
-    algorithm, expected = archive.checksum.split(":")
-    with path.open("rb") as file:
-        received = hashlib.file_digest(file, algorithm).hexdigest()
-    if received != expected:
-        raise DataError(
-            f"{path} is damaged or another version: its {algorithm} is {received}, expected {expected}; "
-            "delete it and fetch it again"
-        )
+    check_sum(path, archive.checksum, "delete it and fetch it again")
     return path
 
 

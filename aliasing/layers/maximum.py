@@ -11,11 +11,7 @@ from .base import PADDING_MODES, PaddingMode, check_map
 
 
 def dense_max_definition(x: Tensor, size: int = 2, padding_mode: PaddingMode = "zeros") -> Tensor:
-    """Maximum of the ``size`` x ``size`` window at every pixel: (N, C, H, W) -> (N, C, H, W).
-
-    Odd windows are centred, even ones reach right and down. Circular padding wraps; under every other mode the window
-    is cut at the border, which is the same as repeating the border pixel.
-    """
+    """What ``DenseMax`` computes; cutting a window at the border is the same as repeating the border pixel."""
     mode: PaddingMode = "circular" if padding_mode == "circular" else "replicate"
     return F.max_pool2d(pad_axes(x, [((size - 1) // 2, size // 2)] * 2, mode), size, 1)
 

@@ -132,10 +132,9 @@ class APS(Polyphase):
     APS-n of their ImageNet code. Departures: strides 1, 3 and 4; phases counted row by row.
 
     Args:
-        padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         norm: order p > 0 of the norm, ``inf`` for the largest magnitude, or ``"max"`` for the largest signed value.
         smallest: take the phase of smallest norm, an ablation of the paper.
-        blur: as in ``Polyphase``.
+        padding_mode, blur: as in ``Polyphase``.
         choose_from: as in ``Polyphase``; the authors' CIFAR code uses ``"input"``, their ImageNet code ``"blurred"``.
     """
 
@@ -207,10 +206,9 @@ class LPS(Polyphase):
     completed under ``padding_mode``, where the authors use zeros.
 
     Args:
-        padding_mode: completes maps that the stride does not divide, at the bottom and right, and pads the blur.
         hidden: channels inside the scoring network; C by default.
         temperature: of the Gumbel-softmax, above 0.
-        blur, choose_from: as in ``Polyphase``.
+        padding_mode, blur, choose_from: as in ``Polyphase``.
 
     Attributes:
         final_temperature: the temperature of the last epoch of a training.

@@ -1,12 +1,11 @@
 """Pictures shrunk onto a canvas: black, or filled in by the repeated blurring of Azulay and Weiss (2019)."""
 
-from math import comb
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import one_of
+from ..layers.blur import binomial
 
 BORDERS = ("black", "inpainting")  # 0; the continuation of the picture
 PAPER_SIDE = 224  # pixels; lengths for other sizes S are those of the paper times S / 224, rounded (our adaptation)
@@ -48,10 +47,10 @@ def inpaint(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     taps = max(4, 2 * round(12 * min(height, width) / PAPER_SIDE / 2))
     allowed = 200 * height * width / PAPER_SIDE**2
-    row = images.new_tensor([comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)])
+    row = images.new_tensor(binomial(taps))
     filled = images.clone()
-    for index in range(80):
-        known = (images if index == 0 else filled).sum(1, keepdim=True) != 0
+    for _ in range(80):
+        known = filled.sum(1, keepdim=True) != 0
         open_ = (~known).sum((1, 2, 3)) > allowed
         if not open_.any():
             break

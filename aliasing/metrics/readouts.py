@@ -86,12 +86,10 @@ def embedding(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor
     """Features (N, D) of unit length on the CPU: what goes into the linear layer that runs last."""
     seen: dict[str, Tensor] = {}
     parts = []
-    with ExitStack() as stack, torch.no_grad():
-        stack.enter_context(evaluating(model))
+    with evaluating(model), torch.no_grad(), ExitStack() as stack:
         for part in model.modules():
             if isinstance(part, nn.Linear):  # copied, since a network may work in place
-                hook = part.register_forward_pre_hook(lambda _, given: seen.update(x=given[0].clone()))
-                stack.enter_context(hook)
+                stack.enter_context(part.register_forward_pre_hook(lambda _, given: seen.update(x=given[0].clone())))
         for batch in batches(model, check_images(images), batch_size):
             model(batch)
             if not seen:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from .. import layers
-from ..errors import UsageError, one_of
+from ..errors import UsageError, check_whole, one_of
 from ..layers.base import PaddingMode
 from ..options import arguments, check_options, check_types, defaults
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
@@ -98,11 +98,9 @@ def create(
         UsageError: an unknown name or option, or a value that cannot work.
     """
     one_of("model", name, CATALOGUE)
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise UsageError(f"num_classes must be a whole number >= 1, got {num_classes!r}")
-    check_types(name, create, {"width": width, "shared": shared, "filter_everywhere": filter_everywhere})
-    if width is not None and width < 1:
-        raise UsageError(f"width must be a whole number of channels >= 1, got {width!r}")
+    num_classes = check_whole("num_classes", num_classes, 1)
+    width = None if width is None else check_whole("width", width, 1)
+    check_types(name, create, {"shared": shared, "filter_everywhere": filter_everywhere})
     layer: Any = {"name": downsample} if isinstance(downsample, str) else downsample
     if not isinstance(layer, Mapping) or "name" not in layer:
         raise UsageError(f"downsample must be a name or a mapping with a name, got {downsample!r}")
@@ -112,14 +110,6 @@ def create(
     build = CATALOGUE[name].build
     own = [key for key in arguments(build) if key not in ("name", "num_classes", "style", "width")]
     check_options(name, build, [*own, "smooth", "shared", "filter_everywhere"], options)  # the last are arguments here
-    style = Style(
-        kind,
-        layer,
-        "act-then-pool" if placement is None else placement,
-        activation,
-        smooth,
-        padding_mode,
-        shared,
-        filter_everywhere,
-    )
+    order = "act-then-pool" if placement is None else placement
+    style = Style(kind, layer, order, activation, smooth, padding_mode, shared, filter_everywhere)
     return build(name, num_classes, style, width, **options)

@@ -82,7 +82,6 @@ class Style:
 
     def __post_init__(self) -> None:
         for kind, value, choices in (
-            ("downsampling layer", self.downsample, layers.CATALOGUE),
             ("placement", self.placement, PLACEMENTS),
             ("activation", self.activation, ACTIVATIONS),
             ("value of smooth", self.smooth, ("all", "low")),

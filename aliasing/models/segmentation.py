@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import check_whole
 from ..layers import DenseMax
 from ..layers._phases import pad_axes, spread
 from .blocks import Style, Unit, initialise
@@ -36,8 +36,7 @@ class UNet(nn.Module):
         pool: Literal["max", "none"] | None = None,
     ) -> None:
         super().__init__()
-        if levels < 1:
-            raise UsageError(f"{name}: levels must be 1 or more, got {levels}")
+        check_whole(f"{name}: levels", levels, 1)
         width = width or 16
         pool = pool or style.pool
         self.circular = style.padding_mode == "circular"

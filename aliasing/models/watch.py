@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,13 +83,6 @@ class Reduction:
     def module(self) -> nn.Module:
         """In whose ``forward`` it was called."""
         return self.stack[-1][0]
-
-
-class Run(NamedTuple):
-    """What was seen in forward passes; the first step stands for the input."""
-
-    steps: list[Step]
-    reductions: list[Reduction]
 
 
 def tensors(value: Any, within: bool = False) -> Iterator[Tensor]:
@@ -201,10 +194,10 @@ def call(network: nn.Module, example: Any) -> Any:
 
 
 @contextmanager
-def watched(network: nn.Module) -> Iterator[Run]:
-    """Within, what ``network`` does when it runs is written down."""
+def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
+    """Within, the steps and reductions of ``network`` are written down; the first step stands for the input."""
     whole = {id(m) for m in network.modules() if _is_whole(m)}
-    seen = Run([Step(None, "input", False, [], (), False)], [])
+    steps, reductions = [Step(None, "input", False, [], (), False)], list[Reduction]()
     made: Any = WeakTensorKeyDictionary()  # the step that made a tensor
     sides: Any = WeakTensorKeyDictionary()  # of a map, or of the map a tensor of other dimensions was made of
     _, dimensions = _first(network)
@@ -220,14 +213,14 @@ def watched(network: nn.Module) -> Iterator[Run]:
             source.readers.append(new)
         for y in tensors(result):
             made[y] = new
-        seen.steps.append(new)
+        steps.append(new)
 
     def reduces(function: Any, args: tuple, kwargs: dict, result: Any) -> bool:
         """Keep the call if it drops samples."""
         x, y = (next(tensors(values), None) for values in ([args, kwargs], result))
         if function is torch.Tensor.__setitem__:  # of x[:, :, ::2, ::2] += 1: what is written back was not dropped
             read = call_of(torch.Tensor.__getitem__, args[:2], {})
-            seen.reductions[:] = [r for r in seen.reductions if r.source is not x or r.call != read or read is None]
+            reductions[:] = [r for r in reductions if r.source is not x or r.call != read or read is None]
         if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
             return False
         views: Any = [part._base for part in tensors([args, kwargs])] if function in _JOINS else [None]
@@ -247,13 +240,13 @@ def watched(network: nn.Module) -> Iterator[Run]:
         name = "slice" if name == "__getitem__" else name
         rest = {key: value for key, value in kwargs.items() if value is not x}
         again = None if joins else lambda z: next(tensors(function(z, *args[1:], **rest)))
-        seen.reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again))
+        reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again))
         return True
 
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not stack:
             for x in tensors([args, kwargs]):
-                made[x] = seen.steps[0]
+                made[x] = steps[0]
         runs[id(module)] += 1
         stack.append((module, runs[id(module)]))
 
@@ -262,7 +255,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
             stack.pop()
         if [m for m, _ in stack if id(m) in whole] == [module]:
             with torch._C.DisableTorchFunction():
-                step(module, "", args, kwargs, output, any(stack[-1] in r.stack for r in seen.reductions))
+                step(module, "", args, kwargs, output, any(stack[-1] in r.stack for r in reductions))
         stack.pop()
 
     class Watch(TorchFunctionMode):
@@ -282,7 +275,7 @@ def watched(network: nn.Module) -> Iterator[Run]:
             undo.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
         undo.enter_context(Watch())
-        yield seen
+        yield steps, reductions
 
 
 def _is_whole(module: nn.Module) -> bool:

@@ -36,7 +36,11 @@ def _add_prefix(module: Wrapper, state: dict, prefix: str, *rest: object) -> Non
 
 
 class Normalized(Wrapper):
-    """A network that takes images in [0, 1], or bytes: ``(N, C, H, W) -> network((images - mean) / std)``."""
+    """A network that takes images in [0, 1], or bytes: ``(N, C, H, W) -> network((images - mean) / std)``.
+
+    Raises:
+        UsageError: ``mean`` and ``std`` differ in length, or a standard deviation is not positive.
+    """
 
     around = "network"
     mean: Tensor
@@ -44,6 +48,8 @@ class Normalized(Wrapper):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        if len(mean) != len(std) or min(std, default=0) <= 0:
+            raise UsageError(f"mean and std need one value per channel and std > 0, got {mean!r} and {std!r}")
         self.network = network
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(list(values), dtype=torch.float32)[:, None, None], persistent=False)
@@ -62,12 +68,4 @@ class Normalized(Wrapper):
         return self.network(self.standardise(images))
 
 
-def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Normalized:
-    """Let ``network`` take images in [0, 1]: each channel is standardised by ``mean`` and ``std`` first.
-
-    Raises:
-        UsageError: lengths differ, or a standard deviation is not positive.
-    """
-    if len(mean) != len(std) or min(std, default=0) <= 0:
-        raise UsageError(f"mean and std need one value per channel and std > 0, got {mean!r} and {std!r}")
-    return Normalized(network, mean, std)
+normalized = Normalized

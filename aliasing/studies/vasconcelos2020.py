@@ -163,12 +163,9 @@ def plan(profile: str) -> Iterator[Job]:
 
 def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measurement, ...]:
     """What a network is asked; compute does not depend on the seed."""
-    corrupted: dict[str, Any] = {"count": base.corrupted}
-    if len(base.severities) < 5:
-        corrupted["severities"] = base.severities
     wanted = [
         base.ask("accuracy", count=base.tested),
-        base.ask("corruptions", **corrupted),
+        base.corruptions(),
         Measurement("clean_error", {"count": base.corrupted}),
     ]
     if case in FEW_SHOT:

@@ -5,13 +5,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from .conftest import PAGES, new_tab
-
-try:
-    from axe_playwright_python.sync_playwright import Axe
-except ImportError:  # an environment from before it was required
-    Axe = None
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}  # CSS pixels
 LOOK = """async () => {
@@ -63,8 +59,6 @@ REPEATED = """() => {
 
 def barriers(tab, **options):
     """What axe finds that is serious or critical in the page: rule, and the elements at fault."""
-    if Axe is None:
-        return []
     options |= {"resultTypes": ["violations"], "preload": False}
     return [
         f"{violation['id']}: {node['target'][0]} {node['html'][:100]}"

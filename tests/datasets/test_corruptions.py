@@ -209,15 +209,3 @@ def test_contrast_shrinks_towards_the_mean():
     mean = images.double().mean((2, 3), keepdim=True)
     (factor,) = levels("contrast", 2)
     assert (corrupt(images, "contrast", 2) - (mean + factor * (images - mean))).abs().max() <= 0.51
-
-
-@pytest.mark.parametrize(
-    "name", ["defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"]
-)
-def test_agrees_with_the_library_where_nothing_is_random(name):
-    library = pytest.importorskip("imagecorruptions")
-    image = photographs(1, 224, 224)
-    expected = library.corrupt(image[0].permute(1, 2, 0).numpy(), severity=3, corruption_name=name)
-    difference = corrupt(image, name, 3)[0].int() - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()
-    assert difference.abs().float().mean() < 1  # it cuts fractions off
-    assert difference.abs().max() <= 3
