@@ -185,10 +185,11 @@ def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bo
 def _steps(run: Run, device: torch.device, seconds: float) -> float:
     """Steps per second of the training of ``run`` on noise, the first one not counted."""
     steps = 1 if device.type == "cpu" else 10  # an epoch, after which a GPU is waited for
-    count, side, classes = steps * run.recipe.batch_size, run.dataset.get("size", 32), run.network["num_classes"]
+    count, classes = steps * run.recipe.batch_size, run.network["num_classes"]
+    height, width = loaded(run.dataset, "train")[:1].images.shape[2:]
     draw = partial(torch.randint, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    labels, masks = torch.arange(count) % classes, draw(classes, (count, side, side))
-    data, began = ImageSet(draw(256, (count, 3, side, side)), labels, (), "noise", masks), []
+    labels, masks = torch.arange(count) % classes, draw(classes, (count, height, width))
+    data, began = ImageSet(draw(256, (count, 3, height, width)), labels, (), "noise", masks), []
 
     def on_epoch(entry: dict) -> None:
         began.append(time.perf_counter())

@@ -188,6 +188,8 @@ def share(rows: pd.DataFrame, column: Column) -> Estimate | None:
     result = level(column).of(rows)
     if result is not None:
         return Estimate(result.value, result.low, result.high, result.pictures)
+    if len(rows) == 1 and (own := derived(column).outcomes(rows)[0]) is not None:
+        return Estimate.mean(torch.from_numpy(own))
     row: Any = rows.iloc[0] if len(rows) and isinstance(column, str) else {}
     if pd.isna(row.get(f"{column}.low")):
         return None

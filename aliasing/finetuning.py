@@ -135,7 +135,7 @@ def finetune(
     if isinstance(network, str):
         subject = networks.load(network, weights, size)
     else:
-        subject = networks.of_module(type(network).__name__, network, size)
+        subject = networks.of_module(type(network).__name__, network, size, weights)
     subject.module.float()  # half precision does not learn
     subject = networks.adapted(subject, place)
     original = subject.module.eval()
@@ -418,11 +418,11 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
 
     def note(name: str, norm: Any, x: Tensor) -> None:
         if {norm.running_mean.shape, norm.running_var.shape} == {x.shape[1:2]}:  # those of other kinds are left
-            seen[name] = statistics(x)
+            seen.setdefault(name, statistics(x))  # a norm that is used twice moves by its first use
 
     def move(name: str, norm: Any, x: Tensor) -> None:
         if name in seen:
-            (mean, variance), (own, spread) = seen.pop(name), statistics(x)  # a norm that is used twice moves once
+            (mean, variance), (own, spread) = seen.pop(name), statistics(x)
             norm.running_mean += own - mean
             norm.running_var *= torch.where(variance > 1e-12, spread / variance, 1.0)
 

@@ -167,8 +167,9 @@ def merge(first: Record, second: Record) -> Record:
     Commutative, associative and idempotent, so that stores can be merged in any order.
     """
 
-    def age(record: Record) -> tuple[str, str]:
-        return record.provenance[key].get("date", ""), json.dumps(record.measurements[key], sort_keys=True)
+    def age(record: Record) -> tuple[str, ...]:
+        parts = record.measurements[key], record.provenance[key]
+        return record.provenance[key].get("date", ""), *(json.dumps(part, sort_keys=True) for part in parts)
 
     merged = Record(first.run)
     for key in sorted(first.measurements.keys() | second.measurements.keys()):

@@ -153,7 +153,9 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         data, checkpoint = loaded(run.dataset, "train"), store.folder(run) / "checkpoint.safetensors"
         history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1))
     if "training" not in record.measurements:
-        values: dict[str, Any] = {"data": "ImageNet, by its makers", "images": 0}
+        values: dict[str, Any] = {"data": "nothing: weights as they were drawn", "images": 0}
+        if run.network.get("pretrained"):
+            values["data"] = "ImageNet, by its makers"
         if history:
             data = loaded(run.dataset, "train")
             values = {"data": data.name, "images": len(data)}
@@ -291,7 +293,7 @@ def _in_processes(work: Callable[[Store, Notify], None], store: Store, workers: 
     context = multiprocessing.get_context("spawn")
     steps, refused = context.Value("i", 0), context.SimpleQueue()
     share = (work, store, steps, refused)
-    processes = [context.Process(target=_serve, args=share, daemon=True) for _ in range(workers)]
+    processes = [context.Process(target=_serve, args=share) for _ in range(workers)]  # which may start some that decode
     with _uninterruptible():
         for process in processes:
             process.start()

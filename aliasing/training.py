@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -77,6 +77,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types("recipe", Recipe, vars(self))
+        for one in fields(self):
+            if one.type is float:  # 1 and 1.0 are one recipe, and have one id
+                object.__setattr__(self, one.name, float(getattr(self, one.name)))
         for name, value in vars(self).items():
             low, high = 2 if name == "batch_size" else 0, _HIGHEST.get(name, math.inf)
             if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):

@@ -19,6 +19,7 @@ from aliasing.errors import DataError, UsageError
 from aliasing.measurements import MEASUREMENTS
 from aliasing.metrics import count_flops
 from aliasing.records import Run, Store
+from aliasing.studies.evidence import survived
 from aliasing.training import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +187,13 @@ def test_results_say_on_which_evidence_they_stand_and_what_their_columns_hold():
     documented = chapters.columns(results)
     assert documented.loc["filter_variation", "columns"] == "filter_variation"
     assert all(documented["what was measured"].str.len() > 20)
+
+
+def test_of_one_network_a_share_is_over_pictures():
+    results = chapters.on_record("grabinski2023", "desktop", seeds=1).query("group == 'native' and layer == 'flc'")
+    found = chapters.share(results, survived(2))
+    assert found.n == 500 and found.low < found.value < found.high
+    assert found.value == pytest.approx(results["attacks.pgd_accuracy"].iloc[0][2])
 
 
 def test_in_short_a_chapter_gives_its_numbers_and_networks_and_leaves_out_what_is_not_on_record():

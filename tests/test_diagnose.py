@@ -7,6 +7,7 @@ import shlex
 import struct
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -349,7 +350,7 @@ def test_a_module_is_looked_at_however_it_is_called(photos, run):
 
 def test_what_does_alias_is_what_the_filter_leaves(photos):
     """Everything where nothing is filtered, less behind a blur, nothing behind an ideal filter."""
-    layers = {name: aliasing.layers.create(name, 3) for name in ("subsample", "tri-3", "flc")}
+    layers = {name: aliasing.layers.create(name, 3) for name in ("max", "tri-3", "flc")}  # the first filters nothing
     layers["one axis"] = aliasing.layers.create("tri-3", 3, stride=(2, 1))
     networks = {name: nn.Sequential(layer, MEAN) for name, layer in layers.items()}
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
@@ -361,6 +362,12 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     assert axis.stride == 2
     assert [portrait.layers for portrait in found.portraits] == [{}, {"tri-3": 1}, {"flc": 1}, {"tri-3": 1}]
     assert "It has tri-3 at 1 place. If it was not trained with them" in found.html()
+
+
+def test_weights_of_a_module_are_its_own(photos):
+    for ask in (partial(aliasing.diagnose, {"mine": tiny()}), partial(aliasing.finetune, tiny(), "tri-3")):
+        with pytest.raises(UsageError, match=r"is a module, which has its weights: load w\.safetensors into it"):
+            ask(images=photos, weights="w.safetensors")
 
 
 def test_grey_networks_and_single_logits_are_diagnosed(photos):

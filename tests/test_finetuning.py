@@ -1,5 +1,6 @@
 """Fine-tuning towards a network's own answers: it mends, it can be stopped, it overwrites nothing."""
 
+import copy
 import json
 from dataclasses import replace
 from functools import partial
@@ -116,6 +117,10 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     before, after = (one.var((0, 2, 3)) for one in maps)
     torch.testing.assert_close(blurred.norm.running_var, after / before)
     assert (blurred.last.running_var != 1).all()
+    twice = Custom(lambda n, x: n.norm(F.relu(n.norm(n.conv(x)))), **parts).eval()  # which are of other statistics
+    for changed in (same := copy.deepcopy(twice), aliasing.antialias(twice, "bin-7")):
+        finetuning._recalibrate(changed, twice, windows)
+    torch.testing.assert_close(same.state_dict(), twice.state_dict())
     network = timm.create_model("mobilenetv2_035", num_classes=5).eval()  # of whose norms some own layers
     finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, windows)
     after = blurred.state_dict()

@@ -19,6 +19,7 @@ from aliasing.datasets.corruptions import corrupt
 from aliasing.datasets.decoding import decode
 from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import checksum, read_tensors
+from aliasing.layers.fourier import asap_definition, flc_definition
 from aliasing.measurements import Measurement, Subject, unpacked
 from aliasing.measurements.pixel_steps import photographers_bias
 from aliasing.measurements.subject import packed
@@ -74,7 +75,7 @@ USAGE = {
     "unknown data set 'shape'": lambda: datasets.load("shape", "test"),
     "unknown split 'tests'": lambda: datasets.load("shapes", "tests"),
     "count and seed must be >= 0 and size >= 16, got -1, 0 and 32": lambda: datasets.load("shapes", "test", count=-1),
-    "shapes: seed must be 0 to 2^32 - 1, got": lambda: datasets.load("shapes", "test", seed=2**70),
+    "shapes: seed must be 0 to 1431655764, got": lambda: datasets.load("shapes", "test", seed=2**70),
     "unknown option of shapes 'counts'": lambda: datasets.load("shapes", "test", counts=3),
     "glyphs: classes and each >= 1, seed >= 0, size >= 8, got (0": lambda: datasets.load("glyphs", "test", classes=0),
     "imagenette: size must be 1 to 160 pixels, got 161": lambda: datasets.load("imagenette", "test", size=161),
@@ -84,6 +85,8 @@ USAGE = {
     "subsample, max, rect-2, tri-3, bin-4, bin-5, bin-6, bin-7, flc": lambda: layers.create("bin5", 3),
     "flc: channels must be a whole number of at least 1, got 2.0": lambda: layers.create("flc", 2.0),
     "faithful flc: stride must be 2, got 3": lambda: layers.create("flc", 3, stride=3, faithful=True),
+    "strides of 2 and a published variant, got (3, 3)": lambda: flc_definition(IMAGES, 3, faithful=True),
+    "unknown variant of asap 'pad_one'": lambda: asap_definition(IMAGES, variant="pad_one"),
     "'kept-band' is not published": lambda: layers.create("asap", 1, variant="kept-band", faithful=True),
     "published flc layer has no output for maps 1 pixels wide": lambda: layers.FLC(3, faithful=True)(IMAGES[..., :1]),
     "taps must be a whole number of at least 1 or the taps themselves, got 0": lambda: layers.Blur(1, taps=0),
@@ -210,6 +213,8 @@ USAGE = {
     "of each kind per unit is needed, got 2 and 4": lambda: metrics.Estimate.ratio(torch.ones(2), torch.ones(4)),
     "of each kind per unit is needed, got 2 and 5": lambda: metrics.Estimate.bootstrap(torch.ones(2), torch.ones(5)),
     "numbers by image look like '500x1:...', got '0101'": lambda: unpacked("0101"),
+    "numbers by image must be 500 of 1 bits, got '500x1:AAAA' with 3": lambda: unpacked("500x1:AAAA"),
+    "numbers by image must be 5 of 8 bits, got '5x8:A'": lambda: unpacked("5x8:A"),
     "max_shift must be a whole number of at least 0, got 1.5": lambda: metrics.consistency(MEAN, IMAGES, max_shift=1.5),
     "masks hold class -1, but the network": lambda: metrics.mean_iou(nn.ReLU(), IMAGES, BYTES[:, 0].long() % 3 - 1),
     "class maps must have the masks' size (2, 8": lambda: metrics.mean_iou(nn.AvgPool2d(2), IMAGES, BYTES[:, 0]),

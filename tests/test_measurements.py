@@ -144,10 +144,18 @@ def test_weights_of_an_untrained_layer_are_almost_uniform_and_the_mean_phase_is_
     assert all(0.5 <= float(v) < 0.53 for v in values["tau_norm"])
     middle = measured("tips_phases", chosen, count=8, bins=3)["tau_mean_phase"]
     assert torch.stack(middle).tolist() == [[0, 1, 0]] * 4  # almost uniform weights, everything within 1 to 2
-    last_phase = torch.eye(4)[3]
+    last_phase = torch.eye(4)[3] * (1 + 1e-7)  # rounded
     monkeypatch.setattr(layers.TIPS, "mixing_weights", lambda layer, x, *given: last_phase.expand(*x.shape[:2], 4))
     last = measured("tips_phases", chosen, count=2, bins=6)["tau_mean_phase"]
     assert torch.stack(last).tolist() == [[0, 0, 0, 0, 0, 2]] * 4  # the last phase only: density 1/(3/6)
+
+
+def test_the_bias_of_photographers_is_measured_under_the_noise_of_training(monkeypatch):
+    seen, render = [], shapes.render
+    monkeypatch.setattr(shapes, "render", lambda s, shift, noise: seen.append(noise) or render(s, shift, noise))
+    for noise in (0.0, 0.2):
+        measured("photographers_bias", subject(PLACE, {"noise": noise}), count=100)
+    assert seen == [0.0] * 3 + [0.2] * 3
 
 
 def test_the_undo_loss_is_the_mean_over_all_shifts():

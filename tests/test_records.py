@@ -38,6 +38,7 @@ def test_the_id_depends_on_every_part_and_on_nothing_else():
         replace(RUN, network=RUN.network | {"width": 4}),
     ]
     assert len({RUN.id, *(other.id for other in others)}) == 5
+    assert replace(RUN, recipe=Recipe(lr=1)).id == replace(RUN, recipe=Recipe(lr=1.0)).id  # which are equal
     assert RUN.describe()["recipe"]["lr"] == Recipe().lr  # what was not said, too: a default that changes counts
 
 

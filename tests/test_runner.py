@@ -12,6 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import wait
 
 import pytest
+import torch
 
 from aliasing import torchrun
 from aliasing.distributed import World
@@ -19,7 +20,9 @@ from aliasing.errors import DataError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import Store, publish
 from aliasing.runner import Job, carry_out, complete, execute, is_leased
+from aliasing.training import Recipe
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
+from tests.toys import write
 
 FORK = multiprocessing.get_context("fork")
 
@@ -57,6 +60,22 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
 def test_neither_workers_nor_random_numbers_drawn_before_change_a_number(where, undisturbed, forked):
     execute(JOBS, where, "cpu", workers=2, progress=False)
     assert numbers(where) == numbers(undisturbed)
+
+
+def test_workers_train_on_images_that_processes_of_their_own_decode(where, tmp_path, monkeypatch, forked):
+    for label, name in enumerate("ab"):
+        images = torch.full((8, 3, 16, 16), 100 * label, dtype=torch.uint8)
+        write(tmp_path / "pictures/train" / name, images), write(tmp_path / "pictures/test" / name, images)
+    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "pictures"))
+    run = replace(RUN, dataset={"name": "folder", "size": 16, "crop": "random-resized"}, recipe=Recipe(epochs=1))
+    jobs = [Job(replace(run, seed=seed), (), {}) for seed in range(2)]
+    assert set(execute(jobs, where, "cpu", workers=2, progress=False).values()) == {"done"}
+
+
+def test_a_network_that_nobody_trained_is_not_said_to_be_by_its_makers(where):
+    job = replace(JOB, run=replace(RUN, recipe=Recipe(epochs=0)))
+    assert carry_out(job, where, CPU) == "done"
+    assert where.load(job.run).measurements["training"]["data"] == "nothing: weights as they were drawn"
 
 
 def test_workers_see_the_records_that_an_installed_package_brings(tmp_path, undisturbed, monkeypatch):

@@ -80,8 +80,9 @@ def load(
             "another form of the same data set; numbers of the two must not be mixed"
         )
     check_options(name, entry.function, entry.options, options)
-    if not 0 <= options.get("seed", 0) < 2**32:
-        raise UsageError(f"{name}: seed must be 0 to 2^32 - 1, got {options['seed']}")
+    most = 2**32 // len(SPLITS) - 1  # a generator has 32 bits, for seed and split
+    if not 0 <= options.get("seed", 0) <= most:
+        raise UsageError(f"{name}: seed must be 0 to {most}, got {options['seed']}")
     if "root" in arguments(entry.function):
         options["root"] = root
     return entry.function(split, **options)
@@ -98,7 +99,7 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     given = {option: value for option, value in defaults(entry.function).items() if option in known}
     if name in ARCHIVES and "archives" not in options:
         try:
-            form = find(name)
+            form = find(name, options.get("root"))
         except DataError:
             form = ARCHIVES[name][-1]
         given["archives"] = [archive.checksum for archive in form]

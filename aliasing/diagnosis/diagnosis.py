@@ -115,7 +115,7 @@ def diagnose(
         images: folder of pictures, nested as it may be; no labels are needed.
         count: how many of them, a fixed random choice.
         size: side of the input in pixels; by default each network's own, 224 for modules.
-        weights: "pretrained", "none" or a safetensors file, for all networks, or one for each.
+        weights: "pretrained", "none" or a safetensors file, for all networks, or one for each; modules have their own.
         device: auto, cpu, cuda, cuda:N or mps.
         batch_size: images per forward pass, which does not change the values.
         report: file for the HTML report, rewritten after each network, so that stopping loses one at most.
@@ -220,7 +220,7 @@ def _load(models: Any, weights: str | Sequence[str], size: int | None) -> list[N
     if len(files) != len(named):
         raise UsageError(f"weights must be given once, or once per network: got {len(files)} for {len(named)} networks")
     return [
-        networks.load(model, file, size) if isinstance(model, str) else networks.of_module(name, model, size)
+        networks.load(model, file, size) if isinstance(model, str) else networks.of_module(name, model, size, file)
         for (name, model), file in zip(named, files, strict=True)
     ]
 

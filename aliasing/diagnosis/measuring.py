@@ -208,7 +208,8 @@ def portray(
     curves = [sweep(model, images[i], pictures.names[i], margin, batch_size) for i in fragile]
     curves.sort(key=lambda curve: curve.changes, reverse=True)
     has = Counter(_label(layer) for layer in outermost(model).values() if max(layer.strides) > 1)
-    has.pop("subsample", None)
+    for plain in ("subsample", "max"):  # which filter nothing
+        has.pop(plain, None)
     return Portrait(
         network=network.name,
         weights=network.weights,

@@ -47,7 +47,7 @@ class Network:
     options: tuple[str, ...] = ()  # what a command line needs beside name and size, to get the same network
 
 
-def of_module(name: str, module: nn.Module, size: int | None) -> Network:
+def of_module(name: str, module: nn.Module, size: int | None, weights: str = "pretrained") -> Network:
     """A copy of a module that its caller made, for images of ``size`` pixels, by default 224."""
     at_least("size", size, SMALLEST)
     if not isinstance(module, nn.Module):
@@ -55,6 +55,8 @@ def of_module(name: str, module: nn.Module, size: int | None) -> Network:
             f"a network must be a name or a torch.nn.Module, got {type(module).__name__}; a function that makes one is "
             "to be called"
         )
+    if weights != "pretrained":
+        raise UsageError(f"{name} is a module, which has its weights: load {weights} into it, or name MODULE:FACTORY")
     try:
         return Network(name, deepcopy(module), size or SIZE, OF_MODULE)
     except Exception as error:  # of anybody's network

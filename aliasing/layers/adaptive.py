@@ -106,7 +106,17 @@ class TIPS(Downsample):
         record_input: whether a forward pass in training mode keeps its input for ``auxiliary_losses``.
     """
 
-    record_input: bool = False
+    _records = False
+    _input: Tensor | None = None
+
+    @property
+    def record_input(self) -> bool:
+        """See above; an input that nobody has asked for goes when this ends."""
+        return self._records
+
+    @record_input.setter
+    def record_input(self, value: bool) -> None:
+        self._records, self._input = value, None
 
     def __init__(
         self,
@@ -120,7 +130,6 @@ class TIPS(Downsample):
         super().__init__(channels, stride, padding_mode, dims)
         self.faithful = faithful
         self.tau = _Tau(channels)
-        self._input: Tensor | None = None
 
     @property
     def periodic(self) -> bool:  # type: ignore[override]
@@ -214,7 +223,8 @@ class _Mixture(torch.autograd.Function):
         ctx.layer = layer
         ctx.save_for_backward(x, filters, scale)
         (n, c, h, w), (rows, columns) = x.shape, layer.strides
-        y = torch.empty((n, c, h // rows, w // columns), dtype=x.dtype, memory_format=memory_format(x))
+        size = (n, c, h // rows, w // columns)
+        y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
         for part, target in chunks(x, y):
             part = _fast(part)
             target.copy_(mix(part, layer.mixing_weights(part, filters, scale), layer.strides))

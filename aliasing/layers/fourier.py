@@ -46,6 +46,9 @@ def asap_definition(
 def _definition(x: Tensor, strides: tuple[int, ...], variant: str, padding_mode: PaddingMode, faithful: bool) -> Tensor:
     if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
         raise UsageError("flc and asap: the older ONNX exporter changes Fourier transforms; export with dynamo=True")
+    one_of("variant of asap", variant, ("flc", *get_args(Variant)))
+    if faithful and (set(strides) != {2} or variant == "kept-band"):
+        raise UsageError(f"faithful flc and asap: strides of 2 and a published variant, got {strides} and {variant!r}")
     plans = _plans(x.shape[2:], strides, variant, faithful)
     amounts = [(plan.before, plan.length - plan.before - n) for n, plan in zip(x.shape[2:], plans, strict=True)]
     z = pad_axes(x, amounts, "zeros" if faithful else padding_mode)

@@ -165,13 +165,15 @@ class APS(Polyphase):
         x = x.detach()
         norms = torch.cat([self._norms(part) for (part,) in chunks(x)])
         best = norms.amax(1)
-        ordinary = plain(x) and x.device.type == "cpu" and bool(((best > 1e-25) & (best < 1e35)).all())
-        if self.order is not None and not ordinary:
+        looked_at = plain(x) and x.device.type == "cpu"
+        ordinary = (best > 1e-25) & (best < 1e35) & looked_at
+        if self.order is not None and not (looked_at and bool(ordinary.all())):
             # Powers of very large or small values are infinite or zero, which would make ties; off the CPU, where
             # looking at the norms would wait for them, images are always divided by their largest magnitude.
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             largest = x.abs().flatten(1).amax(1).clamp_min(torch.finfo(x.dtype).tiny)
-            norms = self._norms(x / largest.view(-1, *[1] * (x.dim() - 1)))
+            scaled = self._norms(x / largest.view(-1, *[1] * (x.dim() - 1)))
+            norms = torch.where(ordinary[:, None], norms, scaled)  # of each image, whatever is beside it
         return norms.argmin(1) if self.smallest else norms.argmax(1)
 
     def _norms(self, x: Tensor) -> Tensor:

@@ -111,10 +111,10 @@ def photographers_bias(subject: Subject, count: int) -> dict[str, Any]:
     options = dict(subject.run.dataset)
     if options.pop("name") != "shapes":
         raise UsageError("photographers_bias needs the data set shapes, where the bias is an option")
-    size, seed = options.get("size", 32), options.get("seed", 0)
+    size, seed, noise = options.get("size", 32), options.get("seed", 0), options.get("noise", shapes.NOISE)
     scenes = shapes.sample(count, seed, "test", "uniform", size)
     centred = shapes.sample(count, seed, "test", 0, size)
-    seen = _seen(scenes), _seen(scenes, (1.0, 1.0)), _seen(centred)
+    seen = _seen(scenes, noise), _seen(scenes, noise, (1.0, 1.0)), _seen(centred, noise)
     own, moved, middle = (classified(subject.network, images) for images in seen)
     offset = (scenes.centre - size / 2) * 32 / size
     distance = offset.abs().amax(1)
@@ -131,8 +131,8 @@ def photographers_bias(subject: Subject, count: int) -> dict[str, Any]:
     return values | {"bias_accuracy_map": rows}
 
 
-def _seen(scenes: shapes.Scenes, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    return shapes.render(scenes, shift)[0].mul_(255).round_().to(torch.uint8)
+def _seen(scenes: shapes.Scenes, noise: float, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    return shapes.render(scenes, shift, noise)[0].mul_(255).round_().to(torch.uint8)
 
 
 def _means(hits: Tensor, group: Tensor, groups: int) -> list[float | None]:

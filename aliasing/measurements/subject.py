@@ -102,7 +102,12 @@ def unpacked(text: str) -> Tensor:
     count, _, bits = head.partition("x")
     if not count.isdigit() or bits not in ("1", "8", "16"):
         raise UsageError(f"numbers by image look like '500x1:...', got {text[:20]!r}")
-    data = np.frombuffer(base64.b64decode(body), dtype="<u2" if bits == "16" else np.uint8)
+    try:
+        data = np.frombuffer(base64.b64decode(body), dtype="<u2" if bits == "16" else np.uint8)
+    except ValueError:  # binascii's as well
+        data = np.empty(0)
+    if len(data) != (-(-int(count) // 8) if bits == "1" else int(count)):
+        raise UsageError(f"numbers by image must be {count} of {bits} bits, got {text[:20]!r} with {len(data)} parts")
     if bits == "1":
         return torch.from_numpy(np.unpackbits(data, count=int(count)).astype(bool))
     return torch.from_numpy(data / 65535) if bits == "16" else torch.from_numpy(data.astype(np.int64))

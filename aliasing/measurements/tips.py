@@ -27,7 +27,8 @@ def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
         for layer, x in _inputs(subject, count):
             tau = layer.mixing_weights(x).double()
             place = tau @ torch.arange(tau.shape[2], dtype=tau.dtype, device=tau.device)
-            shares = torch.histc(place.flatten().cpu(), bins, 0, 3) / place.numel()
+            place = place.flatten().clamp(0, 3).cpu()  # rounded, it may pass 3
+            shares = torch.histc(place, bins, 0, 3) / place.numel()
             densities.append(shares * bins / 3)
     return {"tau_mean_phase": densities}
 

@@ -1,5 +1,8 @@
 """What a network costs: floating point operations and parameters. ``benchmarks`` has times, of peers in turns."""
 
+from math import prod
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -27,10 +30,17 @@ def count_flops(model: nn.Module, size: tuple[int, ...] = (32, 32)) -> int:
         raise UsageError(f"size must be (H, W) or (C, H, W), got {size!r}")
     from torch.utils.flop_counter import FlopCounterMode  # loads PyTorch's compiler, which nothing else here needs
 
-    counter = FlopCounterMode(display=False)
+    aten = torch.ops.aten  # bags are how layers compute products with sparse matrices, see ``layers._matrices``
+    bags = dict.fromkeys((aten._embedding_bag, aten._embedding_bag_forward_only), _of_bags)
+    counter = FlopCounterMode(display=False, custom_mapping=bags)
     image = next(batches(model, torch.zeros(1, *(3, *size)[-3:]), 1))
     with evaluating(model), torch.no_grad():
         model(image)  # layers build their matrices once, which is no cost of an image
         with counter:
             model(image)
     return counter.get_total_flops()
+
+
+def _of_bags(lines: Any, read: Any, *others: Any, **named: Any) -> int:
+    """Operations of sums of ``read`` weighted ``lines`` (n, inner), given their shapes."""
+    return 2 * prod(read) * lines[1]

@@ -84,7 +84,9 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
                 hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
             model(batch)
         samples = [
-            Sample(own.name, strides_of(own.layer), own.x, own.y, own.again) if isinstance(own, Call) else own
+            Sample(own.name, strides_of(own.layer), own.x, own.y, _resting(own.layer, own.again))
+            if isinstance(own, Call)
+            else own
             for own in passed
             if not isinstance(own, Call) or own.name in found
         ]
@@ -104,7 +106,19 @@ def per_site(
             own = [measure(sample).double().cpu() for sample in batch if sample.site == site]
             if own:
                 parts.append(torch.stack(own).mean(0))
+    if not any(values.values()):
+        raise UsageError(f"no downsampling site of {type(model).__name__} is seen at work in a forward pass")
     return {site: torch.cat(parts) for site, parts in values.items() if parts}
+
+
+def _resting(layer: nn.Module, operator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``operator`` in evaluation mode, whatever mode the network is in by then: else it would move its statistics."""
+
+    def rested(z: Tensor) -> Tensor:
+        with evaluating(layer), torch.no_grad():
+            return operator(z)
+
+    return rested
 
 
 class Dense(TorchFunctionMode):
@@ -165,12 +179,16 @@ def outputs(
     layers_of_ours = outermost(model).keys() & set(layers)  # blocks may call their ``sample``, which no hook sees
     for batch in batches(model, check_images(images), batch_size):
         seen: dict[str, Tensor] = {}
-        with evaluating(model), torch.no_grad(), ExitStack() as stack:
-            calls = stack.enter_context(recorded(model)) if layers_of_ours else []
-            for name in set(layers) - layers_of_ours:
-                stack.enter_context(modules[name].register_forward_hook(partial(_keep, seen, name)))
-            model(batch)
-        seen |= {call.name: call.y for call in calls}
+        with evaluating(model), torch.no_grad():
+            if others := set(layers) - layers_of_ours:
+                with ExitStack() as stack:
+                    for name in others:
+                        stack.enter_context(modules[name].register_forward_hook(partial(_keep, seen, name)))
+                    model(batch.clone())
+            if layers_of_ours:  # in a pass of its own: where a layer is recorded, a pool in front of it is a dense one
+                with recorded(model) as calls:
+                    model(batch.clone())
+                seen |= {call.name: call.y for call in calls}
         if silent := [name for name in layers if name not in seen]:
             raise UsageError(f"module {silent[0]!r} was not called in the forward pass")
         for name, maps in seen.items():

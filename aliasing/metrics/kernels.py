@@ -126,7 +126,7 @@ def leakage(layer: nn.Module, size: int = 64, half_bin: bool = False, phases: in
     """Energy that a layer passes of horizontal cosines, on the bins of the Fourier transform or half-way between.
 
     On the bins the cosine is periodic in the map; between them it is not, and what a "perfect" cut of the periodic
-    spectrum lets through is spectral leakage. Each frequency is averaged over ``phases`` offsets of a quarter cycle.
+    spectrum lets through is spectral leakage. Each frequency is averaged over ``phases`` offsets within half a cycle.
     """
     bins = torch.arange(1, size // 2, dtype=torch.float64) + (0.5 if half_bin else 0.0)
     position = torch.arange(size, dtype=torch.float64)

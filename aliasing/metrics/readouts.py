@@ -25,7 +25,8 @@ STEPS = 100  # of the training of a readout, at most
 class Readout(nn.Module):
     """A network cut off behind one layer: global average, standardisation, one linear classifier.
 
-    Takes images, returns logits: every metric of a network applies to it.
+    Takes images, returns logits: every metric of a network applies to it that takes no gradient, those of downsampling
+    sites where the layer is none.
     """
 
     mean: Tensor

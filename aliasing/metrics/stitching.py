@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..inference import batches, scores
 from ..layers import Downsample, intercepted, outermost
 
@@ -85,7 +86,7 @@ def stitches(model: nn.Module, images: Tensor) -> bool:
     rolls = torch.stack([torch.randint(size, (6,), generator=generator) for size in x.shape[2:]], 1).tolist()
     try:
         stitched = stitch(model, x)
-    except (_Unfit, RuntimeError):  # the latter where a branch that was not expanded meets one that was
+    except (_Unfit, UsageError, RuntimeError):  # the latter where a branch that was not expanded meets one that was
         return False
     plain = torch.stack([scores(model(x.roll(roll, (2, 3)))) for roll in rolls])
     ours = torch.stack([stitched[:, down, right] for down, right in rolls])

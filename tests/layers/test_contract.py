@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aliasing import layers
 from aliasing.errors import UsageError
-from aliasing.layers import CATALOGUE, create, definitions
+from aliasing.layers import CATALOGUE, _phases, create, definitions
 from tests.layers.cases import CASES, FORMATS, LAYERS, LINEAR, MODES, layer_of, noise
 
 # Not every case keeps constants: published layers have defects, and random signs are no average.
@@ -97,7 +97,8 @@ def test_compiles_to_one_graph_and_large_maps_are_traced(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_default_device_is_not_asked(name):
+def test_the_default_device_is_not_asked(name, monkeypatch):
+    monkeypatch.setattr(_phases, "CHUNK", 60)  # so that a batch is worked on in parts
     for shape in ((7, 5), (2, 3)):  # of sizes whose matrices no other test has made
         layer, x = layer_of(name, padding_mode="replicate"), noise(2, 3, *shape)
         with torch.device("meta"):

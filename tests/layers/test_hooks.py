@@ -1,5 +1,6 @@
 """What a trainer and a measurement may ask of a layer: hooks of training, and a record of what passed it."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -58,6 +59,11 @@ def test_the_auxiliary_losses_are_those_of_the_input_of_the_last_training_pass(f
     assert all(parameter.grad is not None for parameter in network.parameters())
     network.eval()(x)
     assert all(layer.auxiliary_losses() is None for layer in layers)
+    layer = create("tips", 3).train()
+    layer.record_input = True
+    layer(noise(1, 3, 8, 8).requires_grad_() * 2)  # as where a training ends before its loss
+    layer.record_input = False
+    assert layer.auxiliary_losses() is None and copy.deepcopy(layer) is not layer
 
 
 @pytest.mark.parametrize("name", cases.LAYERS)

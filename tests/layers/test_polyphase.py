@@ -81,6 +81,14 @@ def test_aps_chooses_alike_at_every_magnitude(norm):
     assert layer.choose(x[:0]).tolist() == []
 
 
+def test_aps_chooses_for_each_image_alone_and_says_by_which_norm():
+    images = noise(200, 4, 16, 16)
+    images = images + images.flip(3)  # phases that tie but for rounding
+    beside = APS(4).choose(torch.cat([images, images[:1] * 0]))  # what is black is rescaled
+    assert torch.equal(beside[:200], APS(4).choose(images))
+    assert "norm" not in repr(APS(4)) and "norm=1" in repr(APS(4, norm=1)) and "norm='max'" in repr(APS(4, norm="max"))
+
+
 @pytest.mark.parametrize(("blur", "taps"), [("rect-2", [1, 1]), ("tri-3", [1, 2, 1]), ("bin-5", [1, 4, 6, 4, 1])])
 @pytest.mark.parametrize("choose_from", ["blurred", "input"])
 def test_aps_blurred(blur, taps, choose_from):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from aliasing.layers import create
 from aliasing.metrics.costs import count_flops, count_parameters
 from aliasing.models.blocks import Style, Unit
 
@@ -40,6 +41,12 @@ def test_a_strided_convolution_costs_what_it_keeps(layer, macs):
     unit = Unit(Style(layer), 3, 8, stride=2).train()
     assert count_flops(unit, (9, 12)) == 2 * macs
     assert all(module.training for module in unit.modules())
+
+
+def test_products_with_sparse_matrices_count():
+    """Of a small map, and of one so large that it is halved by them: 25 products for each pixel that is kept."""
+    dense, sparse = (count_flops(create("bin-5", 1), (1, side, side)) / side**2 for side in (600, 1200))
+    assert sparse == 12.5 < dense
 
 
 def test_grey_images_and_other_precisions():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from aliasing import layers, metrics, models
+from aliasing.errors import UsageError
 from aliasing.metrics.canvases import shrink
 from aliasing.metrics.downsampling import outputs
 from aliasing.metrics.motion import ONE_PIXEL_ROLLS, _enlarged, realigned, realigned_errors
@@ -169,6 +170,17 @@ def test_readouts_separate_what_the_layer_separates():
     logits = inputs @ weight.T + readout.classifier.bias
     loss = nn.functional.cross_entropy(logits, labels) + 1e-3 / 2 * weight.square().sum()
     assert torch.autograd.grad(loss, weight)[0].abs().max() < 1e-3
+
+
+def test_a_readout_is_measured_like_a_network_and_of_one_layer_whatever_others_are_asked_for():
+    network, x = circular_network(), torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    layer, pool = "stages.0.1.max", "stages.0.1.down"
+    alone, both = (next(outputs(network, x, names, 20)) for names in ([layer], [layer, pool]))
+    assert torch.equal(alone[layer], both[layer])
+    readouts = metrics.fit_readouts(network, x, torch.arange(20) % 2, ["stages.0", pool])
+    assert 0 < metrics.consistency(readouts["stages.0"], x[:2], exhaustive=True).value <= 1
+    with pytest.raises(UsageError, match="no downsampling site of Readout is seen at work"):
+        metrics.alias_energy(readouts[pool], x)
 
 
 @pytest.mark.parametrize("case", ["twice", "in place", "half", "defined first"])

@@ -92,6 +92,14 @@ def test_strided_layers_of_anybody_are_sites():
     assert result["0"].weight is not None
 
 
+def test_a_network_in_training_is_not_changed_by_the_look():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), layers.create("ddac", 8)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = (metrics.max_sampling_bias(model, torch.ones(4, 3, 8, 8))["1"] for _ in range(2))
+    assert first == second and model.training
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
 def test_a_convolution_that_pads_for_its_stride_is_looked_at_with_the_padding_it_has():
     """At stride 2 an even map gets its one pixel at the right and bottom."""
     ((sample,),) = sampled(nn.Sequential(SamePadding(3, 5, 3, stride=2)), torch.rand(2, 3, 8, 8))
