@@ -152,13 +152,17 @@ class APS(Polyphase):
     ) -> None:
         super().__init__(channels, stride, padding_mode, blur=blur, choose_from=choose_from, dims=dims)
         try:
-            # None stands for the largest signed value, which is no norm.
-            self.order = None if norm == "max" else float(norm)
+            sound = norm == "max" or float(norm) > 0
         except ValueError:
-            self.order = 0.0
-        if self.order is not None and not self.order > 0:
+            sound = False
+        if not sound:
             raise UsageError(f"aps: norm must be a number above 0, inf or 'max', got {norm!r}")
-        self.smallest = smallest
+        self.norm, self.smallest = norm, smallest
+
+    @property
+    def order(self) -> float | None:
+        """Of the norm; ``None`` stands for the largest signed value, which is no norm."""
+        return None if self.norm == "max" else float(self.norm)
 
     def pick(self, x: Tensor) -> Tensor:
         """Index of the phase of largest (smallest) norm, (N,)."""
@@ -166,14 +170,14 @@ class APS(Polyphase):
         norms = torch.cat([self._norms(part) for (part,) in chunks(x)])
         best = norms.amax(1)
         looked_at = plain(x) and x.device.type == "cpu"
-        ordinary = (best > 1e-25) & (best < 1e35) & looked_at
+        ordinary = (best > 1e-25) & (best < 1e35)
         if self.order is not None and not (looked_at and bool(ordinary.all())):
             # Powers of very large or small values are infinite or zero, which would make ties; off the CPU, where
             # looking at the norms would wait for them, images are always divided by their largest magnitude.
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             largest = x.abs().flatten(1).amax(1).clamp_min(torch.finfo(x.dtype).tiny)
             scaled = self._norms(x / largest.view(-1, *[1] * (x.dim() - 1)))
-            norms = torch.where(ordinary[:, None], norms, scaled)  # of each image, whatever is beside it
+            norms = torch.where(ordinary[:, None], norms, scaled) if looked_at else scaled  # of each image by itself
         return norms.argmin(1) if self.smallest else norms.argmax(1)
 
     def _norms(self, x: Tensor) -> Tensor:
@@ -201,7 +205,7 @@ class LPS(Polyphase):
     padding is circular whatever ``padding_mode`` says, since any other breaks the layer. It is evaluated for all
     phases at once, as a convolution dilated by the stride; the second convolution is only ever seen through its mean,
     which under circular padding is the mean of its input times the sum of its taps. Scores are in float32 or better,
-    except that the first convolution of bfloat16 maps is in bfloat16 while training.
+    except that those of bfloat16 maps are rounded to it while training, and their first convolution is in bfloat16.
 
     Source: Rojas-Gomez et al. 2022, "Learnable Polyphase Sampling for Shift Invariant and Equivariant Convolutional
     Networks"; the authors exempt the scoring network from weight decay. Departures: strides 1, 3 and 4; odd maps are
@@ -256,7 +260,7 @@ class LPS(Polyphase):
             return full_precision(lambda x: lps_scores(x, self.first, self.second, self.strides), wide)
         # A mixture under noise needs no digits: in training bfloat16 is multiplied as it comes, three times as fast.
         mixed = self.training and x.dtype == torch.bfloat16
-        return full_precision(self._scores, x if mixed else wide).to(wide.dtype)
+        return full_precision(self._scores, x if mixed else wide).to(wide.dtype)  # rounded, where mixed
 
     def _scores(self, x: Tensor) -> Tensor:
         convolve = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]

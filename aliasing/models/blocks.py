@@ -56,7 +56,7 @@ class Convolution(nn.Conv2d):
 
 def is_plain(layer: nn.Module | None) -> bool:
     """Whether ``layer`` only drops pixels, so that it may be merged with the stride of the operation before it."""
-    return isinstance(layer, layers.Blur) and layer.taps == (1.0,) and layer.weight is None
+    return isinstance(layer, layers.Blur) and layer.taps == (1.0,) and layer.weight is layer.signs is None
 
 
 def _merged(layer: Downsample) -> bool:

@@ -66,7 +66,8 @@ def _slice(x: Any, index: Any) -> Call | None:
             index = (*index[:at], *[slice(None)] * (5 - len(index)), *index[at + 1 :])
             break
     index += (slice(None),) * (4 - len(index))
-    whole = all(isinstance(i, slice) and (i.stop is None or i.stop >= n) for i, n in zip(index, x.shape, strict=True))
+    ends = zip(index, x.shape, strict=False)  # of an index with new axes, which is no slice of a map
+    whole = len(index) == 4 and all(isinstance(i, slice) and (i.stop is None or i.stop >= n) for i, n in ends)
     if not whole or index[0] != slice(None) or index[1].start or index[1].step:  # batches may become larger
         return Call("slice", ())
     return Call(

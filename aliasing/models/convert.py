@@ -6,7 +6,7 @@ result would be the original (here).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -138,13 +138,17 @@ def antialias(
             wrapper.__setstate__(wrapper.__getstate__())  # it compiles what it holds now, not what it held
         return (wrapper, report) if return_report else wrapper
     job = _Job(module, name, options, placement, skip, keep_stem, example)
-    network, sites = job.settle(inplace)
+    network, sites = job.settle()
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
         has = len(layers.outermost(module))
         already = f", which has {has} downsampling layers already" if has else ""
         why = report if report.left or report.notes else "no convolution or pool of it drops samples"
         raise UsageError(f"nothing to anti-alias in {type(module).__name__}{already}: {why}")
+    if inplace:  # only now, when nothing can fail any more
+        sites = job.plan()
+        network = job.apply(module, sites)
+        job._guard(network, sites)
     return (network, report) if return_report else network
 
 
@@ -171,7 +175,9 @@ class _Job(Plan):
             alone = site.kind == "alone"
             complete = Centred(part) if alone else make_dense(part)
             if complete is not None:
-                own(place, nn.Identity() if alone else part, site).complete = complete
+                owner = own(place, part, site)  # which may have a layer in front already
+                owner.complete = complete.train(part.training)
+                owner.inner = nn.Identity().train(part.training) if alone else part
             before = site.kind == "front" or site.reader
             target: Any = modules.get(site.target, part)
             setattr(own(site.target, target, site), "down_before" if before else "down", self.layers[site.name])
@@ -187,10 +193,16 @@ class _Job(Plan):
             intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike)
         targets = {site.name: site.target.replace(".", "/") for site in sites}
         for group in self.groups:
-            home = modules[commonpath([targets[name] for name in group]).replace("/", ".")]
+            around = commonpath([targets[name] for name in group]).split("/")
             leader, *others = (self.layers[name] for name in group)
-            Link(leader, others, home)
+            Link(leader, others, modules[".".join(around[: self._runs(around, len(around))])])
         return owners.get("", network)
+
+    def _runs(self, path: Sequence[str], depth: int) -> int:
+        """``depth``, or less, so that the module ``path[:depth]`` was called: hooks of others never run."""
+        while depth and self.modules[".".join(path[:depth])] not in self.ran:
+            depth -= 1
+        return depth
 
     def _guard(self, network: nn.Module, sites: list[Site]) -> None:
         """Have every module around the owners check that they are there."""
@@ -205,13 +217,14 @@ class _Job(Plan):
             for n in range(depth + 1):
                 places[".".join(path[:n])].append(Place(owner.site, path[n:], None if dense is None else dense[n:]))
             if behind:
+                depth = self._runs(path, depth)
                 guard = Guard((Place(owner.site, path[depth:], own[depth:]),))
                 home = network.get_submodule(".".join(path[:depth]))
                 guard.watch(home, not depth, network.get_submodule(site.name), owner)
         for around, inside in places.items():
             network.get_submodule(around).register_forward_pre_hook(Guard(tuple(inside)))
 
-    def settle(self, inplace: bool) -> tuple[nn.Module, list[Site]]:
+    def settle(self) -> tuple[nn.Module, list[Site]]:
         """The converted network and its sites.
 
         If the layers subsampled, it would be the original: sites where not are moved to the convolution, or left.
@@ -225,12 +238,12 @@ class _Job(Plan):
             ran = [site for site in sites if site.call is not None or self.shapes(self.modules[site.name])]
             if wrong and len(ran) < len(sites):  # other code may compute with a module that does not run
                 wrong = self._compare(ran)[1] or [site.name for site in sites if site not in ran]
-            again, self.placement = inplace or self.placement != placement, placement
+            again, self.placement = self.placement != placement, placement
             if not wrong:
                 self.check_skip()
                 if again:
                     sites = self.plan()
-                    network = self.apply(self.network if inplace else deepcopy(self.network), sites)
+                    network = self.apply(deepcopy(self.network), sites)
                 self._guard(network, sites)
                 return network, sites
             behind = {site.name for site in sites if site.kind == "behind"}
@@ -393,7 +406,8 @@ def _subsampling(parts: Iterable[Downsample]) -> Iterator[None]:
 def _end(converted: nn.Module, site: Site) -> tuple[nn.Module, bool]:
     """The module whose output, or with ``True`` whose input, is what the original has there."""
     owner: Any = converted.get_submodule(site.target)
-    return owner.inner if site.reader else owner, site.reader
+    first = owner.inner if owner.complete is None else owner.complete  # what reads what the layer in front returns
+    return first if site.reader else owner, site.reader
 
 
 def _sides(ends: Collection[tuple[nn.Module, bool]]) -> tuple[set[nn.Module], set[nn.Module]]:

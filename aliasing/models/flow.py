@@ -14,7 +14,10 @@ _ACTIVATIONS = {
     *("relu", "relu6", "gelu", "silu", "softplus", "leaky_relu", "hardswish", "elu", "mish", "selu", "hardtanh"),
     *("sigmoid", "tanh"),
 }
-_JOINS = {"add", "sub", "mul", "maximum", "cat", "concat", "stack"}
+_JOINS = {
+    *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "addcmul", "addcdiv"),
+    *("lerp", "maximum", "minimum", "max", "min", "fmax", "fmin", "where", "cat", "concat", "concatenate", "stack"),
+}
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 

@@ -25,11 +25,19 @@ class Link:
     """Hands the choice of a polyphase layer on to layers of other branches, once to each in a forward of ``home``."""
 
     def __init__(self, leader: Downsample, followers: Sequence[Downsample], home: nn.Module) -> None:
-        self.readers, self.waiting = len(followers), _PerThread()
+        self.readers, self.waiting, self.home = len(followers), _PerThread(), home
         home.register_forward_pre_hook(self._begin)
         leader.register_forward_pre_hook(self._choose)
         for follower in followers:
             follower.register_forward_pre_hook(self._follow)
+
+    def __deepcopy__(self, memo: dict) -> "Link":
+        """A part that is copied alone, as some tools do to replace it, goes on in the network of the other."""
+        if id(self.home) not in memo:
+            return self
+        again = memo[id(self)] = object.__new__(Link)
+        again.readers, again.waiting, again.home = self.readers, _PerThread(), memo[id(self.home)]
+        return again
 
     def _begin(self, home: nn.Module, inputs: tuple) -> None:
         self.waiting.choice = None  # of an earlier forward, in which a branch did not run

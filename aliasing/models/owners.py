@@ -73,6 +73,16 @@ class Antialiased(Wrapper):
         inner = self._modules.get("inner")
         super().__delattr__(name) if inner is None or not hasattr(inner, name) else delattr(inner, name)
 
+    def __getitem__(self, key: Any) -> Any:
+        """Of an ``nn.Sequential``."""
+        inner: Any = self.inner
+        return inner[key]
+
+    def __setitem__(self, key: Any, value: nn.Module) -> None:
+        """Of an ``nn.Sequential``."""
+        inner: Any = self.inner
+        inner[key] = value
+
     def __prepare_scriptable__(self) -> None:
         """Called by ``torch.jit.script``, which follows neither hooks nor modes."""
         raise UsageError("a converted network cannot be scripted: use torch.export or torch.jit.trace")
@@ -100,7 +110,8 @@ class Centred(nn.Module):
 
     def __init__(self, pool: nn.Module) -> None:
         super().__init__()
-        self.windows = [_Windows(pool, axis) for axis in (0, 1)]
+        self.same = type(pool).__name__ in SAME
+        self.windows = [_Windows(pool, axis, self.same) for axis in (0, 1)]
         divisor: Any = getattr(pool, "divisor_override", None)
         self.gain = 1.0 if divisor is None else self.windows[0].size * self.windows[1].size / divisor
 
@@ -109,7 +120,10 @@ class Centred(nn.Module):
         for axis, windows in enumerate(self.windows, start=2):
             n, stride = x.shape[axis], windows.stride
             out = windows.count(n)
-            start = max(0, (windows.size - 1) // 2 - windows.padding)
+            padding = windows.padding
+            if self.same:  # half of what is missing
+                padding = _larger((out - 1) * stride + windows.size - n, 0) // 2
+            start = _larger((windows.size - 1) // 2 - padding, 0)
             # The layer returns ceil(length / stride); lengths that give `out` are (out - 1) stride + 1 to out stride.
             length = _smaller(_larger(n - start, (out - 1) * stride + 1), out * stride)
             if not isinstance(n, int) or length != n:  # exporters follow no conditions on sizes

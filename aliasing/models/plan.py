@@ -120,6 +120,8 @@ class Plan:
         self.steps: list[Step] = []
         self.reductions: list[Reduction] = []
         for one in examples(self.network) if example is None else (varied(example),):
+            self.ran: set[nn.Module] = set()  # modules whose forward was called, unlike that of a ModuleList
+            hook = nn.modules.module.register_module_forward_pre_hook(lambda part, _: self.ran.add(part))
             try:
                 with watched(self.network) as (steps, reductions), evaluated(self.network):
                     output = call(self.network, one)
@@ -130,6 +132,8 @@ class Plan:
             else:
                 self.example, self.output, self.steps, self.reductions = one, output, steps, reductions
                 return
+            finally:
+                hook.remove()
 
     def plan(self) -> list[Site]:
         """What is converted, in the order of the modules, calls behind them; why the rest is not is in ``left``."""
@@ -239,9 +243,10 @@ class Plan:
             taken.add(place)
             seen = "; hooks on the convolution see the map in front of it" if part._forward_hooks else ""
             return Site(name, "behind", *place, note="stride 1, layer after the activation" + seen)
+        none = "another layer has the place behind its activation" if side else "no activation found behind it"
         reason = {
             "conv-then-pool": "",
-            "act-then-pool": f" ({self.demoted.get(name, 'no activation found behind it')})",
+            "act-then-pool": f" ({self.demoted.get(name, none)})",
             "pool-then-conv": " (in front it would change the size)",
         }
         return Site(name, "after", name, note="stride 1, layer after the convolution" + reason[self.placement])
@@ -255,7 +260,7 @@ class Plan:
             return [], {}
         by_name = {site.name: site for site in sites}
         turn = {self.name_of[id(step.module)]: i for i, step in enumerate(self.steps) if step.module is not None}
-        groups, apart = joined(self.steps, self.strided)
+        groups, apart = joined(self.steps, self.strided) if self.steps else ([], set())
         shared, notes = [], {}
         for group in ([self.name_of[id(member)] for member in group] for group in groups):
             if any(name not in by_name for name in group):

@@ -166,9 +166,15 @@ def evaluated(network: nn.Module, as_in_training: bool = False) -> Iterator[None
     with eager(), evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
         for module in network.modules() if as_in_training else ():
             module.training = not isinstance(module, _NormBase) and not type(module).__module__.startswith("torch.nn.")
+        kept = [  # not tensors, which some networks compute anew in every forward
+            (vars(m), {name: value for name, value in vars(m).items() if not isinstance(value, Tensor)})
+            for m in network.modules()
+        ]
         try:
             yield
         finally:
+            for now, before in kept:
+                now.update(before)
             for own, name, buffer, value in buffers:
                 own[name] = buffer
                 # Only what was changed: some cannot be written to, such as those that repeat a value by a stride of 0.
@@ -257,6 +263,9 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
             with torch._C.DisableTorchFunction():
                 step(module, "", args, kwargs, output, any(stack[-1] in r.stack for r in reductions))
         stack.pop()
+        if not stack:  # who called the network reads what it returns
+            with torch._C.DisableTorchFunction():
+                step(None, "output", (output,), {}, None, False)
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

@@ -56,7 +56,7 @@ class Normalized(Wrapper):
 
     def standardise(self, images: Tensor) -> Tensor:
         """The images as the network inside expects them."""
-        images = images / 255 if images.dtype == torch.uint8 else images
+        images = images.to(self.mean.dtype) / 255 if images.dtype == torch.uint8 else images
         return (images - self.mean) / self.std
 
     def features(self, images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.layers.pool2d_same import MaxPool2dSame
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.ao import quantization
@@ -27,6 +29,7 @@ from aliasing.errors import UsageError
 from aliasing.layers import create
 from aliasing.layers.base import Downsample
 from aliasing.models import antialias
+from aliasing.models.calls import call_of
 from aliasing.models.convert import _subsampling
 from aliasing.models.watch import tensors
 from tests.models.shared import called, images, residual, strided
@@ -411,6 +414,89 @@ def test_what_is_written_back_is_not_dropped() -> None:
     expected = result.conv(X)
     expected[:, :, ::2, ::2] += 1
     torch.testing.assert_close(result(X), expected)
+
+
+def test_a_place_that_moves_is_noticed_also_in_parts_that_are_not_called() -> None:
+    """A list of modules, and one that is used by a method alone, run no hooks."""
+
+    def short(n: Custom, x: Tensor) -> Tensor:
+        y = n.parts[0](x)
+        return n.parts[1](y) if x.shape[-1] > 8 else y
+
+    network = Custom(short, parts=nn.ModuleList([nn.Conv2d(3, 3, 3, 2, 1), nn.ReLU()])).eval()
+    with pytest.raises(UsageError):
+        antialias(network, example=X)(X[..., :8])
+
+    def either(n: Custom, x: Tensor) -> Tensor:
+        return sum(branch(x) for branch, runs in zip(n.branches, n.runs, strict=True) if runs)
+
+    branches = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU()) for _ in range(2))
+    network = antialias(Custom(either, branches=branches, runs=(True, True)).eval(), "aps", example=X)
+    network.runs = (True, False)
+    network(X)
+    network.runs = (False, True)
+    with pytest.raises(UsageError, match="has not run"):
+        network(X.flip(3))
+
+
+def test_what_a_forward_returns_keeps_its_size() -> None:
+    def run(n: Custom, x: Tensor) -> object:
+        h = F.relu(n.conv(x))
+        y = n.next(h).mean((2, 3))
+        return (y, h) if n.training else y
+
+    network = Custom(run, conv=nn.Conv2d(3, 4, 3, 2, 1), next=nn.Conv2d(4, 4, 3, 2, 1)).train()
+    assert antialias(network, example=X).train()(X)[1].shape == network(X)[1].shape
+
+
+POOLS = {
+    "ceil": nn.MaxPool2d(3, 2, ceil_mode=True),
+    "average": nn.AvgPool2d(2),
+    "as TensorFlow": MaxPool2dSame(3, 2),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pool_behind_a_function_behind_a_stride_is_converted(pool: str) -> None:
+    network = Custom(lambda n, x: n.pool(F.relu(n.conv(x))), conv=nn.Conv2d(3, 4, 3, 2, 1), pool=POOLS[pool]).eval()
+    for placement in ("act-then-pool", "pool-then-conv"):
+        changed, report = antialias(network, "tri-3", placement=placement, example=X, return_report=True)
+        assert not report.left and changed(X).shape == network(X).shape
+        assert not any(module.training for module in changed.modules())
+
+
+def test_branches_meet_in_any_function_of_both() -> None:
+    def shared(meet: Any) -> bool:
+        parts = {"a": nn.Conv2d(3, 4, 3, 2, 1), "b": nn.Conv2d(3, 4, 1, 2)}
+        network = Custom(lambda n, x: meet(n.a(x), n.b(x)), **parts).eval()
+        return "samples the grid that" in str(antialias(network, "aps", example=X, return_report=True)[1])
+
+    for meet in (torch.multiply, torch.minimum, torch.true_divide, lambda a, b: torch.where(a > 0, a, b)):
+        assert shared(meet)
+    assert not shared(torch.complex)
+
+
+def test_what_fails_leaves_the_network_as_it_was() -> None:
+    def whole(n: Custom, x: Tensor) -> Tensor:
+        assert torch.equal(x, x.round())
+        return x
+
+    network = nn.Sequential(nn.MaxPool2d(2), Custom(whole), nn.Flatten()).eval()
+    with pytest.raises(UsageError):
+        antialias(network, "bin-5", example=X.round(), inplace=True)
+    assert type(network[0]) is nn.MaxPool2d
+    counting = Custom(lambda n, x: (setattr(n, "steps", n.steps + 1), n.conv(x))[1], conv=strided(), steps=0)
+    antialias(counting, example=X)
+    assert counting.steps == 0
+
+
+def test_small_things() -> None:
+    narrow = Custom(lambda n, x: n.conv(x).view(-1, 4 * 4 * 4), conv=nn.Conv2d(3, 4, 3, 2, 1)).eval()
+    assert antialias(narrow, "aps")(images(1, 3, 8, 8)).shape == (1, 64)
+    assert call_of(Tensor.__getitem__, (X, (..., slice(None, None, 2), slice(None, None, 2), None)), {}) is not None
+    assert models.normalized(nn.Identity(), [0.5], [0.5]).bfloat16()((255 * X).byte()).dtype == torch.bfloat16
+    changed = converted("resnet18", "aps")
+    torch.nn.utils.fusion.fuse_conv_bn_eval(changed.layer2[0].downsample[0], changed.layer2[0].downsample[1])
 
 
 def test_a_choice_does_not_outlive_its_forward() -> None:
