@@ -364,10 +364,11 @@ class Lesson:
 
     def _step(self, student: nn.Module, optimizer: Optimizers, step: int) -> None:
         plan, count, reach = self.plan, len(self.data.learn), self.data.margins[0]
-        start = step * plan.batch_size
+        size = min(plan.batch_size, count)
+        start = step * size
         seeds = (plan.seed * 100_003 + epoch for epoch in (start // count, start // count + 1))
         order = torch.cat([torch.randperm(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        rows = order[start % count :][: plan.batch_size]
+        rows = order[start % count :][:size]
         generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
         shifts = torch.randint(-reach, reach + 1, (len(rows), 2), generator=generator)
         warm = min(1.0, (step + 1) / max(1, self.steps // 20))

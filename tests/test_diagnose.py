@@ -21,11 +21,12 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 import aliasing
-from aliasing.diagnosis import load, pictures
+from aliasing.diagnosis import load, measuring, pictures
 from aliasing.diagnosis.networks import NOTE
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
 from aliasing.metrics import Estimate
+from aliasing.metrics.downsampling import Sample
 from tests.toys import Answer, Custom, write
 
 SIZE, MARGIN = 28, 2
@@ -368,6 +369,22 @@ def test_weights_of_a_module_are_its_own(photos):
     for ask in (partial(aliasing.diagnose, {"mine": tiny()}), partial(aliasing.finetune, tiny(), "tri-3")):
         with pytest.raises(UsageError, match=r"is a module, which has its weights: load w\.safetensors into it"):
             ask(images=photos, weights="w.safetensors")
+
+
+def test_what_does_alias_is_a_share_also_where_everything_does():
+    """A checkerboard folds onto the mean; beside it a slow wave is what the output keeps."""
+    rows, columns = torch.arange(16.0)[:, None], torch.arange(16.0)
+    board, wave = torch.cos(torch.pi * (rows + columns)), 0.1 * torch.cos(torch.pi * rows / 8).expand(16, 16)
+    for x, share in ((board, 1), (board + wave, 1 / 1.005), (wave, 0), (wave * 0 + 1, 0)):
+        sample = Sample("", (2, 2), x[None, None], x[None, None, ::2, ::2], lambda z: z[:, :, ::2, ::2])
+        assert measuring._values(sample)[0, 0] == pytest.approx(share, abs=1e-6)
+
+
+def test_places_of_a_forward_behind_a_wrapper_have_its_name(photos):
+    lenet = Custom(lambda n, x: nn.functional.max_pool2d(n.conv(x), 2).mean((2, 3)), conv=nn.Conv2d(3, 4, 3))
+    wrapped = aliasing.models.normalized(lenet, [0.5] * 3, [0.5] * 3)
+    found = aliasing.diagnose({"plain": lenet, "wrapped": wrapped}, photos, size=SIZE, device="cpu", count=2)
+    assert [site.name for portrait in found.portraits for site in portrait.sites] == ["", ""]
 
 
 def test_grey_networks_and_single_logits_are_diagnosed(photos):

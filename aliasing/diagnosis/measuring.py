@@ -150,7 +150,7 @@ class Portrait:
         """What its reader must know before any remedy."""
         if self.random:
             return "Its weights are random, and say nothing of trained ones. "
-        if self.answers == 1:
+        if self.answers == 1 and not self.top1_change.value:
             return (
                 "Every picture got the same answer: check the weights, the standardisation, and that the pictures are "
                 "of several classes. "
@@ -266,6 +266,10 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
     """Modules that drop samples, and functions that do, each with what goes in and comes out."""
     model, kinds, front = network.module, sites(network.module), _unwrapped(network)[1]
     found: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
+
+    def own_name(name: str) -> str:
+        return f"{name}.".removeprefix(front).removesuffix(".")
+
     for image in images.split(1):  # maps in front of a stride are large
         own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
         with eager(), watched(model) as (_, reductions):
@@ -288,8 +292,8 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
         table = torch.cat(parts)
         does, could, error = (Estimate.mean(column) for column in table[:, :3].T)
         bias = bias_of(table[:, 3:]).nearest if table.shape[1] > 3 else None
-        rows.append(Site(name.removeprefix(front), kind, stride, does, could, error, bias))
-    order = {name.removeprefix(front): index for index, (name, _) in enumerate(model.named_modules())}
+        rows.append(Site(own_name(name), kind, stride, does, could, error, bias))
+    order = {own_name(name): index for index, (name, _) in enumerate(model.named_modules())}
     return sorted(rows, key=lambda site: order.get(site.name, 0))
 
 
@@ -299,9 +303,9 @@ def _values(sample: Sample) -> Tensor:
         return torch.full((len(sample.x), 3), torch.nan, dtype=torch.float64)
     x, y = sample.x.float(), sample.y.float()
     low = sample.operator(_low_pass(x, sample.strides).to(sample.x.dtype)).float()
-    spread = (y - y.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))
-    folded = (y - low).square().sum((1, 2, 3)) / spread.clamp(min=1e-20)
-    folded = torch.where(spread > 1e-12 * y.square().sum((1, 2, 3)), folded, 0.0)
+    folded = (y - low).square().sum((1, 2, 3))
+    whole = folded + (low - low.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))  # but for the mean that was there
+    folded = torch.where(whole > 1e-12 * y.square().sum((1, 2, 3)), folded / whole, 0.0)
     columns = (folded, aliasable(x, sample.strides), distance_from_ideal(sample))
     return torch.stack([column.double().cpu() for column in columns], 1)
 

@@ -46,7 +46,7 @@ def window(size: int, usual: int) -> int:
     """The side of windows that can move in pictures of such a short side: ``size``, or less; 0 where none can."""
     if usual < SMALLEST + 2:
         return 0
-    return size if usual >= size + 2 else max(SMALLEST, usual * 9 // 10)
+    return size if usual >= size + 2 else max(SMALLEST, min(usual - 2, usual * 9 // 10))
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:

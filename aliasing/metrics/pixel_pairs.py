@@ -101,7 +101,8 @@ def compared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
 def _rate(hits: Tensor, groups: Tensor) -> Estimate:
     """Share of the hits (m,), with an interval over the groups (m,)."""
     images = len(groups.unique())
-    if images == len(hits) or hits.double().mean() in (0, 1):
+    rates = hits.double()[groups.argsort(stable=True)].reshape(images, -1).mean(1)
+    if images == len(hits) or rates.min() == rates.max():
         return Estimate.proportion(hits.double().mean().item() * images, images)
     return Estimate.bootstrap(hits, groups)
 

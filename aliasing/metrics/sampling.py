@@ -59,9 +59,9 @@ def bias_of(counts: Tensor) -> MaxSamplingBias:
 
 def windows(x: Tensor, strides: tuple[int, int]) -> Tensor:
     """Aligned windows (N, C, H // s1, W // s2, s1 * s2) of a map (N, C, H, W), row by row."""
-    (down, right), (height, width) = strides, x.shape[-2:]
-    blocks = x[:, :, : height // down * down, : width // right * right].unfold(2, down, down).unfold(3, right, right)
-    return blocks.flatten(4)
+    (down, right), (rows, columns) = strides, (side // step for side, step in zip(x.shape[2:], strides, strict=True))
+    blocks = x[:, :, : rows * down, : columns * right].reshape(*x.shape[:2], rows, down, columns, right)
+    return blocks.transpose(3, 4).flatten(4)
 
 
 def window_weights(model: nn.Module, sample: Sample) -> Tensor | None:

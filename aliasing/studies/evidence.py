@@ -275,12 +275,13 @@ def best(column: str, one: Setting, many: Setting, highest: bool, sign: float = 
     """
 
     def of(table: pd.DataFrame) -> Result | None:
-        own, others = (across_seeds(table, column, **setting) for setting in (one, many))
-        seeds = others.groupby(level=0)
-        complete = seeds.count()
-        chosen = seeds.max() if highest else seeds.min()
-        found = sign * (own - chosen[complete == complete.max()]).dropna()
-        return by_seeds(found.to_numpy())
+        rows = select(table, many)
+        if rows.empty:
+            return None
+        by_run = derived(column).of(rows).set_axis([rows["setting"], rows["seed"]])
+        others = by_run[~by_run.index.duplicated()].dropna().unstack(0).dropna()
+        chosen = others.max(axis=1) if highest else others.min(axis=1)
+        return by_seeds((sign * (across_seeds(table, column, **one) - chosen)).dropna().to_numpy())
 
     return Statistic((one, many), of)
 

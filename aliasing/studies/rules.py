@@ -81,7 +81,8 @@ class Test:
         if result is None:
             return "not run"
         sign = 1 if self.side == "above" else -1
-        value, *ends = (sign * (number - self.threshold) for number in (result.value, result.low, result.high))
+        # Rounded, since .03 - .02 is less than .01.
+        value, *ends = (round(sign * (number - self.threshold), 12) for number in result[:3])
         low, high = min(ends), max(ends)
         if -self.margin < low and high < self.margin:
             return "no effect"

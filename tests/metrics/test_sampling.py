@@ -92,6 +92,12 @@ def test_strided_layers_of_anybody_are_sites():
     assert result["0"].weight is not None
 
 
+def test_a_map_smaller_than_its_stride_has_no_windows():
+    assert windows(torch.rand(1, 2, 1, 6), (2, 3)).shape == (1, 2, 0, 2, 6)
+    (blocks,) = windows(torch.arange(24.0).view(1, 1, 4, 6), (2, 3))
+    assert blocks[0, 1, 0].tolist() == [12, 13, 14, 18, 19, 20]
+
+
 def test_a_network_in_training_is_not_changed_by_the_look():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), layers.create("ddac", 8)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -114,6 +114,8 @@ def test_the_best_is_chosen_in_each_seed_of_those_that_are_complete():
     assert best("m.x", A, {"other": True}, highest=True).of(values).value == pytest.approx(((1 - 3) + (1 - 4)) / 2)
     lowest = best("m.x", A, {"other": True}, highest=False, sign=-1)
     assert lowest.of(values).value == pytest.approx(((2 - 1) + (0 - 1)) / 2)
+    assert lowest.of(values.drop(index=[2, 5])) is None  # of seed 0 one rival, of seed 1 the other
+    assert lowest.of(pd.DataFrame()) is None
 
 
 def test_correlations_are_over_kinds_and_not_over_seeds():

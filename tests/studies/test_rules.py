@@ -32,6 +32,7 @@ def test_the_margin_is_tested_before_significance():
                 value, *ends = (threshold + sign * number for number in interval)
                 assert test.outcome(Result(value, min(ends), max(ends), 3)) == outcome
             assert test.outcome(None) == "not run"
+    assert Test(level("x"), "above", 0.02, 0.01).outcome(Result(0.03, 0.021, 0.039, 0)) == "holds"  # .03 - .02 < .01
 
 
 def test_verdicts():
