@@ -65,7 +65,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, (UsageError, DataError)):
         return " ".join(str(error).splitlines())
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    told = lines[: 2 if lines and lines[0].endswith(":") else 1]  # such as "Error(s) in loading state_dict for Linear:"
+    return ": ".join([type(error).__name__, *told[:1]]) + "".join(f" {line}" for line in told[1:])
 
 
 def unknown(kind: str, received: object, choices: Iterable[object]) -> UsageError:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from shutil import rmtree
@@ -435,7 +434,10 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
                 if not owned and all(isinstance(getattr(norm, own, None), Tensor) for own in _STATISTICS):
                     # A norm with an activation in it may have an owner, which the original has not.
                     name = ".".join(part for part in path.split(".") if part != Antialiased.around)
-                    hook = partial(lambda act, name, m, args, named: act(name, m, *args, *named.values()), act, name)
+
+                    def hook(m: nn.Module, args: tuple, named: dict, act: Any = act, name: str = name) -> None:
+                        act(name, m, next(iter((*args, *named.values()))))
+
                     hooks.enter_context(norm.register_forward_pre_hook(hook, with_kwargs=True))
             network.eval()(windows)
 

@@ -294,18 +294,19 @@ def _in_processes(work: Callable[[Store, Notify], None], store: Store, workers: 
     steps, refused = context.Value("i", 0), context.SimpleQueue()
     share = (work, store, steps, refused)
     processes = [context.Process(target=_serve, args=share) for _ in range(workers)]  # which may start some that decode
-    with _uninterruptible():
-        for process in processes:
-            process.start()
     try:
+        with _uninterruptible():
+            for process in processes:
+                process.start()
         while any(process.is_alive() for process in processes) and time.monotonic() < end:
             time.sleep(0.2)
             bar.update(steps.value - bar.n)
     finally:  # also for KeyboardInterrupt: a checkpoint is at most one epoch old
         ended = [process.exitcode for process in processes]
-        for process in processes:
+        begun = [process for process in processes if process.pid is not None]
+        for process in begun:
             process.terminate()
-        for process in processes:
+        for process in begun:
             process.join()
         bar.update(steps.value - bar.n)
     if not refused.empty():

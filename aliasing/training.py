@@ -257,7 +257,7 @@ def train(
             if not math.isfinite(entry["loss"]):
                 advice = "try a smaller lr or clip_norm"
                 if data.masks is not None and (empty := int((data.masks == ignored).flatten(1).all(1).sum())):
-                    advice = f"leave out the {empty} images all of whose pixels are ignored, or take larger batches"
+                    advice += f", or leave out the {empty} images all of whose pixels are ignored, if they were a batch"
                 raise TrainingError(f"the loss is {entry['loss']} in epoch {epoch + 1}; {advice}")
             if recipe.probe:
                 entry |= _probe(network, data, recipe)

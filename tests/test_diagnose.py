@@ -380,6 +380,17 @@ def test_what_does_alias_is_a_share_also_where_everything_does():
         assert measuring._values(sample)[0, 0] == pytest.approx(share, abs=1e-6)
 
 
+def test_rows_are_no_pictures(photos):
+    def run(n, x):
+        rows = n.conv(x).flatten(2)
+        halved = nn.functional.conv1d(nn.functional.max_pool1d(rows, 2), n.filters, stride=2)
+        return nn.functional.adaptive_avg_pool1d(halved, 1).flatten(1)
+
+    network = Custom(run, conv=nn.Conv2d(3, 4, 3, 2), filters=nn.Parameter(torch.rand(4, 4, 3)))
+    (portrait,) = aliasing.diagnose([network], photos, size=SIZE, device="cpu", count=2, weights="none").portraits
+    assert [site.name for site in portrait.sites] == ["conv"]
+
+
 def test_places_of_a_forward_behind_a_wrapper_have_its_name(photos):
     lenet = Custom(lambda n, x: nn.functional.max_pool2d(n.conv(x), 2).mean((2, 3)), conv=nn.Conv2d(3, 4, 3))
     wrapped = aliasing.models.normalized(lenet, [0.5] * 3, [0.5] * 3)

@@ -87,6 +87,11 @@ def test_the_converted_network_comes_back_to_its_answers():
     assert tuned(torch.rand(2, 3, SIZE, SIZE)).shape == (2, 5)
 
 
+class Conditional(nn.BatchNorm2d):
+    def forward(self, x, gain):
+        return gain * super().forward(x)
+
+
 class Whitening(nn.Module):
     def __init__(self):
         super().__init__()
@@ -117,6 +122,9 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     before, after = (one.var((0, 2, 3)) for one in maps)
     torch.testing.assert_close(blurred.norm.running_var, after / before)
     assert (blurred.last.running_var != 1).all()
+    conditional = Custom(lambda n, x: n.norm(n.conv(x), 2.0), conv=parts["conv"], norm=Conditional(4)).eval()
+    finetuning._recalibrate(blurred := aliasing.antialias(conditional, "bin-7"), conditional, windows)
+    assert (blurred.norm.running_var != 1).all()
     twice = Custom(lambda n, x: n.norm(F.relu(n.norm(n.conv(x)))), **parts).eval()  # which are of other statistics
     for changed in (same := copy.deepcopy(twice), aliasing.antialias(twice, "bin-7")):
         finetuning._recalibrate(changed, twice, windows)

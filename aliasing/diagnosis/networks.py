@@ -55,7 +55,7 @@ def of_module(name: str, module: nn.Module, size: int | None, weights: str = "pr
             f"a network must be a name or a torch.nn.Module, got {type(module).__name__}; a function that makes one is "
             "to be called"
         )
-    if weights != "pretrained":
+    if weights not in ("pretrained", "none"):  # which may be meant for others
         raise UsageError(f"{name} is a module, which has its weights: load {weights} into it, or name MODULE:FACTORY")
     try:
         return Network(name, deepcopy(module), size or SIZE, OF_MODULE)

@@ -1,9 +1,9 @@
 """Pools and slices that a ``forward`` calls as functions, handed to the owners that replace them."""
 
 from collections.abc import Sequence
-from functools import cache, wraps
-from inspect import getattr_static, isfunction, isgeneratorfunction, unwrap
-from types import CodeType
+from functools import cache, partial, wraps
+from inspect import getattr_static, isfunction, isgeneratorfunction
+from types import CellType, CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -104,28 +104,44 @@ class _Calls(TorchFunctionMode):
         raise UsageError(f"a call changed since antialias(): {call}, expected {expected}; convert the network again")
 
 
+class Conversion:
+    """One call of ``antialias``, whose modules hand calls to one another; a copy of a network has one of its own."""
+
+
 class Intercepted:
     """A module whose ``forward`` pools or slices by function calls; the layers that replace them are its children."""
 
     antialiased: nn.ModuleList
     antialiased_calls: tuple[tuple[int, Call], ...]
     antialiased_alike: int
+    antialiased_by: Conversion
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """Its class is made when it is needed, so a copy is made from the class of the original."""
         return _rebuild, (type(self).__bases__[1],), self.__getstate__()
 
 
+def _codes(method: Any) -> list[CodeType]:
+    """Of a function or a property, and of the functions that it wraps or closes over, as decorators do."""
+    parts = [method.fget if isinstance(method, property) else method]
+    for part in parts:  # which grows
+        cells = [cell.cell_contents for cell in getattr(part, "__closure__", None) or () if cell != CellType()]
+        inside = [*cells, getattr(part, "__wrapped__", None), getattr(part, "func", None)]
+        parts += [own for own in inside if (isfunction(own) or isinstance(own, partial)) and own not in parts]
+    return [part.__code__ for part in parts if isfunction(part)]
+
+
 def _reached(kind: Any) -> list[str]:
     """The forward of ``kind``, the methods of its own that it names, those that these name, and so on."""
     found = ["forward"]
     for name in found:  # which grows
-        codes = [unwrap(vars(part)[name]).__code__ for part in kind.__mro__ if isfunction(vars(part).get(name))]
+        codes = [code for part in kind.__mro__ for code in _codes(vars(part).get(name))]
         for code in codes:  # likewise, by those of comprehensions and functions inside
             codes += [own for own in code.co_consts if isinstance(own, CodeType)]
-            named = [own for own in code.co_names if own not in found and not hasattr(nn.Module, own)]
-            found += [own for own in dict.fromkeys(named) if isfunction(getattr_static(kind, own, None))]
-    return found
+            texts = [own for own in code.co_consts if isinstance(own, str)]  # of getattr
+            named = [own for own in (*code.co_names, *texts) if own not in found and not hasattr(nn.Module, own)]
+            found += [own for own in dict.fromkeys(named) if _codes(getattr_static(kind, own, None))]
+    return [name for name in found if isfunction(getattr_static(kind, name))]
 
 
 @cache
@@ -135,7 +151,8 @@ def _intercepted(kind: Any) -> type:
     def open_to(method: Any, is_forward: bool) -> Any:
         @wraps(method)  # tracers look at its arguments
         def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if not is_forward and getattr(_thread, "running", False):  # then the calls are that forward's
+            running = getattr(_thread, "running", None) or ()
+            if not is_forward and any(one is self.antialiased_by for one in running):  # the calls are that forward's
                 return method(self, *args, **kwargs)
             if not is_forward and isgeneratorfunction(method):
                 raise UsageError(
@@ -143,7 +160,7 @@ def _intercepted(kind: Any) -> type:
                     "anti-aliased without its forward: call that, or name the module in skip"
                 )
             calls = _Calls(self.antialiased, self.antialiased_calls)
-            with held("running", True, _thread), calls:
+            with held("running", (*running, self.antialiased_by), _thread), calls:
                 result = method(self, *args, **kwargs)
             apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
             if apart and (is_forward or calls.seen):
@@ -165,11 +182,14 @@ def _rebuild(kind: type) -> nn.Module:
     return object.__new__(_intercepted(kind))
 
 
-def intercept(module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]], alike: int) -> None:
+def intercept(
+    module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]], alike: int, by: Conversion
+) -> None:
     """Have ``owners`` run instead of the function ``calls``, of ``alike`` ones, of the forward of ``module``."""
     module.antialiased = nn.ModuleList(owners)
     module.antialiased_calls = tuple(calls)  # type: ignore[assignment]
     module.antialiased_alike = alike  # type: ignore[assignment]
+    module.antialiased_by = by  # type: ignore[assignment]
     module.__class__ = _intercepted(type(module))  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from ..layers.base import Downsample, PaddingMode, per_axis
 from ..layers.polyphase import Polyphase
 from ..options import check_options, check_types
 from .blocks import PLACEMENTS
-from .calls import intercept, pool_of
+from .calls import Conversion, intercept, pool_of
 from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
 from .plan import AVERAGE, Change, Plan, Site, learns
@@ -187,10 +187,11 @@ class _Job(Plan):
         for parent in parents:  # under every name they have
             for key, child in parent._modules.items():
                 parent._modules[key] = swap.get(id(child), child)
+        by = Conversion()
         for caller in {site.caller: None for site in sites if site.call is not None}:
             calls = [site for site in sites if site.call is not None and site.caller == caller]
             owning = [owners[c.target] for c in calls]
-            intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike)
+            intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike, by)
         targets = {site.name: site.target.replace(".", "/") for site in sites}
         for group in self.groups:
             around = commonpath([targets[name] for name in group]).split("/")

@@ -166,15 +166,9 @@ def evaluated(network: nn.Module, as_in_training: bool = False) -> Iterator[None
     with eager(), evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
         for module in network.modules() if as_in_training else ():
             module.training = not isinstance(module, _NormBase) and not type(module).__module__.startswith("torch.nn.")
-        kept = [  # not tensors, which some networks compute anew in every forward
-            (vars(m), {name: value for name, value in vars(m).items() if not isinstance(value, Tensor)})
-            for m in network.modules()
-        ]
         try:
             yield
         finally:
-            for now, before in kept:
-                now.update(before)
             for own, name, buffer, value in buffers:
                 own[name] = buffer
                 # Only what was changed: some cannot be written to, such as those that repeat a value by a stride of 0.
