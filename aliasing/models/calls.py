@@ -151,8 +151,15 @@ def _intercepted(kind: Any) -> type:
     def open_to(method: Any, is_forward: bool) -> Any:
         @wraps(method)  # tracers look at its arguments
         def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            own = [call for _, call in self.antialiased_calls]
             running = getattr(_thread, "running", None) or ()
-            if not is_forward and any(one is self.antialiased_by for one in running):  # the calls are that forward's
+            theirs = [
+                call
+                for by, part, wanted in running
+                if by is self.antialiased_by
+                for call in (own if part is self else wanted)
+            ]
+            if not is_forward and any(call in own for call in theirs):  # a forward that runs hands them on
                 return method(self, *args, **kwargs)
             if not is_forward and isgeneratorfunction(method):
                 raise UsageError(
@@ -160,7 +167,7 @@ def _intercepted(kind: Any) -> type:
                     "anti-aliased without its forward: call that, or name the module in skip"
                 )
             calls = _Calls(self.antialiased, self.antialiased_calls)
-            with held("running", (*running, self.antialiased_by), _thread), calls:
+            with held("running", (*running, (self.antialiased_by, self, own)), _thread), calls:
                 result = method(self, *args, **kwargs)
             apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
             if apart and (is_forward or calls.seen):
@@ -186,7 +193,7 @@ def intercept(
     module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]], alike: int, by: Conversion
 ) -> None:
     """Have ``owners`` run instead of the function ``calls``, of ``alike`` ones, of the forward of ``module``."""
-    module.antialiased = nn.ModuleList(owners)
+    module.antialiased = nn.ModuleList(owners).train(module.training)
     module.antialiased_calls = tuple(calls)  # type: ignore[assignment]
     module.antialiased_alike = alike  # type: ignore[assignment]
     module.antialiased_by = by  # type: ignore[assignment]

@@ -28,7 +28,7 @@ from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
 from .plan import AVERAGE, Change, Plan, Site, learns
 from .watch import call as call_on
-from .watch import evaluated, maps_of, smaller, tensors
+from .watch import evaluated, maps_of, smaller, tensors, watched
 
 # Modules around a network that change nothing, and where they hold it.
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -284,7 +284,8 @@ class _Job(Plan):
                 output = maps_of(converted, self.example, [*begins, *into], out_of, compare)[0]
         except Exception as error:
             waiting = {site.name for site, references in expected.values() if references}
-            last = ([name for name in begun if name in waiting] or begun)[-1:]
+            last = [name for name in begun if name in waiting][-1:]
+            last = last or [site.name for site in sites if site.kind == "behind"] or begun[-1:]
             if not last:
                 raise self._does_not_run(error) from error
             self.error = f"the network does not run without its stride: {reason(error)}"
@@ -304,8 +305,13 @@ class _Job(Plan):
         own = [site for site in sites if site.call is None]
         theirs = [(self.modules[site.target], site.reader) for site in own]
         try:
-            seen = maps_of(self.network, smaller(self.example), *_sides(theirs))[1]
+            with watched(self.network) as (_, reductions):
+                seen = maps_of(self.network, smaller(self.example), *_sides(theirs))[1]
             expected = {_end(converted, site): (site, seen[key]) for site, key in zip(own, theirs, strict=True)}
+            # A call that averages would subsample as well: what it returns is put back, too.
+            now = {id(r.y): again.y for r, again in zip(self.reductions, reductions, strict=True)}
+            calls = [site for site in sites if site.call is not None]
+            expected |= {_end(converted, s): (s, [now[id(y)] for y in self.results[s.name]]) for s in calls}
             wrong, against = _against(expected)
             with _subsampling(self.layers[site.name] for site in sites):
                 maps_of(converted, smaller(self.example), *_sides(expected), against)
@@ -357,6 +363,8 @@ class _Job(Plan):
             return f"Not measured whether circular shifts change the output; what may spoil it: {why}."
         if change > 1e-6:
             return f"Not exactly invariant to circular shifts ({change:.2g} of what another image changes): {why}."
+        if spoils:
+            return f"Nothing changed under three circular shifts of four images, but that of others may: {why}."
         sides = "x".join(map(str, next(tensors(self.example)).shape[-2:]))
         mode = ", in evaluation mode" if self.name == "lps" else ""
         return f"Exactly invariant to circular shifts{mode} ({change:.0e} of what another image changes, at {sides})."
@@ -365,22 +373,29 @@ class _Job(Plan):
 def _moved(network: nn.Module, example: Any) -> float | None:
     """Largest change of logits (N, K) under three circular shifts, relative to that by another image; in float64.
 
-    ``None`` where images hardly change them, so that rounding decides, as those of some networks with random weights.
+    Of all logits that the network returns, and of four images: of one alone, grids may agree by chance. ``None`` where
+    images hardly change them, so that rounding decides, as those of some networks with random weights.
     """
     if not isinstance(example, Tensor) or example.ndim != 4:
         return None
     try:
         network = deepcopy(network).double()
         with evaluated(network):
-            x = example.double()
-            moved = [x.roll(shift, (2, 3)) for shift in ((1, 0), (0, 1), (5, 3))]
-            logits, *others = (next(tensors(network(image))) for image in (x, x.square(), *moved))
+            x, shifts = example.double(), ((0, 0), (1, 0), (0, 1), (5, 3))
+            images = (x, x.square(), x.flip(2), x.square().flip(3))
+            found = [[[*tensors(network(image.roll(shift, (2, 3))))] for shift in shifts] for image in images]
     except Exception:  # not every network has a double precision
         return None
-    if logits.ndim != 2 or logits.is_meta:
+    if not found[0][0] or found[0][0][0].ndim != 2 or found[0][0][0].is_meta:
         return None
-    image, *shifts = (float((other - logits).norm()) for other in others)
-    return max(shifts) / image if image > 1e-8 * float(logits.norm()) else None
+    changes = []
+    for i in (i for i, y in enumerate(found[0][0]) if y.ndim == 2):
+        logits, other = found[0][0][i], found[1][0][i]
+        image = float((other - logits).norm())
+        if image <= 1e-8 * float(logits.norm()):
+            return None
+        changes += [float((y[i] - still[i]).norm()) / image for still, *moved in found for y in moved]
+    return max(changes)
 
 
 def _pads(part: nn.Module) -> bool:

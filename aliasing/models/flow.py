@@ -16,7 +16,8 @@ _ACTIVATIONS = {
 }
 _JOINS = {
     *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "addcmul", "addcdiv"),
-    *("lerp", "maximum", "minimum", "max", "min", "fmax", "fmin", "where", "cat", "concat", "concatenate", "stack"),
+    *("lerp", "maximum", "minimum", "max", "min", "fmax", "fmin", "where", "pow"),
+    *("cat", "concat", "concatenate", "stack", "hstack", "setitem"),
 }
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
@@ -55,7 +56,7 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
         if not ways or set(step.shape[2:]) <= {1}:  # no pixels are left that could be others
             continue
         path = ways[0]
-        for other in ways[1:] if step.module is not None or step.name in _JOINS else ():
+        for other in ways[1:] if step.module is not None or step.name.partition(".")[0] in _JOINS else ():
             path = join(path, other)
         if step.module in wanted or step.drops:
             drops.append(step.module if step.module in wanted else None)

@@ -27,6 +27,7 @@ class Link:
     def __init__(self, leader: Downsample, followers: Sequence[Downsample], home: nn.Module) -> None:
         self.readers, self.waiting, self.home = len(followers), _PerThread(), home
         home.register_forward_pre_hook(self._begin)
+        home.register_forward_hook(self._end, always_call=True)
         leader.register_forward_pre_hook(self._choose)
         for follower in followers:
             follower.register_forward_pre_hook(self._follow)
@@ -41,6 +42,10 @@ class Link:
 
     def _begin(self, home: nn.Module, inputs: tuple) -> None:
         self.waiting.choice = None  # of an earlier forward, in which a branch did not run
+
+    def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
+        del output  # at whose gradient a compiler would look
+        self.waiting.choice = None  # also where it failed
 
     def _choose(self, leader: Downsample, inputs: tuple) -> tuple:
         choice = leader.choose(inputs[0])
@@ -105,7 +110,8 @@ class Guard:
         for end, waits in ((dense, True), (owner, False)):
             end.register_forward_pre_hook(partial(self._pass, waits))
         dense.register_forward_hook(self._ran)
-        home.register_forward_hook(partial(self._end, False if is_root else None))
+        home.register_forward_hook(self._end)
+        home.register_forward_hook(partial(self._forget, False if is_root else None), always_call=True)
 
     def _begin(self, home: nn.Module, inputs: tuple) -> None:
         self.dense.waits, self.dense.ran = False, False
@@ -128,11 +134,15 @@ class Guard:
         if getattr(self.dense, "ran", None) is not None:
             self.dense.ran = True
 
-    def _end(self, after: bool | None, home: nn.Module, inputs: tuple, output: Any) -> None:
+    def _end(self, home: nn.Module, inputs: tuple, output: Any) -> None:
         del output  # at whose gradient a compiler would look
-        before, self.dense.waits, self.dense.ran = self.dense.waits, after, None
-        if before:
+        if self.dense.waits:
             raise self._error()
+
+    def _forget(self, after: bool | None, home: nn.Module, inputs: tuple, output: Any) -> None:
+        """Also where the forward failed."""
+        del output
+        self.dense.waits, self.dense.ran = after, None
 
     def _error(self) -> UsageError:
         site = self.places[0].site

@@ -353,6 +353,61 @@ def test_a_network_that_another_one_calls_keeps_its_layers() -> None:
         assert own == pytest.approx(blurred(X).item(), abs=1e-6)
 
 
+def test_a_strided_average_hides_no_place_behind_it() -> None:
+    parts = {"a": nn.Conv2d(3, 3, 3, 1, 1), "b": nn.Conv2d(3, 4, 3, 2, 1)}
+    network = Custom(lambda n, x: n.b(F.avg_pool2d(n.a(x), 2)), **parts).eval()
+    report = antialias(network, "bin-5", example=images(1, 3, 48, 48), return_report=True)[1]
+    assert report.replaced[0].name == "b" and not report.left
+
+    def late(n: Custom, x: Tensor) -> Tensor:
+        h = n.one(x)
+        y = n.relu(h)  # in place: what reads h later reads another map
+        return n.two(y).mean((2, 3)) + (h + y).mean((2, 3))
+
+    own = {"one": nn.Conv2d(3, 4, 3, 2, 1), "relu": nn.ReLU(inplace=True), "two": nn.Conv2d(4, 4, 3, 2, 1)}
+    report = antialias(Custom(late, **own).eval(), "bin-5", example=X, return_report=True)[1]
+    assert len(report.replaced) == 2 and not report.left
+
+
+def test_exactly_invariant_is_said_of_all_that_is_returned() -> None:
+    def run(n: Custom, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = n.a(x).relu()
+        return h.mean((2, 3)), n.b(h)[:, :, :2].relu().mean((2, 3))
+
+    circular = {"padding_mode": "circular"}
+    network = Custom(run, a=nn.Conv2d(3, 4, 3, 2, 1, **circular), b=nn.Conv2d(4, 4, 3, 1, 1, **circular)).eval()
+    assert "Not exactly" in str(antialias(network, "aps", example=X, return_report=True)[1])
+
+
+def test_nothing_is_left_of_a_forward_that_failed() -> None:
+    def fails(n: Custom, x: Tensor) -> Tensor:
+        y = n.a(x)
+        if n.broken:
+            raise MemoryError
+        return F.relu(n.act(y)) + n.b(x)
+
+    parts = {"a": nn.Conv2d(3, 4, 3, 2, 1), "act": nn.ReLU(), "b": nn.Conv2d(3, 4, 1, 2), "broken": False}
+    network = antialias(Custom(fails, **parts).eval(), "aps", example=X)
+    network.broken = True
+    with pytest.raises(MemoryError):
+        network(X)
+    with pytest.raises(UsageError, match="has not run"):
+        network.b(X)
+    network.broken = False
+    assert network(X).shape == (2, 4, 32, 32)
+
+
+def test_a_method_of_a_part_is_converted_whatever_runs_around_it() -> None:
+    def outer(n: Custom, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(x, 2)
+        return n.part.encode(x).mean((2, 3)) if n.maps else n.part(x)
+
+    network = antialias(Custom(outer, part=Encoder(), maps=False).eval(), "tri-3", example=X)
+    expected, network.maps = network(X), True
+    torch.testing.assert_close(network(X), expected)
+    assert not any(module.training for module in network.modules())
+
+
 class Yields(nn.Module):
     def maps(self, x: Tensor):
         yield F.max_pool2d(x, 2)
