@@ -119,7 +119,9 @@ def order(profile: str, store: Store, only: str | None = None) -> list[dict[str,
         for job in study.jobs(profile):
             owners.setdefault(job.run.id, []).append(name)
             every.append(job)
-    jobs = [job for job in merged([*planned, *every]) if only is None or only in owners[job.run.id]]
+    known = {job.run.id for job in planned}
+    planned = [*planned, *(job for job in merged(every) if job.run.id not in known)]
+    jobs = [job for job in planned if only is None or only in owners[job.run.id]]
     seconds, rows = durations(jobs, store), []
     for job in jobs:
         done, (taken, estimated) = complete(job, store.load(job.run)), seconds[job.run.id]

@@ -62,12 +62,12 @@ def test_neither_workers_nor_random_numbers_drawn_before_change_a_number(where, 
     assert numbers(where) == numbers(undisturbed)
 
 
-def test_workers_train_on_images_that_processes_of_their_own_decode(where, tmp_path, monkeypatch, forked):
+def test_workers_train_on_images_that_processes_of_their_own_decode(where, tmp_path, forked):
     for label, name in enumerate("ab"):
         images = torch.full((8, 3, 16, 16), 100 * label, dtype=torch.uint8)
         write(tmp_path / "pictures/train" / name, images), write(tmp_path / "pictures/test" / name, images)
-    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "pictures"))
-    run = replace(RUN, dataset={"name": "folder", "size": 16, "crop": "random-resized"}, recipe=Recipe(epochs=1))
+    folder = {"name": "folder", "root": str(tmp_path / "pictures"), "size": 16, "crop": "random-resized"}
+    run = replace(RUN, dataset=folder, recipe=Recipe(epochs=1))
     jobs = [Job(replace(run, seed=seed), (), {}) for seed in range(2)]
     assert set(execute(jobs, where, "cpu", workers=2, progress=False).values()) == {"done"}
 
