@@ -153,12 +153,7 @@ def _intercepted(kind: Any) -> type:
         def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
             own = [call for _, call in self.antialiased_calls]
             running = getattr(_thread, "running", None) or ()
-            theirs = [
-                call
-                for by, part, wanted in running
-                if by is self.antialiased_by
-                for call in (own if part is self else wanted)
-            ]
+            theirs = [call for by, wanted in running if by is self.antialiased_by for call in wanted]
             if not is_forward and any(call in own for call in theirs):  # a forward that runs hands them on
                 return method(self, *args, **kwargs)
             if not is_forward and isgeneratorfunction(method):
@@ -167,7 +162,7 @@ def _intercepted(kind: Any) -> type:
                     "anti-aliased without its forward: call that, or name the module in skip"
                 )
             calls = _Calls(self.antialiased, self.antialiased_calls)
-            with held("running", (*running, (self.antialiased_by, self, own)), _thread), calls:
+            with held("running", (*running, (self.antialiased_by, own)), _thread), calls:
                 result = method(self, *args, **kwargs)
             apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
             if apart and (is_forward or calls.seen):
