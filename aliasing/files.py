@@ -81,7 +81,7 @@ def checksum(tensors: dict[str, Tensor], note: str = "") -> str:
     return digest.hexdigest()
 
 
-def check_sum(path: Path, checksum: str, remedy: str) -> None:
+def check_file(path: Path, checksum: str, remedy: str) -> None:
     """Raise ``DataError`` if a file has not the ``checksum``, such as "md5:..."; it names both sums and the remedy."""
     algorithm, expected = checksum.split(":")
     with path.open("rb") as file:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..clone import home
 from ..errors import DamagedError, DataError, StorageError
-from ..files import check_sum, read_tensors, set_aside, write_tensors
+from ..files import check_file, read_tensors, set_aside, write_tensors
 
 DECODING = 1  # raised whenever images would be decoded to other bytes, so that older copies are left alone
 
@@ -76,7 +76,7 @@ def find(dataset: str, root: str | Path | None = None) -> tuple[Archive, ...]:
 def verify(archive: Archive, root: str | Path | None = None) -> Path:
     """The path of an archive whose checksum is right; raises ``DataError`` naming both sums."""
     path = data_folder(root) / archive.name
-    check_sum(path, archive.checksum, "delete it and fetch it again")
+    check_file(path, archive.checksum, "delete it and fetch it again")
     return path
 
 

@@ -334,12 +334,10 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
         forwards[call.stack[-1]].append(call)
     for calls in forwards.values():
         for function, call in zip(numbered([call.function for call in calls]), calls, strict=True):
-            if any(isinstance(part, KINDS) for part, _ in call.stack):
-                continue
             if call.x.ndim == call.y.ndim == 3 and len(call.before) == 2 and "2d" in function:  # of a single image
                 call = replace(call, x=call.x[None], y=call.y[None])
             axes = 1 if "conv" in function else 2  # a convolution may return other channels
-            if not call.x.ndim == call.y.ndim == 4:
+            if any(isinstance(part, KINDS) for part, _ in call.stack) or not call.x.ndim == call.y.ndim == 4:
                 continue
             if call.x.shape[:axes] == call.y.shape[:axes] and call.operator is not None and min(call.after) > 1:
                 sample = _called(names[id(call.module)], call, call.operator)

@@ -383,16 +383,17 @@ def _moved(network: nn.Module, example: Any) -> float | None:
         network = deepcopy(network).double()
         with evaluated(network):
             x = example.double()
-            first, other = ([*tensors(network(image))] for image in (x, x.square()))
+            y = x.square()
+            first, other = ([*tensors(network(image))] for image in (x, y))
             if first[0].ndim != 2 or first[0].is_meta:
                 return None
-            own = [i for i, y in enumerate(first) if y.ndim == 2]
+            own = [i for i, logits in enumerate(first) if logits.ndim == 2]
             scales = [float((other[i] - first[i]).norm()) for i in own]
             if any(scale <= 1e-8 * float(first[i].norm()) for i, scale in zip(own, scales, strict=True)):
                 return None
             moved = 0.0
-            for image in (x, x.square(), x.flip(2), x.square().flip(3)):
-                still = [*tensors(network(image))]
+            for image, known in ((x, first), (y, other), (x.flip(2), None), (y.flip(3), None)):
+                still = known or [*tensors(network(image))]
                 for shift in ((1, 0), (0, 1), (5, 3)):
                     there = [*tensors(network(image.roll(shift, (2, 3))))]
                     changes = [float((there[i] - still[i]).norm()) / s for i, s in zip(own, scales, strict=True)]

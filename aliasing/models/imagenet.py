@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, one_of
-from ..files import check_sum
+from ..files import check_file
 from .wrappers import Normalized, normalized
 
 
@@ -79,7 +79,7 @@ def _read(name: str, weights: Weights) -> dict[str, Tensor]:
     path = Path(spec.submodule_search_locations[0]) / "models" / weights.file
     remedy = f"install {weights.package} again"
     try:
-        check_sum(path, f"sha256:{weights.sha256}", remedy)
+        check_file(path, f"sha256:{weights.sha256}", remedy)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -66,12 +66,13 @@ class Study(NamedTuple):
         Raises:
             UsageError: a finding needs networks that the study plans in no profile: its labels are misspelt, as a rule.
         """
+        planned = _labels(self.name, self.plan)
         for finding in self.findings:
             for setting in finding.settings:
-                if not any(labels.items() >= setting.items() for labels in _labels(self.name, self.plan)):
+                if not any(labels.items() >= setting.items() for labels in planned):
                     raise UsageError(
                         f"{finding.id} needs networks with the labels {dict(setting)}, which {self.name} plans in no "
-                        f"profile; some that it plans have {_labels(self.name, self.plan)[:3]}"
+                        f"profile; some that it plans have {planned[:3]}"
                     )
         return judged(self.findings, table, profile).assign(study=self.name)
 
