@@ -277,8 +277,8 @@ def test_two_networks_side_by_side_json_and_report(photos, factories, typed):
 def test_the_report_answers_three_questions_first(photos, factories):
     diagnosis = aliasing.diagnose("own_nets:tiny", photos, size=SIZE, device="cpu")
     found = diagnosis.portraits[0]
-    assert "on 50 pictures or more of 30 pixels or more" in found.remedy and not found.command("photos")  # it has five
-    found = replace(found, window=SIZE, answers=2, top1_change=Estimate(0.4, 0.1, 0.7, 5))
+    assert "on 50 pictures or more. It" in found.remedy and not found.command("photos")  # it has five
+    found = replace(found, available=50, answers=2, top1_change=Estimate(0.4, 0.1, 0.7, 5))
     page = replace(diagnosis, portraits=[found]).html()
     glance = page[: page.index("All numbers")]
     assert f'<div class="big">{100 * found.top1_change.value:.1f} %</div>' in glance
@@ -286,7 +286,7 @@ def test_the_report_answers_three_questions_first(photos, factories):
     assert glance.index(f"<code>{worst.name}</code>") == glance.index("<li><code>") + 4
     assert "tri-3 low-pass filters at 2 places" in glance
     command = f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors"
-    assert f"{command} --size {SIZE}" in glance
+    assert f"{command} --size {found.window}" in glance
     assert "random weights" not in glance
     page = aliasing.diagnose({"mean": MEAN}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page

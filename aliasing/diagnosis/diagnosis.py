@@ -142,8 +142,8 @@ def diagnose(
         own, total = read[subject.size], passes(read[subject.size])
         try:
             with tqdm(total=total, desc=subject.name, unit="", disable=not progress, file=sys.stderr) as bar:
-                window = _window(subject, usual, place) if len(files) - len(own.skipped) >= pictures.LEAST else 0
-                measured = portray(subject, own, window, batch_size, bar.update)
+                available, window = len(files) - len(own.skipped), _window(subject, usual, place)
+                measured = portray(subject, own, available, window, batch_size, bar.update)
         except Exception as error:  # such as memory that runs out: keep what is there
             found.failed[subject.name] = reason(error)
         else:

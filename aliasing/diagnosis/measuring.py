@@ -75,6 +75,7 @@ class Portrait:
     pictures: int  # how many it saw
     enlarged: int  # how many of them were smaller than its windows and their margin ask for
     margin: int  # reach of the crop shifts in pixels
+    available: int  # how many there are in the folder, to fine-tune on
     window: int  # side of windows in pixels that it can be fine-tuned on: ``size``, or less if they are small, or 0
     top1_change: Estimate  # how often one pixel changes the answer (Azulay and Weiss 2019, crop protocol)
     mean_absolute_change: Estimate  # of the probability of the answer, by one pixel
@@ -111,7 +112,9 @@ class Portrait:
 
     def command(self, folder: str) -> str:
         """What would mend it on the pictures of ``folder``; empty if that were refused, or nothing calls for it."""
-        if self.random or self.tuned or not self.window or (self._caution and not self.layers):
+        if self.random or self.tuned or (self._caution and not self.layers):
+            return ""
+        if self.available < LEAST or not self.window:
             return ""
         plain, _, layer = self.network.partition("+")
         if self.weights == OF_MODULE:
@@ -186,14 +189,15 @@ def passes(pictures: Pictures) -> int:
 
 
 def portray(
-    network: Network, pictures: Pictures, window: int, batch_size: int, say: Callable[[int], object]
+    network: Network, pictures: Pictures, available: int, window: int, batch_size: int, say: Callable[[int], object]
 ) -> Portrait:
     """Measure ``network`` where it is; every draw comes from private generators, so networks are compared in pairs.
 
     Args:
         network: what ``networks.adapted`` returned.
         pictures: of its size.
-        window: see ``Portrait``.
+        available: see ``Portrait``.
+        window: likewise.
         batch_size: images per forward pass.
         say: hears how many images it is done with, whenever there are some; ``passes`` in all.
     """
@@ -217,6 +221,7 @@ def portray(
         pictures=len(images),
         enlarged=pictures.enlarged,
         margin=margin,
+        available=available,
         window=window,
         top1_change=pixel.top1_change,
         mean_absolute_change=pixel.mean_absolute_change,

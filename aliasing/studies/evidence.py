@@ -67,10 +67,12 @@ class Statistic(NamedTuple):
     Attributes:
         settings: labels of the networks that it needs; several networks may have them.
         of: its value for a results table; ``None`` where networks or measurements that it needs are not there.
+        every: labels of which every kind of network that is planned has to be there: all those that one is to beat.
     """
 
     settings: tuple[Setting, ...]
     of: Callable[[pd.DataFrame], Result | None]
+    every: Setting | None = None
 
 
 def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
@@ -283,7 +285,7 @@ def best(column: str, one: Setting, many: Setting, highest: bool, sign: float = 
         chosen = others.max(axis=1) if highest else others.min(axis=1)
         return by_seeds((sign * (across_seeds(table, column, **one) - chosen)).dropna().to_numpy())
 
-    return Statistic((one, many), of)
+    return Statistic((one, many), of, every=many)
 
 
 def by_seeds(values: Any) -> Result | None:
@@ -292,6 +294,20 @@ def by_seeds(values: Any) -> Result | None:
     if seeds < 2:
         return None
     return Result.of(float(np.mean(values)), float(np.std(values, ddof=1) / seeds**0.5), seeds - 1, seeds)
+
+
+def balanced(table: pd.DataFrame, kind: str, *columns: str) -> pd.DataFrame:
+    """The rows of the kinds of networks that have the same seeds, of those in which ``columns`` are known.
+
+    Where a kind lacks a seed, either such kinds or such seeds are left out: what leaves more networks.
+    """
+    known = table.dropna(subset=[*columns])
+    seeds = known.groupby(kind)["seed"].agg(frozenset)
+    choices = {frozenset[int]()}  # those that several kinds have in common
+    for own in sorted(set(seeds), key=sorted):
+        choices |= {own, *(own & other for other in choices)}
+    chosen = max(sorted(choices, key=sorted), key=lambda some: len(some) * sum(some <= own for own in seeds))
+    return known[known["seed"].isin(chosen) & known[kind].map(seeds).map(chosen.issubset)]
 
 
 def over_kinds(
@@ -303,7 +319,7 @@ def over_kinds(
     other: Setting | None = None,
     without: tuple[str, ...] = (),
 ) -> Statistic:
-    """Spearman's correlation of two columns over kinds of networks, each the mean of its seeds.
+    """Spearman's correlation of two columns over kinds of networks, each the mean of the same seeds (``balanced``).
 
     Networks that differ in the seed alone are near copies; kinds are the sample. ``None`` with fewer than five kinds.
 
@@ -321,10 +337,11 @@ def over_kinds(
         wanted = [(first, where), (second, other or where), *([(given, where)] if given else [])]
         if not {kind, *(column for column, _ in wanted)} <= set(table):
             return None
-        rows = table[~table[kind].isin(without)]
-        columns = [select(rows, setting).groupby(kind)[column].mean() for column, setting in wanted]
+        table = table[~table[kind].isin(without)]
+        rows = [balanced(select(table, setting), kind, column) for column, setting in wanted]
+        columns = [own.groupby(kind)[column].mean() for own, (column, _) in zip(rows, wanted, strict=True)]
         found = rank_correlation(*pd.concat(columns, axis=1).dropna().to_numpy(dtype=float).T)
-        return found and found._replace(seeds=select(rows, where)["seed"].nunique())
+        return found and found._replace(seeds=min(own["seed"].nunique() for own in rows))
 
     return Statistic((where, *([other] if other else [])), of)
 
@@ -351,17 +368,13 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | 
 
 
 def concordance(column: str, where: Setting, kind: str) -> Statistic:
-    """``kendall_w`` of the seeds' orders by ``column`` of the kinds, over the networks with the labels ``where``.
-
-    Where a kind lacks a seed, either such kinds or such seeds are left out: what leaves more networks.
-    """
+    """``kendall_w`` of the seeds' orders by ``column`` of the ``balanced`` kinds with the labels ``where``."""
 
     def of(table: pd.DataFrame) -> Result | None:
         rows = select(table, where)
         if column not in rows:
             return None
-        layout = rows.pivot_table(column, "seed", kind, sort=False)
-        return kendall_w(max((layout.dropna(axis=0), layout.dropna(axis=1)), key=np.size).to_numpy(dtype=float))
+        return kendall_w(balanced(rows, kind, column).pivot(index="seed", columns=kind, values=column).to_numpy(float))
 
     return Statistic((where,), of)
 

@@ -36,12 +36,13 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc.
 _MENDED = ("azulay-4", "azulay-5", "azulay-6", "azulay-7", "saha-13", "tuned-2")
 FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "1a56088c", None),
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "cf2d8589", None),
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", ("tuned-1", "tuned-3", "tuned-4")),
     "44696b2": ("2026-11-28T17:35:09+00:00", "0ec33cda", _MENDED),  # the changelog says why
     "5fb4d03": ("2026-11-29T11:04:39+00:00", "74ab978a", ("zhang-2", "zhang-3")),  # likewise
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", ("azulay-10", "real-5")),  # likewise
     "c1fdb72": ("2026-11-30T02:46:05+00:00", "b44da4d7", ("saha-7",)),  # likewise
+    "pending": ("2026-11-30T11:53:00+00:00", "aa6e53aa", ("azulay-11", "zhang-7")),  # likewise
 }
 
 
@@ -249,8 +250,12 @@ def decide(outcomes: Iterable[str]) -> Verdict:
     return "not reproduced" if kinds == {"no effect"} else "inconclusive"
 
 
-def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd.DataFrame:
+def judged(
+    findings: Iterable[Finding], table: pd.DataFrame, profile: str, absent: Iterable[Setting] = ()
+) -> pd.DataFrame:
     """Every finding decided on a results table of ``profile``: one row per test, the verdict repeated.
+
+    A statistic of ``every`` network with some labels is not run while one of those ``absent`` from the table has them.
 
     Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval; ``seeds`` behind it and
     ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini & Hochberg over all
@@ -280,7 +285,10 @@ def judged(findings: Iterable[Finding], table: pd.DataFrame, profile: str) -> pd
             "post_hoc": any(len(select(older[finding.fixed], setting)) for setting in finding.settings),
         }
         for label, test in finding.tests:
-            result = value(test.statistic.of) if len(table) else None  # facts too: nothing was run in this profile
+            every = test.statistic.every
+            lacks = every is not None and any(labels.items() >= every.items() for labels in absent)
+            # Facts are not run either while nothing was in this profile.
+            result = None if table.empty or lacks else value(test.statistic.of)
             row = shared | {"statistic": label, "ours": test.ours}
             row |= zip(Result._fields[:5], result or (None, None, None, 0, 0), strict=False)
             row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}

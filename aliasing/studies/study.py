@@ -14,6 +14,7 @@ from ..metrics.sampling import mean_bias
 from ..profiles import PROFILES, check_profile
 from ..records import Store, fresh
 from ..runner import Job
+from .evidence import select
 from .rules import Finding, judged
 
 
@@ -74,7 +75,8 @@ class Study(NamedTuple):
                         f"{finding.id} needs networks with the labels {dict(setting)}, which {self.name} plans in no "
                         f"profile; some that it plans have {planned[:3]}"
                     )
-        return judged(self.findings, table, profile).assign(study=self.name)
+        absent = [job.labels for job in self.jobs(profile) if select(table, job.labels).empty]
+        return judged(self.findings, table, profile, absent).assign(study=self.name)
 
 
 def _planned(study: str, plan: Callable[[str], Iterable[Job]], profile: str) -> list[Job]:

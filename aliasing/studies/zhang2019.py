@@ -83,7 +83,9 @@ TESTS = {
     "zhang-6: accuracy, tri-3 minus none": _more(ACCURACY, one={"layer": "tri-3"}),
     "zhang-6: accuracy, longest blur minus none": _more(ACCURACY),
     "zhang-7: circular consistency, longest blur minus none, both augmented": _more(CONSISTENCY, augmented=True),
-    "zhang-7: accuracy, the same; about kept if not lower by a point": _kept(ACCURACY, augmented=True),
+    "zhang-7: accuracy, the same; about half a point is less than three quarters": _kept(
+        ACCURACY, augmented=True, threshold=-0.0075
+    ),
 }
 
 STUDY = Study(

@@ -14,6 +14,7 @@ from aliasing.studies.evidence import (
     Result,
     Statistic,
     across_seeds,
+    balanced,
     best,
     concordance,
     contrast,
@@ -125,6 +126,21 @@ def test_correlations_are_over_kinds_and_not_over_seeds():
     found = over_kinds("m.x", "m.y", {}, "layer").of(pd.DataFrame(rows, columns=["layer", "seed", "m.x", "m.y"]))
     assert found.value == pytest.approx(stats.spearmanr(first, second).statistic)
     assert found.seeds == 50 and found.low < found.value < found.high and found.high - found.low > 0.5
+
+
+def test_kinds_are_compared_over_the_seeds_that_they_share():
+    # The same order in every seed; of three kinds the seed is lacking in which all are worst.
+    rows = table({name: [i + 0.0, i + 10, i + 20] for i, name in enumerate("abcdefgh")})
+    rows["m.y"] = rows["layer"].map(ord)
+    lacking = rows[~(rows["layer"].isin([*"abc"]) & (rows["seed"] == 0))]
+    found = over_kinds("m.x", "m.y", {}, "layer").of(lacking)
+    assert found.value == pytest.approx(1) and found.seeds == 2
+    # Two kinds have all seeds, one has only the last: neither the kinds nor the seeds that are complete are the most.
+    last = rows["seed"] == 2
+    some = np.where(rows["layer"] == "h", last, ~last | rows["layer"].isin([*"ab"]))
+    kept = balanced(rows[some], "layer", "m.x")
+    assert sorted(kept["layer"].unique()) == [*"abcdefg"] and sorted(kept["seed"].unique()) == [0, 1]
+    assert balanced(rows.iloc[:0], "layer", "m.x").empty and balanced(rows.assign(x=np.nan), "layer", "x").empty
 
 
 def test_rank_correlation_covers_and_takes_out_what_is_given():

@@ -11,7 +11,7 @@ import pytest
 from aliasing import studies
 from aliasing.errors import UsageError
 from aliasing.studies import rules
-from aliasing.studies.evidence import Result, fact, level
+from aliasing.studies.evidence import Result, best, fact, level
 from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, judged
 from aliasing.studies.text import one_line_each, whole
 
@@ -126,6 +126,14 @@ def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
     table["date"] = ["2026-01-01T00:00:00+00:00"] * 2 + ["2026-01-03T00:00:00+00:00"] * 2
     both = [Finding(layer, "", "", "", (("", Test(level("x", layer=layer))),), fixed="abc") for layer in ("a", "b")]
     assert judged(both, table, "laptop").set_index("finding")["post_hoc"].to_dict() == {"a": True, "b": False}
+
+
+def test_the_best_of_all_waits_for_all_that_are_planned():
+    table = pd.DataFrame({"setting": [*"aabbcc"], "layer": [*"aabbcc"], "seed": [0, 1] * 3})
+    table = table.assign(learns=table["layer"] != "a", x=[1.0, 1.1, 0.5, 0.6, 0.3, 0.3])
+    claim = Finding("a", "", "", "", (("", Test(best("x", {"layer": "a"}, {"learns": True}, highest=True))),))
+    for learns, verdict in ((True, "not run"), (False, "reproduced")):
+        assert set(judged([claim], table, "laptop", [{"layer": "d", "learns": learns}])["verdict"]) == {verdict}
 
 
 def digest(findings):
