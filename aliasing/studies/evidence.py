@@ -296,18 +296,18 @@ def by_seeds(values: Any) -> Result | None:
     return Result.of(float(np.mean(values)), float(np.std(values, ddof=1) / seeds**0.5), seeds - 1, seeds)
 
 
-def balanced(table: pd.DataFrame, kind: str, *columns: str) -> pd.DataFrame:
-    """The rows of the kinds of networks that have the same seeds, of those in which ``columns`` are known.
+def kind_means(table: pd.DataFrame, kind: str, column: str) -> pd.Series:
+    """The mean of ``column`` of each kind of networks over all seeds there are, even where a kind lacks some.
 
-    Where a kind lacks a seed, either such kinds or such seeds are left out: what leaves more networks.
+    What a seed does to the kinds that have it counts for those that lack it, which would else look better without a
+    hard one: least squares of kinds plus seeds. Where all have the same seeds, this is the plain mean.
     """
-    known = table.dropna(subset=[*columns])
-    seeds = known.groupby(kind)["seed"].agg(frozenset)
-    choices = {frozenset[int]()}  # those that several kinds have in common
-    for own in sorted(set(seeds), key=sorted):
-        choices |= {own, *(own & other for other in choices)}
-    chosen = max(sorted(choices, key=sorted), key=lambda some: len(some) * sum(some <= own for own in seeds))
-    return known[known["seed"].isin(chosen) & known[kind].map(seeds).map(chosen.issubset)]
+    known = table.dropna(subset=[column])
+    kinds, seeds = (pd.get_dummies(known[name], dtype=float) for name in (kind, "seed"))
+    found = np.linalg.lstsq(np.hstack([kinds, seeds]), known[column].to_numpy(dtype=float), rcond=None)[0]
+    effects = found[kinds.shape[1] :]
+    means = found[: kinds.shape[1]] + (effects.mean() if len(effects) else 0)
+    return pd.Series(means, kinds.columns, name=column).round(12)[known[kind].unique()]  # ties stay ties
 
 
 def over_kinds(
@@ -319,7 +319,7 @@ def over_kinds(
     other: Setting | None = None,
     without: tuple[str, ...] = (),
 ) -> Statistic:
-    """Spearman's correlation of two columns over kinds of networks, each the mean of the same seeds (``balanced``).
+    """Spearman's correlation of two columns over kinds of networks, each the mean of its seeds (``kind_means``).
 
     Networks that differ in the seed alone are near copies; kinds are the sample. ``None`` with fewer than five kinds.
 
@@ -338,10 +338,9 @@ def over_kinds(
         if not {kind, *(column for column, _ in wanted)} <= set(table):
             return None
         table = table[~table[kind].isin(without)]
-        rows = [balanced(select(table, setting), kind, column) for column, setting in wanted]
-        columns = [own.groupby(kind)[column].mean() for own, (column, _) in zip(rows, wanted, strict=True)]
+        columns = [kind_means(select(table, setting), kind, column) for column, setting in wanted]
         found = rank_correlation(*pd.concat(columns, axis=1).dropna().to_numpy(dtype=float).T)
-        return found and found._replace(seeds=min(own["seed"].nunique() for own in rows))
+        return found and found._replace(seeds=select(table, where)["seed"].nunique())
 
     return Statistic((where, *([other] if other else [])), of)
 
@@ -368,13 +367,17 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | 
 
 
 def concordance(column: str, where: Setting, kind: str) -> Statistic:
-    """``kendall_w`` of the seeds' orders by ``column`` of the ``balanced`` kinds with the labels ``where``."""
+    """``kendall_w`` of the seeds' orders by ``column`` of the kinds, over the networks with the labels ``where``.
+
+    Where a kind lacks a seed, either such kinds or such seeds are left out: what leaves more networks.
+    """
 
     def of(table: pd.DataFrame) -> Result | None:
         rows = select(table, where)
         if column not in rows:
             return None
-        return kendall_w(balanced(rows, kind, column).pivot(index="seed", columns=kind, values=column).to_numpy(float))
+        layout = rows.pivot_table(column, "seed", kind, sort=False)
+        return kendall_w(max((layout.dropna(axis=0), layout.dropna(axis=1)), key=np.size).to_numpy(dtype=float))
 
     return Statistic((where,), of)
 

@@ -14,13 +14,13 @@ from aliasing.studies.evidence import (
     Result,
     Statistic,
     across_seeds,
-    balanced,
     best,
     concordance,
     contrast,
     entry,
     fact,
     kendall_w,
+    kind_means,
     level,
     minus,
     near,
@@ -128,19 +128,17 @@ def test_correlations_are_over_kinds_and_not_over_seeds():
     assert found.seeds == 50 and found.low < found.value < found.high and found.high - found.low > 0.5
 
 
-def test_kinds_are_compared_over_the_seeds_that_they_share():
-    # The same order in every seed; of three kinds the seed is lacking in which all are worst.
+def test_a_kind_that_lacks_a_hard_seed_does_not_look_better():
     rows = table({name: [i + 0.0, i + 10, i + 20] for i, name in enumerate("abcdefgh")})
     rows["m.y"] = rows["layer"].map(ord)
-    lacking = rows[~(rows["layer"].isin([*"abc"]) & (rows["seed"] == 0))]
-    found = over_kinds("m.x", "m.y", {}, "layer").of(lacking)
-    assert found.value == pytest.approx(1) and found.seeds == 2
-    # Two kinds have all seeds, one has only the last: neither the kinds nor the seeds that are complete are the most.
-    last = rows["seed"] == 2
-    some = np.where(rows["layer"] == "h", last, ~last | rows["layer"].isin([*"ab"]))
-    kept = balanced(rows[some], "layer", "m.x")
-    assert sorted(kept["layer"].unique()) == [*"abcdefg"] and sorted(kept["seed"].unique()) == [0, 1]
-    assert balanced(rows.iloc[:0], "layer", "m.x").empty and balanced(rows.assign(x=np.nan), "layer", "x").empty
+    whole = kind_means(rows, "layer", "m.x")
+    assert whole.equals(rows.groupby("layer")["m.x"].mean())
+    lacking = rows[
+        ~(rows["layer"].isin([*"abc"]) & (rows["seed"] == 0)) & ~((rows["layer"] == "h") & (rows["seed"] > 0))
+    ]
+    assert kind_means(lacking, "layer", "m.x").to_dict() == pytest.approx(whole.to_dict())
+    assert over_kinds("m.x", "m.y", {}, "layer").of(lacking).value == pytest.approx(1)
+    assert kind_means(rows.iloc[:0], "layer", "m.x").empty
 
 
 def test_rank_correlation_covers_and_takes_out_what_is_given():
