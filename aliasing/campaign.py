@@ -142,7 +142,8 @@ def order(profile: str, store: Store, only: str | None = None) -> list[dict[str,
 
 
 def _kind(job: Job) -> str:
-    return f"{job.run.network['name']} {job.run.network.get('width') or ''}".strip()
+    words = [job.run.network["name"], job.run.network.get("width"), "attacked" if job.run.recipe.adversary else ""]
+    return " ".join(str(word) for word in words if word)
 
 
 def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bool]]:
@@ -198,8 +199,10 @@ def _steps(run: Run, device: torch.device, seconds: float) -> float:
         if began[-1] - began[0] >= seconds and len(began) > 1:
             raise InterruptedError
 
+    # Attacked from the first step: none of so many epochs would otherwise ever wake the adversary.
+    recipe = replace(run.recipe, epochs=10**9, probe=0, adversary_wake=0.0)
     with threads(1), suppress(InterruptedError):
-        train(build(run), data, replace(run.recipe, epochs=10**9, probe=0), run.seed, device, on_epoch=on_epoch)
+        train(build(run), data, recipe, run.seed, device, on_epoch=on_epoch)
     return steps * (len(began) - 1) / (began[-1] - began[0])
 
 

@@ -19,15 +19,22 @@ from .errors import DamagedError, DataError, StorageError
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write under a temporary name, flush to the disk and rename: a reader sees all of it or none.
 
+    A link stays, and the file that it names is replaced; a device or a pipe, which cannot be, is written to.
+
     Raises:
         StorageError: the disk is full, the folder read-only or the like; what was there before is kept.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    data = content.encode() if isinstance(content, str) else content
     try:
+        path = path.resolve()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            path.write_bytes(data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -47,6 +47,9 @@ class Optimizers:
 
     Weight decay is for matrices and filters, not for vectors (biases, normalisation), nor for what a module gives in
     ``no_weight_decay()``: parameters or, as in timm, their names, of which it need not have all.
+
+    Muon takes convolutions without a bias and sets the norm of their filters, as a normalisation stands behind them.
+    Where none does, that changes what the network computes.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Optimizers:
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.muon: Muon | None = None
         if kind == "muon":
-            # One without a bias has a normalisation behind it, which has the bias. By identity: two may share a filter.
+            # By identity: two may share a filter.
             layers = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None]
             filters = {id(m.weight): m.weight for m in layers if m.weight.requires_grad and id(m.weight) not in exempt}
             parameters = [p for p in parameters if id(p) not in filters]

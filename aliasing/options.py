@@ -60,6 +60,18 @@ def defaults(*functions: Callable[..., Any] | type) -> dict[str, Any]:
     return {name: one.default for name, one in own if one.default is not Parameter.empty}
 
 
+def filled(known: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options``, those not given at their ``known`` defaults; a number that equals its default is it, as 3 is 3.0."""
+
+    def number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    same = [
+        name for name, value in options.items() if number(value) and number(own := known.get(name)) and own == value
+    ]
+    return {**known, **options, **{name: known[name] for name in same}}
+
+
 def _fits(value: object, kind: Any) -> bool:
     origin = get_origin(kind)
     if origin in (Union, UnionType):

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from . import clone, datasets, models
 from .clone import home
-from .errors import DataError, StorageError, UsageError
+from .errors import DataError, StorageError, UsageError, check_whole
 from .files import set_aside, write_atomically
 from .training import Recipe
 from .version import __version__
@@ -46,6 +46,7 @@ class Run:
     seed: int  # decides initial weights, order, augmentation
 
     def __post_init__(self) -> None:
+        check_whole("seed", self.seed, 0)
         object.__setattr__(self, "dataset", datasets.resolved(**self.dataset))
         object.__setattr__(self, "network", models.resolved(**self.network))
 
@@ -349,7 +350,7 @@ def publish(records: Iterable[Record], path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
-            _unite(lines, [*(read_lines(path, strict=True) if path.exists() else []), *records])
+            _unite(lines, [*(read_lines(path, strict=True) if path.is_file() else []), *records])
             write_atomically(path, "".join(lines[key].to_line() + "\n" for key in sorted(lines)))
     except OSError as error:
         raise StorageError.of(path, error) from error

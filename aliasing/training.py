@@ -91,6 +91,8 @@ class Recipe:
             raise UsageError("randaugment moves images without their masks; use flip and shift with target='masks'")
         if self.probe and not self.adversary:
             raise UsageError(f"probe attacks within the radius of an adversary: got probe={self.probe}, adversary=0")
+        if self.optimizer == "muon" and self.target == "masks":
+            raise UsageError("muon sets the scale of filters, of which a U-Net has some without a norm behind; use sgd")
         if self.adversary and self.target == "masks":
             raise UsageError("an adversary attacks labels, those of ignored pixels too; use target='labels'")
 
@@ -227,7 +229,7 @@ def train(
                 if recipe.target == "masks":  # they moved with the images, as a fourth channel
                     batch, target = batch[:, :3], batch[:, 3].long() ^ ignored
                 batch = as_float(batch).contiguous(memory_format=torch.channels_last)
-                if recipe.adversary and epoch >= recipe.adversary_wake * recipe.epochs:
+                if recipe.adversary and epoch / recipe.epochs >= recipe.adversary_wake:
                     with mixed:
                         problem = Problem(network, batch, target, recipe.adversary)
                         batch = signed_step(problem, generator, 1.25 * recipe.adversary)
@@ -243,7 +245,10 @@ def train(
                 counts = target != ignored
                 counted = counts.sum()
                 # Gradients are averaged over processes, of which some may have an image less than others.
-                share = world.size * counted / world.sum(counted)
+                total = world.sum(counted)
+                share = world.size * counted / total
+                if world.size > 1 and recipe.target == "masks" and total > counted == 0:
+                    loss = 0 * logits.float().sum()  # the mean of no pixel, of which even nothing would be NaN
                 network.zero_grad()
                 (share * loss).backward()
                 if recipe.clip_norm:
@@ -251,7 +256,7 @@ def train(
                 optimizer.step()
                 total_loss += loss.detach() * len(batch)
                 hit = (logits.detach().argmax(1) == target) & counts
-                correct += hit.sum() / counted * len(batch)
+                correct += hit.sum() / counted.clamp_min(1) * len(batch)
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / used, "accuracy": correct.item() / used}
             if not math.isfinite(entry["loss"]):

@@ -118,7 +118,7 @@ def test_the_number_of_parallel_trainings_is_measured(forked):
     rates, reason = campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, (1, 2))
     assert set(rates) == {1, 2} and all(rate > 0 for rate in rates.values()) and not reason
     assert campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, ()) == ({}, "")  # one for each core
-    rates, reason = campaign.parallel(replace(JOBS[0].run, seed=-(2**70)), campaign.CPU, 0.1, (1, 2))
+    rates, reason = campaign.parallel(replace(JOBS[0].run, seed=2**70), campaign.CPU, 0.1, (1, 2))
     assert not rates and reason.startswith("ValueError: Overflow")
 
 

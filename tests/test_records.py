@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -39,6 +40,9 @@ def test_the_id_depends_on_every_part_and_on_nothing_else():
     ]
     assert len({RUN.id, *(other.id for other in others)}) == 5
     assert replace(RUN, recipe=Recipe(lr=1)).id == replace(RUN, recipe=Recipe(lr=1.0)).id  # which are equal
+    assert (
+        replace(RUN, dataset={"name": "shapes", "position_sigma": 3}).id == replace(RUN, dataset={"name": "shapes"}).id
+    )
     assert RUN.describe()["recipe"]["lr"] == Recipe().lr  # what was not said, too: a default that changes counts
 
 
@@ -175,6 +179,18 @@ def test_damaged_lines_are_named_and_the_others_kept(tmp_path):
         with pytest.raises(DataError, match="line 1 is damaged"):
             publish([record({"a": ("2026", 1.0)})], path)
         assert path.read_bytes() == before
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", "new")
+    assert (tmp_path / "pipe").is_fifo() and os.read(reader, 9) == b"new"
+    os.close(reader)
 
 
 def test_a_damaged_working_record_is_named_and_measured_again(where):

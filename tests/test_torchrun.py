@@ -76,6 +76,10 @@ def trained(rank: int, processes: int, folder: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     data, recipe = datasets.load("shapes", "train", count=20), Recipe(epochs=2, batch_size=5, label_smoothing=0.0)
     (entry, *_) = train(network, data, recipe, 0, "cpu")[-1:]
+    masks = torch.zeros(8, 8, 8, dtype=torch.uint8)
+    masks[:5] = 255  # all that one process has of some batch
+    scenes = datasets.ImageSet(masks[:, None].repeat(1, 3, 1, 1), torch.zeros(8).long(), ("a",), "scenes", masks)
+    train(nn.Conv2d(3, 2, 1), scenes, Recipe(epochs=2, batch_size=4, target="masks"), 0, "cpu")
     if rank == 0:
         torch.save([network.state_dict(), entry["loss"], entry["accuracy"]], folder / f"{processes}.pt")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError, UsageError, one_of
-from ..options import arguments, check_options, defaults
+from ..options import arguments, check_options, defaults, filled
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
 from .image_files import ImageFiles
@@ -74,6 +74,8 @@ def load(
     """
     entry = _entry(name)
     one_of("split", split, SPLITS)
+    if archives is not None and name not in ARCHIVES:
+        raise UsageError(f"{name} has no archives, got {archives!r}; leave them out")
     if archives is not None and list(archives) != (there := [archive.checksum for archive in find(name, root)]):
         raise DataError(
             f"{name}: expected the archives {', '.join(archives)}, found {', '.join(there)} in {data_folder(root)}, "
@@ -103,7 +105,7 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
         except DataError:
             form = ARCHIVES[name][-1]
         given["archives"] = [archive.checksum for archive in form]
-    return {"name": name} | given | options
+    return {"name": name} | filled(given, options)
 
 
 def fetch(name: str, root: str | Path | None = None) -> Path:

@@ -56,7 +56,7 @@ def corrupt(images: Tensor, name: str, severity: int, generator: Generator | Non
             "floats in [0, 1] become bytes by (255 * images).round().to(torch.uint8)"
         )
     height, width = images.shape[2:]
-    constants = CONSTANTS[name][table_side(height, width)][severity - 1]
+    constants = CONSTANTS[name][table_side(height, width)][int(severity) - 1]
     if name == "elastic_transform":
         constants = tuple(value * min(height, width) for value in constants)
     transform = getattr(transforms, name)

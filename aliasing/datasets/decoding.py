@@ -16,6 +16,8 @@ from ..errors import DataError, extra
 from .archives import members
 from .imageset import ImageSet
 
+# What Pillow raises for files that it cannot read; SyntaxError for some broken PNG files.
+BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 Decoded = tuple[dict[str, Tensor], list[str]]  # tensors, names of the classes
 
 
@@ -42,7 +44,7 @@ def decode(
     for of_class, name, content in files:
         try:
             images.append(pixels(transform(Image.open(io.BytesIO(content)))))
-        except OSError as error:
+        except BROKEN as error:
             raise DataError(f"{name} is not a readable image: {error}") from error
         found.append((name, of_class))
     order, labels, classes = arranged(found, classes)

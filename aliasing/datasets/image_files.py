@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..distributed import cores
 from ..errors import DataError, UsageError
-from .decoding import arranged, opened, pixels, random_part, square
+from .decoding import BROKEN, arranged, opened, pixels, random_part, square
 from .imageset import ImageSet
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -126,6 +126,6 @@ class ImageFiles:
                         square(image, self.size) if seeds is None else random_part(image, self.size, int(seeds[number]))
                     )
                     images.append(pixels(part))
-            except OSError as error:
+            except BROKEN as error:
                 return f"{path} is not a readable image: {error}"
         return torch.stack(images) if images else torch.empty(0, dtype=torch.uint8)

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ..datasets.decoding import opened, pixels, square
+from ..datasets.decoding import BROKEN, opened, pixels, square
 from ..errors import DataError, UsageError, at_least
 
 _ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-# What Pillow raises for files that it cannot read; SyntaxError for some broken PNG files.
-_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class Pictures(NamedTuple):
@@ -86,7 +84,7 @@ def usual(found: list[Path]) -> int:
     """The short side in pixels that all but a twentieth of the pictures found reach; 0 if none has a header."""
     sides = []
     for path in found[:_HEADERS]:
-        with suppress(*_BROKEN), opened(path) as image:  # reading the picture will say why
+        with suppress(*BROKEN), opened(path) as image:  # reading the picture will say why
             sides.append(min(image.size))
     return sorted(sides)[len(sides) // 20] if sides else 0
 
@@ -119,7 +117,7 @@ def read(
         name = os.fsencode(path.relative_to(folder)).decode(errors="replace")  # of whatever encoding the disk has
         try:
             image, small = _decoded(path, size + 2 * margin)
-        except _BROKEN as error:
+        except BROKEN as error:
             skipped[name] = str(error).replace(str(path), path.name) or type(error).__name__
             continue
         images.append(image)

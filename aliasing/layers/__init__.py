@@ -15,7 +15,7 @@ import torch
 
 from ..errors import UsageError, check_whole, one_of
 from ..inference import evaluating
-from ..options import arguments, check_options, defaults
+from ..options import arguments, check_options, defaults, filled
 from ._matrices import definitions
 from .adaptive import DDAC, TIPS, ddac_definition, regularisers, tips_definition
 from .base import Call, Downsample, PaddingMode, Stride, intercepted, outermost, recorded
@@ -105,7 +105,7 @@ def resolved(name: str, **options: object) -> dict[str, object]:
     """``name`` and all options that ``create`` takes for it, those not given at their defaults."""
     entry = _entry(name)
     given = defaults(entry.layer)
-    return {"name": name} | {option: given[option] for option in entry.options if option in given} | options
+    return {"name": name} | filled({option: given[option] for option in entry.options if option in given}, options)
 
 
 def create(

@@ -12,7 +12,7 @@ from torch import nn
 from .. import layers
 from ..errors import UsageError, check_whole, one_of
 from ..layers.base import PaddingMode
-from ..options import arguments, check_options, check_types, defaults
+from ..options import arguments, check_options, check_types, defaults, filled
 from .blocks import ACTIVATIONS, PLACEMENTS, Style
 from .convert import Report, antialias
 from .imagenet import PRETRAINED, pretrained
@@ -51,7 +51,7 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     if options.get("pretrained") and name in PRETRAINED:
         return {"name": name, "weights": PRETRAINED[name].sha256} | options
     one_of("model", name, CATALOGUE)
-    given = defaults(create, CATALOGUE[name].build) | options
+    given = filled(defaults(create, CATALOGUE[name].build), options)
     layer = given["downsample"]
     given["downsample"] = layers.resolved(**({"name": layer} if isinstance(layer, str) else layer))
     return {"name": name} | given

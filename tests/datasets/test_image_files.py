@@ -1,6 +1,7 @@
 """Images read from the disk while they are used are those held in memory, in the same order."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,10 @@ def test_training_on_random_parts_resumes_with_the_same_bits(folder, tmp_path):
 def test_a_broken_picture_is_named_whoever_reads_it_and_a_pipe_is_not_waited_for(folder, streamed, workers):
     path = folder / "train" / "cow" / "3.png"
     path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^\S*cow/3\.png is not a readable image"):
+        list(streamed.batches([torch.arange(len(streamed))], workers))
+    shutil.copy(path.with_name("4.png"), path)
+    path.write_bytes(path.read_bytes().replace(b"IDAT", b"\0\1\2\3"))  # which Pillow calls a SyntaxError
     with pytest.raises(DataError, match=r"^\S*cow/3\.png is not a readable image"):
         list(streamed.batches([torch.arange(len(streamed))], workers))
     path.unlink()
