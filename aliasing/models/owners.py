@@ -83,6 +83,20 @@ class Antialiased(Wrapper):
         inner: Any = self.inner
         inner[key] = value
 
+    def __delitem__(self, key: Any) -> None:
+        """Of an ``nn.Sequential``."""
+        inner: Any = self.inner
+        del inner[key]
+
+    def __len__(self) -> int:
+        """Of an ``nn.Sequential``."""
+        inner: Any = self.inner
+        return len(inner)
+
+    def __bool__(self) -> bool:
+        """As modules are, though it has a length."""
+        return True
+
     def __prepare_scriptable__(self) -> None:
         """Called by ``torch.jit.script``, which follows neither hooks nor modes."""
         raise UsageError("a converted network cannot be scripted: use torch.export or torch.jit.trace")

@@ -105,6 +105,10 @@ def test_what_was_cut_away_on_purpose_is_not_missed() -> None:
     vgg = antialias(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2)))
     assert vgg[:2](X).shape == (2, 4, 31, 31)
     assert nn.Sequential(*list(network.children())[:-3])(X).shape == (2, 32, 4, 4)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    network = antialias(Custom(lambda n, x: n.head(F.relu(n.conv(x))), conv=strided(), head=head), example=X)
+    del network.head[-1]
+    assert len(network.head) == 2 and network.head and network(X).shape == (2, 4)
 
 
 def fuse_one(network: nn.Module) -> nn.Module:
