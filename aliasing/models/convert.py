@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from math import isfinite
 from posixpath import commonpath
 from typing import Any
 
@@ -26,7 +27,7 @@ from .blocks import PLACEMENTS
 from .calls import Conversion, intercept, pool_of
 from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
-from .plan import AVERAGE, Change, Plan, Site, learns
+from .plan import AVERAGE, Change, Plan, Site, is_standard, learns
 from .watch import call as call_on
 from .watch import evaluated, maps_of, smaller, tensors, watched
 
@@ -301,21 +302,30 @@ class _Job(Plan):
         """Sites of modules that would not be the original where the example is a row and a column smaller.
 
         What pads by its stride may pad alike at stride 1 if a side is odd, and not if it is even, or the other way
-        round. Nothing is asked of a network that does not run there.
+        round. Maps behind d halvings are a row smaller if the example is 2^d rows smaller, which is tried where a class
+        computes in a way of its own.
         """
         own = [site for site in sites if site.call is None]
+        standard = all(is_standard(self.modules[site.name]) for site in sites if site.call is None)
+        wrong = (self._wrong_at(smaller(self.example, 2**d), converted, sites) for d in range(1 if standard else 5))
+        return next(filter(None, wrong), [])
+
+    def _wrong_at(self, example: Any, converted: nn.Module, sites: list[Site]) -> list[str]:
+        """Sites of modules that would not be the original with another example; none if it does not run on that."""
         theirs = [(self.modules[site.target], site.reader) for site in own]
         try:
             with watched(self.network) as (_, reductions):
-                seen = maps_of(self.network, smaller(self.example), *_sides(theirs))[1]
+                seen = maps_of(self.network, example, *_sides(theirs))[1]
             expected = {_end(converted, site): (site, seen[key]) for site, key in zip(own, theirs, strict=True)}
             # A call that averages would subsample as well: what it returns is put back, too.
-            now = {id(r.y): again.y for r, again in zip(self.reductions, reductions, strict=True)}
+            # Other reductions may be none where the map is small.
+            then, now = ([r for r in run if r.call is not None] for run in (self.reductions, reductions))
+            like = {id(r.y): again.y for r, again in zip(then, now, strict=True)}
             calls = [site for site in sites if site.call is not None]
-            expected |= {_end(converted, s): (s, [now[id(y)] for y in self.results[s.name]]) for s in calls}
+            expected |= {_end(converted, s): (s, [like[id(y)] for y in self.results[s.name]]) for s in calls}
             wrong, against = _against(expected)
             with _subsampling(self.layers[site.name] for site in sites):
-                maps_of(converted, smaller(self.example), *_sides(expected), against)
+                maps_of(converted, example, *_sides(expected), against)
         except Exception:  # of anybody's network
             return []
         return wrong
@@ -375,7 +385,8 @@ def _moved(network: nn.Module, example: Any) -> float | None:
     """Largest change of logits (N, K) under three circular shifts, relative to that by another image; in float64.
 
     Of all logits that the network returns, and of four images: of one alone, grids may agree by chance. ``None`` where
-    images hardly change them, so that rounding decides, as those of some networks with random weights.
+    images hardly change them, so that rounding decides, as those of some networks with random weights, or are not
+    finite.
     """
     if not isinstance(example, Tensor) or example.ndim != 4:
         return None
@@ -384,20 +395,22 @@ def _moved(network: nn.Module, example: Any) -> float | None:
         with evaluated(network):
             x = example.double()
             y = x.square()
-            first, other = ([*tensors(network(image))] for image in (x, y))
+            first, other = ([*tensors(call_on(network, image))] for image in (x, y))
             if first[0].ndim != 2 or first[0].is_meta:
                 return None
             own = [i for i, logits in enumerate(first) if logits.ndim == 2]
             scales = [float((other[i] - first[i]).norm()) for i in own]
-            if any(scale <= 1e-8 * float(first[i].norm()) for i, scale in zip(own, scales, strict=True)):
+            if not all(scale > 1e-8 * float(first[i].norm()) for i, scale in zip(own, scales, strict=True)):  # or NaN
                 return None
             moved = 0.0
             for image, known in ((x, first), (y, other), (x.flip(2), None), (y.flip(3), None)):
-                still = known or [*tensors(network(image))]
+                still = known or [*tensors(call_on(network, image))]
                 for shift in ((1, 0), (0, 1), (5, 3)):
-                    there = [*tensors(network(image.roll(shift, (2, 3))))]
+                    there = [*tensors(call_on(network, image.roll(shift, (2, 3))))]
                     changes = [float((there[i] - still[i]).norm()) / s for i, s in zip(own, scales, strict=True)]
                     moved = max(moved, *changes)
+                    if not all(map(isfinite, changes)):
+                        return None
                 if moved > _EXACT:  # the others would not change what is said
                     break
             return moved

@@ -206,7 +206,7 @@ class Plan:
                 return AVERAGE
             if shapes and all(shape[2:] == (1, 1) for shape in shapes):
                 return "a global average: it covers the whole map of the example"
-        if not shapes and type(part).__name__ not in SAME and not _is_standard(part):
+        if not shapes and not is_standard(part):
             return "its class computes in a way of its own, and no example ran through it to check: give an example"
         return None
 
@@ -358,10 +358,12 @@ def _clashes(part: nn.Module) -> bool:
     return not isinstance(part, Antialiased) and any(hasattr(part, name) for name in Antialiased.own)
 
 
-def _is_standard(part: nn.Module) -> bool:
-    """Whether a convolution or pool computes as the class of torch it is of."""
+def is_standard(part: nn.Module) -> bool:
+    """Whether a convolution or pool computes as the class of torch it is of, or pads in a way that is known."""
     kind = next(k for k in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d) if isinstance(part, k))
-    return all(getattr(type(part), name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
+    return type(part).__name__ in SAME or all(
+        getattr(type(part), name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward")
+    )
 
 
 def numbered(names: list[str]) -> list[str]:

@@ -149,9 +149,9 @@ def varied(example: Any) -> Any:
     return _changed(example, change)
 
 
-def smaller(example: Any) -> Any:
-    """``example`` with a row and a column less, so that a side that was odd is even."""
-    return _changed(example, lambda x: x[..., :-1, :-1])
+def smaller(example: Any, by: int) -> Any:
+    """``example`` with some rows and columns less."""
+    return _changed(example, lambda x: x[..., :-by, :-by])
 
 
 @contextmanager

@@ -815,6 +815,15 @@ def test_calls_of_functions_are_counted_and_their_module_is_missed() -> None:
 
 
 def test_a_network_on_the_meta_device_and_one_in_half_precision_are_converted() -> None:
+@pytest.mark.parametrize("side", [33, 35])
+def test_subsampling_is_the_network_at_every_depth(side: int) -> None:
+    """Where a side is odd, what pads by its stride pads alike: of 33 all are, of 35 most, and of 34 most still."""
+    torch.manual_seed(0)
+    network = nn.Sequential(*(SamePadding(3, 3, 3, 2) for _ in range(5))).eval()
+    with pytest.raises(UsageError, match="0 replaced"):
+        antialias(network, "subsample", example=images(1, 3, side, side))
+
+
     with torch.device("meta"):
         network = antialias(nn.Sequential(residual(), nn.MaxPool2d(2)), "aps")
     assert next(network.parameters()).is_meta
@@ -880,3 +889,5 @@ def classifier(padding_mode: str = "circular", weights: float = 1.0) -> nn.Seque
 def test_the_report_says_whether_it_is_exactly_invariant(network: nn.Module, downsample: str, note: str | None) -> None:
     _, report = antialias(network, downsample, padding_mode="circular", example=X, return_report=True)
     assert re.match(note, report.notes[0]) if note else not report.notes
+        (Custom(lambda n, x: n.net(x.sub_(0.5)), net=classifier()), "aps", "Exactly invariant"),
+        (Custom(lambda n, x: torch.where(x.mean() < 2, -torch.inf, n.net(x)), net=classifier()), "aps", "Not measured"),
