@@ -14,16 +14,11 @@ _ACTIVATIONS = {
     *("relu", "relu6", "gelu", "silu", "softplus", "leaky_relu", "hardswish", "elu", "mish", "selu", "hardtanh"),
     *("sigmoid", "tanh"),
 }
-_JOINS = {
-    *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "addcmul", "addcdiv"),
-    *("lerp", "maximum", "minimum", "max", "min", "fmax", "fmin", "where", "pow"),
-    *("cat", "concat", "concatenate", "stack", "hstack", "setitem"),
-}
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[list[nn.Module]], set[nn.Module]]:
-    """Which strided modules must keep the same pixels, because their branches are added or concatenated.
+    """Which strided modules must keep the same pixels, because a function or module computes with both branches.
 
     Returns:
         Groups of modules whose inputs hold the same pixels, in the order of the run; and the modules in front
@@ -52,12 +47,16 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
         return one
 
     for step in steps[1:]:
-        ways = list(dict.fromkeys(paths[source] for source in step.sources if source in paths))
-        if not ways or set(step.shape[2:]) <= {1}:  # no pixels are left that could be others
-            continue
-        path = ways[0]
-        for other in ways[1:] if step.module is not None or step.name.partition(".")[0] in _JOINS else ():
+        read = [source for source in step.sources if source in paths]
+        if not read or not step.shape or step.name.startswith("new_") or step.name.endswith("_like"):
+            continue  # it returns no map, or reads none of the pixels
+        no_pixels = set(step.shape[2:]) <= {1}  # are left that could be others
+        meet = not no_pixels if step.module is not None else _is_one_grid([source.shape[2:] for source in read])
+        path, *others = dict.fromkeys(paths[source] for source in read)
+        for other in others if meet else ():
             path = join(path, other)
+        if no_pixels:
+            continue
         if step.module in wanted or step.drops:
             drops.append(step.module if step.module in wanted else None)
             first.append(len(first))
@@ -73,6 +72,11 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
     groups = [group for group in members.values() if len(group) > 1]
     together = [group for group in groups if not apart & set(group)]
     return together, apart | {module for group in groups if apart & set(group) for module in group}
+
+
+def _is_one_grid(sizes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether maps of these sizes (H, W) fit together, so that a function may compute with their pixels in pairs."""
+    return all(len({*along} - {1}) < 2 for along in zip(*map(reversed, sizes), strict=False))  # one may have no batch
 
 
 def after_activation(

@@ -268,7 +268,11 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
             if stack:
                 drops = reduces(function, args, kwargs, result)
                 if not any(id(m) in whole for m, _ in stack):
-                    step(None, getattr(function, "__name__", "").strip("_"), args, kwargs, result, drops)
+                    name, made_by = getattr(function, "__name__", ""), result
+                    if name == "__setitem__" or name.endswith("_") != name.endswith("__"):  # it writes to a map
+                        target = next(tensors([args, kwargs]), None)
+                        made_by = [target, getattr(target, "_base", None)]  # of which it may be a part
+                    step(None, name.strip("_"), args, kwargs, made_by, drops)
             return result
 
     with ExitStack() as undo:

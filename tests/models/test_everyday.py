@@ -558,10 +558,15 @@ def test_a_pool_behind_a_function_behind_a_stride_is_converted(pool: str) -> Non
 def test_branches_meet_in_any_function_of_both() -> None:
     def shared(meet: Any) -> bool:
         parts = {"a": nn.Conv2d(3, 4, 3, 2, 1), "b": nn.Conv2d(3, 4, 1, 2)}
-        network = Custom(lambda n, x: meet(n.a(x), n.b(x)), **parts).eval()
-        return "samples the grid that" in str(antialias(network, "aps", example=X, return_report=True)[1])
+        network = Custom(lambda n, x: meet(x, n.a(x), n.b(x)), **parts).eval()
+        report = str(antialias(network, "aps", example=X, return_report=True)[1])
+        assert "not shared" not in report
+        return "samples the grid that" in report
 
-    for meet in (torch.multiply, torch.minimum, torch.true_divide, lambda a, b: torch.where(a > 0, a, b)):
+    for meet in (
+        *(lambda x, a, b: torch.minimum(a, b), lambda x, a, b: torch.where(a > 0, a, b), written),
+        *(lambda x, a, b: torch.einsum("nchw,nchw->nc", a, b), lambda x, a, b: F.cosine_similarity(a, b)),
+    ):
         assert shared(meet)
     assert not shared(torch.complex)
 
@@ -609,6 +614,14 @@ def test_hooks_that_were_there_see_what_they_saw() -> None:
     seen: list[tuple] = []
     for index in (1, 2, 3, 4, 5):
         network[index].register_forward_hook(lambda m, args, y: seen.append(tuple(y.shape)))
+def written(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Both branches, in a map made of one that has all pixels."""
+    y = x.new_empty(len(a), 8, *a.shape[2:])
+    y[:, :4].copy_(a)
+    y[:, 4:] = b
+    return y
+
+
         if index > 1:
             network[index].register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape)))
     network(X[..., :50])
