@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache, partial, wraps
 from inspect import getattr_static, isfunction, isgeneratorfunction
 from types import CellType, CodeType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,10 +115,11 @@ class Intercepted:
     antialiased_calls: tuple[tuple[int, Call], ...]
     antialiased_alike: int
     antialiased_by: Conversion
+    antialiased_methods: ClassVar[tuple[str, ...]]
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
         """Its class is made when it is needed, so a copy is made from the class of the original."""
-        return _rebuild, (type(self).__bases__[1],), self.__getstate__()
+        return _rebuild, (type(self).__bases__[1], self.antialiased_methods), self.__getstate__()
 
 
 def _codes(method: Any) -> list[CodeType]:
@@ -131,68 +132,93 @@ def _codes(method: Any) -> list[CodeType]:
     return [part.__code__ for part in parts if isfunction(part)]
 
 
-def _reached(kind: Any) -> list[str]:
-    """The forward of ``kind``, the methods of its own that it names, those that these name, and so on."""
-    found = ["forward"]
+def _reached(kind: Any, running: frozenset[CodeType]) -> tuple[str, ...]:
+    """The forward of ``kind``, the methods whose code was ``running`` when it made its calls, and those that may.
+
+    These are the methods of its own that the others name, for other ways to go than that of the example, those that
+    these name, and so on; but no generators, which could only be refused.
+    """
+    own = {name: getattr_static(kind, name) for name in dir(kind) if not hasattr(nn.Module, name)}
+    codes_of = {name: _codes(method) for name, method in own.items() if isfunction(method)}
+    # What a decorator returns has the same code for every method: something that it wraps must run as well.
+    runs = [n for n, (code, *inside) in codes_of.items() if code in running and (not inside or running & {*inside})]
+    found = ["forward", *runs]
     for name in found:  # which grows
         codes = [code for part in kind.__mro__ for code in _codes(vars(part).get(name))]
         for code in codes:  # likewise, by those of comprehensions and functions inside
-            codes += [own for own in code.co_consts if isinstance(own, CodeType)]
-            texts = [own for own in code.co_consts if isinstance(own, str)]  # of getattr
-            named = [own for own in (*code.co_names, *texts) if own not in found and not hasattr(nn.Module, own)]
-            found += [own for own in dict.fromkeys(named) if _codes(getattr_static(kind, own, None))]
-    return [name for name in found if isfunction(getattr_static(kind, name))]
+            codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+            found += [part for part in dict.fromkeys(code.co_names) if part not in found and _codes(own.get(part))]
+    may = [name for name in found if name in codes_of and not isgeneratorfunction(own[name])]
+    return tuple(dict.fromkeys(["forward", *runs, *may]))
 
 
 @cache
-def _intercepted(kind: Any) -> type:
+def _intercepted(kind: Any, methods: tuple[str, ...]) -> type:
     """``kind`` whose forward, and what that calls where it is called without it, hand calls to their owners."""
 
-    def open_to(method: Any, is_forward: bool) -> Any:
+    def open_to(name: str) -> Any:
+        method, is_forward = getattr(kind, name), name == "forward"
+        yields = isgeneratorfunction(method) and not is_forward
+
         @wraps(method)  # tracers look at its arguments
         def intercepted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not hasattr(self, "antialiased_calls"):
+                raise UsageError(
+                    f"this {kind.__name__} is not converted, though its class was made for one that is: "
+                    "copy.deepcopy() that one, or build another from the original class and call antialias()"
+                )
+            bound = getattr(super(Intercepted, self), name)  # a forward need not be a plain function
             own = [call for _, call in self.antialiased_calls]
             running = getattr(_thread, "running", None) or ()
             theirs = [call for by, wanted in running if by is self.antialiased_by for call in wanted]
             if not is_forward and any(call in own for call in theirs):  # a forward that runs hands them on
-                return method(self, *args, **kwargs)
-            if not is_forward and isgeneratorfunction(method):
+                return bound(*args, **kwargs)
+            if yields:
                 raise UsageError(
-                    f"{kind.__name__}.{method.__name__} yields maps one by one, whose calls of functions cannot be "
+                    f"{kind.__name__}.{name} yields maps one by one, whose calls of functions cannot be "
                     "anti-aliased without its forward: call that, or name the module in skip"
                 )
             calls = _Calls(self.antialiased, self.antialiased_calls)
             with held("running", (*running, (self.antialiased_by, own)), _thread), calls:
-                result = method(self, *args, **kwargs)
+                result = bound(*args, **kwargs)
             apart = calls.done < len(self.antialiased) or calls.seen != self.antialiased_alike
             if apart and (is_forward or calls.seen):
                 raise UsageError(
                     f"{kind.__name__}: {calls.done} of {len(self.antialiased)} anti-aliased calls of functions ran, "
                     f"among {calls.seen} calls like them, {self.antialiased_alike} when it was converted; its "
-                    f"{method.__name__} does something else than its forward did (in training, or at this size), or a "
+                    f"{name} does something else than its forward did (in training, or at this size), or a "
                     "tool traces it that does not see them: name the module in skip"
                 )
             return result
 
         return intercepted
 
-    opened = {name: open_to(getattr(kind, name), name == "forward") for name in _reached(kind)}
+    opened = {name: open_to(name) for name in methods} | {"antialiased_methods": methods}
     return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, **opened})
 
 
-def _rebuild(kind: type) -> nn.Module:
-    return object.__new__(_intercepted(kind))
+def _rebuild(kind: type, methods: tuple[str, ...]) -> nn.Module:
+    return object.__new__(_intercepted(kind, methods))
 
 
 def intercept(
-    module: nn.Module, owners: Sequence[nn.Module], calls: Sequence[tuple[int, Call]], alike: int, by: Conversion
+    module: nn.Module,
+    owners: Sequence[nn.Module],
+    calls: Sequence[tuple[int, Call]],
+    alike: int,
+    by: Conversion,
+    running: frozenset[CodeType],
 ) -> None:
-    """Have ``owners`` run instead of the function ``calls``, of ``alike`` ones, of the forward of ``module``."""
+    """Have ``owners`` run instead of the function ``calls``, of ``alike`` ones, of the forward of ``module``.
+
+    ``running`` is the code of the functions that made them.
+    """
     module.antialiased = nn.ModuleList(owners).train(module.training)
     module.antialiased_calls = tuple(calls)  # type: ignore[assignment]
     module.antialiased_alike = alike  # type: ignore[assignment]
     module.antialiased_by = by  # type: ignore[assignment]
-    module.__class__ = _intercepted(type(module))  # type: ignore[arg-type]
+    kind = type(module)
+    module.__class__ = _intercepted(kind, _reached(kind, running))  # type: ignore[arg-type]
 
 
 def pool_of(call: Call) -> nn.Module:

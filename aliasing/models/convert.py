@@ -193,7 +193,8 @@ class _Job(Plan):
         for caller in {site.caller: None for site in sites if site.call is not None}:
             calls = [site for site in sites if site.call is not None and site.caller == caller]
             owning = [owners[c.target] for c in calls]
-            intercept(modules[caller], owning, [(c.place, c.call) for c in calls], calls[0].alike, by)
+            places = [(c.place, c.call) for c in calls]
+            intercept(modules[caller], owning, places, calls[0].alike, by, calls[0].running)
         targets = {site.name: site.target.replace(".", "/") for site in sites}
         for group in self.groups:
             around = commonpath([targets[name] for name in group]).split("/")
@@ -305,13 +306,13 @@ class _Job(Plan):
         round. Maps behind d halvings are a row smaller if the example is 2^d rows smaller, which is tried where a class
         computes in a way of its own.
         """
-        own = [site for site in sites if site.call is None]
         standard = all(is_standard(self.modules[site.name]) for site in sites if site.call is None)
         wrong = (self._wrong_at(smaller(self.example, 2**d), converted, sites) for d in range(1 if standard else 5))
         return next(filter(None, wrong), [])
 
     def _wrong_at(self, example: Any, converted: nn.Module, sites: list[Site]) -> list[str]:
         """Sites of modules that would not be the original with another example; none if it does not run on that."""
+        own = [site for site in sites if site.call is None]
         theirs = [(self.modules[site.target], site.reader) for site in own]
         try:
             with watched(self.network) as (_, reductions):
@@ -408,9 +409,9 @@ def _moved(network: nn.Module, example: Any) -> float | None:
                 for shift in ((1, 0), (0, 1), (5, 3)):
                     there = [*tensors(call_on(network, image.roll(shift, (2, 3))))]
                     changes = [float((there[i] - still[i]).norm()) / s for i, s in zip(own, scales, strict=True)]
-                    moved = max(moved, *changes)
                     if not all(map(isfinite, changes)):
                         return None
+                    moved = max(moved, *changes)
                 if moved > _EXACT:  # the others would not change what is said
                     break
             return moved

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ class Site(NamedTuple):
         reader: whether the target reads the activation.
         note: what the report says.
         call: the call, of the module ``caller``; ``place`` is its number among the ``alike`` calls like it.
+        running: the code of the functions in which the calls of ``caller`` were made.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Site(NamedTuple):
     caller: str = ""
     place: int = 0
     alike: int = 0
+    running: frozenset[CodeType] = frozenset()
 
 
 class Plan:
@@ -306,6 +309,7 @@ class Plan:
             frame = own[0].stack[-1]
             converted = [r for r in own if r.stack[-1] == frame and id(r) in gone]
             wanted = [r.call for r in converted]
+            running = frozenset[CodeType]().union(*(r.running for r in own if id(r) in gone))
             # The owners see the calls like theirs that are still made, also those of modules inside.
             still = [
                 r
@@ -318,7 +322,8 @@ class Plan:
                 name, target = gone[id(r)], f"{caller}.antialiased.{i}".lstrip(".")
                 site, at, many = self._site(name, pool_of(r.call), set()), still.index(r), len(still)
                 note = site.note + ("; its choice is its own" if isinstance(self.layers[name], Polyphase) else "")
-                sites.append(site._replace(target=target, note=note, call=r.call, caller=caller, place=at, alike=many))
+                site = site._replace(target=target, note=note, call=r.call, caller=caller)
+                sites.append(site._replace(place=at, alike=many, running=running))
         return sites
 
 
@@ -340,6 +345,8 @@ def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
         return "called by an fx.GraphModule: convert the network that it was traced from"
     if kind.__module__.startswith("torch.nn"):
         return "no layer is defined for this kind of module"
+    if "forward" in vars(reduction.module):
+        return "its module has a forward of its own beside that of its class"
     if reduction.call is None:
         return "a function call for which no layer is defined"
     if reduction.call.kind == "slice":

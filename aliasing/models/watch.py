@@ -5,6 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import takewhile
+from traceback import walk_stack
+from types import CodeType
 from typing import Any
 
 import torch
@@ -67,6 +70,7 @@ class Reduction:
         source: the map that was read, which may have been changed since.
         x, y: copies of the maps.
         operator: the call as a function of the map; ``None`` where it joins parts of it.
+        running: the code of the functions from the ``forward`` of the innermost module to the call.
     """
 
     function: str
@@ -78,6 +82,7 @@ class Reduction:
     x: Tensor
     y: Tensor
     operator: Callable[[Tensor], Tensor] | None
+    running: frozenset[CodeType]
 
     @property
     def module(self) -> nn.Module:
@@ -240,7 +245,9 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
         name = "slice" if name == "__getitem__" else name
         rest = {key: value for key, value in kwargs.items() if value is not x}
         again = None if joins else lambda z: next(tensors(function(z, *args[1:], **rest)))
-        reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again))
+        inside = takewhile(lambda at: at[0].f_code is not nn.Module._call_impl.__code__, walk_stack(sys._getframe()))
+        codes = frozenset(frame.f_code for frame, _ in inside)
+        reductions.append(Reduction(name, tuple(stack), found, before, after, x, x.clone(), y.clone(), again, codes))
         return True
 
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -5,7 +5,7 @@ import importlib
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache, partial, partialmethod, reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,7 +185,11 @@ def test_threads_that_share_a_network_choose_for_themselves(downsample: str) -> 
 WEIGHT = images(4, 4, 3, 3)
 
 
+own_forward = Custom(None)
+own_forward.forward = partial(F.max_pool2d, kernel_size=2)
+
 LEFT = {
+    "forward of its own": (own_forward, "a forward of its own"),
     "convolution": (lambda x: F.conv2d(x, WEIGHT, stride=2), "no layer is defined"),
     "pixel unshuffle": (lambda x: nn.PixelUnshuffle(2)(x)[:, :4], "no layer is defined"),
     "interpolation": (lambda x: F.interpolate(x, scale_factor=0.5), "no layer is defined"),
@@ -330,19 +334,48 @@ def decorated(method: Any) -> Any:
     return lambda self, x: method(self, x)
 
 
-class Named(Encoder):
-    """Whose forward says in other ways what it calls."""
+class Indirect(Encoder):
+    """Whose forward reaches the method of its calls in other ways than by its name."""
 
-    predict = property(lambda self: self.encode)  # type: ignore[assignment]
+    features, steps = Encoder.encode, ("encode", "mean")
+    itself = property(lambda self: self.encode)
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.way, self.kept = way, self.encode
+
+    @decorated
+    def small(self, x: Tensor) -> Tensor:
+        return self(F.max_pool2d(x, 2))
+
+    def mean(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+    def parts(self):
+        yield self.conv
 
     @decorated
     def forward(self, x: Tensor) -> Tensor:
-        return getattr(self, "predict")(x).mean((2, 3))  # noqa: B009
+        next(self.parts()).requires_grad_(True)
+        return self.way(self, x)
 
 
-def test_methods_that_a_forward_names_in_other_ways_are_converted_too() -> None:
-    network = antialias(Named().eval(), "bin-5", example=X)
-    torch.testing.assert_close(network.encode(X).mean((2, 3)), network(X))
+WAYS = {
+    "property": lambda n, x: n.mean(n.itself(x)),
+    "names in a loop": lambda n, x: reduce(lambda x, step: getattr(n, step)(x), n.steps, x),
+    "name that is made": lambda n, x: n.mean(getattr(n, f"en{'code'}")(x)),
+    "attribute": lambda n, x: n.mean(n.kept(x)),
+    "another name": lambda n, x: n.mean(n.features(x)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_methods_that_a_forward_reaches_in_other_ways_are_converted_too(way: str) -> None:
+    network = antialias(Indirect(WAYS[way]).eval(), "bin-5", example=X)
+    for of in (network, copy.deepcopy(network)):
+        torch.testing.assert_close(of.encode(X).mean((2, 3)), of(X))
+    torch.testing.assert_close(network.small(X), network(F.max_pool2d(X, 2)))  # not of the forward
+    assert [*network.parts()] == [network.conv]  # it makes no calls
 
 
 def test_a_network_that_another_one_calls_keeps_its_layers() -> None:
@@ -410,6 +443,27 @@ def test_a_method_of_a_part_is_converted_whatever_runs_around_it() -> None:
     expected, network.maps = network(X), True
     torch.testing.assert_close(network(X), expected)
     assert not any(module.training for module in network.modules())
+
+
+FORWARDS = {
+    "with an argument": partialmethod(lambda self, x, size: F.max_pool2d(x, size), size=2),
+    "without the module": staticmethod(lambda x: F.max_pool2d(x, 2)),
+}
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_a_forward_need_not_be_a_plain_function(forward: str) -> None:
+    network = antialias(type("Pool", (nn.Module,), {"forward": FORWARDS[forward]})().eval(), "bin-5", example=X)
+    torch.testing.assert_close(network(X), create("bin-5", 3)(F.max_pool2d(X, 2, 1)))
+
+
+def test_a_new_network_of_the_class_of_a_converted_one_is_not_taken_for_it() -> None:
+    network = antialias(Encoder().eval(), "bin-5", example=X)
+    other = type(network)()
+    other.load_state_dict(network.state_dict())
+    for run in (other, other.encode):
+        with pytest.raises(UsageError, match=r"this Encoder is not converted.*copy\.deepcopy\(\) that one"):
+            run(X)
 
 
 class Yields(nn.Module):
@@ -555,6 +609,14 @@ def test_a_pool_behind_a_function_behind_a_stride_is_converted(pool: str) -> Non
         assert not any(module.training for module in changed.modules())
 
 
+def written(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Both branches, in a map made of one that has all pixels."""
+    y = x.new_empty(len(a), 8, *a.shape[2:])
+    y[:, :4].copy_(a)
+    y[:, 4:] = b
+    return y
+
+
 def test_branches_meet_in_any_function_of_both() -> None:
     def shared(meet: Any) -> bool:
         parts = {"a": nn.Conv2d(3, 4, 3, 2, 1), "b": nn.Conv2d(3, 4, 1, 2)}
@@ -568,7 +630,7 @@ def test_branches_meet_in_any_function_of_both() -> None:
         *(lambda x, a, b: torch.einsum("nchw,nchw->nc", a, b), lambda x, a, b: F.cosine_similarity(a, b)),
     ):
         assert shared(meet)
-    assert not shared(torch.complex)
+    assert not shared(lambda x, a, b: a.flatten(2) @ b.flatten(2).mT)
 
 
 def test_what_fails_leaves_the_network_as_it_was() -> None:
@@ -614,14 +676,6 @@ def test_hooks_that_were_there_see_what_they_saw() -> None:
     seen: list[tuple] = []
     for index in (1, 2, 3, 4, 5):
         network[index].register_forward_hook(lambda m, args, y: seen.append(tuple(y.shape)))
-def written(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Both branches, in a map made of one that has all pixels."""
-    y = x.new_empty(len(a), 8, *a.shape[2:])
-    y[:, :4].copy_(a)
-    y[:, 4:] = b
-    return y
-
-
         if index > 1:
             network[index].register_forward_pre_hook(lambda m, args: seen.append(tuple(args[0].shape)))
     network(X[..., :50])
@@ -761,6 +815,15 @@ def test_subsampling_is_the_network(case: str) -> None:
             assert ("does not run without" if raises else "looks at the whole map") in report.replaced[0].note
 
 
+@pytest.mark.parametrize("side", [33, 35])
+def test_subsampling_is_the_network_at_every_depth(side: int) -> None:
+    """Where a side is odd, what pads by its stride pads alike: of 33 all are, of 35 most, and of 34 most still."""
+    torch.manual_seed(0)
+    network = nn.Sequential(*(SamePadding(3, 3, 3, 2) for _ in range(5))).eval()
+    with pytest.raises(UsageError, match="0 replaced"):
+        antialias(network, "subsample", example=images(1, 3, side, side))
+
+
 BLANK = {
     "zeros": lambda x: torch.zeros_like(x),
     "colour": lambda x: ([torch.tensor([-2.0, 0.0, 1.0])[:, None, None].expand_as(x)],),
@@ -828,15 +891,6 @@ def test_calls_of_functions_are_counted_and_their_module_is_missed() -> None:
 
 
 def test_a_network_on_the_meta_device_and_one_in_half_precision_are_converted() -> None:
-@pytest.mark.parametrize("side", [33, 35])
-def test_subsampling_is_the_network_at_every_depth(side: int) -> None:
-    """Where a side is odd, what pads by its stride pads alike: of 33 all are, of 35 most, and of 34 most still."""
-    torch.manual_seed(0)
-    network = nn.Sequential(*(SamePadding(3, 3, 3, 2) for _ in range(5))).eval()
-    with pytest.raises(UsageError, match="0 replaced"):
-        antialias(network, "subsample", example=images(1, 3, side, side))
-
-
     with torch.device("meta"):
         network = antialias(nn.Sequential(residual(), nn.MaxPool2d(2)), "aps")
     assert next(network.parameters()).is_meta
@@ -897,10 +951,10 @@ def classifier(padding_mode: str = "circular", weights: float = 1.0) -> nn.Seque
         (classifier(weights=0.0), "aps", "Not measured"),  # it ignores its image
         (classifier("zeros", weights=1e-8), "aps", "Not measured.*padding"),  # it nearly does
         (classifier("zeros"), "bin-5", None),
+        (Custom(lambda n, x: n.net(x.sub_(0.5)), net=classifier()), "aps", "Exactly invariant"),
+        (Custom(lambda n, x: torch.where(x.mean() < 2, -torch.inf, n.net(x)), net=classifier()), "aps", "Not measured"),
     ],
 )
 def test_the_report_says_whether_it_is_exactly_invariant(network: nn.Module, downsample: str, note: str | None) -> None:
     _, report = antialias(network, downsample, padding_mode="circular", example=X, return_report=True)
     assert re.match(note, report.notes[0]) if note else not report.notes
-        (Custom(lambda n, x: n.net(x.sub_(0.5)), net=classifier()), "aps", "Exactly invariant"),
-        (Custom(lambda n, x: torch.where(x.mean() < 2, -torch.inf, n.net(x)), net=classifier()), "aps", "Not measured"),
