@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .base import PaddingMode
 
@@ -84,8 +85,12 @@ def differentiated(grad: Tensor) -> bool:
 
 @contextmanager
 def _constants() -> Iterator[None]:
-    """What is made within may be kept: no inference tensor, which no later training step could use; on the CPU."""
-    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+    """What is made within may be kept: a tensor of numbers on the CPU, whatever the modes of the caller.
+
+    An inference tensor no later training step could use, and what is made but once would confuse who compares or
+    counts operations, such as a selective checkpoint.
+    """
+    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         yield
 
 
@@ -195,9 +200,9 @@ def separable(x: Tensor, definition: Definition, keys: Sequence[Key]) -> Tensor:
     """``definition`` with its own key along each axis of ``x``, without autocast, as matrices where they are fast.
 
     Sparse matrices run at nearly the speed of memory, but listing their entries costs more than it saves on small maps.
-    In channels_last the entries are those of all axes together, each for a pixel with all its channels; else those of
-    one axis, each for a line of pixels. Where maps are so small that a product along one axis is no work, one dense
-    matrix serves all axes. Long axes and exotic dtypes are left to the definition.
+    In channels_last with channels enough the entries are those of all axes together, each for a pixel with all its
+    channels; else those of one axis, each for a line of pixels. Where maps are so small that a product along one axis
+    is no work, one dense matrix serves all axes. Long axes and exotic dtypes are left to the definition.
     """
     return full_precision(lambda x: _separable(x, definition, keys), x)
 
@@ -211,7 +216,7 @@ def _separable(x: Tensor, definition: Definition, keys: Sequence[Key]) -> Tensor
         return definition(x, *together)
     last, large = is_channels_last(x), LARGE <= x.numel() < 2**31
     matrices = [axis_matrix(definition, n, key) for n, key in zip(sides, keys, strict=True)]
-    joint = prod(sides) <= TINY or (last and large and len(sides) == 2)
+    joint = prod(sides) <= TINY or (last and large and len(sides) == 2 and x.shape[1] >= WIDE)
     groups = [(0, len(sides))] if joint else [(axis, axis + 1) for axis in range(len(sides))]
     steps: list[Step] = []
     for first, end in groups:

@@ -1,6 +1,7 @@
 """Filters that follow the picture: mixtures of polyphase components (TIPS), a filter for every place (DDAC)."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from math import gcd, prod, sqrt
 from typing import Any, Literal, get_args
@@ -25,7 +26,7 @@ from ._phases import (
     slices,
     weighted_slices,
 )
-from .base import Downsample, PaddingMode, Stride, per_axis
+from .base import Downsample, PaddingMode, Stride, per_axis, renewed
 
 Form = Literal["code", "linear", "two_sided"]  # of the first auxiliary loss of TIPS, see ``regularisers``
 
@@ -118,6 +119,10 @@ class TIPS(Downsample):
     def record_input(self, value: bool) -> None:
         self._records, self._input = value, None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the input, which neither a copy nor a file is to have."""
+        return {**vars(self), "_input": None}
+
     def __init__(
         self,
         channels: int,
@@ -146,22 +151,22 @@ class TIPS(Downsample):
         """Mix the phases of ``x``; the weights are per channel, so a choice of another branch is not used."""
         x = self.complete(x)
         if self.record_input and self.training:
-            self._input = x
-        parameters = self.tau.filter.weight, self.tau.scale.weight
+            self._input = x if torch.is_grad_enabled() else None  # it would have no gradient, as in a checkpoint
+        parameters = self.tau.weights()
         if not plain(x):
             return full_precision(lambda x: self._definition(x, *parameters), x, torch.float32)
         if is_whole(x):
-            return mix(x, self.mixing_weights(x), self.strides)
+            return mix(x, self.mixing_weights(x, *parameters), self.strides)
         return _Mixture.apply(self, x, *parameters)
 
     def mixing_weights(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """tau (N, C, phases), row by row, of completed maps; by default from the layer's own parameters."""
-        filters, scale = parameters or (self.tau.filter.weight, self.tau.scale.weight)
+        filters, scale = parameters or self.tau.weights()
         return self._mixing_weights(self.psi(x, filters), scale)
 
     def psi(self, x: Tensor, filters: Tensor | None = None) -> Tensor:
         """``ReLU(depthwise 3 x 3 convolution of x)``, of completed maps; by default with the layer's own filters."""
-        weight = self.tau.filter.weight if filters is None else filters
+        weight = renewed(self.tau.filter).weight if filters is None else filters
         padding = 1 if self.faithful or self.padding_mode == "zeros" else 0
 
         def convolved(x: Tensor) -> Tensor:
@@ -191,7 +196,7 @@ class TIPS(Downsample):
     def auxiliary_losses(self, form: Form = "code", generator: Generator | None = None) -> tuple[Tensor, Tensor] | None:
         """``fm`` and ``undo``, see ``regularisers``, of the input of the last forward pass, which is then forgotten.
 
-        ``None`` if no input was kept, which takes ``record_input`` and training mode.
+        ``None`` if no input was kept, which takes ``record_input``, training mode and gradients.
         """
         x, self._input = self._input, None
         return None if x is None else regularisers(self, x, generator, form=form)
@@ -204,6 +209,9 @@ class _Tau(nn.Module):
         super().__init__()
         self.filter = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return renewed(self.filter).weight, renewed(self.scale).weight
 
 
 def _fast(x: Tensor) -> Tensor:
@@ -220,7 +228,7 @@ class _Mixture(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layer: TIPS, x: Tensor, filters: Tensor, scale: Tensor) -> Tensor:
-        ctx.layer = layer
+        ctx.layer = copy(layer)  # as it is now
         ctx.save_for_backward(x, filters, scale)
         (n, c, h, w), (rows, columns) = x.shape, layer.strides
         size = (n, c, h // rows, w // columns)
@@ -278,8 +286,9 @@ def regularisers(
     """
     one_of("form", form, get_args(Form))
     x = layer.complete(x)
-    psi = layer.psi(x)
-    norm = torch.linalg.vector_norm(layer._mixing_weights(psi, layer.tau.scale.weight), dim=2)
+    filters, scale = layer.tau.weights()
+    psi = layer.psi(x, filters)
+    norm = torch.linalg.vector_norm(layer._mixing_weights(psi, scale), dim=2)
     if form == "code":
         fm = (1 - norm).mean()
     elif form == "linear":
@@ -344,15 +353,16 @@ class DDAC(Downsample):
     def sample(self, x: Tensor, choice: Tensor | None = None) -> Tensor:
         """Filter and subsample ``x``; there is no choice to share."""
         strides = self.strides
+        kernel = renewed(self.predict).weight
         if not plain(x):
-            kernel, form = self.predict.weight, (strides, self.padding_mode, self.groups)
+            form = strides, self.padding_mode, self.groups
             y = ddac_definition(x, kernel, self._normalised, *form, faithful=self.faithful)
             return y.to(x.dtype).contiguous(memory_format=memory_format(x))
         padded = pad_axes(x, [(self.size // 2,) * 2] * 2, self.padding_mode)
         # Subsampling before the normalisation is exact where that has running statistics, and keeps to them.
         steady = not self.norm.training and getattr(self.norm, "running_mean", None) is not None
         everywhere = self.faithful and not steady
-        scores = self._normalised(F.conv2d(padded, self.predict.weight, stride=1 if everywhere else strides))
+        scores = self._normalised(F.conv2d(padded, kernel, stride=1 if everywhere else strides))
         if everywhere:
             scores = scores[:, :, :: strides[0], :: strides[1]]
         grouped = (self.groups, 1, self.size**2)

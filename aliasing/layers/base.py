@@ -168,8 +168,9 @@ class Call(NamedTuple):
     y: Tensor  # what the layer returned, (N, C, ceil(H/stride), ceil(W/stride))
 
     def again(self, x: Tensor) -> Tensor:
-        """What the layer makes of another map, on the grid it chose for this one."""
-        return self.layer.sample(x, self.choice)
+        """What the layer makes of another map, on the grid it chose for this one; that call is not recorded."""
+        with held("_around", None, self.layer):
+            return self.layer.sample(x, self.choice)
 
 
 @contextmanager
@@ -203,6 +204,19 @@ def recorded(network: nn.Module) -> Iterator[list[Call]]:
 
     with intercepted(network, around):
         yield calls
+
+
+def renewed(module: Any) -> Any:
+    """``module``, of which a layer only reads weight and bias, with the values that it would have if it were called.
+
+    Pruning, and PyTorch's older norms of weights, put no parameter there but a tensor, which a hook computes anew
+    before each call. Other hooks are left out: they expect an input.
+    """
+    if "weight" in vars(module) or "bias" in vars(module):
+        for hook in module._forward_pre_hooks.values():
+            if hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight"):
+                hook(module, ())
+    return module
 
 
 def check_map(layer: str, x: Tensor, dims: int = 2) -> None:

@@ -53,7 +53,7 @@ class _PairwiseMax(torch.autograd.Function):
         if differentiated(grad):
             mode: PaddingMode = "circular" if ctx.circular else "zeros"
             return *first_order(lambda x: dense_max_definition(x, 2, mode), grad, x), None
-        grad = grad.contiguous(memory_format=memory_format(x))
+        grad = grad.resolve_neg().contiguous(memory_format=memory_format(x))
         result = torch.empty_like(x)
         for part, given, out in chunks(x, grad, result, values=CHUNK):
             (values,) = _comparable(part)
@@ -128,7 +128,7 @@ class DenseMax(nn.Module):
         if stride == 1:
             if size != 2 or not plain(x) or x.device.type != "cpu" or x.dtype not in _BITS:
                 return dense_max_definition(x, size, mode)
-            return _PairwiseMax.apply(x, mode == "circular")
+            return _PairwiseMax.apply(x.resolve_neg(), mode == "circular")  # whose bits tell the sign
         before = (size - 1) // 2
         # As far as the last window that is kept reaches beyond the border; where sides are even often not at all.
         needed = ((n - 1) // stride * stride + size - before - n for n in x.shape[2:])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import UsageError, at_least, one_of
 from ._matrices import full_precision, is_channels_last, plain
 from ._phases import chunks, complete, pad_axes, phase_reduce, phases, take, take_definition
-from .base import Downsample, PaddingMode, Stride, per_axis
+from .base import Downsample, PaddingMode, Stride, per_axis, renewed
 from .blur import TAPS, Blur
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -61,6 +61,7 @@ def lps_scores(x: Tensor, first: Convolution, second: Convolution, strides: tupl
 
 def _weights(convolution: Convolution, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     # By name: a parametrisation changes which parameters there are.
+    convolution = renewed(convolution)
     return convolution.weight.to(dtype), convolution.bias.to(dtype)  # type: ignore[union-attr]
 
 
@@ -176,6 +177,7 @@ class APS(Polyphase):
             # looking at the norms would wait for them, images are always divided by their largest magnitude.
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             largest = x.abs().flatten(1).amax(1).clamp_min(torch.finfo(x.dtype).tiny)
+            largest = largest.nan_to_num(1.0, 1.0)  # by which everything is what it was
             scaled = self._norms(x / largest.view(-1, *[1] * (x.dim() - 1)))
             norms = torch.where(ordinary[:, None], norms, scaled) if looked_at else scaled  # of each image by itself
         return norms.argmin(1) if self.smallest else norms.argmax(1)

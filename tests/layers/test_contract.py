@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import prune
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aliasing import layers
 from aliasing.errors import UsageError
@@ -96,13 +99,24 @@ def test_compiles_to_one_graph_and_large_maps_are_traced(name):
     torch.testing.assert_close(torch.jit.trace(layer, maps)(maps), layer(maps))
 
 
+class Noted(TorchDispatchMode):
+    """Which operations run."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.__dict__.setdefault("operations", []).append(function)
+        return function(*args, **kwargs or {})
+
+
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_default_device_is_not_asked(name, monkeypatch):
+def test_neither_the_default_device_nor_modes_see_what_is_kept(name, monkeypatch):
     monkeypatch.setattr(_phases, "CHUNK", 60)  # so that a batch is worked on in parts
     for shape in ((7, 5), (2, 3)):  # of sizes whose matrices no other test has made
         layer, x = layer_of(name, padding_mode="replicate"), noise(2, 3, *shape)
-        with torch.device("meta"):
+        with torch.device("meta"), Noted() as first:
             y = layer(x)
+        with Noted() as again:
+            layer(x)
+        assert first.operations == again.operations
         torch.testing.assert_close(y, layer_of(name, padding_mode="replicate")(x + 0))
         with definitions():
             torch.testing.assert_close(y, layer(x), atol=1e-12, rtol=0)
@@ -122,17 +136,36 @@ def test_copies_views_and_training(name):
 
 
 @pytest.mark.parametrize("case", ["asap", "aps", "tips", "tips faithful", "ddac"])
-def test_what_is_changed_later_is_followed_by_the_parts(case):
-    options, x = {"blur": "tri-3"} if case == "aps" else {}, noise(2, 3, 8, 8)
+def test_what_is_changed_later_is_followed_by_the_parts_and_not_by_a_gradient_under_way(case, monkeypatch):
+    monkeypatch.setattr(_phases, "CHUNK", 60)  # so that the gradient is worked on in parts
+    options, x = {"blur": "tri-3"} if case == "aps" else {}, noise(2, 3, 8, 8).requires_grad_()
     layer = layer_of(case.split()[0], stride=(2, 4), **options, padding_mode="reflect")
     layer.stride, layer.padding_mode = (4, 2), "circular"
     if "faithful" in case:
         layer.faithful = True
     anew = layer_of(case, stride=(4, 2), **options, padding_mode="circular")
-    torch.testing.assert_close(layer(x), anew(x))
+    found, expected = layer(x), anew(x)
+    torch.testing.assert_close(found, expected)
     assert layer.periodic == anew.periodic
+    layer.padding_mode = "zeros"
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x) for y in (found, expected)))
     with pytest.raises(UsageError, match="unknown padding mode 'same'"):
         layer.padding_mode = "same"
+
+
+@pytest.mark.parametrize("name", ["tips", "ddac", "lps"])
+def test_weights_that_a_hook_computes_anew(name):
+    """Of convolutions that the layers only read; other hooks are not theirs to call."""
+    twins, x = [layer_of(name).train() for _ in range(2)], noise(2, 3, 8, 8)
+    for seed, layer in enumerate(twins):
+        torch.manual_seed(seed)
+        for part in [part for part in layer.modules() if isinstance(part, nn.Conv2d)]:
+            part.register_forward_pre_hook(lambda _, given: given[0])
+            prune.random_unstructured(part, "weight", 0.5)
+        for _ in range(2):  # a graph of its own each time
+            layer(x).square().sum().backward()
+    twins[1].load_state_dict(twins[0].state_dict())
+    assert torch.equal(*(layer.eval()(x) for layer in twins))
 
 
 # The registry

@@ -180,6 +180,15 @@ def test_a_trace_serves_other_sizes_or_fails(case):
                     torch.testing.assert_close(traced(other), layer(other), atol=1e-5, rtol=1e-5)
 
 
+def test_maps_of_few_channels_need_no_matrix_of_all_pixels(monkeypatch):
+    monkeypatch.setattr(_matrices, "LARGE", 0)
+    made, build = [], _matrices._joint_matrix
+    monkeypatch.setattr(_matrices, "_joint_matrix", lambda *part: made.append(part[1]) or build(*part))
+    for layer in create("tri-3", 3), Upsample(3):
+        layer(noise(1, 3, 20, 20).contiguous(memory_format=torch.channels_last))
+    assert made == [(20,), (20,)]
+
+
 def test_a_long_signal_needs_no_matrix():
     x = torch.zeros(1, 1, 50_001)
     x[..., 20_000] = 1

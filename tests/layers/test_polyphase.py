@@ -79,6 +79,11 @@ def test_aps_chooses_alike_at_every_magnitude(norm):
     for equal in (torch.zeros_like(x), torch.ones_like(x)):  # the first of equal phases
         assert layer.choose(equal).tolist() == [0] * 20
     assert layer.choose(x[:0]).tolist() == []
+    for odd in (torch.nan, torch.inf):  # is larger than all numbers
+        x[:, 0, 1, 1] = odd
+        assert layer.choose(x).tolist() == [3] * 20
+    expected = [oracle_index(image, 2, norm, smallest=True) for image in x.numpy()]
+    assert APS(2, norm=norm, smallest=True).choose(x).tolist() == expected
 
 
 def test_aps_chooses_for_each_image_alone_and_says_by_which_norm():

@@ -112,6 +112,11 @@ def test_dense_max_has_values_and_gradients_of_max_pooling(circular: bool, size:
         (ours,) = torch.autograd.grad((weights * y).sum(), x)
         (theirs,) = torch.autograd.grad((weights * expected).sum(), x)
         torch.testing.assert_close(ours, theirs)
+    z = torch.randn(1, 1, 4, 4, dtype=torch.complex128).requires_grad_()  # whose conjugate only notes the sign
+    y = DenseMax(2)(z.conj().imag)
+    assert torch.equal(y, DenseMax(2)(-z.imag))
+    torch.complex(y, y).conj().imag.sum().backward()
+    assert z.grad.imag.sum() == 16
     assert torch.autograd.gradcheck(DenseMax(2, "circular"), images(1, 1, 3, 4).double().requires_grad_())
 
 
