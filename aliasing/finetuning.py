@@ -31,7 +31,7 @@ from .datasets import ImageSet
 from .diagnosis import networks, pictures
 from .errors import DamagedError, DataError, UsageError, check_whole
 from .files import checksum, leased, read_tensors, write_atomically, write_tensors
-from .inference import as_float, check_images, device_of, finite, placed, probabilities
+from .inference import as_float, check_images, device_of, finite, form_of, placed, probabilities
 from .memory import keep_freed
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
@@ -290,7 +290,7 @@ def _labels(names: list[str], classes: tuple[str, ...]) -> Tensor | None:
 def windows(data: Data, rows: Tensor, shifts: Tensor, place: torch.device) -> Tensor:
     """Windows of some pictures to learn from, on ``place``, moved by ``shifts`` (2,) or (N, 2) from the middle."""
     moved = shift_images(data.learn[rows], shifts.expand(len(rows), 2), "crop", data.margins[0])
-    return as_float(moved).to(place).contiguous(memory_format=torch.channels_last)
+    return as_float(moved).to(place)
 
 
 def _fast(place: torch.device) -> torch.autocast:
@@ -358,7 +358,7 @@ class Lesson:
         self.steps = max(1, min(self.steps, int(seconds / took)))
 
     def _optimizer(self, student: nn.Module) -> Optimizers:
-        placed(student, self.place).requires_grad_(True)
+        placed(student, self.place, form_of(self.original)).requires_grad_(True)
         return Optimizers(student, "sgd", self.plan.lr, self.plan.lr, 0.9, 0.0)
 
     def _step(self, student: nn.Module, optimizer: Optimizers, step: int) -> None:

@@ -34,12 +34,18 @@ def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
     return next((t.device for group in (model.parameters(), model.buffers()) for t in group), otherwise.device)
 
 
-def placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """``model`` on ``device``, its kernels channels_last; a method of modules that does it refuses those of videos."""
+def placed(model: nn.Module, device: torch.device, form: torch.memory_format = torch.channels_last) -> nn.Module:
+    """``model`` on ``device``, its kernels in this form; a method of modules that does it refuses those of videos."""
     for tensor in (*model.to(device).parameters(), *model.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=form)
     return model
+
+
+def form_of(model: nn.Module) -> torch.memory_format:
+    """The form of the kernels of ``model``, which maps behind a convolution have as well, whatever the images have."""
+    own = all(tensor.is_contiguous() for tensor in model.parameters())
+    return torch.contiguous_format if own else torch.channels_last
 
 
 def check_images(images: Tensor, unit: bool = False) -> Tensor:
@@ -72,11 +78,12 @@ def check_labels(labels: Tensor, images: Tensor, classes: int | None = None) -> 
         raise UsageError(f"labels must be whole numbers (N,), got {labels.dtype} {tuple(labels.shape)}")
     if len(labels) != len(images):
         raise UsageError(f"one label per image is needed, got {len(labels)} labels for {len(images)} images")
+    labels = labels.long()  # of unsigned integers PyTorch knows no extremes
     low, high = (int(end) for end in labels.aminmax()) if len(labels) else (0, 0)
     if low < 0 or (classes is not None and high >= classes):
         last = "" if classes is None else f" to {classes - 1}, the last class of the network"
         raise UsageError(f"labels must be whole numbers from 0{last}; got {low} to {high}")
-    return labels.long()
+    return labels
 
 
 def as_float(images: Tensor) -> Tensor:

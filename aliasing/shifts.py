@@ -18,11 +18,11 @@ SHIFTS = ("circular", "standard", "crop", "sub-pixel")
 def taken(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Pixels ``[n, :, rows[n, i], columns[n, j]]`` of images (N, C, H, W), each image with indices of its own.
 
-    Rows are (N, h) and columns (N, w); the result is (N, C, h, w), its channels last in memory.
+    Rows are (N, h) and columns (N, w); the result is (N, C, h, w), and contiguous: some networks ask for views.
     """
     sample = torch.arange(len(images), device=images.device)[:, None, None]
     # Indices on axes 0, 2, 3 put the channels last; back to (N, C, h, w).
-    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def circular(images: Tensor, shifts: Tensor) -> Tensor:

@@ -337,16 +337,20 @@ def test_functions_are_measured_as_modules_are_and_each_of_them(photos):
         lambda n, x: n.indices(n.conv(x))[0].mean((2, 3)),
         lambda n, x: torch.stack([n.pool(n.conv(image)).mean((1, 2)) for image in x]),
         lambda n, x: n.frames(n.pool(n.conv(x))[:, :, None]).mean((2, 3, 4)),
+        lambda n, x: n.pool(n.conv(x)).view(len(x), -1).unflatten(1, (4, -1)).mean(2),
+        lambda n, x: n.pool(n.conv(torch.cat([x, x]))).mean((2, 3))[: len(x)],
     ],
-    ids=["by name", "indices", "image by image", "a kernel of five axes"],
+    ids=["by name", "indices", "image by image", "a kernel of five axes", "seen as rows", "beside others"],
 )
 def test_a_module_is_looked_at_however_it_is_called(photos, run):
-    """These stopped the whole diagnosis."""
+    """These stopped the whole diagnosis, or counted as more pictures."""
     parts = {"conv": nn.Conv2d(3, 4, 3, 2), "pool": nn.MaxPool2d(2), "indices": nn.MaxPool2d(2, return_indices=True)}
     networks = {"plain": nn.Sequential(parts["conv"], parts["pool"], MEAN)}
     networks["own"] = Custom(run, **parts, frames=nn.Conv3d(4, 4, 1))
     plain, own = (p.sites for p in aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits)
-    assert [s.alias_energy.value for s in own] == pytest.approx([s.alias_energy.value for s in plain], rel=1e-3)
+    assert torch.tensor([s.alias_energy for s in own]).tolist() == [
+        pytest.approx(list(s.alias_energy), rel=1e-3) for s in plain
+    ]
 
 
 def test_what_does_alias_is_what_the_filter_leaves(photos):

@@ -144,6 +144,10 @@ def test_weights_of_an_untrained_layer_are_almost_uniform_and_the_mean_phase_is_
     assert all(0.5 <= float(v) < 0.53 for v in values["tau_norm"])
     middle = measured("tips_phases", chosen, count=8, bins=3)["tau_mean_phase"]
     assert torch.stack(middle).tolist() == [[0, 1, 0]] * 4  # almost uniform weights, everything within 1 to 2
+    with monkeypatch.context() as patch:  # of nine phases alike
+        patch.setattr("aliasing.measurements.tips._inputs", lambda *of: [(layers.TIPS(2, 3), torch.zeros(1, 2, 6, 6))])
+        (middle,) = measured("tips_phases", chosen, count=1, bins=3)["tau_mean_phase"]
+        assert middle.tolist() == [0, 3 / 8, 0]
     last_phase = torch.eye(4)[3] * (1 + 1e-7)  # rounded
     monkeypatch.setattr(layers.TIPS, "mixing_weights", lambda layer, x, *given: last_phase.expand(*x.shape[:2], 4))
     last = measured("tips_phases", chosen, count=2, bins=6)["tau_mean_phase"]
@@ -238,6 +242,8 @@ def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):
     found = measured("inpainted_sweep", chosen, count=6, positions=5)
     assert (found["steps"], found["factors"], found["crossings"]) == (4, [1], 0)  # of two classes both are among five
     assert len(found["probability"]) == len(found["non_shiftability_by_picture"]) == 6
+    chosen.run.dataset["name"] = "imagenette"  # whose labels become ImageNet's
+    assert measured("inpainted_sweep", chosen, count=2, positions=2)["probability_labels"] == ["tench"] * 2
     mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     options = {"count": 6, "against": {"name": "shapes"}, "training": 6, "margin": 4, "neighbours": 2}
     near = measured("distance_to_training", subject(mean), **options)

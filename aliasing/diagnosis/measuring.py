@@ -275,7 +275,7 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
     def own_name(name: str) -> str:
         return f"{name}.".removeprefix(front).removesuffix(".")
 
-    for image in images.split(1):  # maps in front of a stride are large
+    for image in images.split(1):  # maps in front of a stride are large; and all maps are of this image
         own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
         with eager(), watched(model) as (_, reductions):
             passed = next(sampled(model, image)) if kinds else []
@@ -286,9 +286,9 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
             known = sample.x.dtype in DTYPES  # nothing is known of what was quantised
             counts = window_counts(model, sample).cpu() if known else torch.full((1, 5), torch.nan)
             values = torch.cat([_values(_dense(module, sample)), counts], 1)
-            own[sample.site, type(module).__name__, max(sample.strides)].append(values)
+            own[sample.site, type(module).__name__, max(sample.strides)].append(values.mean(0, keepdim=True))
         for what, called in _functions(model, reductions):
-            own[called.site, what, max(called.strides)].append(_values(called))
+            own[called.site, what, max(called.strides)].append(_values(called).mean(0, keepdim=True))
         for key, uses in own.items():  # a site that is used twice counts with its mean
             found[key].append(torch.stack(uses).mean(0))
         say(_LOOK)

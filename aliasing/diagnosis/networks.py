@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from ..datasets.photographs import imagenet_classes
 from ..errors import DataError, UsageError, at_least, reason
 from ..held import held
-from ..inference import batches, evaluating, placed
+from ..inference import batches, evaluating, form_of, placed
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 from .pictures import SMALLEST
@@ -356,7 +357,8 @@ def _some(names: list[str], most: int = 3) -> str:
 def adapted(network: Network, device: torch.device) -> Network:
     """``network`` on ``device``, after one image ran through it: before any work that could be lost.
 
-    One that takes grey images, or returns one logit or probabilities, gets what it lacks put around it.
+    One that takes grey images, or returns one logit or probabilities, gets what it lacks put around it. Its kernels are
+    channels_last, which is faster, unless it cannot run so: ``Tensor.view`` refuses the maps behind such kernels.
 
     Raises:
         UsageError: it does not take images of its size, or returns something else than logits, or other ones again.
@@ -367,9 +369,9 @@ def adapted(network: Network, device: torch.device) -> Network:
         raise UsageError(
             f"{network.name} has no weights yet, in lazy modules or on the device meta: run it once, or load them"
         )
-    placed(network.module, device)
-    grey, failures, sigmoids = False, [], list[Tensor]()
-    for grey in (False, True):
+    grey, failures, sigmoids, before = False, [], list[Tensor](), form_of(network.module)
+    for grey, form in product((False, True), (torch.channels_last, torch.contiguous_format)):
+        placed(network.module, device, form)
         try:
             with torch.no_grad(), evaluating(network.module) as module, ExitStack() as hooks:
                 for part in module.modules():
@@ -381,8 +383,9 @@ def adapted(network: Network, device: torch.device) -> Network:
         except Exception as error:  # of anybody's network
             failures.append(error)
     else:
+        placed(network.module, device, before)
         first = next((part for part in network.module.modules() if isinstance(part, nn.Conv2d)), None)
-        failure = failures[first is not None and first.in_channels == 1]  # of the kind of image that it is for
+        failure = failures[1::2][first is not None and first.in_channels == 1]  # of the kind of image that it is for
         raise UsageError(
             f"{network.name} does not take images {side} in [0, 1]: {reason(failure)}. "
             "Name its input size with --size N, or wrap it in a module that takes such images"

@@ -188,8 +188,9 @@ def _one_step(network: nn.Module, images: Tensor, labels: Tensor, eps: float) ->
 
 
 def _alias_errors(network: nn.Module, images: Tensor) -> Tensor:
-    """Relative l1 distance of the sites' outputs from ideal downsampling, (N,), averaged over the sites."""
-    batches = ([distance_from_ideal(sample) for sample in batch] for batch in sampled(network, images))
+    """Relative l1 distance of the sites' outputs from ideal downsampling, (N,), averaged over all uses of sites."""
+    found = sampled(network, images, one_each=True)
+    batches = ([distance_from_ideal(sample) for sample in batch] for batch in found)
     return torch.cat([torch.stack(errors).mean(0).double().cpu() for errors in batches])
 
 

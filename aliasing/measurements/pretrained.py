@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import metrics
 from ..datasets import ImageSet
 from ..datasets.decoding import as_png
-from ..datasets.photographs import IMAGENETTE_RANKS
+from ..datasets.photographs import IMAGENETTE_RANKS, imagenet_classes
 from ..finetuning import MOVES, Data, Lesson, Plan, answers, averaged, measure
 from ..inference import as_float, correct, predict, probabilities
 from ..metrics import Estimate
@@ -35,7 +35,7 @@ def _pictures(subject: Subject, count: int) -> ImageSet:
     found = subject.split("train" if seen else "test", count)
     if dataset["name"] != "imagenette":
         return found
-    return ImageSet(found.images, torch.tensor(IMAGENETTE_RANKS)[found.labels], found.classes, found.name)
+    return ImageSet(found.images, torch.tensor(IMAGENETTE_RANKS)[found.labels], imagenet_classes(), found.name)
 
 
 def one_pixel_windows(subject: Subject, count: int, margin: int) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def one_pixel_protocols(subject: Subject, count: int, protocols: Iterable[str], 
 def embedded_sizes(subject: Subject, count: int, sizes: Iterable[int]) -> dict[str, Any]:
     """Accuracy and P(top-1 change) of pictures shrunk to ``sizes`` of 224 pixels in the corner of an inpainted frame.
 
-    The second picture of a pair stands one pixel further down and right. ``half_over_whole`` is the top-5 accuracy at
-    half of the frame's width over that at the largest size.
+    Sizes are below 224, since the second picture of a pair stands one pixel further down and right.
+    ``half_over_whole`` is the top-5 accuracy at half of the frame's width over that at the largest size.
     """
     data = _pictures(subject, count)
     side, inside = data.images.shape[-1], {}

@@ -18,18 +18,20 @@ def tips_weights(subject: Subject, count: int) -> dict[str, Any]:
 
 
 def tips_phases(subject: Subject, count: int, bins: int = 25) -> dict[str, Any]:
-    """Mean phase of each TIPS layer: the density over 0 to 3, in ``bins`` bins, of ``sum_p p tau_p`` over channels.
+    """Mean phase of each TIPS layer: the density, in ``bins`` bins, of ``sum_p p tau_p`` over channels.
 
-    Phases are counted row by row. Uniform weights give 1.5; so do others, and an end is reached by one phase only.
+    From 0 to the last phase, which is 3 for stride 2. Phases are counted row by row. Uniform weights give the middle;
+    so do others, and an end is reached by one phase only.
     """
     densities = []
     with torch.no_grad():
         for layer, x in _inputs(subject, count):
             tau = layer.mixing_weights(x).double()
             place = tau @ torch.arange(tau.shape[2], dtype=tau.dtype, device=tau.device)
-            place = place.flatten().clamp(0, 3).cpu()  # rounded, it may pass 3
-            shares = torch.histc(place, bins, 0, 3) / place.numel()
-            densities.append(shares * bins / 3)
+            last = max(1, tau.shape[2] - 1)
+            place = place.flatten().clamp(0, last).cpu()  # rounded, it may pass the last
+            shares = torch.histc(place, bins, 0, last) / place.numel()
+            densities.append(shares * bins / last)
     return {"tau_mean_phase": densities}
 
 

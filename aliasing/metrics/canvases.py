@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import one_of
+from ..errors import UsageError, one_of
 from ..layers.blur import binomial
 
 BORDERS = ("black", "inpainting")  # 0; the continuation of the picture
@@ -29,6 +29,11 @@ def embed(pictures: Tensor, corners: Tensor, size: tuple[int, int], border: str 
     one_of("border", border, BORDERS)
     canvas = pictures.new_zeros(*pictures.shape[:2], *size)
     height, width = pictures.shape[-2:]
+    if (corners < 0).any() or (corners + torch.tensor([height, width]) > torch.tensor(size)).any():
+        raise UsageError(
+            f"pictures of {height} x {width} pixels reach beyond a canvas of {size[0]} x {size[1]}: their corners are "
+            f"at {corners.amin(0).tolist()} to {corners.amax(0).tolist()}"
+        )
     for own, picture, (top, left) in zip(canvas, pictures, corners.tolist(), strict=True):
         own[:, top : top + height, left : left + width] = picture
     return inpaint(canvas) if border == "inpainting" else canvas
@@ -49,7 +54,7 @@ def inpaint(images: Tensor) -> Tensor:
     allowed = 200 * height * width / PAPER_SIDE**2
     row = images.new_tensor(binomial(taps))
     filled = images.clone()
-    for _ in range(80):
+    for _ in range(max(80, height, width)):  # 80 as published, for 224; what is known grows by a pixel a round
         known = filled.sum(1, keepdim=True) != 0
         open_ = (~known).sum((1, 2, 3)) > allowed
         if not open_.any():

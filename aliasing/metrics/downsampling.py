@@ -68,11 +68,12 @@ def strides_of(module: nn.Module) -> tuple[int, int]:
     return down, right
 
 
-def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator[list[Sample]]:
+def sampled(model: nn.Module, images: Tensor, batch_size: int = 256, one_each: bool = False) -> Iterator[list[Sample]]:
     """For each batch of images, in order, what passed every site (a site that is used twice occurs twice).
 
     Raises:
-        UsageError: ``model`` downsamples nowhere, or a map is not finite.
+        UsageError: ``model`` downsamples nowhere, a map is not finite or, with ``one_each``, a site does not see one
+            map for each image: nobody knows whose they are.
     """
     found = some_sites(model)
     others = {name: module for name, module in found.items() if not isinstance(module, Downsample)}
@@ -91,6 +92,8 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
             if not isinstance(own, Call) or own.name in found
         ]
         for sample in samples:
+            if one_each and len(sample.x) != len(batch):
+                raise UsageError(f"{sample.site!r} sees {len(sample.x)} maps for {len(batch)} images: not one for each")
             finite(sample.x, f"maps in front of {sample.site}")
             finite(sample.y, f"outputs of {sample.site}")
         yield samples
@@ -101,7 +104,7 @@ def per_site(
 ) -> dict[str, Tensor]:
     """``measure(sample)`` (N, ...) for all images, by site; the mean over its uses where a site is used repeatedly."""
     values: dict[str, list[Tensor]] = {name: [] for name in sites(model)}
-    for batch in sampled(model, images, batch_size):
+    for batch in sampled(model, images, batch_size, one_each=True):
         for site, parts in values.items():
             own = [measure(sample).double().cpu() for sample in batch if sample.site == site]
             if own:

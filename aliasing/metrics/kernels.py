@@ -5,7 +5,7 @@ Grabinski et al. 2023.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,16 @@ def band_accuracy(
     return [Estimate.share(correct(model, part, labels, batch_size)) for part in removed]
 
 
-def stop_band(weight: Tensor) -> float:
+def stop_band(weight: Tensor, dilation: tuple[int, int] = (1, 1)) -> float:
     """Share of a kernel's power (out, in, K, K) beyond pi/2 on either axis: what aliases when every second is kept.
 
-    The kernels' squared magnitude responses are added up first. 0.75 for a single tap and for white kernels.
+    The kernels' squared magnitude responses are added up first. 0.75 for a single tap and for white kernels. With a
+    ``dilation`` the taps lie so many pixels apart, and the responses are those of so many times the frequency.
     """
     taps = weight.detach().cpu().double().flatten(0, 1).flatten(1)  # (kernels, K * K)
-    waves = torch.fft.fft2(torch.eye(taps.shape[1]).double().unflatten(1, weight.shape[2:]), s=(GRID, GRID)).flatten(1)
+    waves = torch.fft.fft2(torch.eye(taps.shape[1]).double().unflatten(1, weight.shape[2:]), s=(GRID, GRID))
+    rows, columns = (torch.arange(GRID) * apart % GRID for apart in dilation)
+    waves = waves[:, rows[:, None], columns].flatten(1)
     # The sum over the kernels of their squared responses; those themselves would take gigabytes for a wide layer.
     response = ((taps.T @ taps).to(waves.dtype) @ waves * waves.conj()).sum(0).real.view(GRID, GRID)
     inside = torch.fft.fftfreq(GRID).abs() < 0.25
@@ -59,14 +62,11 @@ def stop_band(weight: Tensor) -> float:
 def stop_bands(model: nn.Module) -> dict[str, float]:
     """``stop_band`` of every convolution and trainable blur, by name."""
     found = {name: part for name, part in model.named_modules() if isinstance(part, (nn.Conv2d, Blur))}
-    return {name: stop_band(_spread(part)) for name, part in found.items() if isinstance(part.weight, Tensor)}
-
-
-def _spread(part: Any) -> Tensor:
-    """The kernel (out, in, K, K) with the zeros that a dilated convolution has between its taps."""
-    apart = part.weight.new_zeros(part.dilation if isinstance(part, nn.Conv2d) else (1, 1))
-    apart[0, 0] = 1
-    return torch.kron(part.weight.detach(), apart)
+    return {
+        name: stop_band(part.weight, getattr(part, "dilation", (1, 1)))
+        for name, part in found.items()
+        if isinstance(part.weight, Tensor)
+    }
 
 
 def low_pass(taps: int) -> tuple[Tensor, float]:

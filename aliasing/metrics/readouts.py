@@ -87,10 +87,14 @@ def embedding(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor
     """Features (N, D) of unit length on the CPU: what goes into the linear layer that runs last."""
     seen: dict[str, Tensor] = {}
     parts = []
+
+    def keep(_: nn.Module, given: tuple, named: dict) -> None:
+        seen["x"] = next(iter((*given, *named.values()))).clone()  # a network may work in place
+
     with evaluating(model), torch.no_grad(), ExitStack() as stack:
         for part in model.modules():
-            if isinstance(part, nn.Linear):  # copied, since a network may work in place
-                stack.enter_context(part.register_forward_pre_hook(lambda _, given: seen.update(x=given[0].clone())))
+            if isinstance(part, nn.Linear):
+                stack.enter_context(part.register_forward_pre_hook(keep, with_kwargs=True))
         for batch in batches(model, check_images(images), batch_size):
             model(batch)
             if not seen:

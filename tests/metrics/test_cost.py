@@ -7,6 +7,7 @@ from torch import nn
 from aliasing.layers import create
 from aliasing.metrics.costs import count_flops, count_parameters
 from aliasing.models.blocks import Style, Unit
+from tests.toys import Custom
 
 
 def network():
@@ -47,6 +48,18 @@ def test_products_with_sparse_matrices_count():
     """Of a small map, and of one so large that it is halved by them: 25 products for each pixel that is kept."""
     dense, sparse = (count_flops(create("bin-5", 1), (1, side, side)) / side**2 for side in (600, 1200))
     assert sparse == 12.5 < dense
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_attention_counts_as_its_products(fast):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = Custom(lambda n, x: n.layer(x.flatten(2).mT), layer=layer)
+    torch.backends.mha.set_fastpath_enabled(fast)
+    try:  # of 16 tokens of 8 channels: four projections, two products of tokens with tokens, two layers
+        assert count_flops(model, (8, 4, 4)) == 2 * (16 * 8 * 8 * 4 + 2 * 16 * 16 * 8 + 16 * 8 * 16 * 2)
+        assert torch.backends.mha.get_fastpath_enabled() == fast
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 def test_grey_images_and_other_precisions():

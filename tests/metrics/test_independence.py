@@ -147,7 +147,7 @@ def test_labels_of_another_form_are_refused(name, data, network, painter):
     """Compared as they are, a column is compared with every answer, and a class that does not exist is never right."""
     labels = data["labels"]
     whole = call(name, data, network, painter, labels=labels)
-    same(call(name, data, network, painter, labels=labels.int()), whole)
+    same(call(name, data, network, painter, labels=labels.to(torch.uint16)), whole)
     wrong = {
         "one label per image": (labels[:1], labels[:8], labels.repeat(2)),
         "labels must be whole numbers": (labels[:, None], labels.float(), torch.eye(3)[labels], labels - 1),

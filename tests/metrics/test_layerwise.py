@@ -183,7 +183,7 @@ def test_a_readout_is_measured_like_a_network_and_of_one_layer_whatever_others_a
         metrics.alias_energy(readouts[pool], x)
 
 
-@pytest.mark.parametrize("case", ["twice", "in place", "half", "defined first"])
+@pytest.mark.parametrize("case", ["twice", "in place", "half", "defined first", "by name"])
 def test_features_belong_to_their_images(case):
     def run(net, x):
         features = x.mean((2, 3))
@@ -191,7 +191,7 @@ def test_features_belong_to_their_images(case):
             x = x * net.gate(1 - features).sigmoid()[..., None, None]
         if case == "twice":
             net.head(1 - features)
-        logits = net.head(features)
+        logits = net.head(input=features) if case == "by name" else net.head(features)
         features.zero_()
         return logits
 

@@ -8,6 +8,7 @@ from scipy import signal, special
 from torch import nn
 
 from aliasing import metrics
+from aliasing.errors import UsageError
 from aliasing.metrics.canvases import embed, inpaint, shrink
 from aliasing.metrics.pixel_pairs import ONE_PIXEL, SIZES, one_pixel_pairs, size_pairs
 from tests.toys import Answer
@@ -109,6 +110,14 @@ def test_inpainting_equals_the_published_algorithm(size, taps):
     for image, filled in zip(canvas, ours, strict=True):
         np.testing.assert_allclose(filled, published_inpainting(image.numpy(), taps, allowed), atol=1e-12)
         assert (filled.sum(0) == 0).sum() <= allowed
+
+
+def test_a_wide_canvas_is_filled_to_its_end_and_pictures_lie_inside():
+    wide = embed(pictures(1, 8), torch.tensor([[0, 0]]), (8, 200), "inpainting")
+    assert (wide.sum(1) == 0).sum() <= 200 * 8 * 200 / 224**2
+    for corner in ([0, 1], [-1, 0]):
+        with pytest.raises(UsageError, match="8 x 8 pixels reach beyond a canvas of 8 x 8"):
+            embed(pictures(1, 8), torch.tensor([corner]), (8, 8))
 
 
 def test_a_network_that_reads_one_pixel_by_hand():

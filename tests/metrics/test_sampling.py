@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from aliasing import layers, metrics
+from aliasing.errors import UsageError
 from aliasing.metrics.downsampling import sampled
 from aliasing.metrics.sampling import mean_bias, windows
 from aliasing.metrics.spectra import ideal
 from tests.layers.cases import noise
-from tests.toys import SamePadding
+from tests.toys import Custom, SamePadding
 
 
 def bias(layer, images):
@@ -90,6 +91,18 @@ def test_strided_layers_of_anybody_are_sites():
     result = metrics.max_sampling_bias(model, images)
     assert result["2"].exact.value == 1
     assert result["0"].weight is not None
+
+
+@pytest.mark.parametrize(
+    ("run", "maps"),
+    [
+        (lambda n, x: torch.stack([n.pool(image) for image in x]), 1),
+        (lambda n, x: n.pool(torch.cat([x, x.flip(3)])), 4),
+    ],
+)
+def test_maps_belong_to_images(run, maps):
+    with pytest.raises(UsageError, match=f"'pool' sees {maps} maps for 2 images"):
+        metrics.alias_energy(Custom(run, pool=nn.AvgPool2d(2)), noise(3, 3, 8, 8), batch_size=2)
 
 
 def test_a_map_smaller_than_its_stride_has_no_windows():

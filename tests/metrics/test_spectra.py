@@ -172,6 +172,8 @@ def test_the_kernel_of_a_dilated_convolution_has_zeros_between_its_taps():
     weight[:, :, ::2] = dilated.weight.detach()
     assert stop_bands(nn.Sequential(dilated))["0"] == pytest.approx(stop_band(weight))
     assert stop_band(weight) != pytest.approx(stop_band(dilated.weight), abs=1e-3)
+    dilated.dilation = (65, 1)  # at frequencies of 1/64 a pixel more is a whole turn
+    assert stop_bands(nn.Sequential(dilated))["0"] == stop_band(dilated.weight)
 
 
 def test_stop_bands_see_convolutions_and_trained_blurs_only():
