@@ -26,10 +26,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        path = path.resolve()
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # first: /dev/stdout may lead to no path
             path.write_bytes(data)
             return
+        path = Path(os.path.realpath(path))  # Path.resolve() would raise RuntimeError for links in a circle
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +192,11 @@ def test_a_link_and_a_pipe_stay_what_they_are(tmp_path):
     write_atomically(tmp_path / "pipe", "new")
     assert (tmp_path / "pipe").is_fifo() and os.read(reader, 9) == b"new"
     os.close(reader)
+    reader, writer = os.pipe()
+    write_atomically(Path(f"/dev/fd/{writer}"), "new")  # as /dev/stdout, which leads to no path
+    assert os.read(reader, 9) == b"new"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_damaged_working_record_is_named_and_measured_again(where):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..errors import DataError, UsageError, reason
 from ..files import write_atomically
+from ..inference import form_of, placed
 from ..memory import keep_freed
 from ..metrics import Estimate
 from ..records import encode
@@ -157,11 +158,13 @@ def diagnose(
 
 def _window(subject: Network, usual: int, place: torch.device) -> int:
     """The side of windows that it can be fine-tuned on, in pictures of such a short side; 0 where there is none."""
-    window = pictures.window(subject.size, usual)
+    window, form = pictures.window(subject.size, usual), form_of(subject.module)
     try:
         return window and networks.adapted(replace(subject, size=window), place).size
     except UsageError:  # it takes images of its size alone
         return 0
+    finally:
+        placed(subject.module, place, form)  # in which it takes those of its size
 
 
 def _writable(report: Path) -> None:
@@ -170,7 +173,7 @@ def _writable(report: Path) -> None:
         report.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the report cannot be written to {report}: {error}") from error
-    if report.suffix not in (".html", ".htm") or report.is_dir() or not os.access(report.parent, os.W_OK):
+    if report.suffix not in (".html", ".htm") or report.is_dir() or not os.access(report.resolve().parent, os.W_OK):
         raise UsageError(f"the report must be a page that can be written, such as report.html; got {report}")
 
 

@@ -121,7 +121,7 @@ class TIPS(Downsample):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the input, which neither a copy nor a file is to have."""
-        return {**vars(self), "_input": None}
+        return {**super().__getstate__(), "_input": None}
 
     def __init__(
         self,

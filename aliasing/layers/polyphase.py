@@ -176,8 +176,8 @@ class APS(Polyphase):
             # Powers of very large or small values are infinite or zero, which would make ties; off the CPU, where
             # looking at the norms would wait for them, images are always divided by their largest magnitude.
             x = x.to(torch.promote_types(x.dtype, torch.float32))
-            largest = x.abs().flatten(1).amax(1).clamp_min(torch.finfo(x.dtype).tiny)
-            largest = largest.nan_to_num(1.0, 1.0)  # by which everything is what it was
+            finite = x.abs().flatten(1).nan_to_num(0.0, 0.0)  # an infinity stays one, whatever it is divided by
+            largest = finite.amax(1).clamp_min(torch.finfo(x.dtype).tiny)
             scaled = self._norms(x / largest.view(-1, *[1] * (x.dim() - 1)))
             norms = torch.where(ordinary[:, None], norms, scaled) if looked_at else scaled  # of each image by itself
         return norms.argmin(1) if self.smallest else norms.argmax(1)

@@ -1,7 +1,7 @@
 """Pools and slices that a ``forward`` calls as functions, handed to the owners that replace them."""
 
 from collections.abc import Sequence
-from functools import cache, partial, wraps
+from functools import cache, partial, partialmethod, wraps
 from inspect import getattr_static, isfunction, isgeneratorfunction
 from types import CellType, CodeType
 from typing import Any, ClassVar, NamedTuple
@@ -139,7 +139,8 @@ def _reached(kind: Any, running: frozenset[CodeType]) -> tuple[str, ...]:
     these name, and so on; but no generators, which could only be refused.
     """
     own = {name: getattr_static(kind, name) for name in dir(kind) if not hasattr(nn.Module, name)}
-    codes_of = {name: _codes(method) for name, method in own.items() if isfunction(method)}
+    methods = {name: method for name, method in own.items() if isfunction(method) or isinstance(method, partialmethod)}
+    codes_of = {name: codes for name, method in methods.items() if (codes := _codes(method))}
     # What a decorator returns has the same code for every method: something that it wraps must run as well.
     runs = [n for n, (code, *inside) in codes_of.items() if code in running and (not inside or running & {*inside})]
     found = ["forward", *runs]
@@ -147,7 +148,9 @@ def _reached(kind: Any, running: frozenset[CodeType]) -> tuple[str, ...]:
         codes = [code for part in kind.__mro__ for code in _codes(vars(part).get(name))]
         for code in codes:  # likewise, by those of comprehensions and functions inside
             codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
-            found += [part for part in dict.fromkeys(code.co_names) if part not in found and _codes(own.get(part))]
+            texts = [text for text in code.co_consts if isinstance(text, str)]  # of getattr
+            named = dict.fromkeys((*code.co_names, *texts))
+            found += [part for part in named if part not in found and _codes(own.get(part))]
     may = [name for name in found if name in codes_of and not isgeneratorfunction(own[name])]
     return tuple(dict.fromkeys(["forward", *runs, *may]))
 
@@ -197,7 +200,7 @@ def _intercepted(kind: Any, methods: tuple[str, ...]) -> type:
     return type(kind.__name__, (Intercepted, kind), {"__module__": kind.__module__, **opened})
 
 
-def _rebuild(kind: type, methods: tuple[str, ...]) -> nn.Module:
+def _rebuild(kind: type, methods: tuple[str, ...] = ("forward",)) -> nn.Module:
     return object.__new__(_intercepted(kind, methods))
 
 

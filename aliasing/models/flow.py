@@ -14,6 +14,12 @@ _ACTIVATIONS = {
     *("relu", "relu6", "gelu", "silu", "softplus", "leaky_relu", "hardswish", "elu", "mish", "selu", "hardtanh"),
     *("sigmoid", "tanh"),
 }
+_JOINS = {  # of maps that need not be alike in shape
+    *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "addcmul", "addcdiv"),
+    *("lerp", "maximum", "minimum", "max", "min", "fmax", "fmin", "where", "pow"),
+    *("cat", "concat", "concatenate", "stack", "hstack", "setitem"),
+}
+_ASKS = {"type_as", "to", "expand_as", "view_as", "reshape_as"}  # the second map for its type or shape alone
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -51,7 +57,9 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
         if not read or not step.shape or step.name.startswith("new_") or step.name.endswith("_like"):
             continue  # it returns no map, or reads none of the pixels
         no_pixels = set(step.shape[2:]) <= {1}  # are left that could be others
-        meet = not no_pixels if step.module is not None else _is_one_grid([source.shape[2:] for source in read])
+        name = step.name.partition(".")[0]
+        meet = name in _JOINS or (name not in _ASKS and _is_one_grid([source.shape for source in read]))
+        meet = not no_pixels if step.module is not None else meet
         path, *others = dict.fromkeys(paths[source] for source in read)
         for other in others if meet else ():
             path = join(path, other)
@@ -74,8 +82,9 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
     return together, apart | {module for group in groups if apart & set(group) for module in group}
 
 
-def _is_one_grid(sizes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether maps of these sizes (H, W) fit together, so that a function may compute with their pixels in pairs."""
+def _is_one_grid(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether maps (N, C, H, W), or tokens (N, L, C), fit together, so that a function may take pixels in pairs."""
+    sizes = [shape[2:] if len(shape) > 3 else shape[1:] for shape in shapes]
     return all(len({*along} - {1}) < 2 for along in zip(*map(reversed, sizes), strict=False))  # one may have no batch
 
 

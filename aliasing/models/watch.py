@@ -275,11 +275,13 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
             if stack:
                 drops = reduces(function, args, kwargs, result)
                 if not any(id(m) in whole for m, _ in stack):
-                    name, made_by = getattr(function, "__name__", ""), result
+                    name, made_by, base = getattr(function, "__name__", ""), result, None
                     if name == "__setitem__" or name.endswith("_") != name.endswith("__"):  # it writes to a map
-                        target = next(tensors([args, kwargs]), None)
-                        made_by = [target, getattr(target, "_base", None)]  # of which it may be a part
+                        made_by = next(tensors([args, kwargs]), None)
+                        base = getattr(made_by, "_base", None)
                     step(None, name.strip("_"), args, kwargs, made_by, drops)
+                    if base is not None:  # a part of which was written to, in a shape of its own
+                        step(None, "setitem", (base, made_by), {}, base, False)
             return result
 
     with ExitStack() as undo:

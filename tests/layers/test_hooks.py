@@ -1,6 +1,7 @@
 """What a trainer and a measurement may ask of a layer: hooks of training, and a record of what passed it."""
 
 import copy
+import pickle
 from functools import partial
 
 import pytest
@@ -63,6 +64,10 @@ def test_the_auxiliary_losses_are_those_of_the_input_of_the_last_training_pass(f
     layer.record_input = True
     layer(noise(1, 3, 8, 8).requires_grad_() * 2)  # as where a training ends before its loss
     assert copy.deepcopy(layer).auxiliary_losses() is None
+    layer.compile(backend="eager")  # in place, which no file can hold
+    assert pickle.loads(pickle.dumps(layer)).auxiliary_losses() is None
+    layer = create("tips", 3).train()
+    layer.record_input = True
     with torch.no_grad():  # as in the first pass of a checkpoint, of which the losses would learn nothing
         layer(noise(1, 3, 8, 8))
     assert layer.auxiliary_losses() is None

@@ -338,6 +338,7 @@ class Indirect(Encoder):
     """Whose forward reaches the method of its calls in other ways than by its name."""
 
     features, steps = Encoder.encode, ("encode", "mean")
+    partly = partialmethod(Encoder.encode)
     itself = property(lambda self: self.encode)
 
     def __init__(self, way: Any) -> None:
@@ -366,6 +367,7 @@ WAYS = {
     "name that is made": lambda n, x: n.mean(getattr(n, f"en{'code'}")(x)),
     "attribute": lambda n, x: n.mean(n.kept(x)),
     "another name": lambda n, x: n.mean(n.features(x)),
+    "partial method": lambda n, x: n.mean(n.partly(x)),
 }
 
 
@@ -617,6 +619,11 @@ def written(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return y
 
 
+def rows(x: Tensor) -> Tensor:
+    """Tokens (N, L, C)."""
+    return x.flatten(2).mT
+
+
 def test_branches_meet_in_any_function_of_both() -> None:
     def shared(meet: Any) -> bool:
         parts = {"a": nn.Conv2d(3, 4, 3, 2, 1), "b": nn.Conv2d(3, 4, 1, 2)}
@@ -630,7 +637,11 @@ def test_branches_meet_in_any_function_of_both() -> None:
         *(lambda x, a, b: torch.einsum("nchw,nchw->nc", a, b), lambda x, a, b: F.cosine_similarity(a, b)),
     ):
         assert shared(meet)
+        assert shared(lambda x, a, b, meet=meet: meet(x, (a.flatten(2).mul_(0.5), a)[1], b))  # a view is written to
+    assert shared(lambda x, a, b: torch.cat([rows(a), rows(b).repeat(1, 1, 2)], -1).mean(1))
     assert not shared(lambda x, a, b: a.flatten(2) @ b.flatten(2).mT)
+    assert not shared(lambda x, a, b: torch.cdist(rows(a), rows(b)[:, 1:]))
+    assert not shared(lambda x, a, b: b.type_as(a))
 
 
 def test_what_fails_leaves_the_network_as_it_was() -> None:

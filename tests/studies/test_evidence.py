@@ -139,6 +139,9 @@ def test_a_kind_that_lacks_a_hard_seed_does_not_look_better():
     assert kind_means(lacking, "layer", "m.x").to_dict() == pytest.approx(whole.to_dict())
     assert over_kinds("m.x", "m.y", {}, "layer").of(lacking).value == pytest.approx(1)
     assert kind_means(rows.iloc[:0], "layer", "m.x").empty
+    apart = rows[(rows["layer"] == "a") & (rows["seed"] < 2) | (rows["layer"] == "b") & (rows["seed"] == 2)]
+    assert kind_means(apart, "layer", "m.x").to_dict() == pytest.approx({"a": 5, "b": 21})  # of which nothing is known
+    assert kind_means(rows.assign(layer=rows["layer"].replace("a", None)), "layer", "m.x").size == 7
 
 
 def test_rank_correlation_covers_and_takes_out_what_is_given():
