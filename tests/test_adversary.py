@@ -80,8 +80,10 @@ def test_eps_sweep_of_a_linear_network_by_hand(attack):
     radii = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1) / direction.abs().sum()
     ordered = radii.sort().values
     eps = [(ordered[k : k + 2].mean()).item() for k in (9, 19, 29)]
-    alive = survivors(linear(weight), images, labels, (0.0, *eps), attack)
-    assert [int(hits.sum()) for hits in alive.values()] == [36, 30, 20, 10]
+    alive = survivors(linear(weight), images, labels, (*eps[::-1], 0.0), attack)
+    assert {radius: int(hits.sum()) for radius, hits in alive.items()} == dict(
+        zip((0.0, *eps), (36, 30, 20, 10), strict=True)
+    )
 
 
 def slow_apgd(model, image, label, x, eps, steps):
@@ -123,6 +125,7 @@ def slow_apgd(model, image, label, x, eps, steps):
 
 
 def test_apgd_equals_a_loop_over_single_images(toy):
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]  # as published
     model, images, labels = toy
     problem, steps = Problem(model, images, labels, 0.015), 20
     start = problem.random_point(image_seeds(len(images)), touch=True)

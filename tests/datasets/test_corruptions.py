@@ -1,6 +1,7 @@
 """Corruptions against slow versions, libraries that do the same, and cases whose answer is known."""
 
 import colorsys
+import hashlib
 import io
 
 import numpy as np
@@ -33,6 +34,13 @@ def constant(value, n=2, side=32):
 
 def levels(name, severity, side=32):
     return CONSTANTS[name][side][severity - 1]
+
+
+def test_the_constants_are_the_published_ones():
+    """Compared one by one with the three scripts of hendrycks/robustness; the digest keeps what was found right."""
+    assert hashlib.sha256(repr(CONSTANTS).encode()).hexdigest()[:16] == "4590bbe4b777fd98"
+    assert CONSTANTS["elastic_transform"][224][0] == pytest.approx([v * 244 / 224 for v in (2, 0.7, 0.1)])
+    assert [table_side(*size) for size in ((200, 45), (46, 46), (119, 500), (120, 120))] == [32, 64, 64, 224]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,6 +124,36 @@ def test_zoom_is_that_of_scipy(factor):
         large = ndimage.zoom(image[:, top : top + h, top : top + h].numpy(), (1, factor, factor), order=1)
         trim = (large.shape[1] - 32) // 2
         np.testing.assert_allclose(found.numpy(), large[:, trim : trim + 32, trim : trim + 32], atol=1e-10)
+
+
+def test_zoom_blur_is_a_mean_of_zooms():
+    images = photographs(2) / 255
+    parts = [images, *(filters.zoom(images, factor) for factor in (1, 1.1, 1.2))]
+    torch.testing.assert_close(transforms.zoom_blur(images, streams(image_seeds(2)), 1.25, 0.1), sum(parts) / 4)
+
+
+def test_motion_smears_a_dot_to_one_side_and_snow_falls_steeply():
+    dot = torch.zeros(20, 1, 41, 41)
+    dot[:, :, 20, 20] = 1
+    found = transforms.motion_blur(dot, streams(image_seeds(20)), 6, 6.0)
+    weight = 1 / np.exp(-(np.arange(13) ** 2) / 72).sum()
+    torch.testing.assert_close(found[:, 0, 20, 20], torch.full((20,), weight, dtype=torch.float32))
+    down, right = (found.amax((0, 1)) > 0).nonzero().T - 20  # of all angles together
+    assert (-right >= down.abs()).all() and right.min() == -12 and down.min() < -4 and down.max() > 4
+    streaks = corrupt(constant(0, n=20), "snow", 5).float()
+    assert 1.5 * streaks.diff(dim=2).abs().mean() < streaks.diff(dim=3).abs().mean()
+
+
+def test_the_weights_of_weather_by_hand():
+    images, seeds = photographs(2) / 510, image_seeds(2)
+    torch.testing.assert_close(transforms.frost(images, streams(seeds), 1.0, 0.0), images)
+    thin, thick = (transforms.fog(k * images, streams(seeds), k * 1.5, 2.0) for k in (1, 2))
+    torch.testing.assert_close(thick, 2 * thin)
+    grey = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    white = torch.maximum(images, 1.5 * grey + 0.5)
+    for level, layers in ((0.25, 0.5), (0.15, 0.0)):  # over and under the threshold: twice the flakes, or none
+        found = transforms.snow(images, streams(seeds), level, 0.0, 1.1, 0.2, 3, 1.0, 0.75)
+        torch.testing.assert_close(found, 0.75 * images + 0.25 * white + layers)
 
 
 def slow_plasma(noise, size, decay):

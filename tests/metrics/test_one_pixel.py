@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import signal, special
+from scipy import signal, special, stats
 from torch import nn
 
 from aliasing import metrics
@@ -128,11 +128,14 @@ def test_a_network_that_reads_one_pixel_by_hand():
     images = torch.stack([board, stripes])[:, None].expand(2, 3, 32, 32)
     result = metrics.one_pixel(reader, images, "circular", pairs=4)
     # A diagonal step keeps the parity of row + column, and flips that of the column.
-    assert result.images.tolist() == [0, 1]
+    assert result.images.tolist() == [0, 1] and result.top1_change[1:] == (0, 1, 2)
     gap = (torch.sigmoid(torch.tensor(2.0)) - torch.sigmoid(torch.tensor(-2.0))).item()
-    assert result.mean_absolute_change.value == pytest.approx(gap / 2)
+    assert result.mean_absolute_change.value == pytest.approx(gap / 2) and result.mean_absolute_change.n == 2
     assert result.moves.tolist() == pytest.approx([0, gap])
     assert metrics.top1_change(reader, images, "circular", pairs=4) == result.top1_change
+    still = metrics.top1_change(reader, images[:1].expand(3, -1, -1, -1), "circular", pairs=4)
+    low, high = stats.binomtest(0, 3).proportion_ci(method="wilson")  # of images, not of their pairs
+    assert still == pytest.approx((0, low, high, 3), abs=1e-12)
     assert metrics.mean_absolute_change(reader, images, "circular", pairs=4) == result.mean_absolute_change
 
 
@@ -180,8 +183,10 @@ def test_an_embedded_picture_has_the_size_it_should_and_lies_near_the_middle():
             assert abs((inside.min() + inside.max()) / 2 - 15.5) <= 2
 
 
-def test_the_whole_picture_is_one_pixel_larger_than_the_window():
-    images = torch.arange(32.0)[None, None, None, :].expand(2, 3, 32, 32) / 32
-    first, second = size_pairs(images, 1.0)
+@pytest.mark.parametrize(("size", "kept"), [(1.0, 32), (0.25, 16)])
+def test_the_kept_part_is_stretched_to_one_pixel_more_than_the_window(size, kept):
+    images = torch.arange(32.0)[None, None, None, :].expand(6, 3, 32, 32) / 32
+    first, second = size_pairs(images, size)
     step = (second - first)[:, :, :, 8:24]
-    assert torch.allclose(step, torch.full_like(step, 1 / 33), atol=1e-3)  # 32 pixels stretched over 33
+    assert torch.allclose(step, torch.full_like(step, kept / 32 / 33), atol=1e-3)
+    assert (len(first[:, 0, 0, 0].unique()) > 1) == (kept < 32)  # each image is cut elsewhere
