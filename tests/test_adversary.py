@@ -160,6 +160,17 @@ def test_apgd_halves_its_step_when_it_rises_without_reaching_the_best_point():
     torch.testing.assert_close(points, torch.stack(slow), atol=1e-9, rtol=0)
 
 
+def test_a_misclassified_point_at_a_checkpoint_is_the_result_though_its_loss_is_lower():
+    def cliff(images):  # nine classes rise together; beyond it one of them is the answer, and eight are far away
+        mean = images.mean((1, 2, 3))[:, None]
+        rising = torch.cat([0 * mean, (mean - 1).expand(-1, 9)], 1)
+        return torch.where(mean > 0.55, torch.tensor([0, 0.1, *[-9.0] * 8]), rising)
+
+    image, label = torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    points, broken = apgd(Problem(Answer(cliff), image, label, 0.1), image, 1)
+    assert broken.all() and points.flatten().tolist() == pytest.approx([0.6] * 12)
+
+
 def test_training_perturbation_on_a_linear_network():
     weight = torch.tensor([[1.0, -1.0], [-1.0, 1.0], [2.0, 0.0]])
     images, labels = torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 0.5]])[:, :, None, None], torch.tensor([0, 1])
@@ -185,7 +196,8 @@ def test_a_network_of_any_precision_is_attacked(toy, dtype):
         reference = attack_images(toy[0], images.double(), labels, attack, 0.05, 3)[1]
         assert found.dtype == torch.promote_types(dtype, torch.float32)
         assert (broken != reference).sum() <= 3  # of 40, at the boundary
-    assert attack_accuracy(model, images, labels, "fgsm", 0.05).value < 1
+    before = attack_accuracy(model, images, labels, "fgsm", 0.01)
+    assert 0 < before.value < 1 and attack_accuracy(model.train(), images, labels, "fgsm", 0.01) == before
     start = perturb(model, images.to(dtype), labels, torch.Generator().manual_seed(0))
     assert start.dtype == torch.promote_types(dtype, torch.float32)
 

@@ -149,6 +149,7 @@ def test_the_weights_of_weather_by_hand():
     torch.testing.assert_close(transforms.frost(images, streams(seeds), 1.0, 0.0), images)
     thin, thick = (transforms.fog(k * images, streams(seeds), k * 1.5, 2.0) for k in (1, 2))
     torch.testing.assert_close(thick, 2 * thin)
+    assert (thin.amax((1, 2, 3)) <= images.amax((1, 2, 3)) + 1e-6).all()
     grey = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     white = torch.maximum(images, 1.5 * grey + 0.5)
     for level, layers in ((0.25, 0.5), (0.15, 0.0)):  # over and under the threshold: twice the flakes, or none

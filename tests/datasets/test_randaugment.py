@@ -41,6 +41,13 @@ def test_equalize_gives_ranks():
     assert torch.equal(apply("equalize", flat, 0.0), flat.float())
 
 
+def test_solarize_add_and_cutout_by_hand():
+    halves = torch.tensor([[100, 200]]).expand(1, 3, 1, 2)
+    assert apply("solarize-add", halves, 0.5)[0, 0].tolist() == [[155, 200]]  # 110 times the strength, to the dark
+    cut = apply("cutout", torch.zeros(1, 3, 56, 112), 1.0)[0, 0] == 128  # 40 of 224 to each side
+    assert cut.sum(0).tolist() == [0] * 36 + [20] * 40 + [0] * 36
+
+
 def test_shifts_move_by_whole_pixels_and_fill_with_grey():
     images = pictures(2, 224)
     moved = apply("shift-x", images, 0.1)  # 10 of 224 pixels
@@ -66,5 +73,8 @@ def test_draws_are_per_image_and_repeatable():
     assert first.dtype == torch.uint8 and first.shape == images.shape
     assert torch.equal(first, randaugment(images, 2, torch.Generator().manual_seed(5)))
     assert len(first.flatten(1).unique(dim=0)) > 30
+    single = randaugment(images.repeat(2, 1, 1, 1), 1, torch.Generator().manual_seed(5))
+    for strength in (0.3, -0.3):  # either way
+        assert (single == apply("shift-x", images[:1], strength).round()).all((1, 2, 3)).any()
     assert torch.equal(randaugment(images, 0, torch.Generator()), images)
     assert not torch.equal(images, first) and torch.equal(images, pictures(1).repeat(64, 1, 1, 1))

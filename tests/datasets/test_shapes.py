@@ -87,6 +87,20 @@ def test_the_areas_of_unhidden_shapes_are_those_of_geometry():
         assert area[scenes.labels // 2 == shape].mean().item() == pytest.approx(value, rel=0.02), shapes.SHAPES[shape]
 
 
+def test_scenes_are_drawn_as_described():
+    scenes = shapes.sample(200)
+    periods, (down, right) = 2 * math.pi / scenes.grating.norm(dim=1), scenes.grating.abs().T
+    assert 2.3 <= periods.min() < 2.4 and 3.7 < periods.max() <= 3.8
+    upright = torch.tensor([shapes.CLASSES[label].startswith("upright") for label in scenes.labels])
+    assert ((down < right) == upright).all()  # stripes across the columns stand
+    assert not torch.equal(scenes.centre, shapes.sample(200, split="test").centre)
+    masks = load("shapes", "test", count=30).masks
+    assert masks.amax((1, 2)).tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5] * 3
+    ones = torch.ones_like(scenes.stroke_front)
+    hidden, free = (shapes.render(replace(scenes, stroke_front=k * ones))[1].sum() for k in (1, 0))
+    assert hidden < 0.95 * free
+
+
 @pytest.mark.parametrize(("sigma", "deviation"), [(0, 0.0), (1.5, 1.5), ("uniform", 20 / math.sqrt(12))])
 def test_the_position_bias_is_the_deviation_of_the_centres(sigma, deviation):
     scenes = shapes.sample(4000, position_sigma=sigma)

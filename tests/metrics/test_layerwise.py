@@ -85,7 +85,11 @@ def test_against_a_slow_version():
                 candidates = [plain.roll((i, j), (2, 3)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
                 error = min((moved - candidate).norm() for candidate in candidates) / plain.norm()
                 worst[index] = max(worst[index], error)
-    assert realigned_errors(network, images).maps[0] == pytest.approx(worst.mean().item())
+        means = [network.stages(images.roll(by, (2, 3))).mean((2, 3)) for by in ((0, 0), *ONE_PIXEL_ROLLS)]
+    changes = [(means[0] - moved).norm(dim=1) / means[0].norm(dim=1) for moved in means[1:]]
+    found = realigned_errors(network, images)
+    assert found.maps[0] == pytest.approx(worst.mean().item())
+    assert found.pooled == pytest.approx(torch.stack(changes).amax(0).mean().item())
 
 
 # --- sweeps ----------------------------------------------------------------------------------------------------------

@@ -175,6 +175,7 @@ def test_pairs_are_one_diagonal_pixel_apart(size, shape):
 
 
 def test_an_embedded_picture_has_the_size_it_should_and_lies_near_the_middle():
+    assert shrink(pictures(1, 40)[:, :, :20], 10).shape == (1, 3, 10, 20)
     first, _ = size_pairs(pictures(6), 1.6)
     for image in first:
         rows, columns = ((image > 0).any(0).any(axis).nonzero().flatten() for axis in (1, 0))

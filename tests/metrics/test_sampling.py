@@ -60,6 +60,9 @@ def test_weight_follows_the_sample_that_weighs_most():
     expected = (blocks[..., 3] == blocks.amax(-1)).double().mean().item()
     found = bias(Mixture(), images)
     assert found.weight.value == pytest.approx(expected) and found.exact.value == 0
+    # Of equal weights none leads; and of images of any size beside each other each has a tolerance of its own.
+    found = bias(nn.AvgPool2d(2), torch.cat([images[:1], 1e9 * images[1:]]))
+    assert (found.weight.value, found.exact.value) == (0, 0)
 
 
 def test_mixing_weights_of_tips():
@@ -103,6 +106,13 @@ def test_strided_layers_of_anybody_are_sites():
 def test_maps_belong_to_images(run, maps):
     with pytest.raises(UsageError, match=f"'pool' sees {maps} maps for 2 images"):
         metrics.alias_energy(Custom(run, pool=nn.AvgPool2d(2)), noise(3, 3, 8, 8), batch_size=2)
+
+
+def test_a_site_that_is_used_twice_has_the_mean_of_its_uses():
+    x, pool = noise(2, 3, 8, 8), nn.AvgPool2d(2)
+    each = [metrics.alias_energy(pool, maps)[""].value for maps in (x, pool(x))]
+    both = metrics.alias_energy(Custom(lambda n, x: n.pool(n.pool(x)), pool=pool), x)["pool"].value
+    assert both == pytest.approx(sum(each) / 2) != pytest.approx(each[0])
 
 
 def test_a_map_smaller_than_its_stride_has_no_windows():

@@ -52,6 +52,7 @@ def test_alias_error_of_stripes_by_hand():
         model = nn.Sequential(layers.create(name, 3, padding_mode="circular"))
         assert metrics.alias_error(model, images)["0"].value == pytest.approx(expected, abs=1e-12)
         assert metrics.alias_energy(model, images)["0"].value == pytest.approx(1)
+    assert metrics.alias_error(layers.create("max", 3), torch.zeros(2, 3, 8, 8))[""].value == 0
 
 
 def test_radial_spectrum_is_a_mean_over_annuli():
@@ -129,6 +130,9 @@ def test_overshoot_of_a_sharpening_kernel_by_hand():
     """Taps -0.5, 2, -0.5: 2 - 0.5 on the bright side of an edge, -0.5 on the dark one, at one phase or the other."""
     sharpen = filtered([[0, 0, 0], [-0.5, 2, -0.5], [0, 0, 0]])
     assert metrics.step_overshoot(sharpen, size=16) == pytest.approx((0.5, 0.5))
+    upright = filtered([[0, -0.5, 0], [0, 2, 0], [0, -0.5, 0]])  # sees the edge of the map alone
+    upright.padding_mode = "zeros"
+    assert [metrics.step_overshoot(upright, 16, border) for border in (True, False)] == [(0.5, 0), (0, 0)]
 
 
 def test_total_variation_lists_convolutions_with_neighbours():
