@@ -155,6 +155,10 @@ def test_the_weights_of_weather_by_hand():
     for level, layers in ((0.25, 0.5), (0.15, 0.0)):  # over and under the threshold: twice the flakes, or none
         found = transforms.snow(images, streams(seeds), level, 0.0, 1.1, 0.2, 3, 1.0, 0.75)
         torch.testing.assert_close(found, 0.75 * images + 0.25 * white + layers)
+    noise = torch.stack([torch.randn(1, 32, 32, generator=stream) for stream in streams(seeds)])
+    flakes = filters.zoom(0.5 + 0.2 * noise, 1.5).clamp(0, 1)
+    found = transforms.snow(images, streams(seeds), 0.5, 0.2, 1.5, 0.0, 3, 0.1, 1.0)  # that narrow, no streaks
+    torch.testing.assert_close(found, images + flakes + flakes.flip(2, 3))
 
 
 def slow_plasma(noise, size, decay):

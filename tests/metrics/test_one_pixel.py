@@ -186,8 +186,8 @@ def test_an_embedded_picture_has_the_size_it_should_and_lies_near_the_middle():
 
 @pytest.mark.parametrize(("size", "kept"), [(1.0, 32), (0.25, 16)])
 def test_the_kept_part_is_stretched_to_one_pixel_more_than_the_window(size, kept):
-    images = torch.arange(32.0)[None, None, None, :].expand(6, 3, 32, 32) / 32
+    images = ((torch.arange(32.0)[:, None] + torch.arange(32)) / 64).expand(6, 3, 32, 32)
     first, second = size_pairs(images, size)
-    step = (second - first)[:, :, :, 8:24]
+    step = (second - first)[:, :, 8:24, 8:24]
     assert torch.allclose(step, torch.full_like(step, kept / 32 / 33), atol=1e-3)
     assert (len(first[:, 0, 0, 0].unique()) > 1) == (kept < 32)  # each image is cut elsewhere
