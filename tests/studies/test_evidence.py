@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from aliasing.measurements import packed
+from aliasing.metrics import Estimate
 from aliasing.studies.evidence import (
     Derived,
     Result,
@@ -17,6 +18,7 @@ from aliasing.studies.evidence import (
     best,
     concordance,
     contrast,
+    derived,
     entry,
     fact,
     kendall_w,
@@ -26,6 +28,7 @@ from aliasing.studies.evidence import (
     near,
     over_kinds,
     rank_correlation,
+    survived,
 )
 from aliasing.studies.rules import below
 
@@ -46,6 +49,7 @@ def test_intervals_are_students_and_differences_the_paired_t_test():
     assert found[:5] == pytest.approx((np.mean(first), low, high, 4, 0))
     assert found.p(0.1) == pytest.approx(stats.ttest_1samp(first, 0.1).pvalue)
     assert minus("m.x", A, B).of(values).p(0) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    assert Result.over(Estimate(0.5, 0.4, 0.6, 9)).error == pytest.approx(0.1 / 1.96)
 
 
 def test_spread_is_pooled_over_the_settings_of_the_block():
@@ -71,20 +75,26 @@ def test_means_of_settings_and_differences_of_differences():
 
 @pytest.mark.parametrize("pictures_vary", [True, False])
 def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypatch):
+    """The variance of a mean over two crossed random effects, from the mean squares of its layout."""
     monkeypatch.setattr("aliasing.studies.evidence.unpacked", lambda text: torch.tensor(json.loads(text)))
     rng = np.random.default_rng(1)
-    inside = []
-    for _ in range(200):
-        hard = rng.normal(size=60) * pictures_vary
-        rows = []
-        for seed in range(5):
-            both = rng.normal(scale=0.1) + hard + rng.normal(scale=0.2, size=60)
-            for layer, outcomes in (("a", both), ("b", np.zeros(60))):
-                rows.append((layer, layer, seed, json.dumps([*outcomes]), outcomes.mean()))
-        found = minus("m.x", A, B).of(pd.DataFrame(rows, columns=["setting", "layer", "seed", "m.x_by_image", "m.x"]))
-        assert found.pictures == 60 and found.seeds == 5
-        inside.append(found.low <= 0 <= found.high)
-    assert 0.89 < np.mean(inside) <= 0.99
+    layout = rng.normal(scale=0.1, size=(5, 1)) + rng.normal(size=60) + rng.normal(scale=0.2, size=(5, 60))
+    if not pictures_vary:  # less than by chance, which takes nothing from the seeds
+        layout += layout.mean() - layout.mean(0)
+    rows = [
+        (k, k, s, json.dumps([*own]), own.mean())
+        for s in range(5)
+        for k, own in (("a", layout[s]), ("b", 0 * layout[0]))
+    ]
+    found = minus("m.x", A, B).of(pd.DataFrame(rows, columns=["setting", "layer", "seed", "m.x_by_image", "m.x"]))
+    by_seed, by_picture = (
+        count * ((layout.mean(axis) - layout.mean()) ** 2).sum() for axis, count in ((1, 60), (0, 5))
+    )
+    left = ((layout - layout.mean()) ** 2).sum() - by_seed - by_picture
+    squares = [by_seed / 4 / 300, max(0, by_picture / 59 - left / 236) / 300]
+    freedom = sum(squares) ** 2 / (squares[0] ** 2 / 4 + squares[1] ** 2 / 59)
+    assert found.pictures == 60 and found.seeds == 5
+    assert (found.error, found.freedom) == pytest.approx((sum(squares) ** 0.5, freedom))
 
 
 def test_pictures_that_are_not_the_same_are_not_crossed():
@@ -110,12 +120,26 @@ def test_derived_columns_leave_out_what_was_not_measured():
     assert across_seeds(values, Derived(("m.x",), lambda x: 1 / (x - 1))).to_dict() == {1: 1, 2: 0.5}  # nor 1 / 0
 
 
+def test_outcomes_by_image_have_the_mean_of_their_column_where_a_measurement_keeps_them():
+    alive = np.arange(4)
+    assert survived(1).outcome(alive).tolist() == [0, 0, 1, 1]
+    assert survived(slice(3)).outcome(alive).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    counts = {"corruptions.corruption_error": [0.4], "corruptions.corruption_errors_by_image": [[10, 26]]}
+    rows = pd.DataFrame(counts).map(lambda own: packed(torch.tensor(own)) if isinstance(own, list) else own)
+    (found,) = derived("corruptions.corruption_error").outcomes(rows)
+    assert found.tolist() == pytest.approx([0.4 * 10 / 18, 0.4 * 26 / 18])
+    assert derived("one_pixel.top1_change_crop").by_image == "one_pixel.top1_changes_crop_by_image"
+    assert derived("circular_fidelity.accuracy").by_image == "accuracy.accuracy_by_image"
+
+
 def test_the_best_is_chosen_in_each_seed_of_those_that_are_complete():
-    values = table({"a": [1.0, 1], "b": [3.0, 0], "c": [2.0, 4]}).assign(other=lambda t: t["layer"] != "a")
-    assert best("m.x", A, {"other": True}, highest=True).of(values).value == pytest.approx(((1 - 3) + (1 - 4)) / 2)
+    values = table({"a": [1.0, 1, 2], "b": [3.0, 0, 1], "c": [2.0, 4, 0]}).assign(other=lambda t: t["layer"] != "a")
+    found = best("m.x", A, {"other": True}, highest=True).of(values)
+    less = [1 - 3, 1 - 4, 2 - 1]
+    assert found[:3] == pytest.approx([np.mean(less), *stats.t.interval(0.95, 2, np.mean(less), stats.sem(less))])
     lowest = best("m.x", A, {"other": True}, highest=False, sign=-1)
-    assert lowest.of(values).value == pytest.approx(((2 - 1) + (0 - 1)) / 2)
-    assert lowest.of(values.drop(index=[2, 5])) is None  # of seed 0 one rival, of seed 1 the other
+    assert lowest.of(values).value == pytest.approx(((2 - 1) + (0 - 1) + (0 - 2)) / 3)
+    assert lowest.of(values.drop(index=[3, 5, 7])) is None  # of seed 2 both rivals, of the others one each
     assert lowest.of(pd.DataFrame()) is None
 
 
@@ -126,6 +150,18 @@ def test_correlations_are_over_kinds_and_not_over_seeds():
     found = over_kinds("m.x", "m.y", {}, "layer").of(pd.DataFrame(rows, columns=["layer", "seed", "m.x", "m.y"]))
     assert found.value == pytest.approx(stats.spearmanr(first, second).statistic)
     assert found.seeds == 50 and found.low < found.value < found.high and found.high - found.low > 0.5
+
+
+def test_the_second_column_may_be_of_other_networks_of_the_kinds_and_kinds_be_left_out():
+    rng = np.random.default_rng(2)
+    rows = [(kind, seed, wide, *rng.normal(size=2)) for kind in "abcdefgh" for wide in (0, 1) for seed in (0, 1)]
+    rows = pd.DataFrame(rows, columns=["layer", "seed", "wide", "m.x", "m.y"])
+    found = over_kinds("m.x", "m.y", {"wide": 0}, "layer", other={"wide": 1}, without=("h", "c")).of(rows)
+    by_hand = [
+        [rows[(rows["layer"] == kind) & (rows["wide"] == wide)][column].mean() for kind in "abdefg"]
+        for wide, column in ((0, "m.x"), (1, "m.y"))
+    ]
+    assert found.value == pytest.approx(stats.spearmanr(*by_hand).statistic)
 
 
 def test_a_kind_that_lacks_a_hard_seed_does_not_look_better():
@@ -161,7 +197,11 @@ def test_concordance_is_kendalls_w():
     assert kendall_w(same).value == pytest.approx(1)
     # Two raters: W = (1 + rho) / 2.
     pair = np.random.default_rng(4).normal(size=(2, 8))
-    assert kendall_w(pair).value == pytest.approx((1 + stats.spearmanr(*pair).statistic) / 2)
+    whole, *jackknifed = (
+        (1 + stats.spearmanr(*v).statistic) / 2 for v in (pair, *(np.delete(pair, k, 1) for k in range(8)))
+    )
+    found, pseudo = kendall_w(pair), [8 * whole - 7 * without for without in jackknifed]
+    assert found.value == pytest.approx(whole) and found.error == pytest.approx(stats.sem(pseudo))
     ties = np.array([[1.0, 1, 2, 3, 4], [1, 1, 2, 3, 4]])
     assert kendall_w(ties).value == pytest.approx(1)
     assert kendall_w(np.ones((3, 6))) is None and kendall_w(same[:1]) is None and kendall_w(same[:, :4]) is None
