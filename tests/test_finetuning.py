@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from unittest.mock import Mock
 
 import pytest
 import timm
@@ -21,7 +23,7 @@ from aliasing import finetuning
 from aliasing.datasets import ImageSet
 from aliasing.diagnosis import networks
 from aliasing.errors import DataError, StorageError, UsageError
-from tests.toys import Custom, write
+from tests.toys import Answer, Custom, write
 
 SIZE = 24
 
@@ -148,8 +150,9 @@ def test_the_conclusion_says_what_is_sure_and_which_way_it_goes():
     half = torch.arange(100) % 2 == 0
 
     def said(control, tuned):
+        original, converted = (half | True,) * 2, (half & False,) * 2  # which it does not speak of
         measured = [{finetuning.CHANGES: changes.double(), finetuning.AGREES: agrees.double()}
-                    for changes, agrees in (control, control, control, tuned)]  # fmt: skip
+                    for changes, agrees in (original, control, converted, tuned)]  # fmt: skip
         return finetuning.conclusion(finetuning._table(measured))
 
     words = said((half, half), (half & False, half | True))
@@ -270,6 +273,44 @@ def test_windows_are_squares_of_colours_in_the_unit_range():
     for message, wrong in {"bytes or floats": images[:, :1], "divide bytes by 255": 255 * images}.items():
         with pytest.raises(UsageError, match=message):
             aliasing.finetune(net(), "tri-3", wrong, size=SIZE, device="cpu")
+
+
+def test_answers_are_of_the_windows_they_are_said_to_be_of():
+    """By their first pixel; windows move by four pixels, the original looks half-way."""
+    lines = torch.arange(SIZE + 8)
+    held = (200 - 4 * lines).to(torch.uint8).expand(5, 3, SIZE + 8, -1)
+    learn = (lines[:, None] * lines**2 // 2).clamp(max=255).to(torch.uint8).expand(3, 3, -1, -1)
+    asked = Answer(lambda x: torch.stack([9 * x[:, 0, 0, 0], 0 * x[:, 0, 0, 0]], 1))
+    data = finetuning.Data(learn, held, torch.zeros(5).long(), SIZE)
+    found = finetuning.measure(asked, data, torch.tensor([[0.0, 1.0]]).expand(5, 2))
+    assert found["accuracy"].tolist() == [1] * 5 and found[finetuning.AGREES].tolist() == [0] * 5
+    here, beside = (1 / (1 + math.exp(-9 * (200 - 4 * column) / 255)) for column in (4, 3))
+    assert found[finetuning.MOVES].tolist() == pytest.approx([beside - here] * 5, rel=1e-4)
+    corners = [1 / (1 + math.exp(-9 * (row * column**2 // 2) / 255)) for row in (2, 6) for column in (2, 6)]
+    assert finetuning.averaged(asked, data, 2)[:, 0].tolist() == pytest.approx([sum(corners) / 4] * 3, rel=5e-3)
+
+
+def test_a_step_is_towards_the_answers_of_its_pictures(monkeypatch):
+    """Gradients against a loop over windows, for the step in which the second epoch begins."""
+    monkeypatch.setattr(finetuning, "is_fast", lambda place: False)
+    images, student, rates = noise(10), net().train(), []
+    answers = torch.rand(10, 5, generator=torch.Generator().manual_seed(1)).softmax(1)
+    plan = finetuning.Plan("", "", "", 10, SIZE, 1, 0.1, 4, 7)
+    lesson = finetuning.Lesson(plan, finetuning.Data(images, images, None, SIZE), net(), answers)
+    optimizer, lesson.steps = Mock(set_rates=lambda rate: rates.append(rate(2.0))), 40
+    for step in (0, 10, 20, 2):
+        lesson._step(student, optimizer, step)
+    assert rates == pytest.approx([0.5 * 2, 1 + 0.5**0.5, 1, 1 + math.cos(math.pi / 20)])  # two steps are warm-up
+    draw = torch.Generator().manual_seed
+    epochs = [torch.randperm(10, generator=draw(7 * 100_003 + epoch)).tolist() for epoch in (0, 1)]
+    shifts = torch.randint(-3, 4, (4, 2), generator=draw(7 * 1_000_003 + 2)).tolist()
+    expected = net()
+    for row, (dy, dx) in zip(epochs[0][8:] + epochs[1][:2], shifts, strict=True):
+        window = images[row][None, :, 3 - dy : 3 - dy + SIZE, 3 - dx : 3 - dx + SIZE] / 255
+        (-(answers[row] * expected(window).log_softmax(1)).sum() / 4).backward()
+    for own, other in zip(student.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(student.state_dict(), expected.state_dict())  # also the statistics
 
 
 def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refused(folder):

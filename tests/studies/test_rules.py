@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from aliasing import studies
 from aliasing.errors import UsageError
@@ -106,17 +107,22 @@ def test_a_value_near_a_bound_has_the_digits_that_tell_them_apart():
 
 def test_multiplicity_is_that_of_benjamini_and_hochberg():
     chance = pd.DataFrame({"setting": "a", "seed": range(4)} | {f"x{i}": [0.1, 0.2, 0.3, 1.2] for i in range(9)})
+    chance["less"] = [-0.1, -0.2, -0.3, -0.35]
     chance["y"] = [1.0, 1.01, 1.02, 0.99]
-    tests = [Finding(f"f{c}", "", "", "", ((c, Test(level(c))),)) for c in (*chance.columns[2:],)]
+    sides = [(c, Test(level(c), threshold=0.7 * (c == "y"))) for c in chance.columns[2:]]
+    tests = [Finding(f"f{label}", "", "", "", ((label, test),)) for label, test in sides]
     found = judged(tests, chance, "laptop").set_index("finding")
     assert found["verdict"]["fy"] == found["corrected"]["fy"] == "reproduced"
+    assert (found["verdict"]["fless"], found["corrected"]["fless"]) == ("contradicted", "inconclusive")
+    assert found["p"]["fy"] == pytest.approx(stats.ttest_1samp(chance["y"], 0.7).pvalue)
     assert (found["adjusted"] >= found["p"]).all()
     by_rank = found["p"].sort_values()
     steps = by_rank * len(by_rank) / np.arange(1, len(by_rank) + 1)
     assert found["adjusted"].to_dict() == pytest.approx(steps[::-1].cummin().clip(upper=1).to_dict())
     facts = [Finding(f"fact {i}", "", "", "", (("", Test(fact(lambda: 1.0))),)) for i in range(9)]
-    with_facts = judged(tests + facts, chance, "laptop").set_index("finding")  # which make nothing else more certain
-    assert with_facts["adjusted"][found.index].equals(found["adjusted"])
+    outside = [Finding("outside", "", "", "", tests[-1].tests, (Regime("", level("y"), 2.0),))]
+    with_facts = judged(tests + facts + outside, chance, "laptop").set_index("finding")
+    assert with_facts["adjusted"][found.index].equals(found["adjusted"])  # neither makes others more certain
     assert set(with_facts["corrected"][[one.id for one in facts]]) == {"reproduced"}
 
 
@@ -126,6 +132,7 @@ def test_a_rule_younger_than_a_record_that_it_decides_is_post_hoc(monkeypatch):
     table["date"] = ["2026-01-01T00:00:00+00:00"] * 2 + ["2026-01-03T00:00:00+00:00"] * 2
     both = [Finding(layer, "", "", "", (("", Test(level("x", layer=layer))),), fixed="abc") for layer in ("a", "b")]
     assert judged(both, table, "laptop").set_index("finding")["post_hoc"].to_dict() == {"a": True, "b": False}
+    assert not judged(both, table.drop(columns="date"), "laptop")["post_hoc"].any()
 
 
 def test_the_best_of_all_waits_for_all_that_are_planned():

@@ -11,6 +11,7 @@ from aliasing.cli import main
 from aliasing.errors import UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.measurements.subject import packed
+from aliasing.metrics import Estimate
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
 from aliasing.runner import build
@@ -18,6 +19,7 @@ from aliasing.studies import STUDIES, VALUE, campaign, worth
 from aliasing.studies.finetuned import LAYERS, _minus
 from aliasing.studies.rules import _lines, above
 from aliasing.studies.study import results
+from tests.runs import JOB
 
 
 def test_every_measurement_is_planned_and_nothing_else_is_listed():
@@ -94,6 +96,19 @@ def test_two_columns_of_one_name_are_an_error(message, change, where):
     where.save(record)
     with pytest.raises(UsageError, match=message):
         results([job], where)
+
+
+def test_estimates_become_three_columns_and_older_means_are_those_of_sites_with_windows(where):
+    job = replace(JOB, measurements=(Measurement("sampling_bias", {"count": 1}),))
+    record, (one,) = Record(job.run), job.measurements
+    estimate = {"data": "shapes", "accuracy": Estimate(0.5, 0.4, 0.7, 9)}
+    bias = {"msb_exact": None, "msb_exact_by_site": [0.1, 0.3, None], "msb_constant_by_site": [0.2, 0.0, 1.0]}
+    for key, values in (("training", estimate), (one.key, bias)):
+        record.add(key, values, {"seconds": 1, "device": "cpu"})
+    where.save(record)
+    (row,) = results([job], where).to_dict("records")
+    assert [row[f"training.accuracy{end}"] for end in ("", ".low", ".high")] == [0.5, 0.4, 0.7]
+    assert row["sampling_bias.msb_exact"] == 0.2
 
 
 def test_a_plan_that_lacks_a_profile_says_so():
