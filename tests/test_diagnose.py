@@ -21,6 +21,7 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 import aliasing
+from aliasing import metrics
 from aliasing.diagnosis import load, measuring, pictures
 from aliasing.diagnosis.networks import NOTE
 from aliasing.diagnosis.report import percent
@@ -250,6 +251,19 @@ def test_a_network_that_reads_one_pixel_changes_at_every_stripe(tmp_path):
     assert torch.equal(curve.before[:, :, :-1], curve.after[:, :, 1:])
 
 
+def test_windows_lie_in_the_middle_reach_the_margin_and_the_most_fragile_pictures_are_shown(tmp_path):
+    images = torch.randint(2, (9, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte() * 255
+    write(tmp_path, images)
+    (found,) = aliasing.diagnose(CORNER, tmp_path, size=SIZE, device="cpu").portraits
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    images, changes = images[order], dict(zip(order.tolist(), found.changes.tolist(), strict=True))
+    centre = images[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    assert found.top1_change == metrics.one_pixel(CORNER, centre, "crop", pairs=2).top1_change
+    assert found.crop == metrics.consistency(CORNER, images, "crop", MARGIN)
+    assert sorted(changes[int(curve.name[0])] for curve in found.curves) == sorted(changes.values())[-6:]
+    assert all(curve.answers.count(curve.classes[0]) > 2 for curve in found.curves)
+
+
 def test_two_networks_side_by_side_json_and_report(photos, factories, typed):
     arguments = ["diagnose", "own_nets:tiny", "--compare", "own_nets:tiny+bin-5", "--images", str(photos)]
     out, err = typed(*arguments, "--size", str(SIZE), "--device", "cpu", "--json", "--report", "out/report.html")
@@ -382,6 +396,8 @@ def test_what_does_alias_is_a_share_also_where_everything_does():
     for x, share in ((board, 1), (board + wave, 1 / 1.005), (wave, 0), (wave * 0 + 1, 0)):
         sample = Sample("", (2, 2), x[None, None], x[None, None, ::2, ::2], lambda z: z[:, :, ::2, ::2])
         assert measuring._values(sample)[0, 0] == pytest.approx(share, abs=1e-6)
+    fine = torch.cos(0.75 * torch.pi * columns).expand(1, 1, 16, 16)  # held by a grid that keeps all columns
+    torch.testing.assert_close(measuring._low_pass(fine, (2, 1)), fine)
 
 
 def test_rows_are_no_pictures(photos):

@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from aliasing import layers, metrics
 from aliasing.datasets import ImageSet, shapes
-from aliasing.measurements import Measurement, Subject, packed, unpacked
+from aliasing.measurements import Measurement, Subject, features, packed, pixel_steps, unpacked
 from aliasing.metrics import predict
 from aliasing.metrics.pixel_pairs import SIZES, size_pairs
 from aliasing.records import Run
@@ -224,17 +225,36 @@ def test_stages_have_factors_and_maps_that_move_with_the_picture_by_their_multip
         assert first == pytest.approx(second)
 
 
-def test_photographers_bias_sees_scenes_that_differ_by_place_alone():
-    values = measured("photographers_bias", subject(PLACE), count=400)
-    assert values["bias_change_near"].n + values["bias_change_far"].n < 400
-    assert sum(value is not None for value in values["bias_agreement"]) == 5
-    assert 0 < values["bias_agreement_far"].value < 1
-    assert [len(row) for row in values["bias_accuracy_map"]] == [5] * 5
-    values = measured("photographers_bias", subject(CONSTANT), count=200)
-    assert values["bias_change"] == [0.0] * 5 and values["bias_agreement"] == [1.0] * 5
-    near, far = values["bias_accuracy_near"], values["bias_accuracy_far"]
-    zeros = int((shapes.sample(200, 1, "test", "uniform").labels == 0).sum())
-    assert near.value * near.n + far.value * far.n <= zeros
+def test_photographers_bias_of_four_scenes_by_hand(monkeypatch):
+    """One bright pixel, and a network that says in which quarter it is; the scenes with a bias have it in the last."""
+    centres = torch.tensor([(15.5, 16.5), (16.5, 15.5), (6.5, 22.5), (22, 16)])  # of quarters 1, 2, 1 and 3
+    scenes = {"uniform": centres, 0: torch.full((4, 2), 16.0)}
+
+    def sample(count, seed, split, bias, size):
+        return SimpleNamespace(labels=torch.tensor([1, 0, 1, 3]), centre=scenes[bias] if split == "test" else centres)
+
+    def seen(scenes, noise, shift=(0, 0)):
+        images = torch.zeros(4, 3, 32, 32)
+        rows, columns = (scenes.centre + torch.tensor(shift)).long().T
+        images[range(4), :, rows, columns] = 1
+        return images
+
+    monkeypatch.setattr(shapes, "sample", sample)
+    monkeypatch.setattr(pixel_steps, "_seen", seen)
+    quarters = Answer(lambda x: torch.stack([q.amax((1, 2, 3)) for h in x.chunk(2, 2) for q in h.chunk(2, 3)], 1))
+    found = measured("photographers_bias", subject(quarters), count=4)
+    assert found["bias_accuracy"] == [0.5, None, None, 1, 1]  # 6 pixels off is the ring from 6 to 8
+    assert found["bias_change"] == [1, None, None, 0, 0]  # one changes by going down, one by going right
+    ends = [found[f"bias_{name}_{place}"].value for name in ("accuracy", "agreement") for place in ("near", "far")]
+    assert ends == [0.5, 1, 0, 0.5]
+    empty = [None] * 5
+    assert found["bias_accuracy_map"] == [
+        [*empty[:4], 1],
+        empty,
+        [None, None, 0.5, None, None],
+        empty,
+        [None, None, 1, None, None],
+    ]
 
 
 def test_a_sweep_keeps_what_the_network_saw():
@@ -353,11 +373,12 @@ def test_without_an_attack_features_stay_and_with_a_large_one_they_move_more():
     cosines = [values["stability_attack"].value for values in found]
     assert cosines[0] == pytest.approx(1, abs=1e-5)
     assert cosines[0] > cosines[1] > cosines[2]
+    assert len({values["stability_noise"] for values in found}) == 1  # whatever the attack
     # A signed step has the energy of values +-eps, over all frequencies: Parseval bounds the mean of the logarithm.
     assert found[1]["perturbation_spectrum"].exp().mean() <= (8 / 255) ** 2 * 1.01
 
 
-def test_alias_errors_of_pictures_that_are_broken_and_kept():
+def test_alias_errors_of_pictures_that_are_broken_and_kept(monkeypatch):
     flc = subject("resnet-small", downsample="flc", placement="pool-then-conv")
     values = measured("aliasing_and_attack", flc, count=32, eps=1, steps=1)
     assert values["alias_error_rise"] == pytest.approx(0, abs=1e-5)  # FLC has none to raise
@@ -373,27 +394,66 @@ def test_alias_errors_of_pictures_that_are_broken_and_kept():
     chosen.split = lambda name, count: Subject.split(subject("resnet-small"), name)[torch.arange(9)]
     values = measured("aliasing_and_attack", chosen, count=9, eps=1, steps=1)
     assert values == {"alias_error_of_broken_minus_kept": None, "alias_error_rise": None, "broken": 0, "kept": 0}
+    chosen = subject(CONSTANT)
+    zeros = replace(chosen.split("test", 5), labels=torch.tensor([0, 0, 0, 0, 1]))
+    errors = iter(torch.tensor([[1.0, 8, 3, 4], [2.0, 9, 4, 7]]))
+    attack = None, torch.tensor([True, False, True, False])
+    own = {"split": zeros, "_one_step": None, "attack_images": attack}
+    for name, given in own.items():
+        place = chosen if name == "split" else features
+        monkeypatch.setattr(place, name, lambda *of, given=given: given)
+    monkeypatch.setattr(features, "_alias_errors", lambda *of: next(errors))
+    values = measured("aliasing_and_attack", chosen, count=5, eps=1)
+    assert (values["alias_error_of_broken_minus_kept"], values["alias_error_rise"]) == (-4, 1.5)
 
 
 def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):
     """Six pictures of vertical stripes, two pixels wide, on a network that reads one pixel."""
     images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
     images[:, :, :, 0::4] = images[:, :, :, 1::4] = 255
+    images[4:] = 255  # but for two
     data = ImageSet(images, torch.zeros(6, dtype=torch.long), ("bright", "dark"), "stripes")
     for room in ("subject", "pretrained"):
         monkeypatch.setattr(f"aliasing.measurements.{room}.loaded", lambda dataset, split: data)
     corner = Answer(lambda x: torch.stack([x[:, 0, 0, 0], 0.5 - x[:, 0, 0, 0]], 1))
     chosen = subject(nn.Sequential(nn.BatchNorm2d(3, affine=False), corner))  # whose map is watched
+    data.labels[4:] = 1
     found = measured("one_pixel_windows", chosen, count=6, margin=4)
+    data.labels[4:] = 0
     # The window's corner shows column 4, bright as column 5; of the two columns beside it, 3 is dark.
-    assert found["changes"] == [2] * 6
-    assert (found["top1_change"].value, found["accuracy"].value) == (0.5, 1)
-    assert found["mean_absolute_change"].value == pytest.approx((0.8176 - 0.3775) / 2, abs=1e-3)
+    assert found["changes"] == [2, 2, 2, 2, 0, 0]
+    shares = [found[name].value for name in ("top1_change", "top1_change_if_correct", "accuracy")]
+    assert shares == pytest.approx([1 / 3, 1 / 2, 2 / 3])
+    assert found["mean_absolute_change"].value == pytest.approx((0.8176 - 0.3775) / 3, abs=1e-3)
     found = measured("inpainted_sweep", chosen, count=6, positions=5)
     assert (found["steps"], found["factors"], found["crossings"]) == (4, [1], 0)  # of two classes both are among five
     assert len(found["probability"]) == len(found["non_shiftability_by_picture"]) == 6
     chosen.run.dataset["name"] = "imagenette"  # whose labels become ImageNet's
     assert measured("inpainted_sweep", chosen, count=2, positions=2)["probability_labels"] == ["tench"] * 2
+    # Of seven classes the first is first or last. At half the size the second column is dark, the first one bright.
+    second = Answer(lambda x: nn.functional.pad(x[:, :1, 1, 1] - 0.5, (0, 6)))
+    chosen.run.dataset["name"] = "shapes"
+    images[4:] = images[0]
+    found = measured("embedded_sizes", subject(second), count=6, sizes=(112, 217))
+    assert [found[f"size_{name}"] for name in ("top5", "top1", "change")] == [[0, 1], [0, 1], [1, 0]]
+    assert found["half_over_whole"].value == 0
+    ranks = torch.tensor([0, 1, 5, 4, 0])  # of the right class at five positions: two crossings of the top five
+    with monkeypatch.context() as patch:
+        logits = (torch.arange(7.0) * -1 - 0.5).repeat(5, 1)
+        logits[:, 0] = -ranks - 1.0
+        patch.setattr(
+            "aliasing.measurements.pretrained.swept", lambda *of: (logits.expand(6, 5, 7), torch.ones(6, 5, 1))
+        )
+        found = measured("inpainted_sweep", subject(nn.BatchNorm2d(3)), count=6, positions=5)
+    assert found["crossings"] == 6 * 2
+    images[:], images[:, :, 16, 16] = 0, 255
+    bright = nn.Sequential(
+        nn.MaxPool2d(2), Answer(lambda x: nn.functional.pad(x.amax((1, 2, 3))[:, None] - 0.6, (0, 1)))
+    )
+    chosen = subject(bright)
+    chosen.run.network.update(layer="tri-3", tuned=False)  # whose filter halves the one bright pixel
+    own = {"held_out": {"name": "shapes"}, "others": {"name": "shapes"}, "size": 24, "epochs": 1, "lr": 0.1}
+    assert measured("fine_tuned", chosen, count=6, **own)["accuracy_on_all_classes"].value == 0
     mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     options = {"count": 6, "against": {"name": "shapes"}, "training": 6, "margin": 4, "neighbours": 2}
     near = measured("distance_to_training", subject(mean), **options)

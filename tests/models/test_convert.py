@@ -312,6 +312,16 @@ def test_what_the_layer_refuses_is_left() -> None:
     assert "ddac" in report.left[0].note
 
 
+def test_a_convolution_whose_forward_is_its_own_by_a_hundredth_is_left() -> None:
+    class Own(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) * (1.01 if self.stride == (2, 2) else 1)
+
+    network = nn.Sequential(Own(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1))
+    _, report = antialias(network, example=images(1, 3, 16, 16), return_report=True)
+    assert [change.name for change in report.left] == ["0"]
+
+
 def test_the_model_is_copied_unless_inplace() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1))
     x = images(1, 3, 8, 8)
