@@ -108,6 +108,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(Tensor, "to", lambda *a, **o: moved(to, *a, **o))
     monkeypatch.setattr(Tensor, "new_tensor", lambda t, data, **o: torch.tensor(data, dtype=t.dtype, **o).to(t.device))
     monkeypatch.setattr(_matrices, "Tensor", Played)
+    monkeypatch.setattr(_matrices, "_disable_current_modes", nullcontext)  # the device is one itself
     monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
     with Looking() as looking:
         yield looking.waits
