@@ -62,14 +62,8 @@ def defaults(*functions: Callable[..., Any] | type) -> dict[str, Any]:
 
 def filled(known: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """``options``, those not given at their ``known`` defaults; a number that equals its default is it, as 3 is 3.0."""
-
-    def number(value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    same = [
-        name for name, value in options.items() if number(value) and number(own := known.get(name)) and own == value
-    ]
-    return {**known, **options, **{name: known[name] for name in same}}
+    numbers = [name for name, value in options.items() if _fits(value, float) and _fits(known.get(name), float)]
+    return {**known, **options, **{name: known[name] for name in numbers if options[name] == known[name]}}
 
 
 def _fits(value: object, kind: Any) -> bool:
