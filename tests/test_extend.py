@@ -20,6 +20,7 @@ STEP = re.compile(
 COMMAND = re.compile(r"^```bash\n(.*?)```", re.M | re.S)
 EXPECTED = {  # what the last command of a section prints
     "Add a layer": "mean of each stride x stride window",
+    "Add a network": "two convolutions, one halving",
     "Add a data set": "Stripes in four directions",
     "Add a claim": "zhang-mine",
     "Add a study": "stripes-1",

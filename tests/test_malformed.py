@@ -102,7 +102,7 @@ USAGE = {
     "ddac: size must be odd, got 4": lambda: layers.DDAC(8, size=4),
     "ddac: groups must divide the 6 channels, got 4": lambda: layers.DDAC(6, groups=4),
     "unknown form 'twosided'": lambda: layers.regularisers(layers.TIPS(3), IMAGES, form="twosided"),
-    "upsample: factor must be 1 to 8, got 0": lambda: layers.Upsample(2, 0),
+    "upsample: factor must be a whole number from 1 to 8, got 0": lambda: layers.Upsample(2, 0),
     "upsample: taps must be a whole number of at least 2, got 1": lambda: layers.Upsample(2, taps=1),
     "upsample: dims must be 1, 2 or 3, got 4": lambda: layers.Upsample(2, dims=4),
     "Upsample takes floats of 16, 32 or 64 bits, got torch.uint8": lambda: layers.Upsample(3)(BYTES),
@@ -237,8 +237,8 @@ USAGE = {
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
     "a record holds numbers, texts, estimates, and lists and mappings of them, got {1}": lambda: encode({"a": {1}}),
     "unknown measurement 'x'": lambda: Measurement("x"),
-    "missing a required argument: 'count': the measurement is accuracy(subject: ": lambda: Measurement("accuracy"),
-    "and its options are {'counts': 8}": lambda: Measurement("accuracy", {"counts": 8}),
+    "measurement accuracy needs count, got {}": lambda: Measurement("accuracy"),
+    "unknown option of accuracy 'counts'; choose from count": lambda: Measurement("accuracy", {"counts": 8}),
     "accuracy: count must be int, got '8'": lambda: Measurement("accuracy", {"count": "8"}),
 }  # fmt: skip
 

@@ -244,7 +244,7 @@ def check_stride(layer: str, stride: object, valid: tuple[int, ...], dims: int, 
     given = tuple(stride) if isinstance(stride, tuple | list) else (stride,) * dims
     strides = tuple(whole(value) for value in given)
     if len(strides) != dims or not set(strides) <= set(valid):
-        expected = " or ".join(map(str, valid)) if len(valid) < 3 else f"{valid[0]} to {valid[-1]}"
+        expected = " or ".join(map(str, valid)) if len(valid) < 3 else f"a whole number from {valid[0]} to {valid[-1]}"
         axes = "" if len(strides) == dims else f" or one of these for each of {dims} axes"
         raise UsageError(f"{layer}: {name} must be {expected}{axes}, got {stride!r}")
     known = cast(tuple[int, ...], strides)

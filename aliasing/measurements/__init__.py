@@ -8,13 +8,12 @@ images.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from inspect import isfunction, signature
+from inspect import isfunction
 from typing import Any
 
 from ..errors import UsageError, one_of
 from ..inference import full_float32
-from ..options import check_types
+from ..options import arguments, check_options, defaults
 from . import classes, features, pixel_steps, pretrained, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
@@ -34,9 +33,6 @@ def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
     return function
 
 
-_signature = cache(signature)  # of thousands that the plans ask for
-
-
 @dataclass(frozen=True)
 class Measurement:
     """A measurement with its protocol.
@@ -54,12 +50,10 @@ class Measurement:
 
     def __post_init__(self) -> None:
         function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
-        try:
-            _signature(function).bind(None, **self.options)
-        except TypeError as error:
-            known = f"{self.name}{_signature(function)}"
-            raise UsageError(f"{error}: the measurement is {known}, and its options are {self.options}") from None
-        check_types(self.name, function, self.options)
+        _, *known = arguments(function)  # without the subject
+        check_options(self.name, function, known, self.options)
+        if lacking := [name for name in known if name not in defaults(function) | self.options]:
+            raise UsageError(f"measurement {self.name} needs {', '.join(lacking)}, got {self.options}")
 
     @property
     def key(self) -> str:

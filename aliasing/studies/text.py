@@ -62,6 +62,8 @@ def whole(own: pd.DataFrame, width: int) -> str:
             paragraphs.append(f"  - {test.statistic}{asked}: {statistic(test)}{p} (rule: {test.rule})")
     if idle := [profile for profile in own["profile"].unique() if profile not in ran]:
         paragraphs.append(f"{', '.join(idle)}: not run")
+    if "not run" in set(own["outcome"][own["profile"].isin(ran)]):
+        paragraphs.append("Not run: networks are missing (`aliasing status --runs`) or of one seed: no interval.")
     return "\n".join(
         textwrap.fill(text, width, subsequent_indent="    " if text.startswith("  ") else "  ") for text in paragraphs
     )
