@@ -143,7 +143,9 @@ def blur_of(package: str) -> Callable[[int, int, int], nn.Module] | None:
 def wait(device: str) -> None:
     """Until the device has done what it was given."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
+    elif device.startswith("mps"):
+        torch.mps.synchronize()
 
 
 def turns(

@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -146,16 +147,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _late)
-    done = set()
-    if arguments.table.exists():
-        with arguments.table.open(newline="") as file:
-            done = {(row["library"], row["network"]) for row in csv.DictReader(file)}
+    # By the first of the shards, and at once: the others append to it.
+    with suppress(FileExistsError), arguments.table.open("x", newline="") as file:
+        csv.DictWriter(file, FIELDS, lineterminator="\n").writeheader()
+    with arguments.table.open(newline="") as file:
+        done = {(row["library"], row["network"]) for row in csv.DictReader(file)}
     sources = {"transformers": transformers_networks, "torchvision": torchvision_networks, "timm": timm_networks}
     todo = [(library, *one) for library, names in sources.items() for one in names()][number - 1 :: count]
     with arguments.table.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, restval="", lineterminator="\n")
-        if not done and file.tell() == 0:
-            writer.writeheader()
         for library, name, build in todo:
             if (library, name) in done:
                 continue

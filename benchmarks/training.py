@@ -50,12 +50,12 @@ def cases(device: str, quick: bool) -> Iterable[Case]:
 
 
 class OneByOne(Dataset):
-    """Images transformed one at a time, as they are asked for."""
+    """Images transformed one at a time, as they are asked for; ``flip`` and ``shift`` are those of a ``Recipe``."""
 
-    def __init__(self, data: ImageSet, augmented: bool) -> None:
+    def __init__(self, data: ImageSet, flip: bool, shift: int) -> None:
         self.data = data
-        side = data.images.shape[-1]
-        steps = [v2.RandomCrop(side, padding=side // 8), v2.RandomHorizontalFlip()] if augmented else []
+        steps = [v2.RandomCrop(data.images.shape[-1], padding=shift)] if shift else []
+        steps += [v2.RandomHorizontalFlip()] if flip else []
         self.transform = v2.Compose([v2.ToPILImage(), *steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ def plain_loop(network: nn.Module, data: ImageSet, recipe: Recipe, order: list[i
 
 
 def _loader(data: ImageSet, recipe: Recipe, order: list[int]) -> DataLoader:
-    return DataLoader(OneByOne(data, recipe.flip or recipe.shift > 0), recipe.batch_size, sampler=order)
+    return DataLoader(OneByOne(data, recipe.flip, recipe.shift), recipe.batch_size, sampler=order)
 
 
 def measure(case: Case, device: str, repeats: int) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """Every benchmark compares equal computations and reports under which conditions; how fast they are is not tested."""
 
 import json
+import sys
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from aliasing.datasets.corruptions import NAMES, corrupt
 from aliasing.finetuning import AGREES
 from aliasing.studies import get
 from aliasing.training import Recipe
-from benchmarks import accuracy, evaluation, finetuning, layers, robustness, training
+from benchmarks import accuracy, conversion, evaluation, finetuning, layers, robustness, training
 
 
 def refuse(constant):
@@ -92,7 +93,42 @@ def test_in_the_time_that_a_campaign_has_a_case_is_timed_and_failures_are_told(m
     assert "ZeroDivisionError" in found["training"]["failed"]
 
 
-def test_both_loops_are_trained_to_their_end_on_the_same_network():
+@pytest.mark.parametrize("device", ["cuda:1", "mps", "cpu"])
+def test_the_device_that_is_timed_is_waited_for(device, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    benchmarks.wait(device)
+    assert waited == [device] * (device != "cpu")
+
+
+def test_shards_that_begin_together_write_one_header(monkeypatch, tmp_path):
+    """The second begins while the first is at its first network."""
+    table = tmp_path / "table.csv"
+
+    def attempt(build, library, name):
+        if name == "a":
+            convert("2/2")
+        return {"outcome": "converted"}
+
+    def convert(shard):
+        monkeypatch.setattr(sys, "argv", ["conversion", str(table), "--shard", shard])
+        conversion.main()
+
+    monkeypatch.setattr(conversion, "attempt", attempt)
+    for library in ("transformers", "torchvision", "timm"):
+        monkeypatch.setattr(conversion, f"{library}_networks", list)
+    monkeypatch.setattr(conversion, "timm_networks", lambda: [("a", None), ("b", None)])
+    for _ in range(2):  # what is there is not computed again
+        convert("1/2")
+        assert list(pd.read_csv(table)["network"]) == ["b", "a"]
+
+
+def test_both_loops_are_trained_to_their_end_on_the_same_network_and_pictures():
+    data, recipe = load("shapes", "train", count=32, seed=0), accuracy.PLAIN
+    ((images, _),) = training._loader(data, recipe, [*range(32)])
+    pairs = zip(images.mul(255).round().byte(), data.images, strict=True)
+    assert all(found.equal(own) or found.equal(own.flip(2)) for found, own in pairs)  # mirrored, and not moved
     recipe = Recipe(epochs=2, batch_size=32)
     run = get("zhang2019").jobs("smoke", 1)[0].run
     plain, ours = accuracy.measure(run, {"plain": recipe, "ours": recipe}, timed=64, repeats=1)
