@@ -61,6 +61,9 @@ COLOURS: defaultdict[str, str] = defaultdict(
 )
 MARKERS = defaultdict(partial(next, cycle("oDs^vP*X<>h8pdH")), zip(COLOURS, "osv^<>Dd*XPHph8", strict=True))
 LINES = ("-", "--", "-.", ":")
+# What tells apart points and bars, which have no line.
+FILLS = dict(zip(LINES, ("full", "left", "bottom", "right"), strict=True))
+HATCHES = dict(zip(LINES, ("", "//", "..", "xx"), strict=True))
 DPI = 110  # of pictures; an SVG has points
 FEW = 3  # Of fewer seeds each is shown by itself: Student's interval over two is 13 times as wide as they are apart.
 # What a figure shows of the spread, by the id of what draws it: ``show`` adds it to the caption.
@@ -109,21 +112,21 @@ class Group(NamedTuple):
     rows: pd.DataFrame
 
 
-def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer") -> list[Group]:
-    """The runs of a results table by the values of one column or of several.
+def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer", *columns: str) -> list[Group]:
+    """The runs of a results table on which ``columns`` were measured, by the values of one column or of several.
 
     The first column of ``by`` decides colour and marker. Of the others, one of truth values decides whether markers are
-    hollow, and one of words which line is drawn.
+    hollow, and one of words which line is drawn: the same one whatever was measured.
 
     Raises:
         UsageError: a run has no value in one of these columns, and would be in no group.
     """
-    by = [by] if isinstance(by, str) else list(by)
+    by, every, rows = [by] if isinstance(by, str) else list(by), rows, measured(rows, *columns)
     if rows.empty:
         return []
     if absent := [name for name in by if rows[name].isna().any()]:
         raise UsageError(f"{rows[absent[0]].isna().sum()} of {len(rows)} runs have no {absent[0]}; draw those that do")
-    words = {name: list(rows[name].unique()) for name in by[1:] if rows[name].dtype != bool}
+    words = {name: list(every[name].dropna().unique()) for name in by[1:] if rows[name].dtype != bool}
     found = []
     for values, own in rows.groupby(by, sort=False):
         labels = dict(zip(by, values, strict=True))
@@ -203,7 +206,7 @@ def bands(
         UsageError: the curves of a group are not over the same points, or its runs are not ``seeded``.
     """
     middle = []
-    for group in groups(measured(rows, column), by):
+    for group in groups(rows, by, column):
         (label, look, _), own = group, seeded(group)
         if isinstance(x, str) and own[x].astype(str).nunique() > 1:
             raise UsageError(f"{label!r} has curves over different {x}; draw one kind of them")
@@ -268,12 +271,13 @@ def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[st
 
     The frame leaves room around the runs; wider intervals are cut.
     """
-    rows = measured(rows, x, y)
-    for group in groups(rows, by):
-        own, look = seeded(group), group.look | {"linestyle": "none"}
+    for group in groups(rows, by, x, y):
+        own, fill = seeded(group), "full" if "markerfacecolor" in group.look else FILLS[group.look["linestyle"]]
+        look = group.look | {"linestyle": "none", "fillstyle": fill}
         _each(axis, scale * own[x], scale * own[y], look)
         (right, across_x, kind), (up, across_y, _) = (_whiskers(scale * own[column]) for column in (x, y))
         axis.errorbar(right, up, across_y, across_x, label=group.label, capsize=2, markersize=8, gid=kind, **look)
+    rows = measured(rows, x, y)
     _limit(axis, "x", scale * rows[x])
     _limit(axis, "y", scale * rows[y])
 
@@ -302,7 +306,7 @@ def bars(
             bottom, top = min(bottom, mean), max(top, mean)
             axis.bar(
                 middle, mean, width, yerr=reach, capsize=2, ecolor="#d55e00", gid=kind,
-                color=look["color"], edgecolor="white", hatch="" if look["linestyle"] == "-" else "//",
+                color=look["color"], edgecolor="white", hatch=HATCHES[look["linestyle"]],
                 label=label,
             )  # fmt: skip
             label = ""  # in the legend once
@@ -319,7 +323,7 @@ def forest(
 
     Of fewer than ``FEW`` seeds each has a faint marker instead of the interval.
     """
-    found = groups(measured(rows, column), by)
+    found = groups(rows, by, column)
     by_seed = {group.label: seeded(group).set_index("seed")[column] for group in found}
     base = by_seed.pop(minus, pd.Series(dtype=float)) if minus else None
     found = [group for group in found if group.label in by_seed]

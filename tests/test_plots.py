@@ -59,6 +59,17 @@ def test_groups_have_a_label_and_a_look():
     assert found[3].look["markerfacecolor"] == "none" and "markerfacecolor" not in found[2].look
 
 
+def test_points_and_bars_of_groups_that_differ_in_words_look_different():
+    rows = pd.concat([ROWS[~ROWS["augmented"]].assign(network=name) for name in "wxyz"])
+    figure, axes = plots.grid(1, 2)
+    plots.points(axes[0], rows, "x", "y", ["layer", "network"])
+    plots.bars(axes[1], rows, {"the x": "x"}, ["layer", "network"])
+    handles, _ = axes[0].get_legend_handles_labels()
+    assert len({(one[0].get_color(), one[0].get_fillstyle()) for one in handles}) == len(handles) == 8
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in axes[1].patches}) == 8
+    plots.show(figure, "", "")
+
+
 def test_bands_points_and_bars_show_means_and_leave_out_what_was_not_measured():
     figure, (left, middle, right) = plots.grid(1, 3)
     plain = ROWS[~ROWS["augmented"]]
@@ -83,6 +94,9 @@ def test_what_one_part_of_a_figure_lacks_is_in_its_legend_and_what_is_below_zero
     plots.show(figure, "", "")
     figure = plots.panels(odd, {"left": "curve", "right": "other"})
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bin-5", "subsample"]
+    figure = plots.panels(odd.assign(all=1), {"left": "curve", "right": "other"}, ["all", "layer"])
+    lines = [line for axis in figure.axes for line in axis.lines if "bin-5" in line.get_label()]
+    assert [line.get_linestyle() for line in lines] == ["--"] * 2
     plots.show(figure, "", "")
 
 
