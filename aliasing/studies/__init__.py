@@ -21,12 +21,12 @@ from .grabinski2023 import STUDY as GRABINSKI2023
 from .realnetworks import STUDY as REALNETWORKS
 from .rules import VERDICTS, Finding, Regime, Test, Verdict
 from .saha2024 import STUDY as SAHA2024
-from .study import Study, open_store, results
+from .study import Study, asked, open_store, results
 from .vasconcelos2020 import STUDY as VASCONCELOS2020
 from .zhang2019 import STUDY as ZHANG2019
 
-__all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "best_evidence", "campaign",
-           "findings", "get", "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
+__all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "asked", "best_evidence",
+           "campaign", "findings", "get", "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
 
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -73,7 +73,7 @@ def status_of(names: Iterable[str] = (), profile: str | None = None) -> pd.DataF
     store, rows = open_store(), []
     for study in map(get, names or STUDIES):
         for chosen in [profile] if profile else PROFILES:
-            found = [(job, store.load(job.run)) for job in study.jobs(chosen)]
+            found = [(job, asked(job, store)) for job in study.jobs(chosen)]
             left = [job for job, record in found if not complete(job, record)]
             done = [record for job, record in found if complete(job, record)]
             seconds = sum(origin["seconds"] for record in done for origin in record.provenance.values())

@@ -12,7 +12,7 @@ import pandas as pd
 from ..errors import UsageError, at_least
 from ..metrics.sampling import mean_bias
 from ..profiles import PROFILES, check_profile
-from ..records import Store, fresh
+from ..records import Record, Store, fresh
 from ..runner import Job
 from .evidence import select
 from .rules import Finding, judged
@@ -98,6 +98,11 @@ def _labels(study: str, plan: Callable[[str], Iterable[Job]]) -> list[dict[str, 
 def open_store() -> Store:
     """The project's records, without the published ones where ``records.fresh`` says so."""
     return Store(published=Path(os.devnull)) if fresh() else Store()
+
+
+def asked(job: Job, store: Store) -> Record:
+    """What the store has of the run, without what other studies measured on a network that they share."""
+    return store.load(job.run).only(["training", *(wanted.key for wanted in job.measurements)])
 
 
 def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:

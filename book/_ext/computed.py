@@ -28,6 +28,7 @@ from aliasing.finetuning import AGREES, CHANGES
 from aliasing.metrics import count_flops
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
+from aliasing.runner import complete
 
 PAGES = ["diagnose", "extend", "figures", "findings", "index", "layers", "rerun", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]
@@ -182,18 +183,14 @@ def records(book):
     for row in studies.status_of().itertuples():
         if not row.done:
             continue
-        jobs = studies.get(row.study).jobs(row.profile)
-        records = [store.load(job.run) for job in jobs]
+        found = [(job, studies.asked(job, store)) for job in studies.get(row.study).jobs(row.profile)]
+        found = [(job, record) for job, record in found if complete(job, record)]
         spent = pd.DataFrame(
             {"trained": key == "training", "hours": origin["seconds"] / 3600, "device": origin["device"]}
-            for record in records
+            for _, record in found
             for key, origin in record.provenance.items()
         )
-        seen = sum(
-            job.run.recipe.epochs * record.measurements["training"].get("images", 0)
-            for job, record in zip(jobs, records, strict=True)
-            if "training" in record.measurements
-        )
+        seen = sum(job.run.recipe.epochs * record.measurements["training"].get("images", 0) for job, record in found)
         hours = spent.groupby("trained")["hours"].sum()
         spans = (f"{hours.get(trained, 0):.2f}" for trained in (True, False))
         kinds = ", ".join(spent["device"].str.partition(" (")[0].unique())
@@ -270,7 +267,9 @@ def recorded(name):
 
 
 def spread(ratios):
-    """Median, smallest and largest, or the only one."""
+    """Median, smallest and largest, or the only one, or that there is none."""
+    if ratios.empty:
+        return "none"
     if len(ratios) == 1:
         return f"{ratios.iloc[0]:.1f}"
     return f"{ratios.median():.1f} ({ratios.min():.1f} to {ratios.max():.1f})"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import computed
 import pandas as pd
 import pytest
 import torch
@@ -96,6 +97,19 @@ def test_two_columns_of_one_name_are_an_error(message, change, where):
     where.save(record)
     with pytest.raises(UsageError, match=message):
         results([job], where)
+
+
+def test_what_a_study_costs_is_what_it_asked_for_on_the_networks_that_are_done(monkeypatch, where):
+    """Of two networks one is done, on which another study measured for an hour."""
+    other, mine = replace(JOB, run=replace(JOB.run, seed=1)), studies.get("zhang2019")
+    monkeypatch.setattr(studies, "STUDIES", {"mine": mine._replace(name="mine", plan=lambda profile: [JOB, other])})
+    monkeypatch.setattr(studies, "open_store", lambda: where)
+    for one, keys in ((JOB, ("training", JOB.measurements[0].key, "masks")), (other, ("training",))):
+        made = {key: {"images": 500_000} for key in keys}, {key: {"seconds": 3600, "device": "cpu"} for key in keys}
+        where.save(Record(one.run, *made))
+    assert studies.status_of(profile="laptop")["hours left"].tolist() == [2.0]
+    row = "| mine | `laptop` | 1 of 2 | 1.00 | 1.00 | cpu | 1.5 |"
+    assert computed.records(None)[2:] == [row.replace("laptop", profile) for profile in PROFILES]
 
 
 def test_estimates_become_three_columns_and_older_means_are_those_of_sites_with_windows(where):
