@@ -76,7 +76,11 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     failed = {what for what, outcome in found.items() if outcome not in ("passed", NO_TIME)}
     passed = sum(outcome == "passed" for outcome in found.values())
     log(f"{passed} of {len(found)} checks passed; failed: {', '.join(sorted(failed)) or 'none'}")
-    for name, report in notes.once("speed", lambda: _speed(chosen, min(SPEED, left() / 4))).items():
+    lasting = min(SPEED, left() / 4)
+    if lasting > 2 * notes.found.get("speed", {}).get("seconds", lasting):  # an earlier call was in a hurry
+        del notes.found["speed"]
+    timed = notes.once("speed", lambda: {"seconds": lasting, "reports": _speed(chosen, lasting)})
+    for name, report in timed["reports"].items():
         write_atomically(out / f"{name}.json", json.dumps({name: report}, indent=1) + "\n")
         ratios = [row["ratio"] for row in report.get("rows", [])]
         told = f"{len(ratios)} cases, peers take {median(ratios):.2f} times as long (median)" if ratios else ""
@@ -100,18 +104,19 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
             outcomes = execute(todo, store, str(chosen), workers, False, limit, cut=True)
     done = sum(outcome == "done" for outcome in outcomes.values())
     log(f"{done} of {len(todo)} runs done")
-    for name, outcome in outcomes.items():
-        if outcome.startswith("failed"):
-            log(f"{name} {outcome}")
-    return {"checks": len(found), "failed": sorted(failed), "planned": len(todo), "done": done}
+    broken = {name: outcome for name, outcome in outcomes.items() if outcome.startswith("failed")}
+    for name, outcome in broken.items():
+        log(f"{name} {outcome}")
+    became = {"planned": len(todo), "done": done, "broken": len(broken)}
+    return {"checks": len(found), "failed": sorted(failed)} | became
 
 
 def order(profile: str, store: Store, only: str | None = None) -> list[dict[str, Any]]:
     """The runs of ``profile`` in order of value: their state, the seconds each takes, the open verdicts they share.
 
     Those that no campaign carries out, of networks that others have trained, come last; ``only`` keeps one study's.
-    ``verdicts`` counts the claims that are not decided yet and need the run. Seconds are the median of recorded runs of
-    such a network, or an ``estimate`` for a core of this machine: see ``durations``.
+    ``verdicts`` counts the claims that are not decided yet and need the run. Seconds are what it took, the median of
+    recorded runs of such a network, or an ``estimate`` for a core of this machine: see ``durations``.
     """
     needed, planned, every = worth(profile, store), campaign(profile), list[Job]()
     owners: dict[str, list[str]] = {}
@@ -142,30 +147,40 @@ def order(profile: str, store: Store, only: str | None = None) -> list[dict[str,
 
 
 def _kind(job: Job) -> str:
-    words = [job.run.network["name"], job.run.network.get("width"), "attacked" if job.run.recipe.adversary else ""]
+    run = job.run
+    words = [run.network["name"], run.network.get("width"), "attacked" if run.recipe.adversary else ""]
+    words += ["fine-tuned"] if run.network.get("tuned") else []
     return " ".join(str(word) for word in words if word)
+
+
+def _alike(job: Job) -> tuple[str, ...]:
+    """The same for runs that take about as long; where nothing is trained, measuring is what takes the time."""
+    return _kind(job), *(() if job.run.recipe.epochs else sorted(wanted.name for wanted in job.measurements))
 
 
 def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bool]]:
     """Seconds that each of ``jobs`` takes one after the other, by id, and whether that is only an estimate.
 
-    It is one for networks of which ``store`` has no finished run: from the training of one that is not finished, else
-    from a second of training on the CPU; and from the share of measuring in the small runs. Nothing is said where the
-    training images are not there.
+    Of a finished run they are its own, else the median of those that are alike. It is an estimate for networks of which
+    ``store`` has no finished run: from the training of one that is not finished, else from a second of training on the
+    CPU; and from the share of measuring in the small runs. Nothing is said where the training images are not there.
     """
-    recorded: dict[str, list[float]] = {}
-    rates: dict[str, float] = {}  # images per second
+    found: dict[str, tuple[float | None, bool]] = {}
+    recorded: dict[tuple[str, ...], list[float]] = {}
+    rates: dict[tuple[str, ...], float] = {}  # images per second
     for job in jobs:
-        record, kind = store.load(job.run), _kind(job)
+        record, kind = store.load(job.run), _alike(job)
         seconds = {key: origin["seconds"] for key, origin in record.provenance.items()}
         if complete(job, record):
+            found[job.run.id] = (sum(seconds.values()), False)
             recorded.setdefault(kind, []).append(sum(seconds.values()))
         elif seconds.get("training"):
             images = job.run.recipe.epochs * record.measurements["training"]["images"]
             rates.setdefault(kind, images / seconds["training"])
-    found: dict[str, tuple[float | None, bool]] = {}
     for job in jobs:
-        kind, recipe = _kind(job), job.run.recipe
+        kind, recipe = _alike(job), job.run.recipe
+        if job.run.id in found:
+            continue
         if kind in recorded:
             found[job.run.id] = (median(recorded[kind]), False)
             continue

@@ -94,7 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"{study.name} ({arguments.profile}): {told}")
     for run, outcome in outcomes.items():
         if outcome.startswith("failed"):
-            print(f"{run} {outcome} (details in {store.working / run / 'failed.txt'})", file=sys.stderr)
+            details = store.working / run / "failed.txt"  # which a process that was killed could not write
+            print(f"{run} {outcome}{f' (details in {details})' * details.exists()}", file=sys.stderr)
     return failed
 
 
@@ -122,7 +123,7 @@ def _campaign(arguments: argparse.Namespace) -> int:
     from . import campaign
 
     done = campaign.run(arguments.device, arguments.profile, arguments.budget, arguments.out)
-    return int("training" in done["failed"])
+    return int("training" in done["failed"] or done["broken"] > 0)
 
 
 def _status(arguments: argparse.Namespace) -> None:
@@ -160,8 +161,7 @@ def _publish(arguments: argparse.Namespace) -> None:
     for profile in [arguments.profile] if arguments.profile else PROFILES:
         jobs = studies.get(arguments.study).jobs(profile)
         # What other studies measured on a shared run is in their own files.
-        asked = [(job.run, ["training", *(m.key for m in job.measurements)]) for job in jobs]
-        records = [record for record in (store.load(run).only(keys) for run, keys in asked) if record.measurements]
+        records = [record for record in (studies.asked(job, store) for job in jobs) if record.measurements]
         if not records or (profile == "smoke" and not arguments.profile):
             continue
         path = arguments.out or home() / "data/records" / f"{arguments.study}.{profile}.jsonl"

@@ -14,9 +14,11 @@ import torch
 from aliasing import campaign, studies
 from aliasing.cli import main
 from aliasing.errors import DataError, StorageError, UsageError
-from aliasing.records import Store, read_lines
-from aliasing.runner import execute, merged
+from aliasing.measurements import Measurement
+from aliasing.records import Record, Store, read_lines
+from aliasing.runner import Job, execute, merged
 from aliasing.studies import get
+from aliasing.training import Recipe
 
 FORK = multiprocessing.get_context("fork")
 JOBS = [replace(job, measurements=job.measurements[:3]) for job in merged(get("zhang2019").jobs("smoke", 1))[-3:]]
@@ -82,6 +84,19 @@ def test_a_budget_is_positive_and_is_kept(tmp_path, small):
     assert "runs done" in (tmp_path / "log.txt").read_text()
 
 
+def test_a_campaign_whose_runs_fail_ends_with_1_and_what_a_hurried_one_timed_is_timed_again(
+    tmp_path, small, monkeypatch, typed
+):
+    monkeypatch.setattr("aliasing.clone.published", lambda kind: [tmp_path / "none"])
+    monkeypatch.setattr(campaign, "execute", lambda jobs, *a, **k: {jobs[0].run.id: "failed: boom"})
+    given = []
+    monkeypatch.setattr(campaign, "_speed", lambda device, seconds: given.append(seconds) or {})
+    for budget in ("2", "3000", "2"):
+        command = ["campaign", "--device", "cpu", "--profile", "smoke", "--budget", budget, "--out", str(tmp_path)]
+        assert "failed: boom" in typed(*command, status=1).out
+    assert given[0] <= 0.5 and given[1:] == [campaign.SPEED]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, small):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write .*log\.txt \(File exists\); make room or choose"):
@@ -133,6 +148,24 @@ def test_seconds_are_estimated_where_nothing_is_on_record(where):
     assert campaign.durations(JOBS[:1], where)[JOBS[0].run.id] == (pytest.approx(training, rel=0.01), True)
     execute(JOBS[:1], where, "cpu", 1, progress=False)
     assert not campaign.durations(JOBS[:1], where)[JOBS[0].run.id][1]
+
+
+def test_a_finished_run_took_what_it_took_and_others_what_those_like_it_do(where):
+    """Networks that others have trained differ in what is measured, and in whether they are fine-tuned."""
+
+    def planned(seed, name, tuned):
+        network = {"name": "tf_efficientnet_lite0", "pretrained": True, "layer": "none", "tuned": tuned}
+        run = replace(JOBS[0].run, network=network, recipe=Recipe(epochs=0), seed=seed)
+        return Job(run, (Measurement(name, {"count": 8}),))
+
+    kinds = [("accuracy", False), ("accuracy", False), ("accuracy", True), ("sampling_bias", False)]
+    took = [50, 70, 900, 8]
+    jobs = [planned(seed, *kind) for seed, kind in enumerate([*kinds, kinds[0]])]
+    for job, seconds in zip(jobs, took, strict=False):
+        keys = ("training", job.measurements[0].key)
+        where.save(Record(job.run, {key: {} for key in keys}, {key: {"seconds": seconds / 2} for key in keys}))
+    found = campaign.durations(jobs, where)
+    assert [found[job.run.id] for job in jobs] == [(seconds, False) for seconds in (*took, 60)]
 
 
 def test_every_network_of_a_campaign_can_be_timed(monkeypatch, tmp_path):

@@ -80,6 +80,16 @@ def test_run_status_publish_findings(tmp_path, typed, empty_store, monkeypatch):
     assert {row["verdict"] for row in rows} == {"not run"}
 
 
+def test_a_failure_without_a_file_of_its_details_names_none(typed, empty_store, monkeypatch):
+    """A process that was killed could not write one."""
+    monkeypatch.setattr("aliasing.runner.execute", lambda *a: {"here": "failed: a", "gone": "failed: b"})
+    path = empty_store / "here/failed.txt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    said = typed("run", "zhang2019", "--profile", "smoke", status=1).err.splitlines()
+    assert said == [f"here failed: a (details in {path})", "gone failed: b"]
+
+
 def test_json_keeps_every_digit_and_nothing_that_json_lacks(capsys):
     _print(pd.DataFrame({"p": [1.25e-12, 0.1 + 0.2, math.nan, math.inf], "fact": [True, False, None, "no"]}), True)
     rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
