@@ -62,9 +62,9 @@ check: lint
 	$(BIN)/pytest -n auto -m "not slow"
 
 # Where links to the repository lead: book/_ext/origin.py.
-book: export BOOK_SOURCE := $(SOURCE)
-book: export BOOK_SITE := $(SITE)
-book: export ALIASING_FRESH := $(FRESH)
+book: export BOOK_SOURCE := $(or $(SOURCE),$(BOOK_SOURCE))
+book: export BOOK_SITE := $(or $(SITE),$(BOOK_SITE))
+book: export ALIASING_FRESH := $(or $(FRESH),$(ALIASING_FRESH))
 # Threads that wait for each other on a shared machine cost ten times what they compute.
 book: export OMP_NUM_THREADS := 1
 book: $(INSTALLED)

@@ -65,7 +65,7 @@ def frame(index: int, curves: dict[str, np.ndarray]) -> Image.Image:
 
 
 def main() -> None:
-    """Draw all frames; the still one is that in which the two responses differ most."""
+    """Draw all frames; the still one is that in which the response without a blur is weakest."""
     curves = {name: np.array([response(quarter(window(dx), name)) for dx in SHIFTS]) for name in LAYERS}
     frames = [frame(index, curves) for index in range(len(SHIFTS))]
     frames[int(np.argmin(curves["subsample"]))].quantize(64).save(FOLDER / "one-pixel.png", optimize=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,31 @@ def test_an_execution_is_stale_once_what_it_shows_has_changed(tmp_path):
     assert builder.stale(output, tmp_path)
 
 
+def test_chapters_are_executed_again_once_something_was_measured_here(tmp_path, empty_store, monkeypatch):
+    """What the chapters' own studies lack is measured before, and shown; what ends meanwhile stops no build."""
+    (notebook := tmp_path / "notebooks/zhang2019.ipynb").parent.mkdir()
+    notebook.write_text("1")
+    done, output = [], tmp_path / "book"
+    output.mkdir()
+
+    def measure(jobs=(), store=None, name="of the chapter"):
+        (empty_store / name).mkdir(parents=True, exist_ok=True)
+        (empty_store / name / "record.json").write_text("1")
+
+    def refresh(notebook, output, profile, root, about):
+        done.append(notebook.stem)
+        output.write_text("1")
+        output.with_suffix(".json").write_text(json.dumps(about))
+
+    monkeypatch.setattr(builder, "run_jobs", measure)
+    monkeypatch.setattr(builder, "_refresh", refresh)
+    monkeypatch.setattr(builder, "ProcessPoolExecutor", ThreadPoolExecutor)
+    for name, times in (("a", 1), ("a", 1), ("b", 2)):
+        measure(name=name)
+        builder._refresh_all([notebook], output, "smoke", tmp_path)
+        assert len(done) == times and not builder.stale(output / notebook.name, tmp_path)
+
+
 def test_full_scale_counts_the_networks_that_are_planned_and_not_their_namesakes(monkeypatch):
     networks = [{"name": "vgg-small", "num_classes": classes, "width": width} for classes, width in ((10, 4), (7, 16))]
     runs = [Run({"name": "shapes", "count": 10**10}, own, Recipe(epochs=2), 0) for own in networks]
@@ -87,6 +113,11 @@ def test_full_scale_counts_the_networks_that_are_planned_and_not_their_namesakes
     small, large = (count_flops(models.create(**own), (224, 224)) / 1e9 for own in networks)
     row = f"| `vgg-small` | 2 | {small:.1f} to {large:.1f} GFLOP | {60 * (small + large):,.1f} EFLOP"
     assert computed.full_scale(None)[-1].startswith(row)
+
+
+@pytest.mark.parametrize(("ratios", "told"), [([], "none"), ([2], "2.0"), ([1, 2, 4], "2.0 (1.0 to 4.0)")])
+def test_times_faster_are_told_with_their_spread(ratios, told):
+    assert computed.spread(pd.Series(ratios, dtype=float)) == told
 
 
 def test_each_claim_is_told_on_its_best_evidence():

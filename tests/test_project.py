@@ -280,6 +280,14 @@ def test_make_in_the_conda_environment_makes_no_second_one(tmp_path):
         assert f"{tmp_path}/bin/" in done.stdout
 
 
+def test_make_book_heeds_the_environment_and_its_own_words_more():
+    environment = {"PATH": "/usr/bin:/bin", "ALIASING_FRESH": "1", "BOOK_SOURCE": "https://a.b/c", "BOOK_SITE": "d"}
+    command = ["make", "--dry-run", "--print-data-base", "book", "FRESH=0", "SITE=e"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    for line in ("ALIASING_FRESH := 0", "BOOK_SOURCE := https://a.b/c", "BOOK_SITE := e"):
+        assert f"\nbook: {line}\n" in done.stdout
+
+
 @pytest.mark.parametrize("page", ["README.md", "book/layers.md", "book/diagnose.md"])
 def test_python_on_pages_runs(page):
     """Each Python block runs; a last line with ``# (8, 64, 16, 16)`` behind it has that shape."""

@@ -175,7 +175,10 @@ def update_readme(text: str) -> str:
 
 
 def stamp(notebook: Path, profile: str, root: Path) -> str:
-    """What an execution depends on, as a hash: the notebook, the package, records, papers' numbers, the profile."""
+    """What an execution depends on, as a hash: notebook, package, published records, papers' numbers, profile.
+
+    This machine's own records are in ``measured``.
+    """
     patterns = (
         "aliasing/**/*.py",
         "aliasing/**/*.csv",
@@ -187,6 +190,14 @@ def stamp(notebook: Path, profile: str, root: Path) -> str:
     digest = hashlib.sha256(profile.encode())
     for file in files:
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def measured() -> str:
+    """What is in the working store, as a hash: another training may end at any time, and that must not stop a build."""
+    digest = hashlib.sha256()
+    for record in sorted(Store(published=Path(os.devnull)).working.glob("*/record.json")):
+        digest.update(record.parent.name.encode() + hashlib.sha256(record.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
@@ -227,21 +238,21 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any], root: P
 
 
 def execution(output: Path) -> dict[str, Any]:
-    """What is stored beside an executed notebook: parameters, stamp, profile, seconds, end, whether it is ``fresh``."""
+    """What is stored beside an executed notebook: parameters, seconds, end, and what ``_about`` says."""
     note = output.with_suffix(".json")
     return json.loads(note.read_text()) if output.exists() and note.exists() else {}
 
 
 def stale(output: Path, root: Path | None = None) -> bool:
-    """Whether the notebook behind the executed one, the package or the records changed since it was executed."""
+    """Whether the notebook behind the executed one, the package or published records changed since its execution."""
     root, known = root or home(), execution(output)
     notebook = root / "notebooks" / output.name
     return not (known and notebook.exists()) or known["stamp"] != stamp(notebook, known["profile"], root)
 
 
-def _about(stamp: str, profile: str) -> dict[str, Any]:
+def _about(notebook: Path, profile: str, root: Path) -> dict[str, Any]:
     """What an execution must have been made of to be kept; "fresh" ones saw no published records."""
-    return {"stamp": stamp, "profile": profile, "fresh": fresh()}
+    return {"stamp": stamp(notebook, profile, root), "measured": measured(), "profile": profile, "fresh": fresh()}
 
 
 def reproducible(content: dict[str, Any]) -> dict[str, Any]:
@@ -269,8 +280,8 @@ def reproducible(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: str) -> None:
-    """Execute the notebook; beside it goes its stamp, from before the execution: a change since makes it stale."""
+def _refresh(notebook: Path, output: Path, profile: str, root: Path, about: dict[str, Any]) -> None:
+    """Execute the notebook; beside it goes what it is ``about`` to see, so that a change since makes it stale."""
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
@@ -281,7 +292,7 @@ def _refresh(notebook: Path, output: Path, profile: str, root: Path, current: st
     seconds = execute(notebook, output, parameters, root)
     write_atomically(output, json.dumps(reproducible(json.loads(output.read_text())), indent=1) + "\n")
     ended = datetime.now(UTC).isoformat(timespec="minutes")
-    note = {"parameters": parameters, "seconds": round(seconds, 1), "ended": ended} | _about(current, profile)
+    note = {"parameters": parameters, "seconds": round(seconds, 1), "ended": ended} | about
     write_atomically(output.with_suffix(".json"), json.dumps(note, indent=1) + "\n")
     print(f"{notebook.name}: {seconds:.0f} s", flush=True)
 
@@ -292,18 +303,19 @@ def _refresh_all(notebooks: list[Path], output: Path, profile: str, root: Path) 
     Raises:
         papermill.PapermillExecutionError: of the first notebook with a cell that failed; the others are executed.
     """
-    stamps = {path: stamp(path, profile, root) for path in notebooks}
-    old = [
-        path for path in notebooks if not execution(output / path.name).items() >= _about(stamps[path], profile).items()
-    ]
-    needed = [path.stem for path in old if path.stem in studies.STUDIES]
+
+    def outdated() -> dict[Path, dict[str, Any]]:
+        about = {path: _about(path, profile, root) for path in notebooks}
+        return {path: own for path, own in about.items() if not execution(output / path.name).items() >= own.items()}
+
+    needed = [path.stem for path in outdated() if path.stem in studies.STUDIES]
     jobs = [job for name in needed for job in chapters.planned(name, profile)[1]]
     if jobs:  # a failed run is reported by its notebook, which tries it again
         run_jobs(merged(jobs), studies.open_store())
     with ProcessPoolExecutor(2) as pool:
         waiting = [
-            pool.submit(_refresh, path, output / path.name, profile, root, stamps[path])
-            for path in sorted(old, key=lambda path: -path.stat().st_size)  # the longest first
+            pool.submit(_refresh, path, output / path.name, profile, root, about)
+            for path, about in sorted(outdated().items(), key=lambda item: -item[0].stat().st_size)  # the longest first
         ]
     for one in waiting:
         one.result()

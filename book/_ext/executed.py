@@ -1,6 +1,6 @@
 """Pages made from executed notebooks: fresh, with figures that lead to their code, and the command that runs them.
 
-A notebook that was executed before its source, the package or the records changed stops the build.
+A notebook that was executed before its source, the package or published records changed stops the build.
 """
 
 import json
@@ -42,7 +42,7 @@ def refuse_stale(app):
     old = sorted(path.stem for path in (Path(app.srcdir) / "notebooks").glob("*.ipynb") if stale(path))
     if old:
         raise ExtensionError(
-            f"executed before their source, the package or the records changed: {', '.join(old)}; "
+            f"executed before their source, the package or published records changed: {', '.join(old)}; "
             "make book, or python book/_ext/builder.py, executes them again"
         )
 
