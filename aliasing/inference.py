@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from .errors import UsageError, at_least
+from .errors import UsageError, check_whole
 from .held import held
 
 
@@ -24,9 +24,15 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
     Within ``full_float32``: else the logits would depend on the batch size.
     """
-    with held("training", False, *model.modules()), full_float32():
+    before = {part: getattr(part, "training", None) for part in model.modules()}  # from the outside to the inside
+    with held("training", False, *before), full_float32():
         model.eval()  # which a network may have defined anew
-        yield model
+        try:
+            yield model
+        finally:
+            for part, mode in before.items():
+                if mode is not None and part.training != mode:
+                    part.train(mode)  # which undoes what its own ``eval`` did, such as merging weights
 
 
 def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
@@ -44,7 +50,7 @@ def placed(model: nn.Module, device: torch.device, form: torch.memory_format = t
 
 def form_of(model: nn.Module) -> torch.memory_format:
     """The form of the kernels of ``model``, which maps behind a convolution have as well, whatever the images have."""
-    own = all(tensor.is_contiguous() for tensor in model.parameters())
+    own = all(tensor.is_contiguous() for tensor in model.parameters() if tensor.ndim == 4)
     return torch.contiguous_format if own else torch.channels_last
 
 
@@ -107,7 +113,7 @@ def batches(model: nn.Module, images: Tensor, batch_size: int = 256) -> Iterator
 
     They are copies: a network may work in place, and many standardise their input in that way.
     """
-    at_least("batch_size", batch_size, 1)
+    batch_size = check_whole("batch_size", batch_size, 1)
     device = device_of(model, images)
     return (as_seen(model, part.detach().to(device, copy=True)) for part in images.split(batch_size))
 

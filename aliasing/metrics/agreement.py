@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from ..errors import UsageError, at_least
+from ..errors import UsageError, check_whole
 from ..inference import check_images, check_labels, chosen, hits, predict
 from ..shifts import draw_shifts, shift_images
 from .estimate import Estimate
@@ -121,7 +121,7 @@ def _logits(
 ) -> Tensor:
     """Logits (N, classes) of shifted images; without ``shifts`` at shift zero: the central window of crops."""
     shifts = torch.zeros(len(images), 2, dtype=torch.long) if shifts is None else shifts
-    at_least("batch_size", batch_size, 1)
+    batch_size = check_whole("batch_size", batch_size, 1)
     parts = zip(check_images(images).split(batch_size), shifts.split(batch_size), strict=True)
     moved = (shift_images(part, own, shift, max_shift) for part, own in parts)
     return torch.cat([predict(model, part, batch_size).cpu() for part in moved])

@@ -126,9 +126,11 @@ class Estimate(NamedTuple):
         Values of the same group (pairs of the same image) are resampled together. Without groups each value is its
         own; a single group has an infinite interval. ``draws`` resamples come from a private generator with seed 0.
         """
-        groups = torch.arange(torch.as_tensor(values).numel()) if groups is None else groups
-        values, labels = _flat(values, groups)
-        index = labels.unique(return_inverse=True)[1]
+        if groups is None:
+            groups = torch.arange(torch.as_tensor(values).numel())
+        # Numbered before they become floats, which large numbers of groups share.
+        values, labels = _flat(values, torch.as_tensor(groups).unique(return_inverse=True)[1])
+        index = labels.long()
         n = int(index.max()) + 1
         if n == 1:
             return cls(values.mean().item(), float("-inf"), float("inf"), 1)

@@ -33,7 +33,7 @@ def mean_iou(
             f"masks must be whole numbers {(len(images), *images.shape[2:])} like the images, got {masks.dtype} "
             f"{tuple(masks.shape)}"
         )
-    parts = []
+    parts, batch_size = [], check_whole("batch_size", batch_size, 1)
     with evaluating(model), torch.no_grad():
         for x, truth in zip(batches(model, images, batch_size), masks.split(batch_size), strict=True):
             logits = answers(model, x)
@@ -112,7 +112,7 @@ def comparable(
             f"max_shift must be less than the side, and leave pixels to compare; got {max_shift} and "
             f"border={border} on images of {images.shape[2]} x {images.shape[3]}"
         )
-    shifts = _draw_shifts(len(images), max_shift, generator)
+    shifts, batch_size = _draw_shifts(len(images), max_shift, generator), check_whole("batch_size", batch_size, 1)
     for x, moves in zip(batches(model, images, batch_size), shifts.split(batch_size), strict=True):
         with evaluating(model), torch.no_grad():
             x = x.contiguous()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, at_least, one_of
+from ..errors import UsageError, check_whole, one_of
 from ..inference import as_float, check_images, check_labels, chosen, probabilities
 from ..shifts import circular
 from ..streams import drawing
@@ -67,7 +67,7 @@ def one_pixel(
         pairs: pairs per image. In the crop protocol they lie along one diagonal, as in the released script, which
             has 8; in the others each pair has a position of its own.
     """
-    befores, afters = [], []
+    befores, afters, pairs = [], [], check_whole("pairs", pairs, 1)
     for first, second in one_pixel_pairs(images, protocol, pairs, generator, batch_size):
         if protocol == "crop":  # neighbouring pairs share a window, which is looked at once
             grouped, last = first.unflatten(0, (-1, pairs)), second.unflatten(0, (-1, pairs))[:, -1:]
@@ -122,7 +122,7 @@ def one_pixel_pairs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of first and second images, both float (n * pairs, 3, H, W), in the order of the images."""
     one_of("one-pixel protocol", protocol, ONE_PIXEL)
-    at_least("pairs", pairs, 1)
+    pairs, batch_size = check_whole("pairs", pairs, 1), check_whole("batch_size", batch_size, 1)
     images = check_images(images, unit=True)
     if min(images.shape[-2:]) < 8:
         raise UsageError(f"one-pixel protocols need images of at least 8 x 8 pixels, got {tuple(images.shape[-2:])}")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, check_whole
 from ..inference import batches, check_images, check_labels, device_of, evaluating, finite, widened
 from ..streams import drawing
 from .downsampling import collected, outputs
@@ -117,6 +117,7 @@ def typicality(
     """
     if not 1 <= neighbours <= len(check_images(training_images)):
         raise UsageError(f"neighbours must be 1 to {len(training_images)}, got {neighbours}")
+    batch_size = check_whole("batch_size", batch_size, 1)
     device = device_of(model, images)  # on a CPU the distances of a whole data set take minutes
     known, queries = (embedding(model, part, batch_size).to(device) for part in (training_images, images))
     exact = "donot_use_mm_for_euclid_dist"  # the quick way loses small distances to rounding

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from ..adversary import survivors
 from ..datasets.corruptions import NAMES, SEVERITIES, corrupt
-from ..errors import UsageError
+from ..errors import UsageError, check_whole
 from ..inference import check_images, check_labels, correct
 from ..streams import drawing
 from .estimate import Estimate
@@ -66,10 +66,11 @@ def corrupted(
 ) -> Callable[[str, int], Tensor]:
     """The function that corrupts ``images`` (N, 3, H, W) uint8 by a name and a severity, ``batch_size`` at a time."""
     seed = int(torch.randint(2**31, (), generator=drawing(generator)))
+    batch_size = check_whole("batch_size", batch_size, 1)
 
     def source(name: str, severity: int) -> Tensor:
         cell = NAMES.index(name) * len(SEVERITIES) + severity if name in NAMES else 0
-        stream = torch.Generator().manual_seed(seed + cell)
+        stream = torch.Generator().manual_seed(int(seed + cell))
         return torch.cat([corrupt(part, name, severity, stream) for part in images.split(batch_size)])
 
     return source

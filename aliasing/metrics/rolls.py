@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import UsageError, check_whole
 from ..inference import answers, batches, check_labels, evaluating, finite
 from ..shifts import reach
 from .estimate import Estimate
@@ -81,7 +81,7 @@ def roll_logits(
             ``Downsample``, circular padding, sizes that divide) and a few random rolls of two images agree with
             ordinary forward passes; otherwise, or with "brute force", every rolled image is evaluated.
     """
-    rolls = rolls_of(images, max_shift)
+    rolls, batch_size = rolls_of(images, max_shift), check_whole("batch_size", batch_size, 1)
     height, width = images.shape[-2:]
     with evaluating(model), torch.no_grad():
         if method is None:
@@ -89,7 +89,7 @@ def roll_logits(
         elif method != BRUTE_FORCE:
             raise UsageError(f"method must be None or {BRUTE_FORCE!r}, got {method!r}")
     # Not one `with` around the loop: the caller has the model back, in its own mode, between two batches.
-    together = batch_size if method == STITCHED or batch_size < 1 else max(1, batch_size // len(rolls[1]))
+    together = batch_size if method == STITCHED else max(1, batch_size // len(rolls[1]))
     for part in batches(model, images, together):
         with evaluating(model), torch.no_grad():
             if method == STITCHED:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError, one_of, whole
+from ..errors import UsageError, check_whole, one_of, whole
 from ..inference import as_float, check_images, check_labels, predict, scores
 from ..streams import drawing
 from .canvases import BORDERS, PAPER_SIDE, embed, shrink
@@ -79,7 +79,7 @@ def swept(
 
     ``draws`` (N, L), from 0 up to 1, decide which map of a layer it is for each image.
     """
-    logits, sums = [], []
+    logits, sums, batch_size = [], [], check_whole("batch_size", batch_size, 1)
     for frame in frames:
         batches = outputs(model, frame, ["", *layers], batch_size)
         for seen, own in zip(batches, draws.split(batch_size), strict=True):

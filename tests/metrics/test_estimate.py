@@ -59,7 +59,7 @@ def test_bootstrap_is_of_groups_and_repeatable():
     assert (clustered.value, clustered.n) == (0.5, 2)
     assert (clustered.low, clustered.high) == (0, 1)  # only the images 7 or 3 twice, or one of each, can be drawn
     assert Estimate.bootstrap(values).low > 0
-    assert clustered == Estimate.bootstrap(values, groups)
+    assert clustered == Estimate.bootstrap(values, groups) == Estimate.bootstrap(values, 2**60 + groups)
     groups = torch.cat([torch.arange(50), torch.arange(50, 100).repeat_interleave(3)])  # of one value, and of three
     uneven = Estimate.bootstrap(torch.arange(200) < 50, groups)
     assert uneven.low < uneven.value == 0.25 < uneven.high

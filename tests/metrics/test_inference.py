@@ -1,5 +1,6 @@
 """How metrics run a network: modes, precision, batches, and that the device of the images does not matter."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,9 @@ from torch import nn
 from aliasing import metrics, models
 from aliasing.inference import predict
 from tests.toys import Answer, Custom
+
+MEAN = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+POOLED = nn.Sequential(nn.MaxPool2d(2), MEAN, nn.Linear(3, 2))
 
 
 def network():
@@ -40,6 +44,42 @@ def test_modes_come_back_after_an_error():
         predict(model, pictures())
     assert all(part.training for part in model.modules())
     assert torch.backends.cudnn.conv.fp32_precision == precision != "ieee"
+
+
+class Merging(nn.Identity):
+    """As layers that merge their weights to be evaluated."""
+
+    def train(self, mode=True):
+        self.merged = not mode
+        return super().train(mode)
+
+
+def test_what_evaluation_does_to_a_layer_is_undone_where_it_was_in_training():
+    model = nn.Sequential(MEAN, Merging(), nn.Sequential(Merging().eval(), Merging())).train()
+    model[2].eval()[1].train()
+    for _ in range(2):
+        predict(model, pictures())
+        assert [part.training for part in model.modules()] == [True, True, True, True, True, False, False, True]
+        assert [part.merged for part in model.modules() if isinstance(part, Merging)] == [False, True, False]
+
+
+LABELLED = pictures(), torch.arange(5) % 3
+MEASURED = {
+    "predict": lambda n: predict(MEAN, pictures(), n),
+    "consistency": lambda n: metrics.consistency(MEAN, pictures(), batch_size=n),
+    "one pixel": lambda n: metrics.one_pixel(MEAN, pictures(), pairs=n, batch_size=n).images,
+    "rolls": lambda n: metrics.roll_predictions(MEAN, pictures(), max_shift=n, batch_size=n).classes,
+    "masks": lambda n: metrics.mean_iou(nn.ReLU(), pictures(), pictures()[:, 0] % 3, batch_size=n),
+    "mask shifts": lambda n: metrics.mask_consistency(nn.ReLU(), pictures(), max_shift=n, batch_size=n),
+    "sweep": lambda n: metrics.non_shiftability(POOLED, pictures(), batch_size=n)["0"],
+    "corruptions": lambda n: metrics.corruption_error(MEAN, *LABELLED, ["fog"], [n], batch_size=n).wrong,
+    "typicality": lambda n: metrics.typicality(POOLED, pictures(), pictures(), n, batch_size=n),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURED.values(), ids=MEASURED)
+def test_whole_numbers_may_be_numpys(measure):
+    torch.testing.assert_close(measure(np.int64(2)), measure(2), rtol=0, atol=0)
 
 
 def test_probabilities_of_a_network_in_half_precision_are_those_of_its_logits():
