@@ -23,7 +23,7 @@ from torchvision import models as torchvision_models
 import aliasing
 from aliasing import metrics
 from aliasing.diagnosis import load, measuring, pictures
-from aliasing.diagnosis.networks import NOTE
+from aliasing.diagnosis.networks import NOTE, adapted, of_module
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
 from aliasing.metrics import Estimate
@@ -58,10 +58,11 @@ OWN = {
     "leaves": lambda: sys.exit(3),
     "pair": lambda: nn.Sequential(tiny(), Answer(lambda y: (y, y))),
     "indices": lambda: nn.Sequential(tiny(), Answer(lambda y: y.argmax(1))),
-    "random": lambda: nn.Sequential(tiny(), Answer(nn.functional.dropout)),
+    "random": lambda: nn.Sequential(tiny(classes=30), Answer(nn.functional.dropout)),  # which never falls alike
     "free": lambda: nn.Sequential(sensitive(), Answer(lambda y: y[:, :, 2, 2])),
     "stiff": lambda: nn.Sequential(sensitive(), nn.Flatten(), nn.Linear(3 * 8 * 8, 3)),
     "number": 7,
+    "half": lambda: tiny().bfloat16(),
     "fresh": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     "shared": tiny(),
     "talks": lambda: nn.Sequential(Answer(lambda x: print("I was asked") or x), tiny()),
@@ -303,6 +304,9 @@ def test_the_report_answers_three_questions_first(photos, factories):
     command = f"aliasing finetune own_nets:tiny+tri-3 --images {photos} --out own_nets-tiny+tri-3.safetensors"
     assert f"{command} --size {found.window}" in glance
     assert "random weights" not in glance
+    torch.save(load("own_nets:tiny+tips").module.state_dict(), "tips.pt")  # which fine-tuning would refuse
+    learned = load("own_nets:tiny+tips", "tips.pt")
+    assert not replace(found, network=learned.name, weights=learned.weights, layers={"tips": 2}).command("photos")
     page = aliasing.diagnose({"mean": MEAN}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
     assert "no place was seen where samples are dropped" in page
@@ -426,6 +430,16 @@ def test_grey_networks_and_single_logits_are_diagnosed(photos):
     assert len(found.conversion.replaced) == 2
 
 
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (3, 1), (3, 3)])
+def test_logits_of_a_single_image_need_no_row(channels, classes):
+    """Which ``squeeze`` takes: they failed at the last batch, or where single images are looked at."""
+    networks = tiny(channels, classes), nn.Sequential(tiny(channels, classes), Answer(torch.squeeze))
+    rows, none = (adapted(of_module("own", network, SIZE), torch.device("cpu")).module for network in networks)
+    for count in (1, 2):
+        images = torch.rand(count, 3, SIZE, SIZE)
+        torch.testing.assert_close(none(images), rows(images))
+
+
 @pytest.mark.parametrize(("classes", "share"), [(3, nn.Softmax(1)), (1, nn.Sigmoid())])
 def test_probabilities_count_as_they_are(photos, classes, share):
     """Not put through a second softmax, which would hide most of every change; and the share of a single class is no
@@ -443,6 +457,23 @@ def test_probabilities_count_as_they_are(photos, classes, share):
         assert own.answers == logits.answers
         assert own.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
         assert [site.name for site in own.sites] == ["0.0", "0.1"]
+
+
+def test_shares_near_0_and_1_tell_pictures_apart_in_half_precision():
+    """And have a gradient there: they were cut off at half precision's step, or rounded to 1."""
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    images = torch.stack([torch.full((3, 8, 8), value) for value in (0.0, 1.0)])
+    nn.init.constant_(network[0].weight, 1 / 3)
+    nn.init.constant_(network[0].bias, -8)
+    half = adapted(of_module("half", network.bfloat16(), 8), torch.device("cpu")).module
+    shares = half(images.bfloat16()).softmax(1)[:, 1]
+    torch.testing.assert_close(shares, torch.tensor([-8.0, -7.0]).sigmoid(), rtol=0.01, atol=0)
+    nn.init.constant_(network[0].bias, 7)
+    full = adapted(of_module("full", network.float(), 8), torch.device("cpu")).module
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = full(images)
+    (gradient,) = torch.autograd.grad(logits.sum(), full.network[0].bias)
+    assert gradient.item() == pytest.approx(2, rel=1e-3)  # each logit moves with the bias
 
 
 def test_shares_of_their_own_are_probabilities_as_well(photos):
@@ -519,7 +550,7 @@ def test_bad_usage_ends_with_2_and_says_what_is_valid(model, options, message, p
 
 
 class Fails(nn.Module):
-    """Works on the image it is tried with twice, and never again: as when memory runs out."""
+    """Works on the images it is tried with three times, and never again: as when memory runs out."""
 
     def __init__(self, error=None):
         super().__init__()
@@ -527,7 +558,7 @@ class Fails(nn.Module):
 
     def forward(self, x):
         self.calls += 1
-        if self.calls > 2:
+        if self.calls > 3:
             raise self.error
         return x.mean((2, 3))
 
@@ -607,6 +638,10 @@ def test_weights_are_read_as_trainings_save_them(tmp_path, factories):
         ):
             save(named, path)
             torch.testing.assert_close(load("own_nets:tiny", path).module.state_dict(), state)
+    tuned = {key: torch.randn(value.shape) for key, value in load("own_nets:half+tri-3").module.state_dict().items()}
+    about = {"network": "own_nets:half+tri-3", "weights": "weights of the factory", "size": 28}
+    save_file(tuned, tmp_path / "tuned.safetensors", {NOTE: json.dumps(about)})
+    torch.testing.assert_close(load(str(tmp_path / "tuned.safetensors")).module.state_dict(), tuned, rtol=0, atol=0)
     key, whole = "5.weight", torch.nn.Linear(2, 2)
     for message, held in {
         "must hold one state_dict, and holds model, ema; save": {"model": state, "ema": state},

@@ -25,7 +25,7 @@ from ..models.owners import stride_of
 from ..models.plan import numbered
 from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
-from .networks import OF_MODULE, RANDOM, TUNED, UNTUNED, Adapted, Network
+from .networks import OF_MODULE, RANDOM, TUNED, UNTUNED, WHOLE, Adapted, Network
 from .pictures import LEAST, Pictures
 
 # The layer that is recommended: of those that make a trained network steadier, the one that costs it least (the study
@@ -113,6 +113,8 @@ class Portrait:
     def command(self, folder: str) -> str:
         """What would mend it on the pictures of ``folder``; empty if that were refused, or nothing calls for it."""
         if self.random or self.tuned or (self._caution and not self.layers):
+            return ""
+        if self.weights.endswith(WHOLE):  # fine-tuning begins with weights of the original
             return ""
         if self.available < LEAST or not self.window:
             return ""

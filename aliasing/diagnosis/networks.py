@@ -21,9 +21,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..datasets.photographs import imagenet_classes
-from ..errors import DataError, UsageError, at_least, reason
+from ..errors import DataError, UsageError, check_whole, reason
 from ..held import held
-from ..inference import batches, evaluating, form_of, placed
+from ..inference import batches, evaluating, form_of, placed, widened
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
 from .pictures import SMALLEST
@@ -32,7 +32,8 @@ SIZE = 224
 _PATIENCE = 10  # seconds for a server to answer
 # What is said of weights, and decides what is recommended.
 _PRETRAINED, RANDOM, OF_MODULE = "pretrained weights", "random weights", "weights of the module"
-TUNED, UNTUNED = "fine-tuned", "anti-aliased without fine-tuning"
+TUNED, UNTUNED, WHOLE = "fine-tuned", "anti-aliased without fine-tuning", "of the anti-aliased network"
+BINARY = ("no", "yes")  # what we call the classes of a single logit
 NOTE = "aliasing"  # under which a fine-tuned file says what it is
 
 
@@ -50,7 +51,7 @@ class Network:
 
 def of_module(name: str, module: nn.Module, size: int | None, weights: str = "pretrained") -> Network:
     """A copy of a module that its caller made, for images of ``size`` pixels, by default 224."""
-    at_least("size", size, SMALLEST)
+    size = _side(size) or SIZE
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"a network must be a name or a torch.nn.Module, got {type(module).__name__}; a function that makes one is "
@@ -59,13 +60,16 @@ def of_module(name: str, module: nn.Module, size: int | None, weights: str = "pr
     if weights not in ("pretrained", "none"):  # which may be meant for others
         raise UsageError(f"{name} is a module, which has its weights: load {weights} into it, or name MODULE:FACTORY")
     try:
-        return Network(name, deepcopy(module), size or SIZE, OF_MODULE)
+        return Network(name, deepcopy(module), size, OF_MODULE)
     except Exception as error:  # of anybody's network
         raise UsageError(f"{name} must be a module that copy.deepcopy can copy: {reason(error)}") from error
 
 
 class Adapted(nn.Module):
-    """A grey network that takes colours, one with a single logit that gives two, or probabilities made logits."""
+    """A grey network that takes colours, one with a single logit that gives two, or probabilities made logits.
+
+    In whatever shape they come for a single image.
+    """
 
     def __init__(self, network: nn.Module, grey: bool, single: bool, shares: bool) -> None:
         super().__init__()
@@ -75,12 +79,15 @@ class Adapted(nn.Module):
         """Logits ``(N, classes)`` of images ``(N, 3, H, W)``."""
         if self.grey:  # luminance, as Pillow computes it
             images = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-        logits = self.network(images)
+        # Near 0 and 1 shares tie in half precision, and have no gradient.
+        with torch.autocast(images.device.type, enabled=False) if self.shares else nullcontext():
+            logits = widened(self.network(images))
+        logits = logits.reshape(len(images), -1)  # which ``squeeze`` takes from a single image
         if self.shares and self.single:
             logits = logits.logit(torch.finfo(logits.dtype).eps)
         elif self.shares:  # softmax returns them as they were
             logits = logits.clamp(min=torch.finfo(logits.dtype).tiny).log()
-        return torch.stack([torch.zeros_like(logits), logits], 1).flatten(1) if self.single else logits
+        return torch.cat([torch.zeros_like(logits), logits], 1) if self.single else logits
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,7 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
         UsageError: no such network, or weights that do not fit.
         DataError: the pretrained weights cannot be fetched, or the file cannot be read.
     """
-    at_least("size", size, SMALLEST)
-    asked = name
+    asked, size = name, _side(size)
     if asked.endswith(".safetensors"):
         about = _note(asked, _open(asked)[1])
         name, weights, size = about["network"], asked, size or about["size"]
@@ -138,10 +144,10 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
                     "begins with weights of the original"
                 )
             note = f"{TUNED} {name if asked == weights else note}"
-            module, layer = (antialias(module, layer) if layer else module), ""
+            module, layer = (antialias(module, layer) if layer else module).float(), ""  # as it was fine-tuned
         elif layer and set(_renamed(tensors, module)) != set(module.state_dict()):
             # Layers that learn add names of their own: the file is of the anti-aliased network.
-            module, layer = antialias(module, layer), ""
+            module, layer, note = antialias(module, layer), "", f"{note}, {WHOLE}"
         _fill(module, tensors, weights)
     if layer:
         module = antialias(module, layer)
@@ -158,6 +164,11 @@ def split(name: str) -> tuple[str, str]:
     if layer and plain.endswith(".safetensors"):
         raise UsageError(f"{plain} is of a network that has its layer: name the file alone, or NETWORK+{layer}")
     return plain, layer
+
+
+def _side(size: int | None) -> int | None:
+    """``size`` as an ``int``, NumPy's too, which neither PyTorch nor JSON takes everywhere."""
+    return None if size is None else check_whole("size", size, SMALLEST)
 
 
 def _library(name: str, weights: str, size: int | None) -> Network:
@@ -355,10 +366,11 @@ def _some(names: list[str], most: int = 3) -> str:
 
 
 def adapted(network: Network, device: torch.device) -> Network:
-    """``network`` on ``device``, after one image ran through it: before any work that could be lost.
+    """``network`` on ``device``, after one image and two ran through it: before any work that could be lost.
 
-    One that takes grey images, or returns one logit or probabilities, gets what it lacks put around it. Its kernels are
-    channels_last, which is faster, unless it cannot run so: ``Tensor.view`` refuses the maps behind such kernels.
+    One that takes grey images, or returns one logit, probabilities, or those of a single image in no row, gets what it
+    lacks put around it. Its kernels are channels_last, which is faster, unless it cannot run so: ``Tensor.view``
+    refuses the maps behind such kernels.
 
     Raises:
         UsageError: it does not take images of its size, or returns something else than logits, or other ones again.
@@ -378,7 +390,8 @@ def adapted(network: Network, device: torch.device) -> Network:
                     if isinstance(part, nn.Sigmoid):
                         hooks.enter_context(part.register_forward_hook(lambda _, given, y: sigmoids.append(y)))
                 noise = torch.rand((2, 3, network.size, network.size), generator=torch.Generator().manual_seed(0))
-                logits, again = (module(x[:, :1] if grey else x) for _ in range(2) for x in batches(module, noise))
+                noises = (x[:, :1] if grey else x for n in (2, 2, 1) for x in batches(module, noise[:n]))
+                logits, again, alone = map(module, noises)
             break
         except Exception as error:  # of anybody's network
             failures.append(error)
@@ -412,7 +425,7 @@ def adapted(network: Network, device: torch.device) -> Network:
     # As logits, what a sigmoid returns would be above 0, and close to what it returns for any other image.
     shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids)
     shares = shares or (not single and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()))
-    if not (grey or single or shares):
+    if not (grey or single or shares or alone.ndim < 2):
         return network
-    classes = network.classes or (("no", "yes") if single else ())
+    classes = network.classes or (BINARY if single else ())
     return replace(network, module=Adapted(network.module, grey, single, shares).eval(), classes=classes)
