@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -88,7 +89,8 @@ def finetune(
     """Anti-alias ``network`` with ``layer`` and fine-tune it on pictures; no labels are needed.
 
     Batch norms keep their statistics, corrected for what the layer does to the maps in front of them. SGD with momentum
-    0.9 and one-cycle-like cosine decay; soft cross-entropy with the averaged answers, which are computed once.
+    0.9 and one-cycle-like cosine decay; soft cross-entropy with the averaged answers, which are computed once. All
+    weights learn, those that were frozen as well.
 
     Args:
         network: a name as for ``aliasing.diagnosis.load``, or a module that takes images in [0, 1]; it is not changed.
@@ -123,7 +125,7 @@ def finetune(
     for name, value in {"epochs": epochs, "lr": lr, "minutes": minutes}.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{name} must be a positive number, got {value}")
-    check_whole("batch_size", batch_size, 1)
+    batch_size, seed = check_whole("batch_size", batch_size, 1), check_whole("seed", seed, 0)
     if held_out is not None and not isinstance(held_out, ImageSet):
         raise UsageError(f"held_out must be an aliasing.datasets.ImageSet, got {type(held_out).__name__}")
     out = None if out is None else Path(out)
@@ -144,14 +146,21 @@ def finetune(
     if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise UsageError(f"{subject.name} cannot learn: {odd[0]} is no tensor; fine-tune first, then quantise")
     own = {f"network.{name}": value.cpu() for name, value in state.items()}
-    decides = epochs, lr, batch_size, seed, minutes, checksum(own | {"pictures": data.learn})
+    contents = checksum(own | {"pictures": data.learn.cpu()})
+    decides = float(epochs), float(lr), batch_size, seed, minutes and float(minutes), contents
     plan = Plan(subject.name, subject.weights, layer, len(data.learn), subject.size, *decides)
-    students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
     folder = None if out is None else out.with_name(out.name + ".partial")
     bar = tqdm(total=100, disable=not progress, file=sys.stderr, bar_format=_BAR, dynamic_ncols=True)
-    with leased(folder) if folder else nullcontext(True) as mine, _enough_memory(plan), bar:
+    with (
+        leased(folder) if folder else nullcontext(True) as mine,
+        _enough_memory(plan),
+        bar,
+        torch.inference_mode(False),  # whatever mode the caller is in
+        torch.enable_grad(),
+    ):
         if not mine:
             raise UsageError(f"another process works in {folder}: let it finish, or name another file with --out")
+        students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
         bar.set_description("answers of the original")
         if begun := _begun(folder, plan) if folder else None:
             lesson = Lesson(plan, data, original, begun[0])
@@ -270,7 +279,9 @@ def _canvas(folder: str | Path, paths: list[Path], size: int) -> int:
 def _indices(given: ImageSet, subject: networks.Network) -> Tensor | None:
     """The labels of a set as indices of the network's logits, if its classes are those."""
     if subject.classes and given.classes != subject.classes:
-        return _labels([given.classes[label] for label in given.labels.tolist()], subject.classes)
+        labels = _labels([given.classes[label] for label in given.labels.tolist()], subject.classes)
+        if labels is not None or subject.classes != networks.BINARY:  # which are no names of its own
+            return labels
     logits = predict(subject.module, torch.zeros(1, 3, subject.size, subject.size))
     return given.labels if len(given.classes) == logits.shape[1] else None
 
@@ -290,7 +301,7 @@ def _labels(names: list[str], classes: tuple[str, ...]) -> Tensor | None:
 def windows(data: Data, rows: Tensor, shifts: Tensor, place: torch.device) -> Tensor:
     """Windows of some pictures to learn from, on ``place``, moved by ``shifts`` (2,) or (N, 2) from the middle."""
     moved = shift_images(data.learn[rows], shifts.expand(len(rows), 2), "crop", data.margins[0])
-    return as_float(moved).to(place)
+    return as_float(moved).float().to(place)
 
 
 def _fast(place: torch.device) -> torch.autocast:
@@ -358,7 +369,8 @@ class Lesson:
         self.steps = max(1, min(self.steps, int(seconds / took)))
 
     def _optimizer(self, student: nn.Module) -> Optimizers:
-        placed(student, self.place, form_of(self.original)).requires_grad_(True)
+        for parameter in placed(student, self.place, form_of(self.original)).parameters():
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
         return Optimizers(student, "sgd", self.plan.lr, self.plan.lr, 0.9, 0.0)
 
     def _step(self, student: nn.Module, optimizer: Optimizers, step: int) -> None:
@@ -427,13 +439,16 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
             norm.running_var *= torch.where(variance > 1e-12, spread / variance, 1.0)
 
     for network, act in ((original, note), (converted, move)):
+        owners = [path for path, part in network.named_modules() if isinstance(part, Antialiased)]
+        owned = {f"{path}.{Antialiased.around}".lstrip(".") for path in owners}
         with ExitStack() as hooks:
             for path, norm in network.named_modules():
                 # Of any number of axes, frozen and synchronised ones as well.
-                owned = isinstance(norm, Antialiased)  # which lends the statistics, and may see the map before a layer
-                if not owned and all(isinstance(getattr(norm, own, None), Tensor) for own in _STATISTICS):
+                lends = isinstance(norm, Antialiased)  # the statistics of another, and may see the map before a layer
+                if not lends and all(isinstance(getattr(norm, own, None), Tensor) for own in _STATISTICS):
                     # A norm with an activation in it may have an owner, which the original has not.
-                    name = ".".join(part for part in path.split(".") if part != Antialiased.around)
+                    fronts = accumulate(path.split("."), "{}.{}".format)
+                    name = ".".join(front.rpartition(".")[2] for front in fronts if front not in owned)
 
                     def hook(m: nn.Module, args: tuple, named: dict, act: Any = act, name: str = name) -> None:
                         act(name, m, next(iter((*args, *named.values()))))

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import count
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -131,6 +132,10 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     for changed in (same := copy.deepcopy(twice), aliasing.antialias(twice, "bin-7")):
         finetuning._recalibrate(changed, twice, windows)
     torch.testing.assert_close(same.state_dict(), twice.state_dict())
+    inner = Custom(lambda n, x: n.norm(n.conv(x)), conv=parts["conv"], norm=nn.BatchNorm2d(4))  # of its author
+    network = Custom(lambda n, x: n.norm(F.relu(n.inner(x))), inner=inner, norm=nn.BatchNorm2d(4)).eval()
+    finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-7"), network, windows)
+    assert (blurred.inner.norm.running_var != 1).all() and (blurred.norm.running_var != 1).all()
     network = timm.create_model("mobilenetv2_035", num_classes=5).eval()  # of whose norms some own layers
     finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, windows)
     after = blurred.state_dict()
@@ -313,13 +318,32 @@ def test_a_step_is_towards_the_answers_of_its_pictures(monkeypatch):
     torch.testing.assert_close(student.state_dict(), expected.state_dict())  # also the statistics
 
 
-def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refused(folder):
+class There(torch.Tensor):
+    """As on another device."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def to(self, *arguments, **options):
+        return self.cpu().to(*arguments, **options)
+
+    def numpy(self):
+        raise TypeError("only tensors on the CPU have that")
+
+
+def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refused(folder, tmp_path):
     tuned, _ = aliasing.finetune(net().half(), "tri-3", folder, size=SIZE, device="cpu")
     assert {p.dtype for p in tuned.parameters()} == {torch.float32}
-    rows = Custom(lambda n, x: n.head(n.body(x).view(len(x), -1)), body=net()[:6], head=nn.Linear(16 * 6 * 6, 5))
-    aliasing.finetune(rows, "tri-3", folder, size=SIZE, device="cpu")  # of contiguous maps alone there are views
+    # Of contiguous maps alone there are views, however a head is stored; whole numbers have no gradients.
+    parts = {"head": nn.Parameter(torch.rand(5, 16 * 6 * 6).T), "order": nn.Parameter(torch.arange(5), False)}
+    rows = Custom(lambda n, x: (n.body(x).view(len(x), -1) @ n.head)[:, n.order], body=net()[:6], **parts)
+    numbers = {"size": np.int64(SIZE), "batch_size": np.int64(32), "seed": np.int64(1), "epochs": np.float32(1)}
+    with torch.inference_mode():
+        images = (noise(60).double() / 255).as_subclass(There)
+        tuned, _ = aliasing.finetune(rows, "tri-3", images, **numbers, device="cpu", out=tmp_path / "rows.safetensors")
+    assert tuned.order.equal(torch.arange(5)) and not torch.equal(tuned.head, rows.head)
     broken, passes = net(), count()
-    broken[0].register_forward_hook(lambda module, x, y: y if next(passes) < 2 else torch.full_like(y, torch.nan))
+    broken[0].register_forward_hook(lambda module, x, y: y if next(passes) < 3 else torch.full_like(y, torch.nan))
     with pytest.raises(UsageError, match="answers of the original are NaN"):
         aliasing.finetune(broken, "tri-3", folder, size=SIZE, device="cpu")
 
@@ -342,6 +366,11 @@ def test_labels_count_as_what_they_are_called(folder):
     assert named.labels.equal(4 - labels)
     for classes, known in ((tuple("vwxyz"), tuple("abcde")), (tuple("abcdef"), ())):
         assert data_of(images, ImageSet(images, labels, classes, "others"), known).labels is None
+    single = nn.Sequential(*net()[:8], nn.Linear(16, 1))  # whose classes have no names but ours
+    single = networks.adapted(networks.of_module("single", single, SIZE), torch.device("cpu"))
+    for classes, expected in {("cat", "dog"): labels % 2, ("yes", "no"): 1 - labels % 2, ("cat",): None}.items():
+        own = finetuning._indices(ImageSet(images, labels % 2 * (len(classes) > 1), classes, "pets"), single)
+        assert own is expected or own.equal(expected)
     with pytest.raises(UsageError, match="no room for windows"):
         data_of(images, ImageSet(noise(60, side=SIZE + 1), labels, tuple("abcde"), "small"))
 
