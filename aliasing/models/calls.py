@@ -37,7 +37,12 @@ for _name, _kind in (("max_pool2d", "max"), ("avg_pool2d", "average")):
 
 
 def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
-    """The call as the owner that may replace it sees it; ``None`` if it keeps every sample, or is another function."""
+    """The call as the owner that may replace it sees it; ``None`` if it keeps every sample, or is another function.
+
+    Also of a parameter, such as a kernel of which a part is taken: that is no map.
+    """
+    if isinstance(args[0] if args else kwargs.get("input"), nn.Parameter):
+        return None
     if function is torch.Tensor.__getitem__:
         return _slice(*args)
     if function not in _POOLS:

@@ -7,7 +7,7 @@ result would be the original (here).
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -29,7 +29,7 @@ from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
 from .plan import AVERAGE, Change, Plan, Site, is_standard, learns
 from .watch import call as call_on
-from .watch import evaluated, maps_of, smaller, tensors, watched
+from .watch import copied, evaluated, forget, maps_of, smaller, tensors, watched
 
 # Modules around a network that change nothing, and where they hold it.
 _EXACT = 1e-6  # of what another image changes; what rounding in float64 stays below
@@ -81,7 +81,10 @@ def antialias(
     matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same, and what NumPy,
     scripted functions and other threads do is not seen. Output sizes are those of the original at every input size.
     ``subsample`` in the new places is the original function: this is checked with the example, in evaluation mode, and
-    a place where it is not is moved or left, with the reason.
+    a place where it is not is moved or left, with the reason. Whether something else reads a map in training, or with
+    an argument of ``forward`` that is true or false the other way round, is looked at as well; but not what is done
+    with targets or masks, or at some sizes alone: what is read only there may be the dense map, which is unfiltered.
+    ``conv-then-pool`` leaves none.
 
     The ``state_dict`` keeps its names, so checkpoints of the original load (``strict=False`` for layers that learn).
     Modules may be replaced by type afterwards (norms, activations, quantisation); where a change loses a layer, the
@@ -105,7 +108,8 @@ def antialias(
         downsample: name of a layer, or a mapping with its ``name`` and options.
         placement: one of ``aliasing.models.PLACEMENTS``.
         padding_mode: of the layers.
-        skip: names of modules to leave, or patterns such as ``"features.*"``.
+        skip: names of modules to leave, or patterns such as ``"features.*"``. Equal calls of a function are told apart
+            by their order, which must be the same in training.
         keep_stem: leave the first strided convolution, as Zhang and Vasconcelos et al. do in ResNets.
         example: an input: a tensor, a tuple of arguments or a dictionary of named ones; noise takes the place of a
             blank image. Unless given, noise of the size the network declares, or of usual sizes until one fits.
@@ -139,7 +143,7 @@ def antialias(
         if inside == "_orig_mod":
             wrapper.__setstate__(wrapper.__getstate__())  # it compiles what it holds now, not what it held
         return (wrapper, report) if return_report else wrapper
-    job = _Job(module, name, options, placement, skip, keep_stem, example)
+    job = _Job(copied(module), name, options, placement, skip, keep_stem, example)  # some change when they run
     network, sites = job.settle()
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):
@@ -147,10 +151,10 @@ def antialias(
         already = f", which has {has} downsampling layers already" if has else ""
         why = report if report.left or report.notes else "no convolution or pool of it drops samples"
         raise UsageError(f"nothing to anti-alias in {type(module).__name__}{already}: {why}")
-    if inplace:  # only now, when nothing can fail any more
-        sites = job.plan()
-        network = job.apply(module, sites)
-        job._guard(network, sites)
+    forget(job.network, module)
+    job.layers = job.fresh
+    network = job.apply(module if inplace else copied(module), sites)  # only now, when nothing can fail any more
+    job._guard(network, sites)
     return (network, report) if return_report else network
 
 
@@ -247,7 +251,7 @@ class _Job(Plan):
                 self.check_skip()
                 if again:
                     sites = self.plan()
-                    network = self.apply(deepcopy(self.network), sites)
+                    network = self.apply(self.twin(), sites)
                 self._guard(network, sites)
                 return network, sites
             behind = {site.name for site in sites if site.kind == "behind"}
@@ -263,7 +267,7 @@ class _Job(Plan):
 
         Where it does not run, this is the last site that began, of those that did not end if there are any.
         """
-        converted, self.error = self.apply(deepcopy(self.network), sites), ""
+        converted, self.error = self.apply(self.twin(), sites), ""
         if not self.steps or not sites:
             return converted, []
         self._observe(sites)
@@ -312,18 +316,19 @@ class _Job(Plan):
 
     def _wrong_at(self, example: Any, converted: nn.Module, sites: list[Site]) -> list[str]:
         """Sites of modules that would not be the original with another example; none if it does not run on that."""
-        own = [site for site in sites if site.call is None]
+        own, calls = ([site for site in sites if (site.call is None) == is_module] for is_module in (True, False))
         theirs = [(self.modules[site.target], site.reader) for site in own]
         try:
-            with watched(self.network) as (_, reductions):
+            watching: Any = watched(self.network) if calls else nullcontext(([], []))
+            with watching as (_, reductions):
                 seen = maps_of(self.network, example, *_sides(theirs))[1]
             expected = {_end(converted, site): (site, seen[key]) for site, key in zip(own, theirs, strict=True)}
-            # A call that averages would subsample as well: what it returns is put back, too.
-            # Other reductions may be none where the map is small.
-            then, now = ([r for r in run if r.call is not None] for run in (self.reductions, reductions))
-            like = {id(r.y): again.y for r, again in zip(then, now, strict=True)}
-            calls = [site for site in sites if site.call is not None]
-            expected |= {_end(converted, s): (s, [like[id(y)] for y in self.results[s.name]]) for s in calls}
+            if calls:
+                # A call that averages would subsample as well: what it returns is put back, too.
+                # Other reductions may be none where the map is small.
+                then, now = ([r for r in run if r.call is not None] for run in (self.reductions, reductions))
+                like = {id(r.y): again.y for r, again in zip(then, now, strict=True)}
+                expected |= {_end(converted, s): (s, [like[id(y)] for y in self.results[s.name]]) for s in calls}
             wrong, against = _against(expected)
             with _subsampling(self.layers[site.name] for site in sites):
                 maps_of(converted, example, *_sides(expected), against)
@@ -360,6 +365,7 @@ class _Job(Plan):
                 raise UsageError(f"the converted {type(network).__name__} returns {shapes[1]} instead of {shapes[0]}")
         if any(isinstance(layer, Polyphase) for layer in self.layers.values()) and report.replaced:
             report.notes.append(self._invariance(network, report))
+        report.notes += self.notes
         return report
 
     def _invariance(self, network: nn.Module, report: Report) -> str:

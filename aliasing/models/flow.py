@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules import activation
 
 from .owners import stride_of
-from .watch import SPATIAL, Step
+from .watch import PRODUCTS, SPATIAL, Step
 
 _ACTIVATIONS = {
     *("relu", "relu6", "gelu", "silu", "softplus", "leaky_relu", "hardswish", "elu", "mish", "selu", "hardtanh"),
@@ -61,8 +61,10 @@ def joined(steps: Sequence[Step], strided: Collection[nn.Module]) -> tuple[list[
         meet = name in _JOINS or (name not in _ASKS and _is_one_grid([source.shape for source in read]))
         meet = not no_pixels if step.module is not None else meet
         path, *others = dict.fromkeys(paths[source] for source in read)
-        for other in others if meet else ():
-            path = join(path, other)
+        for other in others:
+            # A product may sum over pixels, unless one side has fewer, as the keys of an attention: over channels then.
+            if meet or (name in PRODUCTS and len(other) == len(path)):
+                path = join(path, other)
         if no_pixels:
             continue
         if step.module in wanted or step.drops:

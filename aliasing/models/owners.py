@@ -23,6 +23,8 @@ _HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_backward_hooks"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_is_full_backward_hook"),
 )
+# What a downsampling layer has taken from a module, and what it takes besides where it stands in the place of a pool.
+_TAKEN = ("stride", "ceil_mode", "kernel_size", "padding")
 _thread = threading.local()
 
 
@@ -58,6 +60,8 @@ class Antialiased(Wrapper):
         """Set it where ``__getattr__`` would find it."""
         inner = self.__dict__.get("_modules", {}).get("inner")
         own = name in self.__dict__ or name in self.__dict__.get("_modules", {}) or hasattr(type(self), name)
+        if inner is not None and name in _TAKEN[: 4 if isinstance(inner, nn.Identity) else 2]:
+            raise UsageError(f"{name} of {self.site} belongs to its downsampling layer: change it before antialias()")
         if inner is None or own or not hasattr(inner, name):
             super().__setattr__(name, value)
         elif name in inner._parameters and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):

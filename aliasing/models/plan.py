@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from copy import deepcopy
 from fnmatch import fnmatch
 from types import CodeType
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ from ..layers.base import DTYPES, Downsample, per_axis
 from ..layers.polyphase import Polyphase
 from .calls import Intercepted, pool_of
 from .flow import after_activation, joined
-from .owners import SAME, Antialiased, keeps_size, stride_of
-from .watch import Reduction, Step, call, evaluated, examples, varied, watched
+from .owners import SAME, Antialiased, keeps_size, make_dense, stride_of
+from .watch import Reduction, Step, call, evaluated, examples, flags, varied, watched
 
 _STRIDES = (2, 3, 4)
 CLASH = f"its owner would hide an attribute of its own: one of {', '.join(Antialiased.own)}"
@@ -62,7 +63,7 @@ class Plan:
 
     Attributes:
         left: places that are left, with reasons.
-        layers: the layer of each place that is converted.
+        layers: the layer of each place that is converted; ``fresh`` is a copy for the result, which nothing ran.
         groups: places that sample one grid, the one that chooses first.
         example, output, steps, reductions: what was seen run; no steps if no input was found that the network takes.
     """
@@ -98,24 +99,43 @@ class Plan:
         self.behind = after_activation(self.steps, convolutions)
         self.demoted = {self.name_of[id(c)]: CLASH for c, (_, target, _) in self.behind.items() if _clashes(target)}
         self.kept: dict[str, str] = {}
+        self.notes: list[str] = []
         self._look_in_training(convolutions)
 
     def _look_in_training(self, convolutions: list[nn.Conv2d]) -> None:
-        """Demote or keep what a forward uses in another way in training, as with an auxiliary head."""
-        try:
-            with watched(self.network) as (steps, _), evaluated(self.network, as_in_training=True):
-                call(self.network, self.example)
-        except Exception:  # it wants labels there, or there is no example
-            return
-        behind, ran = after_activation(steps, convolutions), {step.module for step in steps}
-        names = [Counter(step.name for step in run if step.module is None) for run in (steps, self.steps)]
-        lends = any("conv" in name for name in names[0] - names[1])  # a function with the weights of a module
+        """Demote or keep what a forward uses in another way in training, as with an auxiliary head, or by a flag."""
+        for flag in ({}, *flags(self.network)) if self.steps else ():
+            where = "".join(f"with {name}={value}" for name, value in flag.items()) or "in training"
+            twin = self.twin()  # some change there, as those that begin with the statistics of a first batch
+            own: dict[Any, nn.Module] = dict(zip(twin.modules(), self.modules.values(), strict=True))
+            try:
+                with watched(twin) as (steps, reductions), evaluated(twin, as_in_training=not flag):
+                    call(twin, self.example, flag)
+            except Exception:  # it wants labels there
+                continue
+            for step in steps:
+                step.module = own.get(step.module)
+            behind, ran = after_activation(steps, convolutions), {step.module for step in steps}
+            names = [Counter(step.name for step in run if step.module is None) for run in (steps, self.steps)]
+            lends = any("conv" in name for name in names[0] - names[1])  # a function with the weights of a module
+            for conv in convolutions:
+                name = self.name_of[id(conv)]
+                if lends and conv not in ran and self.shapes(conv):
+                    self.kept[name] = f"it does not run {where}, where a function may use its weights and stride"
+                elif conv in ran and conv in self.behind and behind.get(conv) != self.behind[conv]:
+                    self.demoted.setdefault(name, f"{where} something else reads what lies behind it")
+            there = [(own[r.module], r.function) for r in reductions if stride_of(r.module) == (1, 1)]
+            more = Counter(there) - Counter((r.module, r.function) for r in self.reductions)
+            for module, function in more:
+                name = f"{self.name_of[id(module)]}:{function}".lstrip(":")
+                self.notes.append(f"{where} {name} drops samples as well: what runs only there is left")
         for conv in convolutions:
-            name = self.name_of[id(conv)]
-            if lends and conv not in ran and self.shapes(conv):
-                self.kept[name] = "it does not run in training, where a function may use its weights and stride"
-            elif conv in ran and conv in self.behind and behind.get(conv) != self.behind[conv]:
-                self.demoted.setdefault(name, "in training something else reads what lies behind it")
+            if not is_standard(conv) and _has_own_stride(conv):
+                self.kept.setdefault(self.name_of[id(conv)], "in training its class computes with a stride of its own")
+
+    def twin(self) -> nn.Module:
+        """A copy of the network that has its weights, not others like them, which would take time and memory."""
+        return deepcopy(self.network, {id(weight): weight for weight in self.network.parameters()})
 
     def _look(self, example: Any) -> None:
         """Watch the example, or the first that runs."""
@@ -157,7 +177,9 @@ class Plan:
             if isinstance(part, torch.jit.ScriptModule) and not isinstance(outer, torch.jit.ScriptModule):
                 self.left.append(Change(name, "a scripted module", "nothing in it can be seen: convert, then script"))
         self.groups, notes = self._share(sites)
-        return [site._replace(note=site.note + notes.get(site.name, "")) for site in sites] + self._calls()
+        sites = [site._replace(note=site.note + notes.get(site.name, "")) for site in sites] + self._calls()
+        self.fresh = deepcopy(self.layers)
+        return sites
 
     def shapes(self, part: nn.Module) -> list[tuple[int, ...]]:
         """Of what the module ``part`` returned, run by run."""
@@ -294,7 +316,7 @@ class Plan:
             for i, name in enumerate(numbered([f"{caller}:{r.function}".lstrip(":") for r in first])):
                 alike = own[i :: len(first)]  # the same call whenever the module ran
                 self.whats[name] = _describe_call(first[i])
-                why = self._skipped([name]) or _why_no_pool(alike, own)
+                why = self._skipped([name]) or _why_no_pool(alike, self.reductions)
                 if why is None and first[i].call is not None:
                     part, maps = pool_of(first[i].call), [r.y for r in alike]
                     shapes = [(1, *y.shape)[-4:] for y in maps]
@@ -332,8 +354,8 @@ def learns(name: str, options: Mapping[str, Any]) -> bool:
     return layers.CATALOGUE[name].parameters or bool(options.get("trainable"))
 
 
-def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
-    """Why a call, of those that a module makes, cannot be replaced by a layer, or ``None``."""
+def _why_no_pool(alike: list[Reduction], every: list[Reduction]) -> str | None:
+    """Why a call, one of ``every``, cannot be replaced by a layer, or ``None``."""
     reduction, kind = alike[0], type(alike[0].module)
     if "blur" in kind.__name__.lower():
         return "filtered already"
@@ -350,8 +372,8 @@ def _why_no_pool(alike: list[Reduction], own: list[Reduction]) -> str | None:
     if reduction.call is None:
         return "a function call for which no layer is defined"
     if reduction.call.kind == "slice":
-        same = [r for r in own if r.source is reduction.source and r.call is not None]
-        if any(r.call != reduction.call for r in same):
+        same = [r.call for r in every if r.source is reduction.source and r.call is not None]
+        if any(call.kind == "slice" and call != reduction.call for call in same):
             return "the other samples are read as well: nothing is dropped"
         if min(dict(reduction.call.options).get("start", [-1])) < 0:
             return "not a slice of both image axes and of nothing else, from a first sample to the border"
@@ -371,6 +393,19 @@ def is_standard(part: nn.Module) -> bool:
     return type(part).__name__ in SAME or all(
         getattr(type(part), name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward")
     )
+
+
+def _has_own_stride(conv: nn.Conv2d) -> bool:
+    """Whether in training its class subsamples also where its stride is 1, as one that remembers its arguments."""
+    parts = deepcopy(conv), deepcopy(conv)
+    make_dense(parts[1])
+    try:
+        with evaluated(nn.ModuleList(parts), as_in_training=True):
+            strided, dense = (part.forward(conv.weight.new_zeros(1, conv.in_channels, 64, 64)) for part in parts)
+    except Exception:  # of anybody's class
+        return False
+    rows, columns = stride_of(conv)
+    return bool(strided.shape != dense[..., ::rows, ::columns].shape)
 
 
 def numbered(names: list[str]) -> list[str]:

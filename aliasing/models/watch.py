@@ -4,7 +4,9 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
+from inspect import signature
 from itertools import takewhile
 from traceback import walk_stack
 from types import CodeType
@@ -32,7 +34,7 @@ _SAMPLING = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
 _PARTS = {"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "select", "pad", "glu"}
 _PACKETS = [getattr(torch.ops.aten, name) for name in ("stack", "cat", "concat", "concatenate")]
 _JOINS = {torch.stack, torch.cat, torch.concat, torch.concatenate, *_PACKETS, *(join.default for join in _PACKETS)}
-_PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", "einsum", "tensordot", "linear", "scaled_dot_product_attention"}
+PRODUCTS = {"matmul", "mm", "bmm", "baddbmm", "einsum", "tensordot", "linear", "scaled_dot_product_attention"}
 
 
 @dataclass(eq=False)
@@ -166,7 +168,9 @@ def evaluated(network: nn.Module, as_in_training: bool = False) -> Iterator[None
     With ``as_in_training`` a ``forward`` goes the way it goes in training, with norms and the modules of torch as here.
     """
     buffers = [
-        (m._buffers, name, x, x.clone()) for m in network.modules() for name, x in m._buffers.items() if x is not None
+        (m._buffers, name, x, None if x is None else x.clone())
+        for m in network.modules()
+        for name, x in m._buffers.items()
     ]
     with eager(), evaluating(network), torch.random.fork_rng(devices=[]), torch.no_grad():
         for module in network.modules() if as_in_training else ():
@@ -177,7 +181,9 @@ def evaluated(network: nn.Module, as_in_training: bool = False) -> Iterator[None
             for own, name, buffer, value in buffers:
                 own[name] = buffer
                 # Only what was changed: some cannot be written to, such as those that repeat a value by a stride of 0.
-                if buffer.layout == torch.strided and not buffer.is_meta and not torch.equal(buffer, value):
+                if buffer is None or value is None or buffer.layout != torch.strided or buffer.is_meta:
+                    continue
+                if not torch.equal(buffer, value):
                     buffer.copy_(value)
 
 
@@ -187,15 +193,36 @@ def eager() -> Any:
     return torch.compiler.set_stance("force_eager") if compiler else nullcontext()
 
 
-def call(network: nn.Module, example: Any) -> Any:
+def flags(network: nn.Module) -> list[dict[str, bool]]:
+    """The arguments of its ``forward`` that are true or false, each alone and the other way round."""
+    try:
+        given = signature(network.forward).parameters.values()
+    except ValueError:  # of what was traced
+        return []
+    return [{one.name: not one.default} for one in given if isinstance(one.default, bool)]
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A deep copy, also of what holds a tensor with a gradient, such as a weight that a hook computes: without that."""
+    computed = [x for m in network.modules() for x in vars(m).values() if isinstance(x, Tensor) and not x.is_leaf]
+    return deepcopy(network, {id(x): x.detach().clone() for x in computed})
+
+
+def forget(twin: nn.Module, original: nn.Module) -> None:
+    """Free the weights of a copy, which steps and hooks that hold one another would keep for long."""
+    for weight in {*twin.parameters()} - {*original.parameters()}:
+        weight.data = weight.new_empty(0)
+
+
+def call(network: nn.Module, example: Any, flag: Mapping[str, bool] | None = None) -> Any:
     """``network`` of a copy of an example: a tensor, a tuple of arguments, or a dictionary of named ones.
 
     Many networks standardise their input in place, and would see another one in the next run.
     """
     example = tree_map_only(Tensor, Tensor.clone, example)
     if isinstance(example, dict):
-        return network(**example)
-    return network(*example) if isinstance(example, tuple) else network(example)
+        return network(**{**example, **(flag or {})})
+    return network(*(example if isinstance(example, tuple) else (example,)), **(flag or {}))
 
 
 @contextmanager
@@ -227,6 +254,8 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
             read = call_of(torch.Tensor.__getitem__, args[:2], {})
             reductions[:] = [r for r in reductions if r.source is not x or r.call != read or read is None]
         if x is None or y is None or any(isinstance(m, (Downsample, Antialiased)) for m, _ in stack):
+            return False
+        if isinstance(x, nn.Parameter):  # no map
             return False
         views: Any = [part._base for part in tensors([args, kwargs])] if function in _JOINS else [None]
         joins = views[0] is not None and all(v is views[0] for v in views) and y.shape[2:] != x.shape[2:]
@@ -276,8 +305,9 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
                 drops = reduces(function, args, kwargs, result)
                 if not any(id(m) in whole for m, _ in stack):
                     name, made_by, base = getattr(function, "__name__", ""), result, None
-                    if name == "__setitem__" or name.endswith("_") != name.endswith("__"):  # it writes to a map
-                        made_by = next(tensors([args, kwargs]), None)
+                    out = kwargs.get("out")
+                    if out is not None or name == "__setitem__" or name.endswith("_") != name.endswith("__"):
+                        made_by = next(tensors([out, args, kwargs]), None)  # the map that it writes to
                         base = getattr(made_by, "_base", None)
                     step(None, name.strip("_"), args, kwargs, made_by, drops)
                     if base is not None:  # a part of which was written to, in a shape of its own
@@ -303,6 +333,8 @@ def _drops(
     function: Any, name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple, after: tuple, is_map: bool
 ) -> bool:
     """Whether a function that no owner replaces drops samples of a map, rather than a border or all of them."""
+    if name.startswith("new_"):
+        return False
     at_windows = function is F.unfold  # in a row
     if not at_windows and (len(before) != len(after) or set(after) == {1}):
         return False
@@ -320,7 +352,7 @@ def _drops(
         split = x.ndim > y.ndim and all(b % a == 0 for b, a in zip(before, after, strict=True))
         if not split or name in ("pad", "glu"):
             return False
-    if name in _PRODUCTS:
+    if name in PRODUCTS:
         return False
     return (
         is_map

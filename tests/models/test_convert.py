@@ -161,6 +161,11 @@ for _case, _reduce, _by_hand in (
     ("average, divisor", lambda x: F.avg_pool2d(x, 2, divisor_override=2), lambda x: 2 * blur(x[:, :, :8])),
     ("slices", lambda x: x[:, :, ::2, ::2], blur),
     ("slices with ends", lambda x: x[:, :, 0 : x.shape[2] : 2, 0 : x.shape[3] : 2], blur),
+    (
+        "slices beside a pool",
+        lambda x: x[..., ::2, ::2] + F.max_pool2d(x, 3, 2, 1),
+        lambda x: blur(x) + blur(F.max_pool2d(x, 3, 1, 1)),
+    ),
     ("slices, odd", lambda x: x[..., 1::2, 1::2], lambda x: blur(x[:, :, 1:, 1:])),
 ):
     BY_HAND[f"call of {_case}"] = (

@@ -33,7 +33,7 @@ from aliasing.models.calls import call_of
 from aliasing.models.convert import _subsampling
 from aliasing.models.watch import tensors
 from tests.models.shared import called, images, residual, strided
-from tests.toys import Custom, SamePadding
+from tests.toys import Answer, Custom, SamePadding
 
 LOST = "lost its place"
 X = images(2, 3, 64, 64)
@@ -89,6 +89,13 @@ def test_layers_that_were_lost_are_noticed(change: str) -> None:
     for run in runs:
         with pytest.raises((UsageError, torch._dynamo.exc.TorchRuntimeError, RuntimeError), match=LOST):
             run(X)
+
+
+def test_what_a_layer_has_taken_from_a_pool_is_not_changed_in_vain() -> None:
+    network = antialias(nn.Sequential(strided(), nn.MaxPool2d(3, 2), nn.AvgPool2d(2)), example=X)
+    for index, name in ((0, "stride"), (1, "ceil_mode"), (2, "stride"), (2, "kernel_size")):
+        with pytest.raises(UsageError, match=f"{name} of {index} belongs to its downsampling layer"):
+            setattr(network[index], name, 1)
 
 
 def test_reparameterisation_is_noticed() -> None:
@@ -182,7 +189,7 @@ def test_threads_that_share_a_network_choose_for_themselves(downsample: str) -> 
 # Everything that drops samples is found
 
 
-WEIGHT = images(4, 4, 3, 3)
+WEIGHT, KERNEL = images(4, 4, 3, 3), nn.Parameter(images(4, 4, 5, 5))
 
 
 own_forward = Custom(None)
@@ -213,6 +220,12 @@ LEFT = {
     "rows in a stack": (lambda x: torch.stack(x.unbind(2)[::2], 2), "no layer is defined"),
     "odd columns": (lambda x: torch.cat(x.flatten(2).unflatten(2, (16, 16)).chunk(16, 3)[1::2], 3), "no layer is"),
     "windows side by side": (lambda x: torch.cat([x[:, 2:, 4:8, 4:8], x[:, :2, 4:8, 4:8]], 1), None),
+    "phases in two modules": (
+        Custom(lambda n, x: n.one(x) + n.two(x), one=Answer(lambda x: x[..., ::2]), two=Answer(lambda x: x[..., 1::2])),
+        "nothing is dropped",
+    ),
+    "part of a kernel": (lambda x: F.conv2d(x, KERNEL[..., ::2, ::2]), None),
+    "a new map": (lambda x: x[:, :, :8, :8] + x.new_zeros(len(x), 4, 8, 8), None),
     "phases": (lambda x: x[..., ::2, ::2] + x[..., 1::2, ::2], "nothing is dropped"),
     "one map": (lambda x: x[0][:, ::2, ::2][None], "no layer is defined"),
     "one image": (lambda x: x[:1, :, ::2, ::2], "and of nothing else"),
@@ -536,12 +549,31 @@ def lending(n: Custom, x: Tensor) -> Tensor:
     return n.b(F.conv2d(x, n.a.weight, None, n.a.stride) if n.training else n.a(x)).mean()
 
 
-IN_TRAINING = {"in training something else reads": headed, "does not run in training": lending}
+def pooling(n: Custom, x: Tensor) -> Tensor:
+    return n.b(n.a(x)).mean() + (F.max_pool2d(x, 2).mean() if n.training else 0)
+
+
+class Remembers(nn.Conv2d):
+    """In training, the stride that it had."""
+
+    had = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, None, self.had) if self.training else super().forward(x)
+
+
+IN_TRAINING = {
+    "in training something else reads": headed,
+    "does not run in training": lending,
+    "in training max_pool2d drops samples as well": pooling,
+    "a stride of its own": lambda n, x: n.b(n.a(x)).mean(),
+}
 
 
 @pytest.mark.parametrize("words", IN_TRAINING)
 def test_a_forward_that_goes_another_way_in_training_keeps_its_function(words: str) -> None:
-    network = Custom(IN_TRAINING[words], a=nn.Conv2d(3, 4, 3, 2, 1), b=nn.Conv2d(4, 4, 3, 2, 1)).train()
+    kind = Remembers if "its own" in words else nn.Conv2d
+    network = Custom(IN_TRAINING[words], a=kind(3, 4, 3, 2, 1), b=nn.Conv2d(4, 4, 3, 2, 1)).train()
     result, report = antialias(network, "bin-5", example=X, return_report=True)
     assert words in str(report)
     with _subsampling(m for m in result.modules() if isinstance(m, Downsample)):
@@ -585,14 +617,26 @@ def test_a_place_that_moves_is_noticed_also_in_parts_that_are_not_called() -> No
         network(X.flip(3))
 
 
-def test_what_a_forward_returns_keeps_its_size() -> None:
-    def run(n: Custom, x: Tensor) -> object:
-        h = F.relu(n.conv(x))
-        y = n.next(h).mean((2, 3))
-        return (y, h) if n.training else y
+class Features(nn.Module):
+    """Returns what lies in front of its activation on demand, and what lies behind it in training."""
 
-    network = Custom(run, conv=nn.Conv2d(3, 4, 3, 2, 1), next=nn.Conv2d(4, 4, 3, 2, 1)).train()
-    assert antialias(network, example=X).train()(X)[1].shape == network(X)[1].shape
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.next = strided(), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, x: Tensor, features: bool = False) -> tuple[Tensor, ...]:
+        h = self.conv(x)
+        y = self.act(h)
+        return self.next(y).mean((2, 3)), *([h] if features else []), *([y] if self.training else [])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_what_a_forward_returns_keeps_its_size(training: bool) -> None:
+    network = Features().train(training)
+    result, report = antialias(network, example=X, return_report=True)
+    assert "with features=True something else reads" in report.replaced[0].note
+    maps = [run(X, features=not training) for run in (network, result)]
+    assert len(maps[0]) == 2 and maps[0][1].shape == maps[1][1].shape
 
 
 POOLS = {
@@ -619,6 +663,14 @@ def written(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return y
 
 
+def written_out(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Likewise, as the result of a function."""
+    y = x.new_empty(len(a), 8, *a.shape[2:])
+    torch.mul(a, 2, out=y[:, :4])
+    torch.mul(b, 2, out=y[:, 4:])
+    return y
+
+
 def rows(x: Tensor) -> Tensor:
     """Tokens (N, L, C)."""
     return x.flatten(2).mT
@@ -635,11 +687,11 @@ def test_branches_meet_in_any_function_of_both() -> None:
     for meet in (
         *(lambda x, a, b: torch.minimum(a, b), lambda x, a, b: torch.where(a > 0, a, b), written),
         *(lambda x, a, b: torch.einsum("nchw,nchw->nc", a, b), lambda x, a, b: F.cosine_similarity(a, b)),
+        *(lambda x, a, b: a.flatten(2) @ b.flatten(2).mT, written_out),  # a sum over pixels
     ):
         assert shared(meet)
         assert shared(lambda x, a, b, meet=meet: meet(x, (a.flatten(2).mul_(0.5), a)[1], b))  # a view is written to
     assert shared(lambda x, a, b: torch.cat([rows(a), rows(b).repeat(1, 1, 2)], -1).mean(1))
-    assert not shared(lambda x, a, b: a.flatten(2) @ b.flatten(2).mT)
     assert not shared(lambda x, a, b: torch.cdist(rows(a), rows(b)[:, 1:]))
     assert not shared(lambda x, a, b: b.type_as(a))
 
@@ -926,14 +978,19 @@ def test_a_pool_of_a_small_map_is_seen() -> None:
 def count(n: Custom, x: Tensor) -> Tensor:
     n.seen += 1
     n.kept = n.kept + 1
+    n.place = x[:1] if n.place is None else n.place
+    n.scale.data = n.scale.data / 2
+    n.begun = n.begun or n.training
     return n.block(x)
 
 
 def test_modes_buffers_and_random_state_are_left_alone() -> None:
     buffers = {name: nn.Buffer(torch.zeros(())) for name in ("seen", "kept")}
-    counting = Custom(count, block=block(), repeats=nn.Buffer(torch.ones(1).expand(3)), **buffers)
-    converted = antialias(counting, example=X)
-    assert not any((counting.seen, counting.kept, converted.seen, converted.kept))
+    buffers |= {"place": nn.Buffer(torch.ones(1)), "repeats": nn.Buffer(torch.ones(1).expand(3))}
+    counting = Custom(count, block=block(), scale=nn.Parameter(torch.ones(())), begun=False, **buffers)
+    counting.place = None
+    for of in (counting, antialias(counting, example=X)):
+        assert not any((of.seen, of.kept, of.begun)) and of.place is None and of.scale == 1
     with torch.inference_mode():
         fixed = block()
     with torch.no_grad():
