@@ -173,11 +173,11 @@ def brief(study: str, profile: str, seeds: int | None, *said: tuple[str, list[tu
 
 def _kinds(study: str, results: pd.DataFrame, seeds: int | None) -> list[str]:
     """Which networks a results table has: their names, widths, epochs and data."""
-    known = set(results["id"])
+    known = dict(zip(results["id"], results["data"], strict=True))
     runs = [job.run for job in studies.get(study).jobs(results["profile"].iloc[0], seeds) if job.run.id in known]
     kinds = [
         f"{run.network['name']}, width {run.network.get('width', 'as published')}: "
-        + (f"{run.recipe.epochs} epochs of {run.dataset['name']}" if run.recipe.epochs else "trained by its makers")
+        + (f"{run.recipe.epochs} epochs of {known[run.id]}" if run.recipe.epochs else "trained by its makers")
         for run in runs
     ]
     return [*dict.fromkeys(kinds)]

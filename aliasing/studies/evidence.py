@@ -188,8 +188,8 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
     Seeds and pictures are crossed random effects. The variance from seeds is the residual of the two-way layout of all
     settings in the block and seeds (weights that sum to 0), or that of the seeds themselves (a level). Where every
     network has outcomes image by image, of equally many, the variance from pictures is that of the two-way layout of
-    seeds and pictures; else the interval is over seeds alone. Degrees of freedom after Satterthwaite. ``None`` with
-    fewer than two seeds that every setting has.
+    seeds and pictures, whose interaction is the least that the seeds' may be; else the interval is over seeds alone.
+    Degrees of freedom after Satterthwaite. ``None`` with fewer than two seeds that every setting has.
     """
     settings, weight = tuple(setting for setting, _ in weights), np.array([weight for _, weight in weights])
     column = derived(column)
@@ -210,10 +210,12 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
             pooled = _residual(select(table, block or {}), column, values.index)
             if pooled is not None:
                 variance, freedom = pooled[0] * (weight**2).sum() / seeds, pooled[1]
-        shots, freedom_shots, pictures = _from_pictures(table, column, settings, weight, values.index)
+        shots, pictures, least = _from_pictures(table, column, settings, weight, values.index)
+        if variance < least:  # what seeds add is no less than nothing
+            variance, freedom = least, (seeds - 1.0) * (pictures - 1.0)
         total = variance + shots
         if total > 0:
-            freedom = total**2 / (variance**2 / freedom + shots**2 / freedom_shots)
+            freedom = total**2 / (variance**2 / freedom + shots**2 / max(1.0, pictures - 1.0))
         return Result.of(float(by_seed.mean()), float(total**0.5), freedom, seeds, pictures)
 
     return Statistic(settings, of)
@@ -221,19 +223,18 @@ def contrast(column: Column, weights: Sequence[tuple[Setting, float]], block: Se
 
 def _from_pictures(
     table: pd.DataFrame, column: Derived, settings: tuple[Setting, ...], weight: np.ndarray, seeds: pd.Index
-) -> tuple[float, float, int]:
-    """Variance of a contrast from pictures, its degrees of freedom, number of pictures."""
+) -> tuple[float, int, float]:
+    """Variance of a contrast from pictures, their number, and the variance from seeds and pictures together."""
     outcomes = [
         [*pd.Series(column.outcomes(rows), rows["seed"], dtype=object).reindex(seeds)]
         for rows in (select(table, setting) for setting in settings)
     ]
     counts = {len(one) if isinstance(one, np.ndarray) else 0 for own in outcomes for one in own}
     if len(counts) > 1 or 0 in counts:  # not of every network, or not of the same pictures
-        return 0.0, 1.0, 0
+        return 0.0, 0, 0.0
     crossed = np.tensordot(weight, np.array(outcomes), 1)  # (seeds, pictures)
-    count, pictures = crossed.shape
-    between = count * crossed.mean(0).var(ddof=1)
-    return max(0.0, float(between - _interaction(crossed))) / (count * pictures), pictures - 1.0, pictures
+    both, pictures = _interaction(crossed) / crossed.size, crossed.shape[1]
+    return max(0.0, float(crossed.mean(0).var(ddof=1)) / pictures - both), pictures, both
 
 
 def _interaction(values: np.ndarray) -> float:
@@ -363,8 +364,19 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | 
     if given is not None:
         line = np.stack([np.ones(len(first)), stats.rankdata(given)], 1)
         ranks = [one - line @ np.linalg.lstsq(line, one, rcond=None)[0] for one in ranks]
-    value = float(np.clip(np.corrcoef(*ranks)[0, 1], -1, 1))
-    error = ((1 + value**2 / 2) / (len(first) - 3 - taken)) ** 0.5
+    value = np.corrcoef(*ranks)[0, 1]
+    return _fisher(value, ((1 + value**2 / 2) / (len(first) - 3 - taken)) ** 0.5)
+
+
+def line_correlation(first: np.ndarray, second: np.ndarray) -> Result | None:
+    """Pearson's correlation with Fisher's interval; ``None`` for fewer than five pairs, or where one does not vary."""
+    if len(first) < 5 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return _fisher(np.corrcoef(first, second)[0, 1], (len(first) - 3) ** -0.5)
+
+
+def _fisher(value: float, error: float) -> Result:
+    value = float(np.clip(value, -1, 1))
     middle = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
     low, high = np.tanh([middle - _quantile(np.inf) * error, middle + _quantile(np.inf) * error])
     return Result(value, float(low), float(high), 0, 0, float(error), np.inf, True)

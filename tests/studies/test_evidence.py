@@ -73,14 +73,16 @@ def test_means_of_settings_and_differences_of_differences():
     assert contrast("m.x", [(A, 1.0), (B, -2.0), (C, 1.0)]).of(values).value == pytest.approx(1.5 - 8 + 7)
 
 
-@pytest.mark.parametrize("pictures_vary", [True, False])
-def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypatch):
+@pytest.mark.parametrize("still", ["", "pictures", "seeds"])
+def test_pictures_and_seeds_are_crossed_in_the_interval(still, monkeypatch):
     """The variance of a mean over two crossed random effects, from the mean squares of its layout."""
     monkeypatch.setattr("aliasing.studies.evidence.unpacked", lambda text: torch.tensor(json.loads(text)))
     rng = np.random.default_rng(1)
     layout = rng.normal(scale=0.1, size=(5, 1)) + rng.normal(size=60) + rng.normal(scale=0.2, size=(5, 60))
-    if not pictures_vary:  # less than by chance, which takes nothing from the seeds
+    if still == "pictures":  # they vary less than by chance, which takes nothing from the seeds
         layout += layout.mean() - layout.mean(0)
+    elif still == "seeds":  # likewise, and the interaction is the least that their part may be
+        layout += layout.mean() - layout.mean(1, keepdims=True)
     rows = [
         (k, k, s, json.dumps([*own]), own.mean())
         for s in range(5)
@@ -91,8 +93,8 @@ def test_pictures_and_seeds_are_crossed_in_the_interval(pictures_vary, monkeypat
         count * ((layout.mean(axis) - layout.mean()) ** 2).sum() for axis, count in ((1, 60), (0, 5))
     )
     left = ((layout - layout.mean()) ** 2).sum() - by_seed - by_picture
-    squares = [by_seed / 4 / 300, max(0, by_picture / 59 - left / 236) / 300]
-    freedom = sum(squares) ** 2 / (squares[0] ** 2 / 4 + squares[1] ** 2 / 59)
+    squares = [max(by_seed / 4, left / 236) / 300, max(0, by_picture / 59 - left / 236) / 300]
+    freedom = sum(squares) ** 2 / (squares[0] ** 2 / (236 if still == "seeds" else 4) + squares[1] ** 2 / 59)
     assert found.pictures == 60 and found.seeds == 5
     assert (found.error, found.freedom) == pytest.approx((sum(squares) ** 0.5, freedom))
 

@@ -6,6 +6,7 @@ from operator import ne
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from aliasing.layers.blur import binomial
@@ -14,7 +15,7 @@ from aliasing.runner import build
 from aliasing.studies import get
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring
-from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, explained, role
+from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, along_a_line, role
 
 
 def jobs(study, profile, **labels):
@@ -64,12 +65,14 @@ def test_rings_of_a_surface():
     assert GROWTH.function(near_far) == pytest.approx(-1)
 
 
-def test_equal_clean_errors_explain_nothing_and_equal_errors_have_nothing_to_explain():
-    table = pd.DataFrame({"seed": [0] * 4 + [1] * 4 + [2] * 4, ERROR: [0.1, 0.2, 0.3, 0.4] * 2 + [0.5] * 4})
-    table["clean_error.clean_error"] = [0.1, 0.2, 0.3, 0.4] + [0.75] * 4 + [0.1, 0.2, 0.3, 0.4]
-    result = explained(table)
-    assert result is not None and result.seeds == 2
-    assert result.value == pytest.approx((1 + 0) / 2)
+def test_errors_are_correlated_over_cases_and_not_over_seeds():
+    clean, hurt = [0.1, 0.2, 0.3, 0.4, 0.6], [0.5, 0.4, 0.7, 0.6, 0.9]
+    rows = [(case, seed, clean[case] + seed, hurt[case] + seed) for case in range(5) for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["case", "seed", "clean_error.clean_error", ERROR])
+    found, known = along_a_line(table), stats.pearsonr(clean, hurt)
+    assert found[:4] == pytest.approx((known.statistic, *known.confidence_interval(0.95), 3))
+    for column in ("clean_error.clean_error", ERROR):
+        assert along_a_line(table.assign(**{column: 0.3})) is None
 
 
 @pytest.mark.parametrize("profile", ["smoke", "cluster"])
