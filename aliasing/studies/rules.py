@@ -44,7 +44,7 @@ FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", ("azulay-10", "real-5")),  # likewise
     "c1fdb72": ("2026-11-30T02:46:05+00:00", "b44da4d7", ("saha-7",)),  # likewise
     "43cd871": ("2026-11-30T11:53:00+00:00", "aa6e53aa", ("azulay-11", "zhang-7")),  # likewise
-    "pending": ("2026-11-30T15:35:00+00:00", "6e6b1e6b", _ASKED),  # likewise
+    "582e084": ("2026-11-30T16:03:14+00:00", "6e6b1e6b", _ASKED),  # likewise
 }
 
 
