@@ -41,8 +41,13 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
             raise UsageError(f"{what}: {name} must be {expected}, got {value!r}")
 
 
-# Looked up once: a store checks thousands of descriptions when it is opened.
-_hints = cache(get_type_hints)
+@cache  # looked up once: a store checks thousands of descriptions when it is opened
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types that ``function`` declares; none where they are named for type checkers alone."""
+    try:
+        return get_type_hints(function)
+    except NameError:
+        return {}
 
 
 def _arguments(function: Callable[..., Any] | type) -> Mapping[str, Parameter]:

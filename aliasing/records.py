@@ -144,7 +144,7 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     """
     if isinstance(value, np.ndarray | np.generic):
         value = torch.as_tensor(value) if value.ndim else value.item()
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.is_complex():  # which is refused below
         value = value.detach().cpu()
         numbers = value.double() if value.is_floating_point() else value.long()
         value = numbers.tolist() if value.ndim else value.item()
@@ -153,6 +153,8 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
+        if len({str(key) for key in value}) < len(value):
+            raise UsageError(f"a record names what it holds by texts, of which two are alike, got {list(value)}")
         return {str(key): encode(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
         rounded = [float(f"{item:.{digits}g}") if digits and isinstance(item, float) else item for item in value]

@@ -14,7 +14,7 @@ from torch import nn
 
 from aliasing import layers, metrics
 from aliasing.datasets import ImageSet, shapes
-from aliasing.measurements import Measurement, Subject, features, packed, pixel_steps, unpacked
+from aliasing.measurements import MEASUREMENTS, Measurement, Subject, features, packed, pixel_steps, unpacked
 from aliasing.metrics import predict
 from aliasing.metrics.pixel_pairs import SIZES, size_pairs
 from aliasing.records import Run
@@ -266,8 +266,17 @@ def test_a_sweep_keeps_what_the_network_saw():
     assert np.array_equal(shown, chosen.split("test", 4).images[0].permute(1, 2, 0).numpy())
 
 
+def test_a_measurement_of_ones_own_may_name_types_that_only_checkers_know(monkeypatch):
+    def mine(subject: "Elsewhere", /, count):  # noqa: F821
+        return {"m": count}
+
+    monkeypatch.setitem(MEASUREMENTS, "mine", mine)
+    assert measured("mine", subject(CONSTANT), count=3) == {"m": 3}
+
+
 def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():
     chosen = subject(CONSTANT, {"count": 20})
+    chosen.split("test", 20).labels.fill_(0)  # of one's own copy
     assert measured("accuracy", chosen, count=20)["accuracy"].value == 0.1
     assert measured("clean_error", chosen, count=20)["clean_error"].value == 0.9
     assert measured("band_removal", chosen, count=20, bands=3)["accuracy_without_band"] == [0.1] * 3

@@ -8,7 +8,7 @@ images.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import isfunction
+from inspect import isfunction, signature
 from typing import Any
 
 from ..errors import UsageError, one_of
@@ -50,7 +50,8 @@ class Measurement:
 
     def __post_init__(self) -> None:
         function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
-        _, *known = arguments(function)  # without the subject
+        subject = next(iter(signature(function).parameters), None)
+        known = [name for name in arguments(function) if name != subject]
         check_options(self.name, function, known, self.options)
         if lacking := [name for name in known if name not in defaults(function) | self.options]:
             raise UsageError(f"measurement {self.name} needs {', '.join(lacking)}, got {self.options}")

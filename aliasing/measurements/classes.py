@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..adversary import survivors
+from ..datasets import data_folder
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy
 from ..metrics.robustness import corrupted
@@ -52,7 +53,8 @@ def corruptions(
     test = subject.split("test", count)
     source = None  # where all the cells would not fit
     if test.images.nbytes * len(NAMES) * len(SEVERITIES) <= KEPT:
-        key = {"dataset": subject.run.dataset, "count": count, "device": test.images.device}
+        place = data_folder(subject.run.dataset.get("root"))
+        key = {"dataset": subject.run.dataset, "place": place, "count": count, "device": test.images.device}
         if _made.get("key") != key:
             _made.update(key=key, source=cache(corrupted(test.images, batch_size=len(test.images))))
         source = _made["source"]

@@ -11,18 +11,21 @@ from .. import metrics
 from ..adversary import attack_images, perturb
 from ..datasets.corruptions import corrupt
 from ..datasets.decoding import as_png
+from ..errors import UsageError
 from ..inference import as_float, correct, evaluating, predict
 from ..metrics import Estimate, count_flops, embedding, outputs, radial_spectrum, sampled, sites
 from ..metrics.sampling import mean_bias
 from ..metrics.spectra import distance_from_ideal
-from .subject import Subject, pictured
+from .subject import Subject, loaded, pictured
 
 
 def _stages(network: nn.Module) -> list[str]:
     """The first activation, where nothing may have been dropped yet, and the ends of the stages."""
     names = [name for name, _ in network.named_modules()]
-    first = next(name for name in names if re.search(r"(^|\.)(act|relu)$", name))
-    return [first, *(name for name in names if re.search(r"(^|\.)(stages\.|layer)\d+$", name))]
+    first = [name for name in names if re.search(r"(^|\.)(act|relu)$", name)][:1]
+    if not first:
+        raise UsageError(f"stages begin with a module called act or relu, of which {type(network).__name__} has none")
+    return [*first, *(name for name in names if re.search(r"(^|\.)(stages\.|layer)\d+$", name))]
 
 
 def _maps(network: nn.Module, images: Tensor) -> dict[int, Tensor]:
@@ -63,7 +66,7 @@ def feature_maps(subject: Subject, shifts: tuple[int, ...] = (0, 1, 2)) -> dict[
 
     The channel with the largest mean at the first shift is taken; bytes are relative to its largest value.
     """
-    image = subject.split("test").images[0]
+    image = loaded(subject.run.dataset, "test")[:1].images[0].to(subject.device)  # without a copy of the others
     found = _maps(subject.network, torch.stack([image.roll(shift, 1) for shift in shifts]))
     values = pictured({factor: maps for factor, maps in found.items() if factor > 1})
     return values | {"feature_shifts": shifts, "feature_picture": as_png(image)}

@@ -3,30 +3,32 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets import ImageFiles, ImageSet, load
+from ..datasets import ImageFiles, ImageSet, data_folder, load
 from ..errors import UsageError
 from ..inference import correct
 from ..records import Run
 
-_KEPT: list[tuple[dict[str, Any], str, ImageSet | ImageFiles]] = []
+_KEPT: list[tuple[dict[str, Any], str, Path, ImageSet | ImageFiles]] = []
 ROOM = 4  # training and test images of one set, training images of the next ones
 
 
 def loaded(dataset: Mapping[str, Any], split: str) -> ImageSet | ImageFiles:
     """The ``split`` of a data set given by name and options; the last few are kept, since measurements share them."""
+    place = data_folder(dataset.get("root"))
     for entry in _KEPT:
-        if entry[:2] == (dataset, split):
+        if entry[:3] == (dataset, split, place):
             _KEPT.remove(entry)
             _KEPT.append(entry)
-            return entry[2]
+            return entry[3]
     data = load(split=split, **dataset)
-    _KEPT.append((dict(dataset), split, data))
+    _KEPT.append((dict(dataset), split, place, data))
     del _KEPT[:-ROOM]
     return data
 
@@ -42,13 +44,14 @@ class Subject:
     def split(self, name: str, count: int | None = None) -> ImageSet:
         """``count`` images of a split of the run's data set (all of them by default), the same for every run.
 
-        On CUDA the images are on the device, where they are shifted and corrupted faster; labels never are.
+        On CUDA the images are on the device, where they are shifted and corrupted faster; labels never are. All are
+        copies, which may be written into.
         """
         data = loaded(self.run.dataset, name)
-        if count is None or count >= len(data):
-            chosen = data[:]
-        else:
-            chosen = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]]
+        index = torch.arange(len(data))
+        if count is not None and count < len(data):
+            index = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]
+        chosen = data[index]
         return replace(chosen, images=chosen.images.to(self.device)) if self.device.type == "cuda" else chosen
 
     def correct(self, count: int) -> Tensor:
