@@ -164,9 +164,9 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite.
-        DataError: the checkpoint is damaged or belongs to another network, recipe or seed, or not all processes see it.
+        DataError: the checkpoint is damaged, of another network, data set, recipe or seed, or not all processes see it.
         UsageError: a batch has fewer than two images for each process, the data have classes that the network lacks, or
-            the recipe weighs losses of layers that have none.
+            the recipe weighs losses that no layer has, or none in training mode.
     """
     device, world = torch.device(device), distributed.world()
     checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -178,8 +178,15 @@ def train(
         raise UsageError(
             f"a batch needs {least} images or more, two for each process; {data.name} has {largest} in one"
         )
-    optimizer = Optimizers(network, recipe.optimizer, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
-    run, history = {**asdict(recipe), "seed": seed, "images": count}, []
+    # Layers that have a loss of their own, which keep their inputs for it.
+    layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
+    if recipe.auxiliary and not layers:
+        raise UsageError(f"auxiliary={recipe.auxiliary} weighs losses that no layer of this network has; tips has them")
+    last = _last_class(data, recipe)
+    # Muon scales the filters when it is made: not those of a network that is refused, or not to be trained.
+    kind = recipe.optimizer if recipe.epochs else "sgd"
+    optimizer = Optimizers(network, kind, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
+    run, history = {**asdict(recipe), "seed": seed, "images": count, "data": data.name}, []
     if checkpoint and checkpoint.exists():
         history = load_weights(checkpoint, network, optimizer, run)
     if len(set(epochs := world.all(len(history)))) > 1:
@@ -188,24 +195,20 @@ def train(
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     # Elsewhere nothing is in bfloat16, and to look at each operation takes as long as a small network itself.
     rounded = recipe.precision == "bfloat16" or recipe.optimizer == "muon"
-    products = bfloat16_products(device) if rounded else nullcontext()
     ignored = recipe.ignore if recipe.target == "masks" else -100  # of labels, none
     devices = [device] if device.type == "cuda" else []
     written, took = -math.inf, 0.0  # the last checkpoint: when, and seconds
-    # Layers that have a loss of their own, which keep their inputs for it.
-    layers: list[Any] = [m for m in network.modules() if recipe.auxiliary and hasattr(m, "auxiliary_losses")]
-    if recipe.auxiliary and not layers:
-        raise UsageError(f"auxiliary={recipe.auxiliary} weighs losses that no layer of this network has; tips has them")
-    last = _last_class(data, recipe)
 
     def check(module: nn.Module, inputs: tuple, logits: Tensor) -> None:  # those that an attack asks for as well
         if last >= logits.shape[1]:  # on CUDA the loss would end the process, and only say "assert"
             told = f"{data.name} has classes 0 to {last}, but the network {logits.shape[1]}"
             raise UsageError(f"{told}: give it num_classes={last + 1}")
 
-    checked = network.register_forward_hook(check)
-    with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), products, checked:
-        for epoch in range(len(history), recipe.epochs):
+    for epoch in range(len(history), recipe.epochs):
+        # For each epoch anew: ``on_epoch`` may look at, copy or save the network, and is to find it as it was given.
+        products = bfloat16_products(device) if rounded else nullcontext()
+        checked = network.register_forward_hook(check)
+        with torch.random.fork_rng(devices=devices), held("record_input", True, *layers), products, checked:
             started = time.perf_counter()
             epoch_seed = seed * 100_003 + epoch
             # Noise inside the network, such as LPS's Gumbel noise.
@@ -269,14 +272,14 @@ def train(
             history.append(entry | {"seconds": round(time.perf_counter() - started, 3)})
             if world.size > 1:
                 history[-1]["processes"] = world.size
-            # On a GPU an epoch may take less time than writing it down, on which at most a tenth is spent.
-            due = device.type != "cuda" or epoch + 1 == recipe.epochs or time.perf_counter() - written >= 10 * took
-            if checkpoint and world.rank == 0 and due:
-                started = time.perf_counter()
-                write_weights(checkpoint, network, optimizer, history, run)
-                written = time.perf_counter()
-                took = written - started
-            on_epoch(history[-1])
+        # On a GPU an epoch may take less time than writing it down, on which at most a tenth is spent.
+        due = device.type != "cuda" or epoch + 1 == recipe.epochs or time.perf_counter() - written >= 10 * took
+        if checkpoint and world.rank == 0 and due:
+            started = time.perf_counter()
+            write_weights(checkpoint, network, optimizer, history, run)
+            written = time.perf_counter()
+            took = written - started
+        on_epoch(history[-1])
     network.eval()
     return history
 
@@ -292,7 +295,10 @@ def _with_auxiliary(task: Tensor, layers: list[Any], recipe: Recipe, done: float
     """The task's loss with the mean of what ``layers`` add to it after a share ``done`` of the epochs."""
     if not layers:
         return task
-    losses = [layer.auxiliary_losses(recipe.auxiliary_form, generator) for layer in layers]
+    found = [layer.auxiliary_losses(recipe.auxiliary_form, generator) for layer in layers]
+    losses = [pair for pair in found if pair is not None]  # as of a layer that is frozen in evaluation mode
+    if not losses:
+        raise UsageError(f"auxiliary={recipe.auxiliary} weighs losses of layers, of which none ran in training mode")
     always, weighed = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
     loss = (1 - recipe.auxiliary) * task + always
     return loss + recipe.auxiliary * weighed if done >= recipe.auxiliary_wake else loss

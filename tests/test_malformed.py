@@ -21,6 +21,7 @@ from aliasing.errors import DamagedError, DataError, UsageError
 from aliasing.files import checksum, read_tensors
 from aliasing.layers.fourier import asap_definition, flc_definition
 from aliasing.measurements import Measurement, Subject, unpacked
+from aliasing.measurements.features import _stages
 from aliasing.measurements.pixel_steps import photographers_bias
 from aliasing.measurements.subject import packed
 from aliasing.metrics.pixel_pairs import size_pairs
@@ -49,6 +50,7 @@ DATA = IMAGES, LABELS = BYTES / 255, torch.tensor([0, 1])
 HALF = Answer(lambda x: LABELS[:, None].log().expand(2, 3))  # minus infinity for the first of two
 
 MORE = replace(toy_data(), labels=torch.arange(40) % 3)
+OTHERS = replace(toy_data(), name="others")
 UNKNOWN = replace(toy_data(), labels=torch.arange(40) % 3 - 100)
 MASKED = replace(toy_data(), masks=torch.arange(2560).view(40, 8, 8).remainder(6).to(torch.uint8))
 MASKS = Recipe(epochs=1, target="masks")
@@ -236,6 +238,11 @@ USAGE = {
     "got builtin_function_or_method; a function that makes one is": lambda: finetune(len, "flc", IMAGES),
     "photographers_bias needs the data set shapes": lambda: photographers_bias(Subject(CIFAR, MEAN, "cpu"), 8),
     "a record holds numbers, texts, estimates, and lists and mappings of them, got {1}": lambda: encode({"a": {1}}),
+    "a record holds numbers, texts, estimates, and lists and mappings of them, got tensor([0.7": lambda: (
+        encode({"m": torch.tensor([0.7 + 2j])})
+    ),
+    "by texts, of which two are alike, got [1, '1']": lambda: encode({1: 0.5, "1": 0.6}),
+    "stages begin with a module called act or relu, of which Linear has none": lambda: _stages(nn.Linear(2, 2)),
     "unknown measurement 'x'": lambda: Measurement("x"),
     "measurement accuracy needs count, got {}": lambda: Measurement("accuracy"),
     "unknown option of accuracy 'counts'; choose from count": lambda: Measurement("accuracy", {"counts": 8}),
@@ -324,7 +331,7 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.parametrize("other", [{"epochs": 1}, {"lr": 0.5}, {"seed": 1}, {"data": toy_data(20)}])
+@pytest.mark.parametrize("other", [{"epochs": 1}, {"lr": 0.5}, {"seed": 1}, {"data": toy_data(20)}, {"data": OTHERS}])
 def test_a_checkpoint_of_another_run_is_refused_and_left_alone(other, tmp_path):
     path, recipe, given = tmp_path / "c", Recipe(epochs=2, batch_size=8), {"data": toy_data(), "seed": 0}
     train(toy_network(), **given, recipe=recipe, checkpoint=str(path))

@@ -66,6 +66,7 @@ def test_interrupted_and_continued_training_ends_with_the_same_bits(tmp_path):
     assert calm[-1]["loss"] < calm[0]["loss"]
 
     def stop(entry):
+        assert not part._forward_hooks  # a copy of it would have them, too, and could not be saved
         if entry["epoch"] == 2:
             raise KeyboardInterrupt
 
@@ -140,10 +141,14 @@ def test_a_network_learns_in_training_mode_by_steps_that_are_clipped_and_is_left
 
 
 def test_losses_of_layers_share_the_weight_with_the_task_once_they_wake():
-    layer = Custom(None)
+    layer, frozen = Custom(None), Custom(None)
     layer.auxiliary_losses = lambda *of: (torch.tensor(2.0), torch.tensor(5.0))
+    frozen.auxiliary_losses = lambda *of: None
     recipe = Recipe(auxiliary=0.25, auxiliary_wake=0.5)
-    found = [training._with_auxiliary(torch.tensor(8.0), [layer], recipe, done, None).item() for done in (0.4, 0.5)]
+    task, both = torch.tensor(8.0), [layer, frozen]
+    found = [training._with_auxiliary(task, both, recipe, done, None).item() for done in (0.4, 0.5)]
+    with pytest.raises(UsageError, match="none ran in training mode"):
+        training._with_auxiliary(task, [frozen], recipe, 0.5, None)
     assert found == [0.75 * 8 + 2, 0.75 * 8 + 2 + 0.25 * 5]
 
 
@@ -221,6 +226,16 @@ def test_what_a_module_gives_or_names_is_not_decayed(given):
     filters.no_weight_decay = lambda: given(filters)
     decayed, others = Optimizers(nn.Sequential(filters), "adamw", 0.1, 0.0, 0.9, 0.5).all[0].param_groups
     assert (len(decayed["params"]), len(others["params"])) == (0, 2)
+
+
+def test_muon_leaves_alone_what_is_refused_or_not_trained():
+    network = nn.Sequential(nn.Conv2d(3, 2, 8, bias=False), nn.Flatten())
+    before = network[0].weight.detach().clone()
+    train(network, toy_data(), Recipe(epochs=0, optimizer="muon", rest_lr=0.1), seed=0)
+    unknown = replace(toy_data(), labels=torch.full((40,), -1))
+    with pytest.raises(UsageError, match="labels"):
+        train(network, unknown, Recipe(epochs=1, optimizer="muon", rest_lr=0.1), seed=0)
+    assert torch.equal(network[0].weight, before)
 
 
 def test_muon_steps_from_the_weights_there_are_and_leaves_networks_without_filters_to_the_other():
