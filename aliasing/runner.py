@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,12 +25,13 @@ from filelock import FileLock, Timeout
 from torch import nn
 from tqdm import tqdm
 
-from . import models
+from . import layers, models
+from .datasets import data_folder, pictures
 from .distributed import cores
 from .errors import DamagedError, DataError, StorageError, UsageError, at_least, reason
 from .files import leased, set_aside, write_atomically
 from .inference import placed
-from .measurements import Measurement, Subject, loaded
+from .measurements import MEASUREMENTS, Measurement, Subject, loaded
 from .memory import keep_freed
 from .metrics import count_parameters
 from .records import Record, Run, Store, provenance
@@ -65,6 +67,20 @@ def merged(jobs: Iterable[Job]) -> list[Job]:
         wanted = {m.key: m for m in first.measurements + job.measurements}
         merged[job.run.id] = replace(first, measurements=tuple(wanted.values()))
     return list(merged.values())
+
+
+def check_pictures(run: Run, record: Record) -> None:
+    """Refuse a record of other pictures than those that are there: a run on ``folder`` has its id from none.
+
+    Raises:
+        DataError: says how to go on.
+    """
+    known, there = record.measurements.get("training", {}).get("pictures"), pictures(run.dataset)
+    if known != there and None not in (known, there):
+        raise DataError(
+            f"run {run.id} is on record with other pictures than those in {data_folder(run.dataset.get('root'))}; let "
+            "ALIASING_DATA name those again, or ALIASING_RUNS another store"
+        )
 
 
 def is_leased(store: Store, run: Run) -> bool:
@@ -145,6 +161,7 @@ def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lam
 
 def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Notify) -> None:
     run, record = job.run, store.load(job.run)
+    check_pictures(run, record)
     if complete(job, record):
         return
     network, history, published = resumed(store, run)
@@ -159,6 +176,8 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         if history:
             data = loaded(run.dataset, "train")
             values = {"data": data.name, "images": len(data)}
+        if run.dataset["name"] == "folder":
+            values["pictures"] = pictures(run.dataset)
         left_out = ("epoch", "seconds", "processes")
         curves = {name: [entry[name] for entry in history] for name in (history or [{}])[-1] if name not in left_out}
         origin = provenance(device, sum(entry["seconds"] for entry in history))
@@ -201,29 +220,50 @@ def execute(
         store: where records and checkpoints go.
         device: as for ``pick_device``.
         workers: processes; by default one per core on a CPU, one on a GPU. What a run computes on a CPU it computes in
-            one thread, because sums depend on their number: records are equal whatever the number of workers.
+            one thread, because sums depend on their number: records are equal whatever the number of workers. It is
+            this process alone where the jobs need what a notebook's cell defines, which no other knows.
         progress: draw a progress bar on standard error.
         limit_minutes: start no further run after this time.
         cut: end those that run then, too; they lose what no checkpoint has yet and are continued by the next call.
 
     Raises:
         StorageError: the store cannot be written.
+        DataError: a record is of other pictures than those in the folder of a run on ``folder``.
+        UsageError: ``cut``, which takes another process, for jobs that only this process knows.
     """
     chosen = pick_device(device)
     at_least("workers", workers, 1)
     end = deadline(limit_minutes)
-    todo = [job for job in jobs if not complete(job, store.load(job.run))]
+    found = [(job, store.load(job.run)) for job in jobs]
+    for job, record in found:
+        check_pictures(job.run, record)
+    todo = [job for job, record in found if not complete(job, record)]
     if workers is None:
         workers = cores() if chosen.type == "cpu" else 1
-    workers = min(workers, len(todo))
+    workers, modules = min(workers, len(todo)), _modules(todo)
+    if "__main__" in modules and getattr(sys.modules["__main__"], "__file__", None) is None:
+        workers = min(workers, 1)
+        if cut:
+            raise UsageError("runs that need what a cell defines cannot be cut; define it in a module")
     failures, dead = {job.run.id: _last_failure(store, job.run) for job in jobs}, 0
     work = partial(_work, todo, failures, chosen, end)
     with progress_bar(jobs, todo, progress) as bar:
         if workers > 1 or (cut and todo):
-            dead = _in_processes(work, store, workers, end if cut else math.inf, bar)
+            dead = _in_processes(work, modules, store, workers, end if cut else math.inf, bar)
         else:
             work(store, bar.update)
     return {job.run.id: _outcome(job, store, failures, dead) for job in jobs}
+
+
+def _modules(jobs: list[Job]) -> set[str]:
+    """Names of the modules that define the measurements, layers and networks of ``jobs``; readers add their own."""
+    made: list[Any] = [MEASUREMENTS[wanted.name] for job in jobs for wanted in job.measurements]
+    for network in (job.run.network for job in jobs):
+        if network["name"] in models.CATALOGUE:
+            made.append(models.CATALOGUE[network["name"]].build)
+        if layer := network.get("downsample"):
+            made.append(layers.CATALOGUE[layer["name"]].layer)
+    return {one.__module__ for one in made}
 
 
 def deadline(limit_minutes: float | None) -> float:
@@ -288,11 +328,13 @@ def _work(
             before, waiting = waiting, [job for job in waiting if is_busy(job)]
 
 
-def _in_processes(work: Callable[[Store, Notify], None], store: Store, workers: int, end: float, bar: tqdm) -> int:
+def _in_processes(
+    work: Callable[[Store, Notify], None], modules: set[str], store: Store, workers: int, end: float, bar: tqdm
+) -> int:
     """Start ``workers`` processes, end them at the time ``end``, and return how many were killed by others."""
     context = multiprocessing.get_context("spawn")
     steps, refused = context.Value("i", 0), context.SimpleQueue()
-    share = (work, store, steps, refused)
+    share = (work, modules, store, steps, refused)
     processes = [context.Process(target=_serve, args=share) for _ in range(workers)]  # which may start some that decode
     try:
         with _uninterruptible():
@@ -338,7 +380,7 @@ def end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _serve(work: Callable[[Store, Notify], None], store: Store, steps: Any, refused: Any) -> None:
+def _serve(work: Callable[[Store, Notify], None], modules: set[str], store: Store, steps: Any, refused: Any) -> None:
     """The life of a worker."""
 
     def notify(count: int) -> None:
@@ -347,6 +389,8 @@ def _serve(work: Callable[[Store, Notify], None], store: Store, steps: Any, refu
 
     end_with_parent()
     keep_freed()
+    for name in modules - {"__main__"}:  # a reader's own, which add what they define; the main one is here by now
+        import_module(name)
     try:
         work(store, notify)
     except StorageError as error:  # the parent says it, once

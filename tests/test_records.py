@@ -44,6 +44,8 @@ def test_the_id_depends_on_every_part_and_on_nothing_else():
     assert (
         replace(RUN, dataset={"name": "shapes", "position_sigma": 3}).id == replace(RUN, dataset={"name": "shapes"}).id
     )
+    roots = [replace(RUN, dataset={"name": "folder", "root": root}).id for root in (Path("here"), "here")]
+    assert roots[0] == roots[1]
     assert RUN.describe()["recipe"]["lr"] == Recipe().lr  # what was not said, too: a default that changes counts
 
 

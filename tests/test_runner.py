@@ -1,5 +1,6 @@
 """Carrying out runs: equal records whatever the way, shared stores, failures."""
 
+import importlib
 import multiprocessing
 import pickle
 import random
@@ -10,19 +11,20 @@ import threading
 import time
 from dataclasses import replace
 from multiprocessing.connection import wait
+from types import ModuleType
 
 import pytest
 import torch
 
 from aliasing import torchrun
 from aliasing.distributed import World
-from aliasing.errors import DataError
-from aliasing.measurements import MEASUREMENTS, Measurement
+from aliasing.errors import DataError, UsageError
+from aliasing.measurements import MEASUREMENTS, Measurement, Subject
 from aliasing.records import Store, publish
 from aliasing.runner import Job, carry_out, complete, execute, is_leased
 from aliasing.training import Recipe
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
-from tests.toys import write
+from tests.toys import Answer, write
 
 FORK = multiprocessing.get_context("fork")
 
@@ -62,14 +64,54 @@ def test_neither_workers_nor_random_numbers_drawn_before_change_a_number(where, 
     assert numbers(where) == numbers(undisturbed)
 
 
-def test_workers_train_on_images_that_processes_of_their_own_decode(where, tmp_path, forked):
+def test_workers_train_on_images_that_processes_of_their_own_decode(where, tmp_path, forked, monkeypatch):
+    """And import the module of a measurement that is not the package's."""
+    code = "from aliasing.measurements import measurement\n@measurement\ndef imported(subject): return {'m': 1}\n"
+    (tmp_path / "own_measurements.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("own_measurements")
     for label, name in enumerate("ab"):
         images = torch.full((8, 3, 16, 16), 100 * label, dtype=torch.uint8)
         write(tmp_path / "pictures/train" / name, images), write(tmp_path / "pictures/test" / name, images)
     folder = {"name": "folder", "root": str(tmp_path / "pictures"), "size": 16, "crop": "random-resized"}
     run = replace(RUN, dataset=folder, recipe=Recipe(epochs=1))
-    jobs = [Job(replace(run, seed=seed), (), {}) for seed in range(2)]
+    jobs = [Job(replace(run, seed=seed), (Measurement("imported"),), {}) for seed in range(2)]
     assert set(execute(jobs, where, "cpu", workers=2, progress=False).values()) == {"done"}
+    del MEASUREMENTS["imported"]
+
+
+def test_what_a_cell_defines_is_measured_in_its_process(where, monkeypatch):
+    def mine(subject):
+        return {"m": 1}
+
+    mine.__module__ = "__main__"
+    monkeypatch.setitem(MEASUREMENTS, "mine", mine)
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # a notebook's, which is no file
+    run = replace(RUN, recipe=Recipe(epochs=0))
+    jobs = [Job(replace(run, seed=seed), (Measurement("mine"),)) for seed in range(2)]
+    with pytest.raises(UsageError, match="define it in a module"):
+        execute(jobs, where, "cpu", progress=False, cut=True)
+    assert set(execute(jobs, where, "cpu", workers=2, progress=False).values()) == {"done"}
+
+
+def test_no_record_and_no_picture_of_another_folder_is_served(where, tmp_path, monkeypatch):
+    """A run on ``folder`` has the same id wherever ``ALIASING_DATA`` is. The network calls dark pictures wrong."""
+    run = replace(RUN, dataset={"name": "folder", "size": 16}, recipe=Recipe(epochs=0))
+    bright = Answer(lambda x: torch.stack([x.mean((1, 2, 3)), 0.5 - x.mean((1, 2, 3))], 1))
+    job, errors = Job(run, (Measurement("accuracy", {"count": 2}),)), []
+    for name, grey in (("dark", 0), ("bright", 255)):
+        write(tmp_path / name / "test" / "right", torch.full((2, 3, 16, 16), grey, dtype=torch.uint8))
+        monkeypatch.setenv("ALIASING_DATA", str(tmp_path / name))
+        found = Measurement("corruptions", {"count": 2, "severities": [1]}).measure(Subject(run, bright, CPU))
+        errors.append(found["corruption_error"].value)
+        if name == "dark":
+            assert execute([job], where, "cpu", 1, progress=False) == {run.id: "done"}
+    assert errors[0] > 0.5 > errors[1]
+    with pytest.raises(DataError, match="on record with other pictures than"):
+        execute([job], where, "cpu", 1, progress=False)
+    assert "other pictures" in carry_out(job, where, CPU)
+    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "dark"))
+    assert execute([job], where, "cpu", 1, progress=False) == {run.id: "done"}
 
 
 def test_a_network_that_nobody_trained_is_not_said_to_be_by_its_makers(where):

@@ -1,6 +1,6 @@
 """Data sets, loaded to bytes in memory where they fit: procedural shapes, and photographs from public archives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from ..errors import DataError, UsageError, one_of
 from ..options import arguments, check_options, defaults, filled
 from . import characters, photographs, shapes
 from .archives import ARCHIVES, cache_folder, data_folder, download, find, verify
-from .image_files import ImageFiles
+from .image_files import ImageFiles, listing
 from .imageset import SPLITS, ImageSet
 
 __all__ = ["CATALOGUE", "SPLITS", "Entry", "ImageFiles", "ImageSet", "cache_folder", "data_folder", "fetch",
-           "load", "resolved"]  # fmt: skip
+           "load", "pictures", "resolved"]  # fmt: skip
 
 
 class Entry(NamedTuple):
@@ -98,6 +98,8 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     """
     entry = _entry(name)
     known = entry.options
+    if isinstance(options.get("root"), Path):
+        options["root"] = str(options["root"])  # as JSON has it
     given = {option: value for option, value in defaults(entry.function).items() if option in known}
     if name in ARCHIVES and "archives" not in options:
         try:
@@ -106,6 +108,11 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
             form = ARCHIVES[name][-1]
         given["archives"] = [archive.checksum for archive in form]
     return {"name": name} | filled(given, options)
+
+
+def pictures(dataset: Mapping[str, Any]) -> str | None:
+    """What tells the pictures of a ``folder`` from others, as its name and options do not; ``None`` for other sets."""
+    return listing(data_folder(dataset.get("root"))) if dataset["name"] == "folder" else None
 
 
 def fetch(name: str, root: str | Path | None = None) -> Path:
