@@ -208,9 +208,10 @@ TESTS: Tests = {
         COLLAPSE, FLC, STRIDE, margin=0.02, **HARDENED
     ),
     "grabinski-10: mean alias error of the strided network, adversarially trained minus naturally trained": below(
-        # Of FLC it is 0 by definition: no spread to pool.
-        *("aliasing.mean_alias_error", HARDENED, {"twin": True}),
-        layer="subsample",
+        "aliasing.mean_alias_error",
+        HARDENED,
+        {"twin": True},
+        layer="subsample",  # of FLC it is 0: no spread to pool
     ),
     "grabinski-11: mean error under corruption; no gain if not lower by half a point, flc minus stride": above(
         ERROR, FLC, STRIDE, threshold=-FINE, margin=0, **NATURAL
