@@ -114,9 +114,10 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
 def order(profile: str, store: Store, only: str | None = None) -> list[dict[str, Any]]:
     """The runs of ``profile`` in order of value: their state, the seconds each takes, the open verdicts they share.
 
-    Those that no campaign carries out, of networks that others have trained, come last; ``only`` keeps one study's.
-    ``verdicts`` counts the claims that are not decided yet and need the run. Seconds are what it took, the median of
-    recorded runs of such a network, or an ``estimate`` for a core of this machine: see ``durations``.
+    Those that no campaign carries out, of networks that others have trained, come last; ``only`` keeps one study's,
+    which are done if they have what that one asks for. ``verdicts`` counts the claims that are not decided yet and need
+    the run. Seconds are what it took, the median of recorded runs of such a network, or an ``estimate`` for a core of
+    this machine: see ``durations``.
     """
     needed, planned, every = worth(profile, store), campaign(profile), list[Job]()
     owners: dict[str, list[str]] = {}
@@ -126,7 +127,8 @@ def order(profile: str, store: Store, only: str | None = None) -> list[dict[str,
             every.append(job)
     known = {job.run.id for job in planned}
     planned = [*planned, *(job for job in merged(every) if job.run.id not in known)]
-    jobs = [job for job in planned if only is None or only in owners[job.run.id]]
+    own = {job.run.id: job for job in (planned if only is None else merged(STUDIES[only].jobs(profile)))}
+    jobs = [own[job.run.id] for job in planned if job.run.id in own]
     seconds, rows = durations(jobs, store), []
     for job in jobs:
         done, (taken, estimated) = complete(job, store.load(job.run)), seconds[job.run.id]

@@ -208,3 +208,8 @@ def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, mon
     assert main(["status", "comparison", "--runs", "--profile", "smoke", "--json"]) == 0
     shared = [row["run"] for row in every if "comparison" in row["studies"]]
     assert [row["run"] for row in json.loads(capsys.readouterr().out)] == shared != [row["run"] for row in every]
+    more = replace(JOBS[0], measurements=(*JOBS[0].measurements, Measurement("macs")))  # which another study wants
+    monkeypatch.setattr(campaign, "campaign", lambda profile: [more])
+    monkeypatch.setitem(studies.STUDIES, "mine", studies.Study("mine", "", "", lambda profile: JOBS[:1], ()))
+    assert campaign.order("smoke", where)[0]["state"] == "to do"
+    assert [row["state"] for row in campaign.order("smoke", where, "mine")] == ["done"]
