@@ -176,8 +176,8 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         if history:
             data = loaded(run.dataset, "train")
             values = {"data": data.name, "images": len(data)}
-        if run.dataset["name"] == "folder":
-            values["pictures"] = pictures(run.dataset)
+        if own := pictures(run.dataset):
+            values["pictures"] = own
         left_out = ("epoch", "seconds", "processes")
         curves = {name: [entry[name] for entry in history] for name in (history or [{}])[-1] if name not in left_out}
         origin = provenance(device, sum(entry["seconds"] for entry in history))

@@ -8,12 +8,13 @@ images.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from inspect import isfunction, signature
+from functools import cache
+from inspect import Parameter, isfunction, signature
 from typing import Any
 
 from ..errors import UsageError, one_of
 from ..inference import full_float32
-from ..options import arguments, check_options, defaults
+from ..options import arguments, check_options
 from . import classes, features, pixel_steps, pretrained, shifted, tips
 from .subject import Subject, loaded, packed, unpacked
 
@@ -33,6 +34,13 @@ def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
     return function
 
 
+@cache  # of thousands that the plans ask for
+def _protocol(function: Callable[..., dict[str, Any]]) -> dict[str, Parameter]:
+    """What a measurement takes beside its subject, which is its first argument."""
+    subject = next(iter(signature(function).parameters), None)
+    return {name: one for name, one in arguments(function).items() if name != subject}
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measurement with its protocol.
@@ -50,10 +58,10 @@ class Measurement:
 
     def __post_init__(self) -> None:
         function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
-        subject = next(iter(signature(function).parameters), None)
-        known = [name for name in arguments(function) if name != subject]
+        known = _protocol(function)
         check_options(self.name, function, known, self.options)
-        if lacking := [name for name in known if name not in defaults(function) | self.options]:
+        needed = [name for name, one in known.items() if one.default is Parameter.empty]
+        if lacking := [name for name in needed if name not in self.options]:
             raise UsageError(f"measurement {self.name} needs {', '.join(lacking)}, got {self.options}")
 
     @property

@@ -22,10 +22,10 @@ from .subject import Subject, loaded, pictured
 def _stages(network: nn.Module) -> list[str]:
     """The first activation, where nothing may have been dropped yet, and the ends of the stages."""
     names = [name for name, _ in network.named_modules()]
-    first = [name for name in names if re.search(r"(^|\.)(act|relu)$", name)][:1]
-    if not first:
+    first = next((name for name in names if re.search(r"(^|\.)(act|relu)$", name)), None)
+    if first is None:
         raise UsageError(f"stages begin with a module called act or relu, of which {type(network).__name__} has none")
-    return [*first, *(name for name in names if re.search(r"(^|\.)(stages\.|layer)\d+$", name))]
+    return [first, *(name for name in names if re.search(r"(^|\.)(stages\.|layer)\d+$", name))]
 
 
 def _maps(network: nn.Module, images: Tensor) -> dict[int, Tensor]:
