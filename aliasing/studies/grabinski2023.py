@@ -116,6 +116,8 @@ def _adversarial(base: Base, layer: str, seed: int, clean: bool = False) -> Job:
         Measurement("attacks", {"count": 2 * base.attacked, "steps": 1, "attack": "fgsm"}),
         Measurement("aliasing", {"count": base.attacked}),
     )
+    if clean:
+        wanted += (Measurement("circular_fidelity", {"count": base.tested}),)
     labels = {"layer": layer, "group": TWIN if clean else ADVERSARIAL, "twin": clean}
     return Job(base.changed(recipe=adversary).run("resnet", layer, seed), wanted, labels)
 
@@ -148,6 +150,10 @@ NATURAL: dict[str, Any] = {"group": NATIVE}
 HARDENED: dict[str, Any] = {"group": ADVERSARIAL}
 
 LEARNED, FINISHED = (regime("the strided network", ACCURACY, **NATURAL | STRIDE) for regime in (trained, finished))
+TWIN_LEARNED, TWIN_FINISHED = (
+    regime("the strided network trained as the robust ones are, without adversary", ACCURACY, twin=True, **STRIDE)
+    for regime in (trained, finished)
+)
 ATTACK = between("its accuracy under PGD of 1/255", PGD, **NATURAL | STRIDE)
 CORRUPTION = between("its error under corruption", ERROR, **NATURAL | STRIDE)
 FALLEN = Regime("its fall of PGD accuracy on training pictures", level(COLLAPSE, **HARDENED | STRIDE), 0.1)
@@ -164,9 +170,9 @@ REGIMES = {
     "grabinski-5 grabinski-11": (FINISHED, CORRUPTION),
     "grabinski-6": (FINISHED, ATTACK),
     "grabinski-7": (FINISHED,),
-    "grabinski-9": (LEARNED, FALLEN),
-    "grabinski-10": (LEARNED,),
-    "grabinski-12": (FINISHED, ROBUST_FLC),
+    "grabinski-9": (TWIN_LEARNED, FALLEN),
+    "grabinski-10": (TWIN_LEARNED,),
+    "grabinski-12": (TWIN_FINISHED, ROBUST_FLC),
     "grabinski-13 control-2": (FINISHED, ATTACK, CORRUPTION),
     "control-3": HALVED,
 }
