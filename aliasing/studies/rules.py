@@ -34,7 +34,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # Commits in which rules got the form that they have: time, digest, and of which claims (``None``: of all that no later
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc.
-_ASKED = (*(f"vasconcelos-{n}" for n in (2, 5, 15)), "comparison-6", "comparison-12", "control-5", "grabinski-10")
+_ASKED = (*(f"vasconcelos-{n}" for n in (2, 5, 15)), "comparison-6", "comparison-12", "control-5")
 _OWN = (*(f"grabinski-{n}" for n in (9, 10, 12)), "vasconcelos-13", "control-4")
 _MENDED = ("azulay-4", "azulay-5", "azulay-6", "azulay-7", "saha-13", "tuned-2")
 FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
@@ -45,8 +45,8 @@ FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", ("azulay-10", "real-5")),  # likewise
     "c1fdb72": ("2026-11-30T02:46:05+00:00", "b44da4d7", ("saha-7",)),  # likewise
     "43cd871": ("2026-11-30T11:53:00+00:00", "aa6e53aa", ("azulay-11", "zhang-7")),  # likewise
-    "582e084": ("2026-11-30T16:03:14+00:00", "6e6b1e6b", _ASKED),  # likewise
-    "pending": ("2026-11-30T17:45:00+00:00", "", _OWN),  # likewise
+    "582e084": ("2026-11-30T16:03:14+00:00", "18a4292e", _ASKED),  # likewise
+    "341b6a1": ("2026-11-30T17:42:04+00:00", "24fae004", _OWN),  # likewise
 }
 
 
