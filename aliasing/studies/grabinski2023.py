@@ -115,9 +115,8 @@ def _adversarial(base: Base, layer: str, seed: int, clean: bool = False) -> Job:
         base.attacks(2 * base.attacked),
         Measurement("attacks", {"count": 2 * base.attacked, "steps": 1, "attack": "fgsm"}),
         Measurement("aliasing", {"count": base.attacked}),
+        *([Measurement("circular_fidelity", {"count": base.tested})] if clean else []),
     )
-    if clean:
-        wanted += (Measurement("circular_fidelity", {"count": base.tested}),)
     labels = {"layer": layer, "group": TWIN if clean else ADVERSARIAL, "twin": clean}
     return Job(base.changed(recipe=adversary).run("resnet", layer, seed), wanted, labels)
 

@@ -1,7 +1,7 @@
 """Azulay & Weiss on ImageNet networks that others have trained: only measured, on pictures seen and unseen.
 
 There are no seeds: intervals are over pictures, differences are paired by picture. The three networks see the same
-windows, at the input size of the smallest.
+pictures, at the input size of the smallest.
 """
 
 import math

@@ -224,8 +224,10 @@ CHARACTERS = "few_shot.few_shot_omniglot_5", "few_shot.few_shot_glyphs_5"
 
 
 def _lost(correct: str, without: list[float]) -> float:
-    """What the images of ``band_removal``, drawn as ``Subject.split`` does, lose: among all others their own accuracy
-    would not be that with all bands."""
+    """What the images of ``band_removal`` lose, which ``Subject.split`` drew from those of the whole test split.
+
+    The accuracy of all is another one than theirs with all bands.
+    """
     every = unpacked(correct)
     drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[: _banded(len(every))]
     return every[drawn].double().mean().item() - float(np.mean(without))

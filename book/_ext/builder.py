@@ -102,7 +102,7 @@ FRONT = {
     "imagenet": Front(
         "realnetworks",
         {f"Lite{name[-1]}": {"network": name, "pictures": "validation"} for name in PRETRAINED},
-        {"accuracy": "one_pixel_windows.accuracy", "next window": "one_pixel_windows.top1_change"}
+        {"accuracy (next window)": "one_pixel_windows.accuracy", "next window": "one_pixel_windows.top1_change"}
         | {move: f"one_pixel_protocols.top1_change_{move}" for move in ("crop", "black", "inpainting", "scale")},
     ),
     "trained": Front(
@@ -112,7 +112,7 @@ FRONT = {
             for shifts in (False, True)
             for layer, words in {"subsample": "max pooling", "tri-3": "with `tri-3`", "bin-7": "with `bin-7`"}.items()
         },
-        {"accuracy": "accuracy.accuracy", "same answer, two shifts": "circular_rolls.circular_consistency"},
+        {"accuracy": "accuracy.accuracy", "same answer, two circular shifts": "circular_rolls.circular_consistency"},
     ),
     "tuned": Front(
         "finetuned",
@@ -124,7 +124,7 @@ FRONT = {
         },
         {
             "one pixel changes": "fine_tuned.one_pixel_changes_the_answer",
-            "same answer, two shifts": "fine_tuned.consistency_crop_shifts",
+            "same answer, two crop shifts": "fine_tuned.consistency_crop_shifts",
             "accuracy": "fine_tuned.accuracy_on_all_classes",
         },
     ),
