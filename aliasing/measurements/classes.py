@@ -67,10 +67,11 @@ def corruptions(
 
 
 def band_removal(subject: Subject, count: int, bands: int = 16) -> dict[str, Any]:
-    """Accuracy on ``count`` test images from which one band of frequencies is removed, lowest band first."""
+    """Accuracy on ``count`` test images, and with one band of frequencies removed from them, lowest band first."""
     test = subject.split("test", count)
     found = band_accuracy(subject.network, test.images, test.labels, bands)
-    return {"accuracy_without_band": [estimate.value for estimate in found]}
+    whole = Estimate.share(subject.correct(count))
+    return {"accuracy_with_all_bands": whole, "accuracy_without_band": [estimate.value for estimate in found]}
 
 
 def few_shot(

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from ..measurements import Measurement, unpacked
+from ..measurements import Measurement
 from ..runner import Job
 from .bases import BASES, EASY, SAME, Base, between, finished, trained
 from .evidence import Derived, Result, Setting, Statistic, contrast, kind_means, line_correlation, minus
@@ -175,17 +174,12 @@ def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measu
             Measurement("few_shot", {"dataset": data, "domain": name} | shots) for name, data in sizes.domains.items()
         ]
     if case in BANDS:
-        wanted.append(Measurement("band_removal", {"count": _banded(base.tested)}))
+        wanted.append(Measurement("band_removal", {"count": min(base.tested // 8, 500)}))
     if case in KERNELS:
         wanted.append(Measurement("kernels"))
     if seed == 0 and case in STEMS:
         wanted.append(Measurement("macs"))
     return tuple(wanted)
-
-
-def _banded(tested: int) -> int:
-    """Of how many test images bands are removed."""
-    return min(tested // 8, 500)
 
 
 def role(name: str) -> str:
@@ -223,18 +217,11 @@ KIND = "few_shot.few_shot_photographs_5", "few_shot.few_shot_known_5"
 CHARACTERS = "few_shot.few_shot_omniglot_5", "few_shot.few_shot_glyphs_5"
 
 
-def _lost(correct: str, without: list[float]) -> float:
-    """What the images of ``band_removal`` lose, which ``Subject.split`` drew from those of the whole test split.
-
-    The accuracy of all is another one than theirs with all bands.
-    """
-    every = unpacked(correct)
-    drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[: _banded(len(every))]
-    return every[drawn].double().mean().item() - float(np.mean(without))
-
-
 # Accuracy lost when a band is removed, mean over bands.
-LOST = Derived(("accuracy.accuracy_by_image", "band_removal.accuracy_without_band"), _lost)
+LOST = Derived(
+    ("band_removal.accuracy_with_all_bands", "band_removal.accuracy_without_band"),
+    lambda whole, without: whole - np.mean(without),
+)
 WHOLE, HALVED = ({"kind": "plain", "stem": stem} for stem in (1, 2))
 HALVED_BLURRED, WIDE = {"kind": "blurred", "stem": 2}, {"case": "wide stem"}
 

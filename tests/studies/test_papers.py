@@ -10,13 +10,12 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from aliasing.layers.blur import binomial
-from aliasing.measurements import Subject, packed
 from aliasing.records import home
 from aliasing.runner import build
 from aliasing.studies import get
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring
-from aliasing.studies.vasconcelos2020 import ERROR, LOST, PLACES, START, SUBSETS, along_a_line, role
+from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, along_a_line, role
 
 
 def jobs(study, profile, **labels):
@@ -39,15 +38,6 @@ def test_kernels_of_the_real_networks_have_roles():
     roles = [role(name) for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.ndim == 4]
     counts = {kind: roles.count(kind) for kind in set(roles)}
     assert counts == {"stem": 1, "blur": 7, "skip": 3, "strided conv": 2, "other": 4}
-
-
-def test_bands_are_missed_by_the_images_that_they_are_taken_from():
-    (job, *_) = jobs("vasconcelos2020", "smoke", case="none")
-    subject = Subject(job.run, torch.nn.Identity(), torch.device("cpu"))
-    every = subject.split("test").labels > 4  # as on the profiles that keep outcomes by image
-    own = subject.split("test", len(every) // 8).labels > 4
-    table = pd.DataFrame([[packed(every), [0.125, 0.375]]], columns=LOST.needs)
-    assert LOST.of(table).item() == own.double().mean().item() - 0.25
 
 
 def test_trainable_filters_start_where_the_finding_says():
