@@ -75,12 +75,20 @@ def check_pictures(run: Run, record: Record) -> None:
     Raises:
         DataError: says how to go on.
     """
-    known, there = record.measurements.get("training", {}).get("pictures"), pictures(run.dataset)
-    if known != there and None not in (known, there):
+    known = record.measurements.get("training", {}).get("pictures")
+    if known is not None and known != pictures(run.dataset).get("pictures", known):
         raise DataError(
             f"run {run.id} is on record with other pictures than those in {data_folder(run.dataset.get('root'))}; let "
             "ALIASING_DATA name those again, or ALIASING_RUNS another store"
         )
+
+
+def unfinished(jobs: list[Job], store: Store) -> list[Job]:
+    """Those of ``jobs`` of which something is left to do; raises ``DataError`` as ``check_pictures`` does."""
+    found = [(job, store.load(job.run)) for job in jobs]
+    for job, record in found:
+        check_pictures(job.run, record)
+    return [job for job, record in found if not complete(job, record)]
 
 
 def is_leased(store: Store, run: Run) -> bool:
@@ -113,12 +121,16 @@ def resumed(store: Store, run: Run) -> tuple[nn.Module, list[dict], bool]:
     """The run's network as far as it was trained, its history, and whether they are those that were published.
 
     A damaged file is put aside.
+
+    Raises:
+        DataError: the checkpoint is of another network, or of other pictures than those that are there.
     """
     network, path = build(run), store.folder(run) / "checkpoint.safetensors"
     published = not path.exists() and store.weights(run).exists() and "training" in store.load(run).measurements
     path = store.weights(run) if published else path
     try:
-        return network, load_weights(path, network) if path.exists() else [], published
+        history = load_weights(path, network, run=pictures(run.dataset)) if path.exists() else []
+        return network, history, published
     except DamagedError as error:
         warnings.warn(f"{error}; kept as {set_aside(path)}, and trained again", stacklevel=2)
         return build(run), [], False
@@ -168,7 +180,8 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
     notify(len(history))
     if len(history) < run.recipe.epochs:
         data, checkpoint = loaded(run.dataset, "train"), store.folder(run) / "checkpoint.safetensors"
-        history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1))
+        own = pictures(run.dataset)
+        history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1), own)
     if "training" not in record.measurements:
         values: dict[str, Any] = {"data": "nothing: weights as they were drawn", "images": 0}
         if run.network.get("pretrained"):
@@ -176,8 +189,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         if history:
             data = loaded(run.dataset, "train")
             values = {"data": data.name, "images": len(data)}
-        if own := pictures(run.dataset):
-            values["pictures"] = own
+        values |= pictures(run.dataset)
         left_out = ("epoch", "seconds", "processes")
         curves = {name: [entry[name] for entry in history] for name in (history or [{}])[-1] if name not in left_out}
         origin = provenance(device, sum(entry["seconds"] for entry in history))
@@ -234,10 +246,7 @@ def execute(
     chosen = pick_device(device)
     at_least("workers", workers, 1)
     end = deadline(limit_minutes)
-    found = [(job, store.load(job.run)) for job in jobs]
-    for job, record in found:
-        check_pictures(job.run, record)
-    todo = [job for job, record in found if not complete(job, record)]
+    todo = unfinished(jobs, store)
     if workers is None:
         workers = cores() if chosen.type == "cpu" else 1
     workers, modules = min(workers, len(todo)), _modules(todo)

@@ -7,12 +7,13 @@ from contextlib import nullcontext
 
 import torch
 
+from .datasets import pictures
 from .distributed import World, device_of_process, joined
 from .errors import UsageError
 from .files import leased, write_atomically
 from .measurements import loaded
 from .records import Store
-from .runner import Job, Notify, build, carry_out, complete, deadline, progress_bar, resumed, threads
+from .runner import Job, Notify, build, carry_out, deadline, progress_bar, resumed, threads, unfinished
 from .training import TrainingError, pick_device, train
 
 
@@ -29,16 +30,17 @@ def execute(
     The working store must be a folder that all processes see.
 
     Raises:
+        DataError: as there.
         UsageError: ``workers``, which is ``torchrun``'s to say, or a device that processes cannot share.
     """
     if workers is not None:
         raise UsageError(f"torchrun has started the processes already: leave --workers {workers} out")
     chosen = device_of_process(pick_device(device))
     outcomes = {job.run.id: "done" for job in jobs}
-    end = deadline(limit_minutes)
+    end, left = deadline(limit_minutes), [job.run.id for job in unfinished(jobs, store)]
     with joined(chosen) as world, threads(1):
-        left = world.first([not complete(job, store.load(job.run)) for job in jobs])
-        todo = [job for job, wanted in zip(jobs, left, strict=True) if wanted]
+        left = world.first(left)
+        todo = [job for job in jobs if job.run.id in left]
         with progress_bar(jobs, todo, progress and world.rank == 0) as bar:
             for job in todo:
                 late = world.first(time.monotonic() >= end)
@@ -64,8 +66,9 @@ def _train(job: Job, store: Store, device: torch.device, world: World, notify: N
         outcome = world.first("trained" if whole else "" if mine else "busy")
         try:
             if not outcome:
-                data = loaded(job.run.dataset, "train")
-                train(build(job.run), data, job.run.recipe, job.run.seed, device, checkpoint, lambda entry: notify(1))
+                run, step = job.run, lambda entry: notify(1)
+                data, own = loaded(run.dataset, "train"), pictures(run.dataset)
+                train(build(run), data, run.recipe, run.seed, device, checkpoint, step, own)
                 outcome = world.first("trained")  # no process goes on before the last checkpoint is written
         except (TrainingError, UsageError) as error:
             outcome = f"failed: {error}"

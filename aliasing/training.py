@@ -146,6 +146,7 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint: Path | str | None = None,
     on_epoch: Callable[[dict], None] = lambda entry: None,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[dict]:
     """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
 
@@ -161,6 +162,7 @@ def train(
         checkpoint: file rewritten after every epoch, on CUDA where that takes a tenth of the time at most, and at the
             end; if it exists, training continues from it.
         on_epoch: called with each new history entry.
+        about: what else tells this training from others; written to the checkpoint, and has to be what it says.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -186,7 +188,7 @@ def train(
     # Muon scales the filters when it is made: not those of a network that is refused, or not to be trained.
     kind = recipe.optimizer if recipe.epochs else "sgd"
     optimizer = Optimizers(network, kind, recipe.lr, recipe.rest_lr, recipe.momentum, recipe.weight_decay)
-    run, history = {**asdict(recipe), "seed": seed, "images": count, "data": data.name}, []
+    run, history = {**asdict(recipe), "seed": seed, "images": count, "data": data.name, **about}, []
     if checkpoint and checkpoint.exists():
         history = load_weights(checkpoint, network, optimizer, run)
     if len(set(epochs := world.all(len(history)))) > 1:

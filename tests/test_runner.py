@@ -98,20 +98,33 @@ def test_no_record_and_no_picture_of_another_folder_is_served(where, tmp_path, m
     """A run on ``folder`` has the same id wherever ``ALIASING_DATA`` is. The network calls dark pictures wrong."""
     run = replace(RUN, dataset={"name": "folder", "size": 16}, recipe=Recipe(epochs=0))
     bright = Answer(lambda x: torch.stack([x.mean((1, 2, 3)), 0.5 - x.mean((1, 2, 3))], 1))
+
+    def stop(epochs):
+        if epochs:
+            raise KeyboardInterrupt
+
     job, errors = Job(run, (Measurement("accuracy", {"count": 2}),)), []
-    for name, grey in (("dark", 0), ("bright", 255)):
-        write(tmp_path / name / "test" / "right", torch.full((2, 3, 16, 16), grey, dtype=torch.uint8))
-        monkeypatch.setenv("ALIASING_DATA", str(tmp_path / name))
+    half, folders = replace(job, run=replace(RUN, dataset=run.dataset)), {"dark": 0, "bright": 255}
+    for name, grey in folders.items():
+        for part in ("train", "test"):
+            images = torch.full((4, 3, 16, 16), grey, dtype=torch.uint8)
+            write(tmp_path / name / "photos" / part / "right", images)
+        folders[name] = str(tmp_path / name / "photos")
+        monkeypatch.setenv("ALIASING_DATA", folders[name])
         found = Measurement("corruptions", {"count": 2, "severities": [1]}).measure(Subject(run, bright, CPU))
         errors.append(found["corruption_error"].value)
         if name == "dark":
             assert execute([job], where, "cpu", 1, progress=False) == {run.id: "done"}
+            with pytest.raises(KeyboardInterrupt):
+                carry_out(half, where, CPU, stop)
     assert errors[0] > 0.5 > errors[1]
-    with pytest.raises(DataError, match="on record with other pictures than"):
-        execute([job], where, "cpu", 1, progress=False)
+    for way in (execute, torchrun.execute):
+        with pytest.raises(DataError, match="on record with other pictures than"):
+            way([job], where, "cpu", None, progress=False)
     assert "other pictures" in carry_out(job, where, CPU)
-    monkeypatch.setenv("ALIASING_DATA", str(tmp_path / "dark"))
-    assert execute([job], where, "cpu", 1, progress=False) == {run.id: "done"}
+    assert "is of a run with {'pictures': " in carry_out(half, where, CPU)
+    monkeypatch.setenv("ALIASING_DATA", folders["dark"])
+    assert set(execute([job, half], where, "cpu", 1, progress=False).values()) == {"done"}
 
 
 def test_a_network_that_nobody_trained_is_not_said_to_be_by_its_makers(where):

@@ -37,7 +37,7 @@ def until_killed(train):
             Path(os.environ["KILLED"]).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return lambda *arguments: train(*arguments[:-1], lambda entry: (on_epoch(entry), arguments[-1](entry)))
+    return lambda *a: train(*a[:6], lambda entry: (on_epoch(entry), a[6](entry)), *a[7:])
 
 
 @pytest.mark.slow

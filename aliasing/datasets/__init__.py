@@ -110,9 +110,13 @@ def resolved(name: str, **options: Any) -> dict[str, Any]:
     return {"name": name} | filled(given, options)
 
 
-def pictures(dataset: Mapping[str, Any]) -> str | None:
-    """What tells the pictures of a ``folder`` from others, as its name and options do not; ``None`` for other sets."""
-    return listing(data_folder(dataset.get("root"))) if dataset["name"] == "folder" else None
+def pictures(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the pictures of a ``folder`` from others, as its name and options do not: ``{"pictures": sum}``.
+
+    It belongs into whatever is kept of a run. Nothing for other sets, and where no picture is.
+    """
+    own = listing(data_folder(dataset.get("root"))) if dataset["name"] == "folder" else None
+    return {"pictures": own} if own else {}
 
 
 def fetch(name: str, root: str | Path | None = None) -> Path:

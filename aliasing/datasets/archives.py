@@ -44,8 +44,11 @@ with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as _f
 
 
 def data_folder(root: str | Path | None = None) -> Path:
-    """The folder with the archives: ``root``, else ``ALIASING_DATA``, else ``data/downloads``; it may be read-only."""
-    return Path(root or os.environ.get("ALIASING_DATA") or home() / "data/downloads")
+    """The folder with the archives: ``root``, else ``ALIASING_DATA``, else ``data/downloads``; it may be read-only.
+
+    What was read from it is kept under its absolute path: a relative one is another folder after a ``chdir``.
+    """
+    return Path(root or os.environ.get("ALIASING_DATA") or home() / "data/downloads").absolute()
 
 
 def cache_folder() -> Path:
@@ -70,7 +73,7 @@ def find(dataset: str, root: str | Path | None = None) -> tuple[Archive, ...]:
         else f"put it there (data/README.md says where it comes from), or set ALIASING_DATA to the folder that has it, "
         f"and check with `aliasing data {dataset}`"
     )
-    raise DataError(f"{dataset}: looked for {wanted} in {folder.absolute()} and did not find it; {remedy}")
+    raise DataError(f"{dataset}: looked for {wanted} in {folder} and did not find it; {remedy}")
 
 
 def verify(archive: Archive, root: str | Path | None = None) -> Path:

@@ -69,10 +69,15 @@ def arranged(files: list[tuple[str, str]], classes: list[str] | None = None) -> 
     return order, torch.tensor([index[files[i][1]] for i in order]), classes
 
 
-def opened(path: str | os.PathLike) -> Image.Image:
-    """``Image.open`` of a file alone: a pipe, or a device, may never answer."""
+def check_regular(path: str | os.PathLike) -> None:
+    """Raise ``OSError`` for what is no file: a pipe, or a device, may never answer."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{os.fspath(path)} is a pipe, a device or the like, and no file")
+
+
+def opened(path: str | os.PathLike) -> Image.Image:
+    """``Image.open`` of a file alone."""
+    check_regular(path)
     return Image.open(path)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..distributed import cores
 from ..errors import DataError, UsageError
-from .decoding import BROKEN, arranged, opened, pixels, random_part, square
+from .decoding import BROKEN, arranged, check_regular, opened, pixels, random_part, square
 from .imageset import ImageSet
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -41,19 +41,31 @@ def classes_in(folder: Path) -> list[str]:
     return sorted(path.name for path in kept)
 
 
-@cache  # ``measurements.loaded``, too, takes for granted that no folder changes under a process
+_LISTED: dict[Path, str] = {}  # ``measurements.loaded``, too, takes for granted that no folder changes under a process
+
+
 def listing(place: Path) -> str | None:
     """What tells one folder of pictures from another: a sum over all names, and over the bytes of a hundred files.
 
-    So it takes seconds where there are a million. ``None`` where there is none.
+    So it takes seconds where there are a million. ``None`` where there is none yet.
+
+    Raises:
+        DataError: one of the hundred cannot be read.
     """
+    if place in _LISTED:
+        return _LISTED[place]
     parts = [part for name in ("train", "val", "test") if (part := place / name).is_dir()] or [place]
     found = [path for part in parts for path in part.rglob("*") if path.suffix.lower() in ENDINGS]
     names = sorted(os.fsencode(path.relative_to(place).as_posix()) for path in found)
     digest = hashlib.sha256(b"\n".join(names))
     for name in names[:: len(names) // 100 + 1]:
-        digest.update((place / os.fsdecode(name)).read_bytes())
-    return digest.hexdigest()[:12] if names else None
+        path = place / os.fsdecode(name)
+        try:
+            check_regular(path)
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path} is not a readable image: {error}") from error
+    return _LISTED.setdefault(place, digest.hexdigest()[:12]) if names else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -205,9 +205,9 @@ def folder(
     names = ("train",) if learn else ("test", "val") if classes else ("test", "val", "")
     found = next((place / name for name in names if (place / name).is_dir()), None)
     if found is None:
-        wanted = " or ".join(str(place.absolute() / name) for name in names)
+        wanted = " or ".join(str(place / name) for name in names)
         raise DataError(f"folder: looked for {wanted} with a folder of images per class")
-    files = ImageFiles.under(found, place.absolute().name, size, per_class, classes or None)
+    files = ImageFiles.under(found, place.name, size, per_class, classes or None)
     if split != "test":
         files = files.only(dealt(files.labels, split))
     if split == "train" and crop == "random-resized":

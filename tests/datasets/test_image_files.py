@@ -10,7 +10,7 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load
+from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load, pictures
 from aliasing.errors import DataError, UsageError
 from aliasing.training import Recipe, train
 from tests.toys import write
@@ -78,6 +78,16 @@ def test_a_folder_of_ones_own(folder):
     (folder / "cow").rename(folder / "val/bull")
     with pytest.raises(DataError, match="'bull' is none of the classes, which are cow, dog"):
         load("folder", "test", root=folder, size=6)
+
+
+def test_a_folder_is_told_from_others_wherever_the_process_is_and_once_it_is_there(folder, monkeypatch):
+    found = []
+    for part in ("train", "val"):
+        monkeypatch.chdir(folder / part)
+        assert pictures({"name": "folder", "root": "copy"}) == {}
+        shutil.copytree("cow", "copy")
+        found.append(pictures({"name": "folder", "root": "copy"})["pictures"])
+    assert found[0] != found[1]
 
 
 def trained(data, recipe, **options):
@@ -151,9 +161,15 @@ def test_a_broken_picture_is_named_whoever_reads_it_and_a_pipe_is_not_waited_for
     with pytest.raises(DataError, match=r"^\S*cow/3\.png is not a readable image"):
         list(streamed.batches([torch.arange(len(streamed))], workers))
     path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"^\S*cow/3\.png is not a readable image"):
+        pictures({"name": "folder", "root": folder})
+    path.unlink()
     os.mkfifo(path)
     with pytest.raises(DataError, match=r"3.png is a pipe, a device or the like, and no file"):
         list(streamed.batches([torch.arange(len(streamed))], workers))
+    with pytest.raises(DataError, match=r"3.png is a pipe, a device or the like, and no file"):
+        pictures({"name": "folder", "root": folder})
 
 
 def test_a_wrong_limit_is_refused(folder, monkeypatch):
