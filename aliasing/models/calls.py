@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from ..errors import UsageError
 from ..held import held
@@ -186,6 +187,8 @@ def _intercepted(kind: Any, methods: tuple[str, ...]) -> type:
                     f"{kind.__name__}.{name} yields maps one by one, whose calls of functions cannot be "
                     "anti-aliased without its forward: call that, or name the module in skip"
                 )
+            # An image that is learned is a map, and what ``call_of`` takes for a kernel is none.
+            args, kwargs = tree_map_only(nn.Parameter, lambda x: x.view_as(x), (args, kwargs))
             calls = _Calls(self.antialiased, self.antialiased_calls)
             with held("running", (*running, (self.antialiased_by, own)), _thread), calls:
                 result = bound(*args, **kwargs)

@@ -104,10 +104,11 @@ class Plan:
 
     def _look_in_training(self, convolutions: list[nn.Conv2d]) -> None:
         """Demote or keep what a forward uses in another way in training, as with an auxiliary head, or by a flag."""
-        for flag in ({}, *flags(self.network)) if self.steps else ():
+        for flag in ({}, *flags(self.network, self.example)) if self.steps else ():
             where = "".join(f"with {name}={value}" for name, value in flag.items()) or "in training"
             twin = self.twin()  # some change there, as those that begin with the statistics of a first batch
-            own: dict[Any, nn.Module] = dict(zip(twin.modules(), self.modules.values(), strict=True))
+            named = twin.named_modules(remove_duplicate=False)  # also those that a first run adds
+            own: dict[Any, nn.Module] = {part: self.modules[name] for name, part in named if name in self.modules}
             try:
                 with watched(twin) as (steps, reductions), evaluated(twin, as_in_training=not flag):
                     call(twin, self.example, flag)
@@ -124,11 +125,17 @@ class Plan:
                     self.kept[name] = f"it does not run {where}, where a function may use its weights and stride"
                 elif conv in ran and conv in self.behind and behind.get(conv) != self.behind[conv]:
                     self.demoted.setdefault(name, f"{where} something else reads what lies behind it")
-            there = [(own[r.module], r.function) for r in reductions if stride_of(r.module) == (1, 1)]
-            more = Counter(there) - Counter((r.module, r.function) for r in self.reductions)
-            for module, function in more:
+            known = [(r.module, r.function, r.call) for r in self.reductions]
+            there = [(own.get(r.module), r.function, r.call) for r in reductions if stride_of(r.module) == (1, 1)]
+            more = Counter(one[:2] for one in there) - Counter(one[:2] for one in known)
+            for module, function in ((module, function) for module, function in more if module is not None):
                 name = f"{self.name_of[id(module)]}:{function}".lstrip(":")
-                self.notes.append(f"{where} {name} drops samples as well: what runs only there is left")
+                extra = [call for *one, call in Counter(there) - Counter(known) if one == [module, function] and call]
+                # An owner refuses to guess which of several like its own it is to replace.
+                alike = any(call in extra and module in outer.modules() for outer, _, call in known)
+                fate = "once the call like it is converted, that is refused: name it in skip"
+                fate = fate if alike else "what runs only there is left"
+                self.notes.append(f"{where} {name} drops samples as well: {fate}")
         for conv in convolutions:
             if not is_standard(conv) and _has_own_stride(conv):
                 self.kept.setdefault(self.name_of[id(conv)], "in training its class computes with a stride of its own")

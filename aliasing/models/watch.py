@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from inspect import signature
+from inspect import BoundArguments, signature
 from itertools import takewhile
 from traceback import walk_stack
 from types import CodeType
@@ -193,13 +193,21 @@ def eager() -> Any:
     return torch.compiler.set_stance("force_eager") if compiler else nullcontext()
 
 
-def flags(network: nn.Module) -> list[dict[str, bool]]:
-    """The arguments of its ``forward`` that are true or false, each alone and the other way round."""
+def _bound(network: nn.Module, example: Any) -> BoundArguments:
+    """An example as the arguments of the network's ``forward``."""
+    if isinstance(example, dict):
+        return signature(network.forward).bind(**example)
+    return signature(network.forward).bind(*(example if isinstance(example, tuple) else (example,)))
+
+
+def flags(network: nn.Module, example: Any) -> list[dict[str, bool]]:
+    """The arguments of its ``forward`` that are true or false in an example, each alone and the other way round."""
     try:
-        given = signature(network.forward).parameters.values()
-    except ValueError:  # of what was traced
+        given = _bound(network, example)
+    except (TypeError, ValueError):  # of what was wrapped, or traced
         return []
-    return [{one.name: not one.default} for one in given if isinstance(one.default, bool)]
+    given.apply_defaults()
+    return [{name: not value} for name, value in given.arguments.items() if isinstance(value, bool)]
 
 
 def copied(network: nn.Module) -> nn.Module:
@@ -220,9 +228,13 @@ def call(network: nn.Module, example: Any, flag: Mapping[str, bool] | None = Non
     Many networks standardise their input in place, and would see another one in the next run.
     """
     example = tree_map_only(Tensor, Tensor.clone, example)
+    if flag:
+        given = _bound(network, example)
+        given.arguments |= flag
+        return network(*given.args, **given.kwargs)
     if isinstance(example, dict):
-        return network(**{**example, **(flag or {})})
-    return network(*(example if isinstance(example, tuple) else (example,)), **(flag or {}))
+        return network(**example)
+    return network(*(example if isinstance(example, tuple) else (example,)))
 
 
 @contextmanager

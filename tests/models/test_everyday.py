@@ -562,12 +562,24 @@ class Remembers(nn.Conv2d):
         return F.conv2d(x, self.weight, None, self.had) if self.training else super().forward(x)
 
 
+def again(n: Custom, x: Tensor) -> Tensor:
+    return n.b(n.a(F.max_pool2d(x, 2))).mean() + (F.max_pool2d(x, 2).mean() if n.training else 0)
+
+
 IN_TRAINING = {
     "in training something else reads": headed,
     "does not run in training": lending,
     "in training max_pool2d drops samples as well": pooling,
     "a stride of its own": lambda n, x: n.b(n.a(x)).mean(),
 }
+
+
+def test_a_call_that_runs_once_more_in_training_is_not_said_to_run() -> None:
+    network = Custom(again, a=nn.Conv2d(3, 4, 3, 2, 1), b=nn.Conv2d(4, 4, 3, 2, 1))
+    result, report = antialias(network, "bin-5", example=X, return_report=True)
+    assert "in training max_pool2d drops samples as well: once the call like it is converted" in str(report)
+    with pytest.raises(UsageError, match="among 2 calls like them, 1 when"):
+        result.train()(X)
 
 
 @pytest.mark.parametrize("words", IN_TRAINING)
@@ -630,6 +642,13 @@ class Features(nn.Module):
         return self.next(y).mean((2, 3)), *([h] if features else []), *([y] if self.training else [])
 
 
+class Shown(Features):
+    """The same by default."""
+
+    def forward(self, x: Tensor, features: bool = True) -> tuple[Tensor, ...]:
+        return super().forward(x, features)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_what_a_forward_returns_keeps_its_size(training: bool) -> None:
     network = Features().train(training)
@@ -637,6 +656,9 @@ def test_what_a_forward_returns_keeps_its_size(training: bool) -> None:
     assert "with features=True something else reads" in report.replaced[0].note
     maps = [run(X, features=not training) for run in (network, result)]
     assert len(maps[0]) == 2 and maps[0][1].shape == maps[1][1].shape
+    for example in ({"x": X, "features": False}, (X, False)):
+        _, report = antialias(Shown(), example=example, return_report=True)
+        assert "with features=True something else reads" in report.replaced[0].note
 
 
 POOLS = {
@@ -757,6 +779,12 @@ def test_names_of_a_module_are_not_hidden() -> None:
     result.load_state_dict(network.state_dict())
 
 
+def added(n: Custom, x: Tensor) -> Tensor:
+    y = n.act(n.conv(x))
+    n.last = getattr(n, "last", nn.Identity())
+    return n.last(y)
+
+
 UNUSUAL = {
     "named arguments": lambda: Custom(
         lambda n, x: n.act(input=n.side(input=n.conv(input=x))),
@@ -770,6 +798,7 @@ UNUSUAL = {
     ),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "a part that its first run adds": lambda: Custom(added, conv=strided(), act=nn.ReLU()),
     "input changed in place": lambda: Custom(lambda n, x: n.block(x.sub_(0.5)), block=block()),
 }
 
@@ -943,6 +972,7 @@ def test_calls_of_functions_are_counted_and_their_module_is_missed() -> None:
     block = Custom(pools, times=1)
     network = antialias(Custom(lambda n, x: n.block(x), block=block), "tri-3", example=X)
     assert network(X).shape == block(X).shape
+    assert torch.equal(network(nn.Parameter(X)), network(X))  # an image that is learned is no kernel
     for times, words in ((0, "0 of 1"), (2, "1 of 1 anti-aliased calls of functions ran, among 2 calls like them, 1")):
         network.block.times = times
         with pytest.raises(UsageError, match=words):
