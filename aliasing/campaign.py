@@ -6,6 +6,7 @@ continues.
 """
 
 import json
+import math
 import multiprocessing
 import tempfile
 import threading
@@ -77,7 +78,7 @@ def run(device: str, profile: str, budget: float, out: Path) -> dict[str, Any]:
     passed = sum(outcome == "passed" for outcome in found.values())
     log(f"{passed} of {len(found)} checks passed; failed: {', '.join(sorted(failed)) or 'none'}")
     lasting = min(SPEED, left() / 4)
-    if lasting > 2 * notes.found.get("speed", {}).get("seconds", lasting):  # an earlier call was in a hurry
+    if lasting > 2 * notes.found.get("speed", {}).get("seconds", math.inf):  # an earlier call was in a hurry
         del notes.found["speed"]
     timed = notes.once("speed", lambda: {"seconds": lasting, "reports": _speed(chosen, lasting)})
     for name, report in timed["reports"].items():
