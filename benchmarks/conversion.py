@@ -9,13 +9,14 @@ the largest value), and with ``bin-5`` its output has the same shape. Rows that 
 
 import argparse
 import csv
+import fcntl
+import os
 import re
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -147,9 +148,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, _late)
-    # By the first of the shards, and at once: the others append to it.
-    with suppress(FileExistsError), arguments.table.open("x", newline="") as file:
-        csv.DictWriter(file, FIELDS, lineterminator="\n").writeheader()
+    with arguments.table.open("a", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # shards that begin together: the others append to what the first wrote
+        if not file.seek(0, os.SEEK_END):
+            csv.DictWriter(file, FIELDS, lineterminator="\n").writeheader()
     with arguments.table.open(newline="") as file:
         done = {(row["library"], row["network"]) for row in csv.DictReader(file)}
     sources = {"transformers": transformers_networks, "torchvision": torchvision_networks, "timm": timm_networks}

@@ -119,6 +119,7 @@ def test_shards_that_begin_together_write_one_header(monkeypatch, tmp_path):
     for library in ("transformers", "torchvision", "timm"):
         monkeypatch.setattr(conversion, f"{library}_networks", list)
     monkeypatch.setattr(conversion, "timm_networks", lambda: [("a", None), ("b", None)])
+    table.touch()  # by a shell, say
     for _ in range(2):  # what is there is not computed again
         convert("1/2")
         assert list(pd.read_csv(table)["network"]) == ["b", "a"]
