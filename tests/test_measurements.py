@@ -272,6 +272,8 @@ def test_a_measurement_of_ones_own_may_name_types_that_only_checkers_know(monkey
 
     monkeypatch.setitem(MEASUREMENTS, "mine", mine)
     assert measured("mine", subject(CONSTANT), count=3) == {"m": 3}
+    monkeypatch.setitem(MEASUREMENTS, "free", lambda subject, **protocol: protocol)  # the form that the docstring has
+    assert measured("free", subject(CONSTANT), count=3) == {"count": 3}
 
 
 def test_accuracy_with_and_without_bands_of_a_network_that_always_says_zero():

@@ -59,7 +59,8 @@ class Measurement:
     def __post_init__(self) -> None:
         function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
         known = _protocol(function)
-        check_options(self.name, function, known, self.options)
+        any_name = any(one.kind is Parameter.VAR_KEYWORD for one in signature(function).parameters.values())
+        check_options(self.name, function, self.options if any_name else known, self.options)
         needed = [name for name, one in known.items() if one.default is Parameter.empty]
         if lacking := [name for name in needed if name not in self.options]:
             raise UsageError(f"measurement {self.name} needs {', '.join(lacking)}, got {self.options}")
