@@ -58,6 +58,7 @@ OWN = {
     "leaves": lambda: sys.exit(3),
     "pair": lambda: nn.Sequential(tiny(), Answer(lambda y: (y, y))),
     "indices": lambda: nn.Sequential(tiny(), Answer(lambda y: y.argmax(1))),
+    "rows": lambda: nn.Sequential(tiny(), Answer(lambda y: y.squeeze().log_softmax(1))),
     "random": lambda: nn.Sequential(tiny(classes=30), Answer(nn.functional.dropout)),  # which never falls alike
     "free": lambda: nn.Sequential(sensitive(), Answer(lambda y: y[:, :, 2, 2])),
     "stiff": lambda: nn.Sequential(sensitive(), nn.Flatten(), nn.Linear(3 * 8 * 8, 3)),
@@ -523,6 +524,7 @@ def test_batch_size_and_company_do_not_change_the_values_and_progress_ends(photo
         ("own_nets:tiny", ["--size", "28", "--compare", "own_nets:rigid"], "Name its input size with --size"),
         ("own_nets:maps", ["--size", "28"], "must return logits (2, classes)"),
         ("own_nets:maps", ["--size", "100000"], "does not take images (2, 3, 100000, 100000)"),
+        ("own_nets:rows", ["--size", "28"], "images (2, 3, 28, 28) in [0, 1], or one alone: IndexError"),
         ("own_nets:grey", ["--size", "28"], "cannot be multiplied"),
         ("own_nets:unfinished", [], "has no weights yet"),
         ("own_nets:empty", [], "run it once, or load them"),

@@ -400,7 +400,7 @@ def adapted(network: Network, device: torch.device) -> Network:
         first = next((part for part in network.module.modules() if isinstance(part, nn.Conv2d)), None)
         failure = failures[1::2][first is not None and first.in_channels == 1]  # of the kind of image that it is for
         raise UsageError(
-            f"{network.name} does not take images {side} in [0, 1]: {reason(failure)}. "
+            f"{network.name} does not take images {side} in [0, 1], or one alone: {reason(failure)}. "
             "Name its input size with --size N, or wrap it in a module that takes such images"
         ) from failure
     if not isinstance(logits, Tensor) or len(logits) != 2 or logits.ndim not in (1, 2):
