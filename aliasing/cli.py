@@ -94,8 +94,9 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"{study.name} ({arguments.profile}): {told}")
     for run, outcome in outcomes.items():
         if outcome.startswith("failed"):
-            details = store.working / run / "failed.txt"  # which a process that was killed could not write
-            print(f"{run} {outcome}{f' (details in {details})' * details.exists()}", file=sys.stderr)
+            details = store.working / run / "failed.txt"  # a process that was killed could not write one: it is older
+            known = details.exists() and outcome != runner.KILLED
+            print(f"{run} {outcome}{f' (details in {details})' * known}", file=sys.stderr)
     return failed
 
 

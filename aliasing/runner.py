@@ -38,6 +38,7 @@ from .records import Record, Run, Store, provenance
 from .training import load_weights, pick_device, train
 
 Notify = Callable[[int], None]
+KILLED = "failed: its worker process was killed, perhaps for memory; run the command again to continue"
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def _outcome(job: Job, store: Store, failures: dict[str, int], dead: int) -> str
     if is_leased(store, job.run):
         return "busy"
     if dead:
-        return "failed: its worker process was killed, perhaps for memory; run the command again to continue"
+        return KILLED
     return "stopped"
 
 
@@ -399,7 +400,10 @@ def _serve(work: Callable[[Store, Notify], None], modules: set[str], store: Stor
     end_with_parent()
     keep_freed()
     for name in modules - {"__main__"}:  # a reader's own, which add what they define; the main one is here by now
-        import_module(name)
+        try:
+            import_module(name)
+        except Exception as error:  # of anybody's module; jobs that need it fail, and the others do not
+            warnings.warn(f"a worker cannot import {name}: {reason(error)}", stacklevel=1)
     try:
         work(store, notify)
     except StorageError as error:  # the parent says it, once

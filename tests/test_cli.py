@@ -10,6 +10,7 @@ import pytest
 
 from aliasing.cli import _print
 from aliasing.profiles import PROFILES
+from aliasing.runner import KILLED
 from aliasing.studies import STUDIES
 
 pytestmark = pytest.mark.usefixtures("empty_store")
@@ -81,13 +82,15 @@ def test_run_status_publish_findings(tmp_path, typed, empty_store, monkeypatch):
 
 
 def test_a_failure_without_a_file_of_its_details_names_none(typed, empty_store, monkeypatch):
-    """A process that was killed could not write one."""
-    monkeypatch.setattr("aliasing.runner.execute", lambda *a: {"here": "failed: a", "gone": "failed: b"})
-    path = empty_store / "here/failed.txt"
-    path.parent.mkdir(parents=True)
-    path.touch()
+    """A process that was killed could not write one; what is there is of an older failure."""
+    outcomes = {"here": "failed: a", "gone": "failed: b", "dead": KILLED}
+    monkeypatch.setattr("aliasing.runner.execute", lambda *a: outcomes)
+    path, older = (empty_store / run / "failed.txt" for run in ("here", "dead"))
+    for one in (path, older):
+        one.parent.mkdir(parents=True)
+        one.touch()
     said = typed("run", "zhang2019", "--profile", "smoke", status=1).err.splitlines()
-    assert said == [f"here failed: a (details in {path})", "gone failed: b"]
+    assert said == [f"here failed: a (details in {path})", "gone failed: b", f"dead {KILLED}"]
 
 
 def test_json_keeps_every_digit_and_nothing_that_json_lacks(capsys):

@@ -21,7 +21,7 @@ from aliasing.distributed import World
 from aliasing.errors import DataError, UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement, Subject
 from aliasing.records import Store, publish
-from aliasing.runner import Job, carry_out, complete, execute, is_leased
+from aliasing.runner import Job, _serve, carry_out, complete, execute, is_leased
 from aliasing.training import Recipe
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 from tests.toys import Answer, write
@@ -78,6 +78,14 @@ def test_workers_train_on_images_that_processes_of_their_own_decode(where, tmp_p
     jobs = [Job(replace(run, seed=seed), (Measurement("imported"),), {}) for seed in range(2)]
     assert set(execute(jobs, where, "cpu", workers=2, progress=False).values()) == {"done"}
     del MEASUREMENTS["imported"]
+
+
+def test_a_module_that_a_worker_cannot_import_is_named_and_keeps_no_job_from_its_turn(monkeypatch):
+    monkeypatch.setattr("aliasing.runner.keep_freed", lambda: None)
+    served = []
+    with pytest.warns(UserWarning, match="a worker cannot import nowhere: ModuleNotFoundError"):
+        _serve(lambda where, notify: served.append(where), {"nowhere"}, "store", FORK.Value("i", 0), None)
+    assert served == ["store"]
 
 
 def test_what_a_cell_defines_is_measured_in_its_process(where, monkeypatch):
