@@ -311,8 +311,8 @@ class _Job(Plan):
         computes in a way of its own.
         """
         standard = all(is_standard(self.modules[site.name]) for site in sites if site.call is None)
-        wrong = (self._wrong_at(smaller(self.example, 2**d), converted, sites) for d in range(1 if standard else 5))
-        return next(filter(None, wrong), [])
+        others = (x for d in range(1 if standard else 5) for x in smaller(self.example, 2**d))
+        return next(filter(None, (self._wrong_at(x, converted, sites) for x in others)), [])
 
     def _wrong_at(self, example: Any, converted: nn.Module, sites: list[Site]) -> list[str]:
         """Sites of modules that would not be the original with another example; none if it does not run on that."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..errors import UsageError
@@ -127,38 +127,43 @@ def examples(network: nn.Module) -> Iterator[Any]:
             yield [x[0]]  # as detectors take images
 
 
-def _changed(example: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """``example`` with its first tensor changed, if that is a map."""
-    if type(example) in (list, tuple) and example:
-        return type(example)([_changed(example[0], change), *example[1:]])
-    if type(example) is dict and example:
-        first = next(iter(example))
-        return {**example, first: _changed(example[first], change)}
-    return change(example) if isinstance(example, Tensor) and example.ndim > 2 else example
+def _maps(example: Any) -> list[Tensor]:
+    """The tensors of an example that are maps: every (N, C, H, W), and its first if that has three axes or more."""
+    every = [x for x in tree_leaves(example) if isinstance(x, Tensor)]
+    return [x for x in every if x.ndim == 4 or (x is every[0] and x.ndim > 2)]
 
 
 def varied(example: Any) -> Any:
-    """``example`` with noise for its first tensor if that is blank, such as zeros: a blank map looks alike everywhere.
+    """``example`` with noise for its blank maps, such as zeros: a blank map looks alike everywhere.
 
     So a network that was converted wrongly would return on it what it did before, and after every shift.
     """
+    maps, first = {id(x) for x in _maps(example)}, next(tensors(example), None)
+    generator = torch.Generator().manual_seed(0)
 
     def change(x: Tensor) -> Tensor:
-        if x.is_meta or not x.is_floating_point():
+        if id(x) not in maps or x.is_meta or not x.is_floating_point():
             return x
         if not x.numel() or not x.isfinite().all():
+            if x is not first:  # such as a mask of attention
+                return x
             raise UsageError(f"the example must hold an image, of finite numbers; {tuple(x.shape)} holds none")
         if (x != x[..., :1, :1]).any():
             return x
-        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(x)
+        noise = torch.rand(x.shape, generator=generator, device="cpu").to(x)
         return noise * torch.where(x == 0, 1, x)
 
-    return _changed(example, change)
+    return tree_map_only(Tensor, change, example)
 
 
-def smaller(example: Any, by: int) -> Any:
-    """``example`` with some rows and columns less."""
-    return _changed(example, lambda x: x[..., :-by, :-by])
+def smaller(example: Any, by: int) -> Iterator[Any]:
+    """``example`` with some rows and columns less: of its first map, then of all, which may have to fit together."""
+    maps = [id(x) for x in _maps(example)]
+
+    def less(some: list[int]) -> Any:
+        return tree_map_only(Tensor, lambda x: x[..., :-by, :-by] if id(x) in some else x, example)
+
+    yield from map(less, (maps[:1], maps)[: len(maps)])
 
 
 @contextmanager

@@ -941,6 +941,21 @@ def test_on_a_blank_example_everything_would_be_alike(case: str) -> None:
     assert not isinstance(example, torch.Tensor) or report.notes[0].startswith("Not exactly invariant")
 
 
+@pytest.mark.parametrize(
+    ("first", "example"),
+    [
+        (SamePadding(3, 4, 3, 2), [X[:, :, :33, :33], X[:, :1, :33, :33]]),  # odd, and only together even
+        (SamePadding(3, 4, 3, 2), [0 * X, 0 * X[:, :1]]),
+        (nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (4, 1, 1))), [X[:, :, 0, 0], 0 * X[:, :1]]),
+    ],
+)
+def test_no_image_among_several_inputs_hides_what_pads_by_its_stride(first: nn.Module, example: list[Tensor]) -> None:
+    parts = {"second": SamePadding(1, 4, 3, 2), "last": nn.Conv2d(4, 4, 3, 2, 1)}
+    network = Custom(lambda n, x: n.last(F.relu(n.first(x[0]) + n.second(x[1]))), first=first, **parts).eval()
+    _, report = antialias(network, example=example, return_report=True)
+    assert [change.name for change in report.replaced] == ["last"]
+
+
 @pytest.mark.parametrize("pack", [lambda x: x, lambda x: [x], lambda x: {"maps": (x,)}])
 def test_maps_that_an_output_holds_keep_their_size(pack) -> None:
     def run(n: Custom, x: Tensor) -> SimpleNamespace:
