@@ -140,7 +140,7 @@ def finetune(
     subject.module.float()  # half precision does not learn
     subject = networks.adapted(subject, place)
     original = subject.module.eval()
-    converted = antialias(original, layer)
+    converted = antialias(original, layer, example=subject.size)
     data = _data(images, subject, held_out, progress)
     state = original.state_dict()
     if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:

@@ -23,7 +23,9 @@ import aliasing
 from aliasing import finetuning
 from aliasing.datasets import ImageSet
 from aliasing.diagnosis import networks
+from aliasing.diagnosis.measuring import _conversion
 from aliasing.errors import DataError, StorageError, UsageError
+from aliasing.layers import outermost
 from tests.toys import Answer, Custom, write
 
 SIZE = 24
@@ -66,10 +68,12 @@ def folder(tmp_path_factory):
 def own(tmp_path, monkeypatch):
     """A folder with a module that makes the network, and one that returns maps."""
     lines = (
-        "from tests.test_finetuning import net as make, nn",
+        "from tests.test_finetuning import Answer, net as make, nn",
         "def maps(): return nn.Conv2d(3, 5, 1)",
         "class Packed(nn.Identity): get_extra_state = set_extra_state = lambda *a: {}",
         "def packed(): return make().append(Packed())  # as quantised modules are",
+        "halves = Answer(lambda x: nn.functional.max_pool2d(x, 2))",
+        "def rigid(): return nn.Sequential(halves, nn.Flatten(), nn.Linear(432, 5))",
     )
     (tmp_path / "tuned_nets.py").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path)
@@ -88,6 +92,14 @@ def test_the_converted_network_comes_back_to_its_answers():
     gain = table.loc["agreement with the original, minus original", "converted, fine-tuned"]
     assert gain.value == pytest.approx(agreement["converted, fine-tuned"] - 1) and gain.low < gain.value < gain.high
     assert tuned(torch.rand(2, 3, SIZE, SIZE)).shape == (2, 5)
+
+
+def test_a_network_that_takes_one_size_alone_is_converted_at_that(own):
+    tuned, _ = aliasing.finetune("tuned_nets:rigid", "tri-3", noise(60), size=SIZE, device="cpu", out="new.safetensors")
+    asked = networks.load("new.safetensors"), networks.load("tuned_nets:rigid+tri-3", size=SIZE)
+    for network in (tuned, *(found.module for found in asked)):
+        assert len(outermost(network)) == 1
+    assert len(_conversion(networks.load("tuned_nets:rigid", size=SIZE)).replaced) == 1
 
 
 class Conditional(nn.BatchNorm2d):

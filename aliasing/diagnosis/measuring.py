@@ -373,7 +373,7 @@ def _called(name: str, call: Reduction, operator: Callable[[Tensor], Tensor]) ->
 
 def _conversion(network: Network) -> Report | str:
     try:
-        return antialias(_unwrapped(network)[0], REMEDY, return_report=True)[1]
+        return antialias(_unwrapped(network)[0], REMEDY, example=network.size, return_report=True)[1]
     except UsageError as error:
         return str(error)
 

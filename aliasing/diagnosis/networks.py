@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -132,7 +133,7 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
     with torch.random.fork_rng(devices=[]):  # the same weights whenever it is asked for, with a layer or without
         torch.manual_seed(0)
         found = _factory(plain, size or SIZE) if own else _library(plain, weights, size)
-    module, note = found.module, found.weights
+    module, note, convert = found.module, found.weights, partial(antialias, example=found.size)
     if weights not in ("pretrained", "none"):
         tensors, about = _open(weights)
         note = f"weights of {Path(weights).name}"
@@ -144,13 +145,13 @@ def load(name: str, weights: str = "pretrained", size: int | None = None) -> Net
                     "begins with weights of the original"
                 )
             note = f"{TUNED} {name if asked == weights else note}"
-            module, layer = (antialias(module, layer) if layer else module).float(), ""  # as it was fine-tuned
+            module, layer = (convert(module, layer) if layer else module).float(), ""  # as it was fine-tuned
         elif layer and set(_renamed(tensors, module)) != set(module.state_dict()):
             # Layers that learn add names of their own: the file is of the anti-aliased network.
-            module, layer, note = antialias(module, layer), "", f"{note}, {WHOLE}"
+            module, layer, note = convert(module, layer), "", f"{note}, {WHOLE}"
         _fill(module, tensors, weights)
     if layer:
-        module = antialias(module, layer)
+        module = convert(module, layer)
         # Whether the weights in a file were learned with the layer, nobody says.
         note = f"{note}, {UNTUNED}" if weights in ("pretrained", "none") else f"{note}, anti-aliased"
     return replace(found, name=asked, module=module.eval(), weights=note, options=options)

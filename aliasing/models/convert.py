@@ -112,7 +112,8 @@ def antialias(
             by their order, which must be the same in training.
         keep_stem: leave the first strided convolution, as Zhang and Vasconcelos et al. do in ResNets.
         example: an input: a tensor, a tuple of arguments or a dictionary of named ones; noise takes the place of a
-            blank image. Unless given, noise of the size the network declares, or of usual sizes until one fits.
+            blank image. Unless given, noise of the size the network declares, or of usual sizes until one fits; a
+            number is the side, in pixels, of one more that is tried last.
         inplace: change ``module`` itself.
         return_report: return ``(network, report)`` instead of the network.
 

@@ -149,14 +149,15 @@ class Plan:
         self.example = self.output = None
         self.steps: list[Step] = []
         self.reductions: list[Reduction] = []
-        for one in examples(self.network) if example is None else (varied(example),):
+        given = example is not None and not isinstance(example, int)
+        for one in (varied(example),) if given else examples(self.network, example):
             self.ran: set[nn.Module] = set()  # modules whose forward was called, unlike that of a ModuleList
             hook = nn.modules.module.register_module_forward_pre_hook(lambda part, _: self.ran.add(part))
             try:
                 with watched(self.network) as (steps, reductions), evaluated(self.network):
                     output = call(self.network, one)
             except Exception as error:  # of anybody's network
-                if example is not None:
+                if given:
                     kind = type(self.network).__name__
                     raise UsageError(f"{kind} does not run on the example: {reason(error)}") from error
             else:

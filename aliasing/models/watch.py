@@ -110,8 +110,11 @@ def _first(network: nn.Module) -> tuple[Any, int]:
     return first, 1 if isinstance(first, nn.Conv1d) else 3 if isinstance(first, nn.Conv3d) else 2
 
 
-def examples(network: nn.Module) -> Iterator[Any]:
-    """Inputs that ``network`` may take: noise in [0, 1) of the size and channels it declares, or of usual ones."""
+def examples(network: nn.Module, more: int | None = None) -> Iterator[Any]:
+    """Inputs that ``network`` may take: noise in [0, 1) of the size and channels it declares, or of usual ones.
+
+    A side of ``more`` pixels is the last, so that a network that takes others is converted alike whatever it is.
+    """
     first, dimensions = _first(network)
     config: Any = getattr(network, "default_cfg", None) or getattr(network, "config", None)
     get = config.get if isinstance(config, dict) else lambda name: getattr(config, name, None)
@@ -120,7 +123,8 @@ def examples(network: nn.Module) -> Iterator[Any]:
     channels = getattr(first, "in_channels", 3)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    for n in dict.fromkeys((*((side,) if isinstance(side, int) else ()), *_SIDES[: None if dimensions < 3 else 3])):
+    sides = side, *_SIDES[: None if dimensions < 3 else 3], more
+    for n in dict.fromkeys(n for n in sides if isinstance(n, int)):
         x = torch.rand((1, channels, *[n] * dimensions), generator=generator, device="cpu").to(parameter)
         yield x
         if n == _SIDES[0]:

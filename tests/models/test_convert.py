@@ -133,6 +133,11 @@ BY_HAND: dict[str, tuple] = {
         lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
         {"example": None},
     ),
+    "convolution, its side named": (
+        lambda: Custom(picky, conv=strided(), norm=nn.GroupNorm(2, 4)),
+        lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
+        {"example": 8},
+    ),
     "max of three": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(F.max_pool2d(x, 3, 1, 1))),
     "max, the layer alone": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(x), {"placement": "pool-then-conv"}),
     "max under two names": (
