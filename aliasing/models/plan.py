@@ -199,6 +199,9 @@ class Plan:
             channels = part.in_channels if self._in_front(part) else self._activated(part)[2]
         elif not shapes and self.learns:
             return "the layer learns, and the channels of the map are not known: give an example"
+        elif self.learns and len(several := sorted({shape[1] for shape in shapes})) > 1:
+            counts = " and ".join(map(str, several))
+            return f"the layer learns for one number of channels, and its maps have {counts}: give each its own module"
         else:
             channels = shapes[0][1] if shapes else 1
         try:

@@ -316,10 +316,11 @@ def test_layers_that_learn_count_the_channels_of_pools() -> None:
 
 
 def test_what_the_layer_refuses_is_left() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1))
+    pool = nn.MaxPool2d(2)  # of maps of 4 channels, and of 6
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.Conv2d(3, 4, 3, 2, 1), pool, nn.Conv2d(4, 6, 1), pool)
     _, report = antialias(network, {"name": "ddac", "groups": 2}, return_report=True)
-    assert [change.name for change in report.left] == ["0"]
-    assert "ddac" in report.left[0].note
+    assert [change.name for change in report.left] == ["0", "2"]
+    assert "ddac" in report.left[0].note and "its maps have 4 and 6" in report.left[1].note
 
 
 def test_a_convolution_whose_forward_is_its_own_by_a_hundredth_is_left() -> None:
