@@ -30,6 +30,8 @@ SPATIAL = (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 _SIDES = (224, 32, 64, 28, 96, 128, 256, 299, 384, 512)
 # Functions that drop samples wherever they return fewer, at any number of dimensions.
 _SAMPLING = ("pool", "interpolate", "upsample", "unshuffle", "grid_sample")
+# Those that take no border away, so that one sample less was dropped as well.
+_RESAMPLING = ("adaptive", "fractional", "interpolate", "upsample")
 # Functions that take a part of a map, or whose last two axes need not be those of a map.
 _PARTS = {"split", "split_with_sizes", "chunk", "tensor_split", "unbind", "narrow", "select", "pad", "glu"}
 _PACKETS = [getattr(torch.ops.aten, name) for name in ("stack", "cat", "concat", "concatenate")]
@@ -286,7 +288,7 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
         before = sides.get(x, shape)
         sides[y], before = (after, before) if is_map else (before, shape)
         found = call_of(function, args, kwargs)  # has a stride, however little a small map loses by it
-        if found is None and len(before) == len(after) and all(b < 1.5 * a for b, a in zip(before, after, strict=True)):
+        if before == after and (found is None or not found.options):  # such as every other channel
             return False
         name = resolve_name(function) or getattr(function, "__name__", type(function).__name__)
         name = name.removesuffix(".default").rpartition(".")[2]
@@ -354,7 +356,9 @@ def _drops(
     function: Any, name: str, args: tuple, kwargs: dict, x: Tensor, y: Tensor, before: tuple, after: tuple, is_map: bool
 ) -> bool:
     """Whether a function that no owner replaces drops samples of a map, rather than a border or all of them."""
-    if name.startswith("new_"):
+    least = 1 if any(kind in name for kind in _RESAMPLING) else 1.5
+    little = len(before) == len(after) and all(b <= a or b < least * a for b, a in zip(before, after, strict=True))
+    if little or name.startswith("new_"):
         return False
     at_windows = function is F.unfold  # in a row
     if not at_windows and (len(before) != len(after) or set(after) == {1}):
