@@ -293,6 +293,9 @@ class _Job(Plan):
         except Exception as error:
             waiting = {site.name for site, references in expected.values() if references}
             last = [name for name in begun if name in waiting][-1:]
+            calls = [site for site in sites if site.call is not None]
+            if calls and not last and not self._compare([site for site in sites if site.call is None])[1]:
+                last = [site.name for site in calls]  # something ran their owners as if they were parts of its own
             last = last or [site.name for site in sites if site.kind == "behind"] or begun[-1:]
             if not last:
                 raise self._does_not_run(error) from error

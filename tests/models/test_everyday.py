@@ -192,6 +192,11 @@ def test_threads_that_share_a_network_choose_for_themselves(downsample: str) -> 
 WEIGHT, KERNEL = images(4, 4, 3, 3), nn.Parameter(images(4, 4, 5, 5))
 
 
+class Averaged(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(super().forward(x), 2)
+
+
 own_forward = Custom(None)
 own_forward.forward = partial(F.max_pool2d, kernel_size=2)
 
@@ -203,6 +208,7 @@ LEFT = {
     "adaptive": (nn.AdaptiveAvgPool2d(8), "no layer is defined"),
     "interpolation by little": (lambda x: F.interpolate(x, scale_factor=0.75), "no layer is defined"),
     "adaptive by little": (nn.AdaptiveMaxPool2d(12), "no layer is defined"),
+    "a module that runs all its children": (Averaged(nn.Conv2d(4, 4, 1)), "does not run without"),
     "reshape and mean": (lambda x: x.reshape(len(x), 4, 8, 2, 8, 2).mean((3, 5)), "no layer is defined"),
     "selection": (lambda x: x.index_select(2, torch.arange(0, 16, 2)), "no layer is defined"),
     "list of rows": (lambda x: x[:, :, torch.arange(0, 16, 2)], "no layer is defined"),
