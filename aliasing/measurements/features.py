@@ -51,7 +51,8 @@ def stage_readouts(subject: Subject, count: int, training: int) -> dict[str, Any
     """Accuracy and change by one pixel of a linear readout of every stage, trained on ``training`` images."""
     network, train, test = subject.network, subject.split("train", training), subject.split("test", count)
     values: dict[str, list[float]] = {}
-    for readout in metrics.fit_readouts(network, train.images, train.labels, _stages(network)).values():
+    readouts = metrics.fit_readouts(network, train.images, train.labels, _stages(network), classes=len(test.classes))
+    for readout in readouts.values():
         right = correct(readout, test.images, test.labels)
         values.setdefault("readout_accuracy", []).append(right.double().mean().item())
         for protocol in ("circular", "crop", "black"):

@@ -46,16 +46,16 @@ class Readout(nn.Module):
 
 @torch.inference_mode(False)  # whatever mode the caller is in, this trains
 def fit_readouts(
-    model: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[str], batch_size: int = 256
+    model: nn.Module, images: Tensor, labels: Tensor, layers: Sequence[str], batch_size: int = 256, classes: int = 0
 ) -> dict[str, Readout]:
     """Train a softmax readout on the global average of each named layer, the network frozen, by layer.
 
     Our working proposal for the layer-wise readouts of Azulay and Weiss (2019), who do not describe theirs. Convex
     and deterministic: ``STEPS`` of L-BFGS from zero, cross-entropy plus 0.001 times half the squared weights. Give it
-    training images without shift augmentation.
+    training images without shift augmentation, and the number of ``classes`` where they may lack some of the last.
     """
     labels = check_labels(labels, check_images(images)).clone()
-    classes = int(labels.max()) + 1
+    classes = max(classes, int(labels.max()) + 1)
     readouts = {}
     for layer, features in collected(model, images, layers, batch_size, _pooled).items():
         mean, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)

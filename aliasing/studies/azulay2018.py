@@ -15,7 +15,7 @@ from ..measurements import Measurement
 from ..metrics import roll_logits
 from ..runner import Job
 from .bases import BASES, PROTOCOLS, Base, trained
-from .evidence import Derived, entry, fact, level, near
+from .evidence import Derived, entry, fact, level, minus, near
 from .rules import FINE, POINT, Regime, above, below, claims
 from .study import Study
 
@@ -122,12 +122,24 @@ _more, _less = (partial(side, one={"bias": "0"}, other={"bias": "uniform"}, **BI
 
 VGG_LEARNED = (trained("the plain VGG", **PLAIN_VGG),)
 BOTH_LEARNED = (*VGG_LEARNED, trained("the plain residual network", **PLAIN_RESNET))
+AUGMENTED_LEARNED = trained("the VGG trained with shifts", **AUGMENTED)
+_FACTOR = Derived(("shiftability.stage_factors",), lambda factors: factors[-1])
+AS_FAR = Regime(
+    "subsampling factor of the residual network minus that of the VGG", minus(_FACTOR, PLAIN_RESNET, PLAIN_VGG), 0
+)
+_TRAINING = entry("photographers_bias.bias_accuracy", 0)  # where its objects are at home, in the middle
+BIASED_LEARNED = tuple(
+    trained(f"the VGG trained on {objects}, in the middle", _TRAINING, bias=bias, **BIASED)
+    for objects, bias in (("centred objects", "0"), ("objects anywhere", "uniform"))
+)
 DRAWN = Regime("share of networks trained on drawn pictures, whose bias can be chosen,", level(_DRAWN, **PLAIN_VGG), 1)
 REGIMES = {
-    "azulay-1 azulay-3 azulay-4 azulay-7 azulay-11": BOTH_LEARNED,
-    "azulay-2 azulay-5 azulay-6 azulay-10": VGG_LEARNED,
+    "azulay-1 azulay-3 azulay-4 azulay-11": BOTH_LEARNED,
+    "azulay-2 azulay-6": (*VGG_LEARNED, AUGMENTED_LEARNED),
+    "azulay-5 azulay-10": VGG_LEARNED,
+    "azulay-7": (*BOTH_LEARNED, AS_FAR),
     "azulay-8": (),
-    "azulay-9": (DRAWN, *VGG_LEARNED),
+    "azulay-9": (DRAWN, *BIASED_LEARNED),
 }
 TESTS = {
     "azulay-1: P(top-1 change), crop, plain VGG": above(_CROP, PLAIN_VGG, threshold=0.02, margin=POINT),

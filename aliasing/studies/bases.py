@@ -179,7 +179,7 @@ TRAINED = {"smoke": 0.0, "laptop": 0.75, "desktop": 0.85, "gpu": 0.9, "cluster":
 FINISHED = TRAINED | {"laptop": 0.95}
 
 
-def trained(name: str, column: str = "accuracy.accuracy", least: Any = TRAINED, **control: Any) -> Regime:
+def trained(name: str, column: Column = "accuracy.accuracy", least: Any = TRAINED, **control: Any) -> Regime:
     """The control network, called ``name``, has learned its task."""
     return Regime(f"accuracy of {name}", level(column, **control), least)
 

@@ -49,7 +49,9 @@ def plan(profile: str) -> Iterator[Job]:
         for backbone, chosen in zip(("vgg", "resnet"), LAYERS[profile], strict=True):
             for layer in chosen:
                 wanted = _measurements(profile, backbone, layer, seed)
-                labels = {"backbone": backbone, "layer": layer, "learned": layer in MOVED}
+                # Of ASAP few images are rolled: a spread of its own, not to be pooled with the others'.
+                rolled = layer != "asap"
+                labels = {"backbone": backbone, "layer": layer, "learned": layer in MOVED, "rolled": rolled}
                 yield Job(base.run(backbone, layer, seed), wanted, labels)
 
 
@@ -96,9 +98,10 @@ def _tests(
     side: Any, claim: str, label: str, first: str, second: str, networks: Iterable[str] = NETWORKS, margin: float = FINE
 ) -> dict[str, Test]:
     """``first - second`` of the column that ``label`` names, one test of the claim per network."""
+    common = {"rolled": True} if label in (CIRCULAR, IF_CORRECT) else {}
     return {
         f"{claim}: {label}, {first} minus {second}, {name}": side(
-            COLUMNS[label], {"layer": first}, {"layer": second}, margin=margin, **NETWORKS[name]
+            COLUMNS[label], {"layer": first}, {"layer": second}, margin=margin, **NETWORKS[name], **common
         )
         for name in networks
     }

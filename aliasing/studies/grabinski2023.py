@@ -159,6 +159,9 @@ FALLEN = Regime("its fall of PGD accuracy on training pictures", level(COLLAPSE,
 ROBUST_FLC = Regime(
     "after adversarial training, accuracy of FLC under PGD of 8/255", level(ROBUST, **HARDENED | FLC), 0.1
 )
+ROBUST_STRIDE = Regime(
+    "after adversarial training, its accuracy under PGD of 8/255", level(ROBUST, **HARDENED | STRIDE), 0.1
+)
 HALVED = (
     finished("the network that halves by stride", ACCURACY, group=INPUT, **STRIDE),
     between("its accuracy under PGD of 1/255", PGD, group=INPUT, **STRIDE),
@@ -170,7 +173,7 @@ REGIMES = {
     "grabinski-6": (FINISHED, ATTACK),
     "grabinski-7": (FINISHED,),
     "grabinski-9": (TWIN_LEARNED, FALLEN),
-    "grabinski-10": (TWIN_LEARNED,),
+    "grabinski-10": (TWIN_LEARNED, ROBUST_STRIDE),
     "grabinski-12": (TWIN_FINISHED, ROBUST_FLC),
     "grabinski-13 control-2": (FINISHED, ATTACK, CORRUPTION),
     "control-3": HALVED,

@@ -143,24 +143,28 @@ def results(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
                     row |= {column: value["value"], f"{column}.low": value["low"], f"{column}.high": value["high"]}
                 else:
                     row[column] = value
-        rows.append(row | _told_since(row, job))
+        rows.append(_told_since(row, job))
     return pd.DataFrame(rows)
 
 
 def _told_since(row: dict[str, Any], job: Job) -> dict[str, Any]:
     """What measurements have told since a record was made, from what it holds.
 
-    The mean of a bias where a site was without windows; the accuracy of the pictures that then miss a band, which are
-    drawn as ``Subject.split`` does, from outcomes on the whole test split.
+    The mean of a bias where a site was without windows; the clean error, and the accuracy of the pictures that then
+    miss a band, from outcomes on the whole test split, of which ``Subject.split`` drew those pictures.
     """
-    found, whole, by_image = {}, "band_removal.accuracy_with_all_bands", row.get("accuracy.accuracy_by_image")
+    found, by_image = {}, row.get("accuracy.accuracy_by_image")
     for definition in ("exact", "nearest", "weight"):
         column = f"sampling_bias.msb_{definition}"
         if row.get(column, 0) is None:
             found[column] = mean_bias(row[f"{column}_by_site"], row["sampling_bias.msb_constant_by_site"])
-    if "band_removal.accuracy_without_band" in row and whole not in row and by_image:
-        (count,) = (one.options["count"] for one in job.measurements if one.name == "band_removal")
-        correct = unpacked(by_image)
-        drawn = torch.randperm(len(correct), generator=torch.Generator().manual_seed(0))[:count]
-        found[whole] = correct[drawn].double().mean().item()
-    return found
+    counts = {one.name: one.options["count"] for one in job.measurements if one.name in ("band_removal", "clean_error")}
+    if by_image and counts:
+        correct = unpacked(by_image).double()
+        order = torch.randperm(len(correct), generator=torch.Generator().manual_seed(0))
+        accuracy = {name: correct[order[:count]].mean().item() for name, count in counts.items()}
+        if "band_removal" in accuracy:
+            found["band_removal.accuracy_with_all_bands"] = accuracy["band_removal"]
+        if "clean_error" in accuracy:
+            found["clean_error.clean_error"] = 1 - accuracy["clean_error"]
+    return row | {column: value for column, value in found.items() if row.get(column) is None}

@@ -222,8 +222,8 @@ LOST = Derived(
     ("band_removal.accuracy_with_all_bands", "band_removal.accuracy_without_band"),
     lambda whole, without: whole - np.mean(without),
 )
-WHOLE, HALVED = ({"kind": "plain", "stem": stem} for stem in (1, 2))
-HALVED_BLURRED, WIDE = {"kind": "blurred", "stem": 2}, {"case": "wide stem"}
+WHOLE: dict[str, Any] = {"kind": "plain", "stem": 1}
+HALVED, HALVED_BLURRED, WIDE = WHOLE | {"stem": 2}, WHOLE | {"kind": "blurred", "stem": 2}, {"case": "wide stem"}
 
 
 def _interaction(column: str) -> Statistic:
@@ -236,7 +236,8 @@ def along_a_line(table: pd.DataFrame) -> Result | None:
     columns = ("clean_error.clean_error", ERROR)
     if not set(columns) <= set(table):
         return None
-    means = [kind_means(table, "case", column) for column in columns]
+    both = table.dropna(subset=list(columns))  # the same networks in either mean
+    means = [kind_means(both, "case", column) for column in columns]
     found = line_correlation(*pd.concat(means, axis=1).dropna().to_numpy().T)
     return found and found._replace(seeds=table["seed"].nunique())
 
@@ -249,14 +250,17 @@ def _few_shot(columns: tuple[str, str], first: Setting, second: Setting) -> Test
 
 _ADDED = Derived((ERROR, "clean_error.clean_error"), lambda error, clean: error - clean)
 
-LEARNED, FINISHED = ((regime("the network without blur", case="none"),) for regime in (trained, finished))
+FINISHED = (finished("the network without blur", case="none"),)
 HURT = between("its error under corruption", ERROR, case="none")
 CORRUPTED = (*FINISHED, HURT)
 # There is a gain to be explained.
 GAIN = (*CORRUPTED, Regime("corruption error, all minus none,", minus(ERROR, ALL, NONE), most=-FINE))
 REGIMES = {
-    "vasconcelos-10 vasconcelos-11": LEARNED,
-    "vasconcelos-2 vasconcelos-4 vasconcelos-5 vasconcelos-7 vasconcelos-13 vasconcelos-15": FINISHED,
+    "vasconcelos-10": (trained("the network whose filters may learn", case="trainable"),),
+    "vasconcelos-11": (trained("the network whose 7 x 7 stem halves", **HALVED),),
+    "vasconcelos-2 vasconcelos-4 vasconcelos-7 vasconcelos-13": FINISHED,
+    "vasconcelos-5": (*FINISHED, finished("the network whose blurred stem halves", **HALVED_BLURRED)),
+    "vasconcelos-15": (*FINISHED, finished("the wider network", **WIDE)),
     "vasconcelos-1 vasconcelos-3 vasconcelos-6 vasconcelos-12 vasconcelos-14 vasconcelos-16": CORRUPTED,
     "vasconcelos-8 vasconcelos-9": GAIN,
     "control-5": (HURT,),
