@@ -52,7 +52,7 @@ FIXED: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
     "43cd871": ("2026-11-30T11:53:00+00:00", "93e83d0c", ("azulay-11",)),  # likewise
     "582e084": ("2026-11-30T16:03:14+00:00", "de5cff31", _ASKED),  # likewise
     "341b6a1": ("2026-11-30T17:42:04+00:00", "ad62fcef", _OWN),  # likewise
-    "pending": ("2026-11-30T18:58:00+00:00", "06efd75c", _LIKE),  # likewise
+    "188b77e": ("2026-11-30T18:46:14+00:00", "06efd75c", _LIKE),  # likewise
 }
 
 
