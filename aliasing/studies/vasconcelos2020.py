@@ -9,7 +9,7 @@ trials of length, shifts, decay and width). They are the comparison's, and claim
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -182,22 +182,24 @@ def _measurements(case: str, base: Base, sizes: Sizes, seed: int) -> tuple[Measu
     return tuple(wanted)
 
 
-def role(name: str) -> str:
-    """What the kernel of that name does: "stem", "strided conv", "skip", "blur" or "other"."""
+def role(name: str, names: Collection[str]) -> str:
+    """What the kernel of that name does among ``names``, those of its network: "stem", "strided conv", "skip"..."""
     if re.search(r"\b(main|side|down)$", name):
         return "blur"
     if "layer" not in name:
         return "stem"
-    if ".downsample." in name:
-        return "skip"
-    return "strided conv" if re.search(r"layer[2-9]\.0\.conv1$", name) else "other"
+    block, _, part = re.sub(r"downsample\.0$", "skip", name).rpartition(".")
+    bottleneck = f"{block}.conv3" in names  # its second convolution strides, and its first stage does not
+    if f"{block}.downsample.0" not in names or (bottleneck and block.endswith("layer1.0")):
+        return "other"
+    return {"skip": "skip", "conv2" if bottleneck else "conv1": "strided conv"}.get(part, "other")
 
 
 def _stop_band(kind: str, minus: str | None = None) -> Derived:
     """Stop-band share, mean over the kernels of one role; or that minus the one of another."""
 
     def mean(shares: dict[str, float], wanted: str) -> float:
-        return float(np.mean([share for name, share in shares.items() if role(name) == wanted]))
+        return float(np.mean([share for name, share in shares.items() if role(name, shares) == wanted]))
 
     return Derived(("kernels.stop_band",), lambda shares: mean(shares, kind) - (mean(shares, minus) if minus else 0))
 
