@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
+from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 from torchvision import models as torchvision_models
 
@@ -26,6 +27,7 @@ from aliasing.diagnosis import load, measuring, pictures
 from aliasing.diagnosis.networks import NOTE, adapted, of_module
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
+from aliasing.layers.base import per_axis
 from aliasing.metrics import Estimate
 from aliasing.metrics.downsampling import Sample
 from tests.toys import Answer, Custom, write
@@ -404,6 +406,27 @@ def test_what_does_alias_is_a_share_also_where_everything_does():
         assert measuring._values(sample)[0, 0] == pytest.approx(share, abs=1e-6)
     fine = torch.cos(0.75 * torch.pi * columns).expand(1, 1, 16, 16)  # held by a grid that keeps all columns
     torch.testing.assert_close(measuring._low_pass(fine, (2, 1)), fine)
+
+
+class Framed(nn.MaxPool2d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+def test_a_max_pool_is_a_maximum_at_every_pixel_however_its_windows_reach_beyond_the_map():
+    """In ceil_mode it was none, though it may return the same; one that pads by its stride stopped the diagnosis."""
+    x = torch.rand(1, 2, 16, 13)
+
+    def dense(pool):
+        return measuring._dense(pool, Sample("", per_axis(pool.stride), x, pool(x), pool))
+
+    for options in ((3, 2, 1), (3, (3, 2), 0, 2)):
+        floor, ceil = (dense(nn.MaxPool2d(*options, ceil_mode=ceil)).x for ceil in (False, True))
+        assert ceil[..., : floor.shape[2], : floor.shape[3]].equal(floor)
+    for pool in (nn.MaxPool2d(2, ceil_mode=True), MaxPool2dSame(3, 2)):
+        found = dense(pool)
+        assert found.operator(found.x).equal(pool(x)) and found.x.shape[2:] == (15, 13)
+    assert dense(Framed(3, 2)).x is x  # in its own way, which nobody knows
 
 
 def test_rows_are_no_pictures(photos):

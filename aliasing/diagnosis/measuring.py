@@ -4,6 +4,7 @@ import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ..metrics.sampling import bias_of, window_counts
 from ..metrics.spectra import aliasable, distance_from_ideal, transformable
 from ..models import Report, antialias
 from ..models.calls import pool_of
-from ..models.owners import stride_of
+from ..models.owners import make_dense, stride_of
 from ..models.plan import numbered
 from ..models.watch import Reduction, eager, watched
 from ..models.wrappers import Normalized
@@ -326,11 +327,16 @@ def _low_pass(x: Tensor, strides: tuple[int, int]) -> Tensor:
 
 def _dense(module: nn.Module, sample: Sample) -> Sample:
     """A max-pool as a maximum at every pixel and subsampling, of which only the latter aliases."""
-    if not isinstance(module, nn.MaxPool2d) or module.ceil_mode:
+    if not isinstance(module, nn.MaxPool2d) or sample.x.dtype not in DTYPES:
         return sample
-    dense = F.max_pool2d(sample.x, module.kernel_size, 1, module.padding, module.dilation)
+    pool = copy(module)
+    complete = make_dense(pool)  # windows may reach beyond the map
+    x = sample.x if complete is None else complete(sample.x)
+    dense = F.max_pool2d(x, pool.kernel_size, 1, pool.padding, pool.dilation)
     height, width = ((side - 1) * step + 1 for side, step in zip(sample.y.shape[2:], sample.strides, strict=True))
-    return replace(sample, x=dense[:, :, :height, :width], operator=subsampling(sample.strides))
+    dense, kept = dense[:, :, :height, :width], subsampling(sample.strides)
+    # A subclass may pad in its own way.
+    return replace(sample, x=dense, operator=kept) if torch.equal(kept(dense), sample.y) else sample
 
 
 def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tuple[str, Sample]]:
