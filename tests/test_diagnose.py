@@ -540,6 +540,7 @@ def test_batch_size_and_company_do_not_change_the_values_and_progress_ends(photo
     ("model", "options", "message"),
     [
         ("resnet1888", [], "did you mean resnet18 or resnet18d"),
+        ("vit_small_patch16_224.dino", ["--weights", "none"], "has no classifier"),
         ("nowhere_at_all:build", [], "cannot import 'nowhere_at_all'"),
         ("own_nets:missing", [], "has no 'missing'; it defines "),
         ("./nets/own_nets.py:tiny", [], "such as nets.own_nets:tiny, the module as for import"),

@@ -245,6 +245,10 @@ def _source(name: str) -> _Source:
     timm = _installed("timm")
     if timm is not None and library != "torchvision" and timm.is_model(plain):
         config = timm.get_pretrained_cfg(plain) or timm.models.PretrainedCfg()
+        if config.num_classes == 0:  # DINO's, for one
+            raise UsageError(
+                f"{name} has no classifier, and the largest of its features is no answer: name one that has"
+            )
         named = imagenet_classes() if config.num_classes == 1000 else ()
 
         def build_timm(pretrained: bool, **options: Any) -> nn.Module:
