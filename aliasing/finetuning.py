@@ -113,8 +113,9 @@ def finetune(
         progress: draw a progress bar on standard error.
 
     Returns:
-        The converted, fine-tuned network, and a table of ``Estimate``: a column of ``COLUMNS`` each, a row per measure,
-        below it the difference from the original and, in the last column, from the control, paired by picture.
+        The converted, fine-tuned network, which takes and returns what ``network`` does, and a table of ``Estimate``: a
+        column of ``COLUMNS`` each, a row per measure, below it the difference from the original and, in the last
+        column, from the control, paired by picture.
 
     Raises:
         UsageError: a network that does not fit, pictures that are too small, fewer than 50, or a file that exists.
@@ -181,9 +182,11 @@ def finetune(
         expected = answers(original, data)
         table = _table([measure(n, data, expected) for n in (original, control, converted, tuned)])
         bar.update(100 - bar.n)
+    given = tuned.network if isinstance(tuned, networks.Adapted) else tuned
+    assert isinstance(given, nn.Module)
     if out is not None:
-        _write(out, tuned, plan, table)
-    return tuned, table
+        _write(out, given, plan, table)
+    return given, table
 
 
 @contextmanager
@@ -517,9 +520,7 @@ def plain(table: pd.DataFrame) -> dict[str, Any]:
 
 def _write(out: Path, tuned: nn.Module, plan: Plan, table: pd.DataFrame) -> None:
     """The owner's tensors, with what they are in the header; the checkpoints go."""
-    inner = tuned.network if isinstance(tuned, networks.Adapted) else tuned
-    assert isinstance(inner, nn.Module)
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in inner.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tuned.state_dict().items()}
     about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": plain(table)}
     write_atomically(out, save(tensors, {networks.NOTE: json.dumps(about)}))
     rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)

@@ -94,6 +94,14 @@ def test_the_converted_network_comes_back_to_its_answers():
     assert tuned(torch.rand(2, 3, SIZE, SIZE)).shape == (2, 5)
 
 
+def test_what_learned_takes_and_returns_what_the_given_network_does():
+    """Grey images and a probability: it came back with what was put around it, of colours and two logits."""
+    grey = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1), nn.Sigmoid())
+    tuned, _ = aliasing.finetune(grey, "tri-3", noise(60), size=SIZE, device="cpu")
+    images = torch.rand(8, 1, SIZE, SIZE)
+    torch.testing.assert_close(tuned(images), grey(images), atol=0.1, rtol=0)
+
+
 def test_a_network_that_takes_one_size_alone_is_converted_at_that(own):
     tuned, _ = aliasing.finetune("tuned_nets:rigid", "tri-3", noise(60), size=SIZE, device="cpu", out="new.safetensors")
     asked = networks.load("new.safetensors"), networks.load("tuned_nets:rigid+tri-3", size=SIZE)
