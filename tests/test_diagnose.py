@@ -24,7 +24,7 @@ from torchvision import models as torchvision_models
 import aliasing
 from aliasing import metrics
 from aliasing.diagnosis import load, measuring, pictures
-from aliasing.diagnosis.networks import NOTE, adapted, of_module
+from aliasing.diagnosis.networks import NOTE, Adapted, adapted, of_module
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
 from aliasing.layers.base import per_axis
@@ -498,6 +498,8 @@ def test_shares_near_0_and_1_tell_pictures_apart_in_half_precision():
         logits = full(images)
     (gradient,) = torch.autograd.grad(logits.sum(), full.network[0].bias)
     assert gradient.item() == pytest.approx(2, rel=1e-3)  # each logit moves with the bias
+    rounded = Answer(lambda x: torch.tensor([[0.56, 0.07, 0.37]]).bfloat16().expand(len(x), 3))  # whose sum is 0.996
+    assert isinstance(adapted(of_module("rounded", rounded, 8), torch.device("cpu")).module, Adapted)
 
 
 def test_shares_of_their_own_are_probabilities_as_well(photos):

@@ -429,7 +429,9 @@ def adapted(network: Network, device: torch.device) -> Network:
     single = logits.ndim == 1 or logits.shape[1] == 1
     # As logits, what a sigmoid returns would be above 0, and close to what it returns for any other image.
     shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids)
-    shares = shares or (not single and bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()))
+    if not (shares or single):
+        missed, step = (widened(logits).sum(1) - 1).abs(), max(1e-3, torch.finfo(logits.dtype).eps)
+        shares = bool((logits >= 0).all() and (missed < step).all())
     if not (grey or single or shares or alone.ndim < 2):
         return network
     classes = network.classes or (BINARY if single else ())
