@@ -27,6 +27,7 @@ from aliasing.diagnosis import load, measuring, pictures
 from aliasing.diagnosis.networks import NOTE, Adapted, adapted, of_module
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
+from aliasing.layers import CATALOGUE, Blur
 from aliasing.layers.base import per_axis
 from aliasing.metrics import Estimate
 from aliasing.metrics.downsampling import Sample
@@ -389,6 +390,18 @@ def test_what_does_alias_is_what_the_filter_leaves(photos):
     assert axis.stride == 2
     assert [portrait.layers for portrait in found.portraits] == [{}, {"tri-3": 1}, {"flc": 1}, {"tri-3": 1}]
     assert "It has tri-3 at 1 place. If it was not trained with them" in found.html()
+
+
+def test_layers_are_called_by_what_they_do():
+    """Three taps that keep the middle one, or filter too late, were tri-3 as well."""
+    for name in CATALOGUE:
+        assert measuring._label(aliasing.layers.create(name, 3)) == name
+    for expected, *others in (
+        ("subsample", {"taps": [0, 1, 0]}, *({"control": kind} for kind in ("backward", "late", "signs"))),
+        ("Blur", {"taps": [0.1, 0.8, 0.1]}, {"control": "forward"}),
+        ("tri-3", {"taps": [0.25, 0.5, 0.25]}, {"trainable": True}),
+    ):
+        assert [measuring._label(Blur(3, **{"taps": 3, **own})) for own in others] == [expected] * len(others)
 
 
 def test_weights_of_a_module_are_its_own(photos):

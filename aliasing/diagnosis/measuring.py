@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..inference import probabilities
-from ..layers import CATALOGUE, Downsample, outermost
+from ..layers import CATALOGUE, Blur, Downsample, create, outermost
 from ..layers.base import DTYPES, per_axis
 from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
 from ..metrics.downsampling import KINDS, Dense, Sample, subsampling
@@ -385,10 +385,13 @@ def _conversion(network: Network) -> Report | str:
 
 
 def _label(layer: Downsample) -> str:
-    """The registry's name of a layer; filters are told apart by their length."""
-    taps = len(getattr(layer, "taps", ()))
+    """The registry's name of a layer, "subsample" of what filters nothing; that of its class if it has none there."""
+    control = layer.control if isinstance(layer, Blur) else "none"
+    if control in ("backward", "late", "signs") or (isinstance(layer, Blur) and sum(map(bool, layer.taps)) == 1):
+        return "subsample"
     for name, entry in CATALOGUE.items():
-        if entry.layer is type(layer) and entry.preset.get("taps", taps) == taps:
+        alike = entry.layer is type(layer) and control == "none"
+        if alike and (not isinstance(layer, Blur) or create(name, 1).taps == layer.taps):
             return name
     return type(layer).__name__
 
