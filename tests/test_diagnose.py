@@ -311,6 +311,9 @@ def test_the_report_answers_three_questions_first(photos, factories):
     torch.save(load("own_nets:tiny+tips").module.state_dict(), "tips.pt")  # which fine-tuning would refuse
     learned = load("own_nets:tiny+tips", "tips.pt")
     assert not replace(found, network=learned.name, weights=learned.weights, layers={"tips": 2}).command("photos")
+    for value, said in ((0.5, "</ol>of 1 place where"), (float("nan"), "a place that is not known: the")):
+        site = found.sites[0]._replace(alias_energy=Estimate(value, value, value, 5))
+        assert said in replace(diagnosis, portraits=[replace(found, sites=[site])]).html()
     page = aliasing.diagnose({"mean": MEAN}, photos, size=SIZE, device="cpu").html()
     assert "none of those tried" in page
     assert "no place was seen where samples are dropped" in page
@@ -703,6 +706,7 @@ def test_numbers_that_say_nothing_come_with_a_warning(photos, factories):
     found = aliasing.diagnose(networks, photos, size=SIZE, device="cpu")
     deaf, corner, calm = (portrait.remedy for portrait in found.portraits)
     assert deaf.startswith("Every picture got the same answer")
+    assert "Every picture" not in replace(found.portraits[0], pictures=1).remedy
     assert "Nothing to anti-alias in Answer: no convolution or pool of it drops samples." in corner
     assert calm.startswith("One pixel changes no answer, or too few to tell on 5 pictures")
     random = aliasing.diagnose("squeezenet1_1", photos, size=64, weights="none", device="cpu")

@@ -41,7 +41,7 @@ SHOWN = 6  # pictures over which the window moves: those on which one pixel chan
 
 @dataclass(frozen=True)
 class Curve:
-    """Probabilities while the window over one picture moves down and right by one pixel per step."""
+    """Probabilities while one picture moves down and right by one pixel per step, behind the window over it."""
 
     name: str  # file of the picture
     positions: list[int]  # pixels (P,) from the centre, of the picture in the window
@@ -50,7 +50,7 @@ class Curve:
     probabilities: Tensor  # (P, len(classes))
     changes: int  # neighbouring positions with different answers
     before: Tensor  # window (3, S, S), bytes, at the first of the steepest changes
-    after: Tensor  # the window one pixel further
+    after: Tensor  # the picture one pixel further
     step: int  # index of ``before`` among the positions
 
 
@@ -61,7 +61,7 @@ class Site(NamedTuple):
     module: str  # class of the module, or name of the function
     stride: int  # how many times fewer samples come out, per axis
     alias_energy: Estimate  # what does alias: the share of the output from frequencies that its grid cannot hold
-    at_risk: Estimate  # what could alias: their share of the map in front of the layer, filter included
+    at_risk: Estimate  # what could alias: their share of the map in front of the layer, or behind a max-pool's maxima
     alias_error: Estimate  # distance of the output from ideal downsampling, relative to it
     max_bias: Estimate | None  # how often the sample nearest to the output is its window's maximum; not of functions
 
@@ -156,7 +156,7 @@ class Portrait:
         """What its reader must know before any remedy."""
         if self.random:
             return "Its weights are random, and say nothing of trained ones. "
-        if self.answers == 1 and not self.top1_change.value:
+        if self.pictures > 1 and self.answers == 1 and not self.top1_change.value:
             return (
                 "Every picture got the same answer: check the weights, the standardisation, and that the pictures are "
                 "of several classes. "
@@ -243,7 +243,7 @@ def portray(
 
 
 def sweep(model: torch.nn.Module, image: Tensor, name: str, margin: int, batch_size: int) -> Curve:
-    """Move the window over one ``image`` (3, S + 2 margin, S + 2 margin) along the diagonal, and watch the answer."""
+    """Move one ``image`` (3, S + 2 margin, S + 2 margin) behind the window along the diagonal, and watch the answer."""
     positions = torch.arange(-margin, margin + 1)
     shifts = positions[:, None].expand(-1, 2)
     windows = shift_images(image[None].expand(len(positions), -1, -1, -1), shifts, "crop", margin)
