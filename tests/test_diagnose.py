@@ -445,6 +445,17 @@ def test_a_max_pool_is_a_maximum_at_every_pixel_however_its_windows_reach_beyond
     assert dense(Framed(3, 2)).x is x  # in its own way, which nobody knows
 
 
+class Halving(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(nn.functional.avg_pool2d(x, 2))
+
+
+def test_what_a_convolution_calls_is_no_place_of_its_parent(photos):
+    network = nn.Sequential(Halving(3, 4, 3, 2), MEAN)
+    (found,) = aliasing.diagnose(network, photos, size=SIZE, device="cpu", count=1).portraits
+    assert [(site.name, site.module) for site in found.sites] == [("0", "Halving")]
+
+
 def test_rows_are_no_pictures(photos):
     def run(n, x):
         rows = n.conv(x).flatten(2)

@@ -280,9 +280,9 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
 
     for image in images.split(1):  # maps in front of a stride are large; and all maps are of this image
         own: dict[tuple[str, str, int], list[Tensor]] = defaultdict(list)
-        with eager(), watched(model) as (_, reductions):
+        with eager():  # apart: what runs once more at stride 1 is no call of the network
             passed = next(sampled(model, image)) if kinds else []
-            if not kinds:
+            with watched(model) as (_, reductions):
                 predict(model, image)
         for sample in passed:
             module = kinds[sample.site]
