@@ -58,7 +58,9 @@ class Optimizers:
         exempt = set()
         for module in network.modules():
             for p in getattr(module, "no_weight_decay", tuple)():
-                exempt.add(id(dict(module.named_parameters()).get(p) if isinstance(p, str) else p))
+                exempt.add(
+                    id(dict(module.named_parameters(remove_duplicate=False)).get(p) if isinstance(p, str) else p)
+                )
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.muon: Muon | None = None
         if kind == "muon":

@@ -54,7 +54,7 @@ class Recipe:
     lr: float = 0.2  # peak learning rate
     rest_lr: float = 0.0  # that of what "muon" leaves to SGD
     momentum: float = 0.9  # of SGD and Muon
-    weight_decay: float = 5e-4  # not applied to biases and normalisation parameters
+    weight_decay: float = 5e-4  # not applied to vectors, such as biases and factors of batch norms
     # Linear up over ``warmup``, then linear down to zero, by half a cosine, or divided by ten after each third.
     schedule: Literal["one-cycle", "cosine", "steps"] = "one-cycle"
     warmup: float = 0.25  # share of the steps over which the rate rises
@@ -151,7 +151,7 @@ def train(
     """Train ``network`` in place and return its history, one entry per epoch (loss, training accuracy, seconds).
 
     Processes that have ``joined`` (see ``distributed``) each take a share of every batch; the process of rank 0 writes
-    the checkpoint.
+    the checkpoint. A last batch with fewer than two images for each process is left out of the epoch.
 
     Args:
         network: takes floats (N, 3, H, W) in [0, 1] and returns logits (N, classes).
@@ -176,7 +176,8 @@ def train(
     read = _reader(data, recipe, device)
     count, steps = len(data), math.ceil(len(data) / recipe.batch_size)
     # Batch normalisation is undefined on a single image.
-    if (largest := min(count, recipe.batch_size)) < (least := 2 * world.size):
+    least = 2 * world.size
+    if recipe.epochs and (largest := min(count, recipe.batch_size)) < least:
         raise UsageError(
             f"a batch needs {least} images or more, two for each process; {data.name} has {largest} in one"
         )
@@ -245,23 +246,24 @@ def train(
                 loss = F.cross_entropy(
                     logits.float(), target, ignore_index=ignored, label_smoothing=recipe.label_smoothing
                 )
-                with mixed:
-                    loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator)
                 counts = target != ignored
-                counted = counts.sum()
+                counted, whole = counts.sum(), len(batches[step])
                 # Gradients are averaged over processes, of which some may have an image less than others.
                 total = world.sum(counted)
-                share = world.size * counted / total
                 if world.size > 1 and recipe.target == "masks" and total > counted == 0:
                     loss = 0 * logits.float().sum()  # the mean of no pixel, of which even nothing would be NaN
+                # The task's loss is a mean over what counts, those of layers over images.
+                loss, share = world.size * counted / total * loss, world.size * len(batch) / whole
+                with mixed:
+                    loss = _with_auxiliary(loss, layers, recipe, epoch / recipe.epochs, generator, share)
                 network.zero_grad()
-                (share * loss).backward()
+                loss.backward()
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
-                total_loss += loss.detach() * len(batch)
+                total_loss += loss.detach() * whole / world.size
                 hit = (logits.detach().argmax(1) == target) & counts
-                correct += hit.sum() / counted.clamp_min(1) * len(batch)
+                correct += hit.sum() / total.clamp_min(1) * whole
             total_loss, correct = world.sum(torch.stack([total_loss, correct]))
             entry = {"epoch": epoch + 1, "loss": total_loss.item() / used, "accuracy": correct.item() / used}
             if not math.isfinite(entry["loss"]):
@@ -293,15 +295,17 @@ def _last_class(data: ImageSet | ImageFiles, recipe: Recipe) -> int:
     return max((number for number in data.masks.unique().tolist() if number != recipe.ignore), default=-1)
 
 
-def _with_auxiliary(task: Tensor, layers: list[Any], recipe: Recipe, done: float, generator: torch.Generator) -> Tensor:
-    """The task's loss with the mean of what ``layers`` add to it after a share ``done`` of the epochs."""
+def _with_auxiliary(
+    task: Tensor, layers: list[Any], recipe: Recipe, done: float, generator: torch.Generator, share: float
+) -> Tensor:
+    """The task's loss with ``share`` of the mean of what ``layers`` add to it after a share ``done`` of the epochs."""
     if not layers:
         return task
     found = [layer.auxiliary_losses(recipe.auxiliary_form, generator) for layer in layers]
     losses = [pair for pair in found if pair is not None]  # as of a layer that is frozen in evaluation mode
     if not losses:
         raise UsageError(f"auxiliary={recipe.auxiliary} weighs losses of layers, of which none ran in training mode")
-    always, weighed = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
+    always, weighed = (share * torch.stack(parts).mean() for parts in zip(*losses, strict=True))
     loss = (1 - recipe.auxiliary) * task + always
     return loss + recipe.auxiliary * weighed if done >= recipe.auxiliary_wake else loss
 
@@ -380,6 +384,7 @@ def load_weights(
             f"{odd[0]}; it was kept, remove it to train that run again"
         )
     written = json.loads(bytes(tensors["run"].tolist())) if "run" in tensors else {}
+    run = json.loads(json.dumps(dict(run)))  # as it was written: a tuple is a list
     if others := {key: written[key] for key in written.keys() & run.keys() if written[key] != run[key]}:
         raise DataError(f"the checkpoint {path} is of a run with {others}; go on with that, or name another checkpoint")
     network.load_state_dict(weights)

@@ -201,7 +201,9 @@ def test_ignored_pixels_and_those_that_a_shift_fills_count_nowhere():
 def test_published_weights_are_finite_where_half_precision_has_no_number(tmp_path):
     network = toy_network()
     network[1].running_var.fill_(1e6)
-    write_weights(tmp_path / "all", network, Optimizers(network, "sgd", 0.1, 0.0, 0.9, 0.0), [])
+    about = {"size": (8, 8)}
+    write_weights(tmp_path / "all", network, Optimizers(network, "sgd", 0.1, 0.0, 0.9, 0.0), [], about)
+    assert load_weights(tmp_path / "all", toy_network(), run=about) == []
     keep_weights(tmp_path / "all", tmp_path / "kept")
     load_weights(tmp_path / "kept", loaded := toy_network())
     assert torch.equal(loaded[1].running_var, network[1].running_var)
@@ -220,10 +222,11 @@ def test_a_loaded_state_has_the_memory_format_of_its_parameters():
     torch.testing.assert_close(kept[network.weight], network.weight.grad)
 
 
-@pytest.mark.parametrize("given", [lambda filters: [filters.weight], lambda filters: {"weight", "cls_token"}])
+@pytest.mark.parametrize("given", [None, {"weight", "cls_token"}, {"tied"}])
 def test_what_a_module_gives_or_names_is_not_decayed(given):
     filters = nn.Conv2d(3, 4, 3)
-    filters.no_weight_decay = lambda: given(filters)
+    filters.register_parameter("tied", filters.weight)
+    filters.no_weight_decay = lambda: given or [filters.weight]
     decayed, others = Optimizers(nn.Sequential(filters), "adamw", 0.1, 0.0, 0.9, 0.5).all[0].param_groups
     assert (len(decayed["params"]), len(others["params"])) == (0, 2)
 
@@ -231,7 +234,7 @@ def test_what_a_module_gives_or_names_is_not_decayed(given):
 def test_muon_leaves_alone_what_is_refused_or_not_trained():
     network = nn.Sequential(nn.Conv2d(3, 2, 8, bias=False), nn.Flatten())
     before = network[0].weight.detach().clone()
-    train(network, toy_data(), Recipe(epochs=0, optimizer="muon", rest_lr=0.1), seed=0)
+    train(network, toy_data()[:1], Recipe(epochs=0, optimizer="muon", rest_lr=0.1), seed=0)
     unknown = replace(toy_data(), labels=torch.full((40,), -1))
     with pytest.raises(UsageError, match="labels"):
         train(network, unknown, Recipe(epochs=1, optimizer="muon", rest_lr=0.1), seed=0)
