@@ -146,10 +146,11 @@ def test_losses_of_layers_share_the_weight_with_the_task_once_they_wake():
     frozen.auxiliary_losses = lambda *of: None
     recipe = Recipe(auxiliary=0.25, auxiliary_wake=0.5)
     task, both = torch.tensor(8.0), [layer, frozen]
-    found = [training._with_auxiliary(task, both, recipe, done, None).item() for done in (0.4, 0.5)]
+    cases = (0.4, 1.0), (0.5, 1.0), (0.5, 0.5)  # what is done, and this process's share of the layers' losses
+    found = [training._with_auxiliary(task, both, recipe, done, None, share).item() for done, share in cases]
     with pytest.raises(UsageError, match="none ran in training mode"):
-        training._with_auxiliary(task, [frozen], recipe, 0.5, None)
-    assert found == [0.75 * 8 + 2, 0.75 * 8 + 2 + 0.25 * 5]
+        training._with_auxiliary(task, [frozen], recipe, 0.5, None, 1.0)
+    assert found == [0.75 * 8 + 2, 0.75 * 8 + 2 + 0.25 * 5, 0.75 * 8 + 1 + 0.25 * 2.5]
 
 
 @pytest.mark.parametrize("count", [0, 1])
