@@ -22,7 +22,7 @@ def accuracy(subject: Subject, count: int, per_image: bool = False) -> dict[str,
 
 
 def clean_error(subject: Subject, count: int) -> dict[str, Any]:
-    """Error on the ``count`` test images of ``corruptions`` as they are: what corruption adds is the difference."""
+    """Error on ``count`` test images, those of ``corruptions``, as they are: what corruption adds is the difference."""
     return {"clean_error": Estimate.share(~subject.correct(count))}
 
 
