@@ -35,10 +35,11 @@ def measurement(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
 
 
 @cache  # of thousands that the plans ask for
-def _protocol(function: Callable[..., dict[str, Any]]) -> dict[str, Parameter]:
-    """What a measurement takes beside its subject, which is its first argument."""
-    subject = next(iter(signature(function).parameters), None)
-    return {name: one for name, one in arguments(function).items() if name != subject}
+def _protocol(function: Callable[..., dict[str, Any]]) -> tuple[dict[str, Parameter], bool]:
+    """What a measurement takes beside its subject, which is its first argument; and whether it takes any name."""
+    given = signature(function).parameters
+    known = {name: one for name, one in arguments(function).items() if name != next(iter(given), None)}
+    return known, any(one.kind is Parameter.VAR_KEYWORD for one in given.values())
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         function = MEASUREMENTS[one_of("measurement", self.name, MEASUREMENTS)]
-        known = _protocol(function)
-        any_name = any(one.kind is Parameter.VAR_KEYWORD for one in signature(function).parameters.values())
+        known, any_name = _protocol(function)
         check_options(self.name, function, self.options if any_name else known, self.options)
         needed = [name for name, one in known.items() if one.default is Parameter.empty]
         if lacking := [name for name in needed if name not in self.options]:
