@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -164,20 +164,31 @@ def encode(value: Any, digits: int | None = 5) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def same_training(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two values of "training" are those of one network: elsewhere other roundings add up to another one."""
+    curves = {key for one in (first, second) for key, value in one.items() if isinstance(value, list)}
+    return all(first.get(key) == second.get(key) for key in curves)
+
+
 def merge(first: Record, second: Record) -> Record:
     """The union of two records of one run; where both measured, the earlier (then the smaller) one stays.
 
-    Commutative, associative and idempotent, so that stores can be merged in any order.
+    Of two networks, which differ in the curves of their training, that trained later stays whole: what was measured on
+    one is not put beside what was measured on the other. Commutative, associative and idempotent for records that all
+    have their training, or none of which has, so that stores can be merged in any order.
     """
 
-    def age(record: Record) -> tuple[str, ...]:
+    def age(record: Record, key: str) -> tuple[str, ...]:
         parts = record.measurements[key], record.provenance[key]
         return record.provenance[key].get("date", ""), *(json.dumps(part, sort_keys=True) for part in parts)
 
+    trained = [record.measurements["training"] for record in (first, second) if "training" in record.measurements]
+    if len(trained) == 2 and not same_training(*trained):
+        return max(first, second, key=lambda record: age(record, "training"))
     merged = Record(first.run)
     for key in sorted(first.measurements.keys() | second.measurements.keys()):
         own = [record for record in (first, second) if key in record.measurements]
-        chosen = min(own, key=age) if len(own) > 1 else own[0]
+        chosen = min(own, key=partial(age, key=key)) if len(own) > 1 else own[0]
         merged.measurements[key], merged.provenance[key] = chosen.measurements[key], chosen.provenance[key]
     return merged
 

@@ -34,7 +34,7 @@ from .inference import placed
 from .measurements import MEASUREMENTS, Measurement, Subject, loaded
 from .memory import keep_freed
 from .metrics import count_parameters
-from .records import Record, Run, Store, provenance
+from .records import Record, Run, Store, encode, provenance, same_training
 from .training import load_weights, pick_device, train
 
 Notify = Callable[[int], None]
@@ -127,14 +127,24 @@ def resumed(store: Store, run: Run) -> tuple[nn.Module, list[dict], bool]:
         DataError: the checkpoint is of another network, or of other pictures than those that are there.
     """
     network, path = build(run), store.folder(run) / "checkpoint.safetensors"
-    published = not path.exists() and store.weights(run).exists() and "training" in store.load(run).measurements
+    known = store.load(run).measurements.get("training", {})
+    published = bool(known) and not path.exists() and store.weights(run).exists()
     path = store.weights(run) if published else path
     try:
         history = load_weights(path, network, run=pictures(run.dataset)) if path.exists() else []
+        if published and not same_training(known, _curves(history)):  # one's own record is of another network
+            return build(run), [], False
         return network, history, published
     except DamagedError as error:
         warnings.warn(f"{error}; kept as {set_aside(path)}, and trained again", stacklevel=2)
         return build(run), [], False
+
+
+def _curves(history: list[dict]) -> dict[str, list]:
+    """What a training reports of each epoch, as a record keeps it."""
+    left_out = ("epoch", "seconds", "processes")
+    names = [name for name in (history or [{}])[-1] if name not in left_out]
+    return {name: encode([entry[name] for entry in history]) for name in names}
 
 
 def carry_out(job: Job, store: Store, device: torch.device, notify: Notify = lambda steps: None) -> str:
@@ -183,7 +193,16 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         data, checkpoint = loaded(run.dataset, "train"), store.folder(run) / "checkpoint.safetensors"
         own = pictures(run.dataset)
         history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1), own)
-    if "training" not in record.measurements:
+    curves, known = _curves(history), record.measurements.get("training")
+    if known is not None and not same_training(known, curves):
+        made = record.provenance["training"].get("processor", "another processor")
+        warnings.warn(
+            f"run {run.id} is on record as trained on {made}, and its training comes out otherwise here: all that is "
+            "asked of it is measured on the network of here",
+            stacklevel=2,
+        )
+        record, known = Record(run), None
+    if known is None:
         values: dict[str, Any] = {"data": "nothing: weights as they were drawn", "images": 0}
         if run.network.get("pretrained"):
             values["data"] = "ImageNet, by its makers"
@@ -191,8 +210,6 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             data = loaded(run.dataset, "train")
             values = {"data": data.name, "images": len(data)}
         values |= pictures(run.dataset)
-        left_out = ("epoch", "seconds", "processes")
-        curves = {name: [entry[name] for entry in history] for name in (history or [{}])[-1] if name not in left_out}
         origin = provenance(device, sum(entry["seconds"] for entry in history))
         if (processes := max((entry.get("processes", 1) for entry in history), default=1)) > 1:
             origin["processes"] = processes

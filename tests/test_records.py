@@ -107,12 +107,28 @@ def test_nonsense_in_the_environment_is_named(variable, monkeypatch, tmp_path, c
     assert variable in line and ("File name too long" in line or "must be 0 or 1" in line)
 
 
-KEYS = st.dictionaries(st.sampled_from("abc"), st.tuples(st.sampled_from(["2026-01", "2026-02"]), st.floats(0, 1)))
+ENTRIES = st.tuples(st.sampled_from(["2026-01", "2026-02"]), st.floats(0, 1))
+KEYS = st.dictionaries(st.sampled_from("abc"), ENTRIES)
 
 
-@given(KEYS, KEYS, KEYS)
-def test_merging_is_commutative_associative_and_idempotent(a, b, c):
-    first, second, third = record(a), record(b), record(c)
+def trained(measured, curve):
+    """A record of the network whose training gave this curve, or that of none."""
+    made = record(measured)
+    if curve:
+        made.add("training", {"loss": [curve[1]]}, {"date": curve[0]})
+    return made
+
+
+@given(
+    KEYS,
+    KEYS,
+    KEYS,
+    st.sampled_from([0, 1]).flatmap(lambda some: st.lists(ENTRIES, min_size=3 * some, max_size=3 * some)),
+)
+def test_merging_is_commutative_associative_and_idempotent(a, b, c, curves):
+    first, second, third = (
+        trained(measured, curve) for measured, curve in zip((a, b, c), curves or [None] * 3, strict=True)
+    )
     assert merge(first, second).to_line() == merge(second, first).to_line()
     assert merge(merge(first, second), third).to_line() == merge(first, merge(second, third)).to_line()
     assert merge(first, first).to_line() == first.to_line()

@@ -20,9 +20,9 @@ from aliasing import torchrun
 from aliasing.distributed import World
 from aliasing.errors import DataError, UsageError
 from aliasing.measurements import MEASUREMENTS, Measurement, Subject
-from aliasing.records import Store, publish
+from aliasing.records import Store, publish, read_lines
 from aliasing.runner import Job, _serve, carry_out, complete, execute, is_leased
-from aliasing.training import Recipe
+from aliasing.training import Recipe, keep_weights
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 from tests.toys import Answer, write
 
@@ -57,6 +57,34 @@ def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     assert elsewhere.load(RUN).measurements[key] == where.load(RUN).measurements[key]
     assert elsewhere.load(RUN).provenance[key]["weights"] == "published, in half precision"
     assert "weights" not in where.load(RUN).provenance[key]
+
+
+def test_a_record_is_of_one_network(tmp_path):
+    """Another processor adds up otherwise: what it trains is not measured beside another network on record."""
+    where = store(tmp_path / "here")
+    assert carry_out(JOB, where, CPU) == "done"
+    made = where.load(RUN)
+    losses = [2 * loss for loss in made.measurements["training"]["loss"]]
+    made.measurements["training"] |= {"loss": losses}
+    made.measurements |= {"old()": {"x": 1}, "circular_rolls(count=2)": {"x": 2}}
+    made.provenance |= {"old()": made.provenance["training"]}
+    made.provenance["training"] |= {"processor": "an abacus", "date": "2026-01-01"}
+    publish([made], tmp_path / "published/x.laptop.jsonl")
+    keep_weights(where.folder(RUN) / "checkpoint.safetensors", tmp_path / "weights" / f"{RUN.id}.safetensors")
+    elsewhere = Store(tmp_path / "elsewhere", tmp_path / "published")
+    assert (
+        carry_out(JOB, elsewhere, CPU) == "done" and elsewhere.load(RUN).measurements.keys() == made.measurements.keys()
+    )
+    job = replace(JOB, measurements=(*JOB.measurements, Measurement("accuracy", {"count": 16})))
+    with pytest.warns(UserWarning, match="as trained on an abacus, and its training comes out otherwise here"):
+        assert carry_out(job, elsewhere, CPU) == "done"
+    found = elsewhere.load(RUN)
+    assert complete(job, found) and "old()" not in found.measurements
+    assert found.measurements["training"] == where.load(RUN).measurements["training"]
+    assert found.measurements["circular_rolls(count=2)"] != {"x": 2}
+    assert "weights" not in found.provenance["circular_rolls(count=2)"]
+    publish([found], tmp_path / "published/x.laptop.jsonl")
+    assert read_lines(tmp_path / "published/x.laptop.jsonl")[0].measurements == found.measurements
 
 
 def test_neither_workers_nor_random_numbers_drawn_before_change_a_number(where, undisturbed, forked):
