@@ -16,9 +16,9 @@ from ..errors import UsageError, one_of
 from ..inference import full_float32
 from ..options import arguments, check_options
 from . import classes, features, pixel_steps, pretrained, shifted, tips
-from .subject import Subject, loaded, packed, unpacked
+from .subject import Subject, drawn, loaded, packed, unpacked
 
-__all__ = ["MEASUREMENTS", "Measurement", "Subject", "loaded", "measurement", "packed", "unpacked"]
+__all__ = ["MEASUREMENTS", "Measurement", "Subject", "drawn", "loaded", "measurement", "packed", "unpacked"]
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
     name: function

@@ -33,7 +33,14 @@ def loaded(dataset: Mapping[str, Any], split: str) -> ImageSet | ImageFiles:
     return data
 
 
-@dataclass
+def drawn(images: int, count: int | None) -> Tensor:
+    """Indices of the ``count`` pictures that are drawn of so many; of all in their order, where there are no more."""
+    if count is None or count >= images:
+        return torch.arange(images)
+    return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count]
+
+
+@dataclass(frozen=True)
 class Subject:
     """A trained network with the run it came from; what a measurement looks at."""
 
@@ -48,10 +55,7 @@ class Subject:
         copies, which may be written into.
         """
         data = loaded(self.run.dataset, name)
-        index = torch.arange(len(data))
-        if count is not None and count < len(data):
-            index = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:count]
-        chosen = data[index]
+        chosen = data[drawn(len(data), count)]
         return replace(chosen, images=chosen.images.to(self.device)) if self.device.type == "cuda" else chosen
 
     def correct(self, count: int) -> Tensor:

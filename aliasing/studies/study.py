@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 
 from ..errors import UsageError, at_least
-from ..measurements import unpacked
+from ..measurements import drawn, unpacked
 from ..metrics.sampling import mean_bias
 from ..profiles import PROFILES, check_profile
 from ..records import Record, Store, fresh
@@ -161,8 +160,7 @@ def _told_since(row: dict[str, Any], job: Job) -> dict[str, Any]:
     counts = {one.name: one.options["count"] for one in job.measurements if one.name in ("band_removal", "clean_error")}
     if by_image and counts:
         correct = unpacked(by_image).double()
-        order = torch.randperm(len(correct), generator=torch.Generator().manual_seed(0))
-        accuracy = {name: correct[order[:count]].mean().item() for name, count in counts.items()}
+        accuracy = {name: correct[drawn(len(correct), count)].mean().item() for name, count in counts.items()}
         if "band_removal" in accuracy:
             found["band_removal.accuracy_with_all_bands"] = accuracy["band_removal"]
         if "clean_error" in accuracy:
