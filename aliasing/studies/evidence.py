@@ -75,14 +75,18 @@ class Statistic(NamedTuple):
     every: Setting | None = None
 
 
+def having(table: pd.DataFrame, setting: Setting) -> np.ndarray:
+    """Which rows have all labels of ``setting``; none if a label is not of this table."""
+    wanted = np.full(len(table), set(setting) <= set(table))
+    if wanted.any():
+        for key, value in setting.items():
+            wanted &= (table[key] == value).to_numpy(dtype=bool)
+    return wanted
+
+
 def select(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
-    """The rows with all labels of ``setting``; none if a label is not of this table."""
-    if not set(setting) <= set(table):
-        return table.iloc[:0]
-    wanted = np.ones(len(table), dtype=bool)
-    for key, value in setting.items():
-        wanted &= (table[key] == value).to_numpy(dtype=bool)
-    return table[wanted]
+    """The rows with all labels of ``setting``."""
+    return table[having(table, setting)]
 
 
 class Derived(NamedTuple):

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UsageError, one_of
-from .evidence import Column, Result, Setting, Statistic, level, minus, select
+from .evidence import Column, Result, Setting, Statistic, having, level, minus
 
 Outcome = Literal["holds", "opposite", "no effect", "open", "not run"]
 # What readers are told of a test that was run.
@@ -274,7 +274,7 @@ def judged(
     """
     rows: list[dict[str, Any]] = []
     dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
-    older = {commit: table[[date < time for date in dates]] for commit, (time, *_) in FIXED.items()}
+    older = {commit: np.array([date < time for date in dates], dtype=bool) for commit, (time, *_) in FIXED.items()}
     value = cache(lambda of: of(table))  # many claims share a regime
     for finding in findings:
         checks = [(part, value(part.statistic.of)) for part in finding.regime if len(table)]
@@ -289,7 +289,7 @@ def judged(
             ),
             "tested": False if False in holding else None if None in holding else True,
             "commit": finding.fixed,
-            "post_hoc": any(len(select(older[finding.fixed], setting)) for setting in finding.settings),
+            "post_hoc": any((having(table, setting) & older[finding.fixed]).any() for setting in finding.settings),
         }
         for label, test in finding.tests:
             every = test.statistic.every

@@ -15,7 +15,7 @@ from ..metrics.sampling import mean_bias
 from ..profiles import PROFILES, check_profile
 from ..records import Record, Store, fresh
 from ..runner import Job
-from .evidence import select
+from .evidence import having
 from .rules import Finding, judged
 
 
@@ -76,7 +76,7 @@ class Study(NamedTuple):
                         f"{finding.id} needs networks with the labels {dict(setting)}, which {self.name} plans in no "
                         f"profile; some that it plans have {planned[:3]}"
                     )
-        absent = [job.labels for job in self.jobs(profile) if select(table, job.labels).empty]
+        absent = [job.labels for job in self.jobs(profile) if not having(table, job.labels).any()]
         return judged(self.findings, table, profile, absent).assign(study=self.name)
 
 
