@@ -136,7 +136,8 @@ DRAWN = Regime("share of networks trained on drawn pictures, whose bias can be c
 REGIMES = {
     "azulay-1 azulay-3 azulay-4 azulay-11": BOTH_LEARNED,
     "azulay-2 azulay-6": (*VGG_LEARNED, AUGMENTED_LEARNED),
-    "azulay-5 azulay-10": VGG_LEARNED,
+    "azulay-5": (*VGG_LEARNED, trained("that with the longest blur", **LONGEST)),
+    "azulay-10": VGG_LEARNED,
     "azulay-7": (*BOTH_LEARNED, AS_FAR),
     "azulay-8": (),
     "azulay-9": (DRAWN, *BIASED_LEARNED),

@@ -117,12 +117,12 @@ LEARNED_BOTH, FINISHED_BOTH = (
 ATTACKED = between("its accuracy under small attacks", COLUMNS[SMALL], layer="subsample", **VGG)
 CORRUPTED = between("its error under corruption", COLUMNS[ERROR], layer="subsample", **VGG)
 REGIMES = {
-    "comparison-4 comparison-10 control-1": LEARNED_BOTH,
-    "comparison-1 comparison-2 comparison-3": FINISHED_BOTH,
+    "comparison-4 control-1": LEARNED_BOTH,
+    "comparison-1 comparison-2 comparison-3 comparison-10": FINISHED_BOTH,
     "comparison-5": FINISHED_BOTH[1:],
-    "comparison-6 comparison-7": FINISHED_BOTH[:1],
+    "comparison-6 comparison-7 comparison-9": FINISHED_BOTH[:1],
     "comparison-8": (FINISHED_BOTH[0], ATTACKED, CORRUPTED),
-    "comparison-9 comparison-11": LEARNED_BOTH[:1],
+    "comparison-11": LEARNED_BOTH[:1],
     "comparison-12": (FINISHED_BOTH[0], CORRUPTED),
 }
 TESTS = {

@@ -286,7 +286,7 @@ def best(column: str, one: Setting, many: Setting, highest: bool, sign: float = 
         if rows.empty:
             return None
         by_run = derived(column).of(rows).set_axis([rows["setting"], rows["seed"]])
-        others = by_run[~by_run.index.duplicated()].dropna().unstack(0).dropna()
+        others = by_run[~by_run.index.duplicated()].unstack(0).dropna()
         chosen = others.max(axis=1) if highest else others.min(axis=1)
         return by_seeds((sign * (across_seeds(table, column, **one) - chosen)).dropna().to_numpy())
 
@@ -349,7 +349,7 @@ def over_kinds(
         table = table[~table[kind].isin(without)]
         columns = [kind_means(select(table, setting), kind, column) for column, setting in wanted]
         found = rank_correlation(*pd.concat(columns, axis=1).dropna().to_numpy(dtype=float).T)
-        return found and found._replace(seeds=select(table, where)["seed"].nunique())
+        return found and found._replace(seeds=select(table, where).dropna(subset=first)["seed"].nunique())
 
     return Statistic((where, *([other] if other else [])), of)
 

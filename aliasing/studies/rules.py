@@ -36,19 +36,25 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc. The
 # changelog says why each was changed.
 FIXED: dict[str, tuple[str, str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "9aba8061", ""),
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "1a42facf", ""),
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", "tuned-1 tuned-3 tuned-4"),
-    "44696b2": ("2026-11-28T17:35:09+00:00", "b18543d7", "azulay-4 azulay-5 saha-13 tuned-2"),
-    "5fb4d03": ("2026-11-29T11:04:39+00:00", "74ab978a", "zhang-2 zhang-3"),
+    "44696b2": ("2026-11-28T17:35:09+00:00", "cad94640", "azulay-4 saha-13 tuned-2"),
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", "azulay-10 real-5"),
     "c1fdb72": ("2026-11-30T02:46:05+00:00", "b44da4d7", "saha-7"),
     "43cd871": ("2026-11-30T11:53:00+00:00", "93e83d0c", "azulay-11"),
     "582e084": ("2026-11-30T16:03:14+00:00", "de5cff31", "vasconcelos-2 comparison-6 comparison-12"),
-    "341b6a1": ("2026-11-30T17:42:04+00:00", "ad62fcef", "grabinski-9 grabinski-12 vasconcelos-13 control-4"),
+    "341b6a1": ("2026-11-30T17:42:04+00:00", "9a299b37", "grabinski-12 vasconcelos-13 control-4"),
     "188b77e": (
-        *("2026-11-30T18:46:14+00:00", "06efd75c"),
-        "azulay-2 azulay-6 azulay-7 azulay-9 zhang-7 vasconcelos-5 vasconcelos-10 vasconcelos-11 vasconcelos-15 "
-        "grabinski-10 comparison-2 control-1 control-5",
+        "2026-11-30T18:46:14+00:00",
+        "a9421b55",
+        "azulay-2 azulay-6 azulay-7 azulay-9 zhang-7 vasconcelos-10 vasconcelos-11 grabinski-10 comparison-2 control-1 "
+        "control-5",
+    ),
+    "pending": (
+        "2026-11-30T21:10:00+00:00",
+        "7952406b",
+        "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-15 grabinski-9 "
+        "comparison-9 comparison-10",
     ),
 }
 
@@ -299,6 +305,7 @@ def judged(
             row = shared | {"statistic": label, "ours": test.ours}
             row |= zip(Result._fields[:5], result or (None, None, None, 0, 0), strict=False)
             row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}
+            row |= {"threshold": test.threshold, "margin": test.margin}
             row |= {"p": result.p(test.threshold) if result else None}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)

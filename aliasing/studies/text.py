@@ -3,6 +3,7 @@
 import textwrap
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from .rules import WORDS
@@ -16,7 +17,16 @@ def statistic(row: Any) -> str:
         return f"{row.value:.3g}, exact, {WORDS[row.outcome]}"
     counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
     over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]
-    return f"{row.value:.3f} [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}], {', '.join((*over, WORDS[row.outcome]))}"
+    numbers = row.value, row.low, row.high
+    marks = [row.threshold + step * row.margin for step in (-1, 0, 1)]
+
+    def sides(digits: int) -> list[float]:
+        return [np.sign(round(round(number, digits) - mark, 12)) for number in numbers for mark in marks]
+
+    # As many digits as tell on which side of what decides the numbers lie.
+    digits = next((digits for digits in range(3, 12) if sides(digits) == sides(12)), 12)
+    value, low, high = (f"{number:.{digits}f}" for number in numbers)
+    return f"{value} [{low},\N{NO-BREAK SPACE}{high}], {', '.join((*over, WORDS[row.outcome]))}"
 
 
 def one_line_each(decided: pd.DataFrame, width: int) -> str:

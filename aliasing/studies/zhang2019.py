@@ -47,10 +47,10 @@ def plan(profile: str) -> Iterator[Job]:
                 yield Job(run, tuple(wanted), {"layer": layer, "augmented": augmented, "longest": longest})
 
 
-NONE, LONGEST = {"layer": "subsample"}, {"longest": True}
+NONE: dict[str, Any] = {"layer": "subsample"}
+LONGEST: dict[str, Any] = {"longest": True}
 # The network that is not blurred has learned its task, and its decisions do depend on the shift.
-_PLAIN: dict[str, Any] = NONE | {"augmented": False}
-_MOVED: dict[str, Any] = NONE | {"augmented": True}
+_PLAIN, _MOVED = NONE | {"augmented": False}, NONE | {"augmented": True}
 _SHAKY, _STILL_SHAKY = (
     Regime("its circular consistency", level("circular_rolls.circular_consistency", **one), most=0.98)
     for one in (_PLAIN, _MOVED)
@@ -64,8 +64,14 @@ ACCURACY, CONSISTENCY = "accuracy.accuracy", "circular_rolls.circular_consistenc
 # Of the longest blur minus none, where nothing else is said.
 _more, _less, _kept = (partial(side, one=LONGEST, other=NONE, augmented=False) for side in (above, below, kept))
 
+_BOTH = (
+    trained("the network without blur", **_PLAIN),
+    trained("that with the longest blur", **LONGEST, augmented=False),
+    _SHAKY,
+)
 REGIMES = {
-    "zhang-1 zhang-2 zhang-3 zhang-4": (trained("the network without blur", **_PLAIN), _SHAKY),
+    "zhang-1 zhang-2 zhang-3": _BOTH,
+    "zhang-4": (finished("the network without blur", **_PLAIN), finished("that with shifts", **_MOVED), *_BOTH[1:]),
     "zhang-5 zhang-6": (finished("the network without blur", **_PLAIN), _SHAKY),
     "zhang-7": (finished("the network without blur, trained with shifts", **_MOVED), _STILL_SHAKY),
 }

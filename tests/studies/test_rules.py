@@ -14,7 +14,7 @@ from aliasing.errors import UsageError
 from aliasing.studies import rules
 from aliasing.studies.evidence import Result, best, fact, level
 from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, judged
-from aliasing.studies.text import one_line_each, whole
+from aliasing.studies.text import one_line_each, statistic, whole
 
 
 def test_the_margin_is_tested_before_significance():
@@ -141,6 +141,8 @@ def test_the_best_of_all_waits_for_all_that_are_planned():
     claim = Finding("a", "", "", "", (("", Test(best("x", {"layer": "a"}, {"learns": True}, highest=True))),))
     for learns, verdict in ((True, "not run"), (False, "reproduced")):
         assert set(judged([claim], table, "laptop", [{"layer": "d", "learns": learns}])["verdict"]) == {verdict}
+    table.loc[table["layer"] == "b", "x"] = np.nan  # it is there, and was not measured
+    assert set(judged([claim], table, "laptop")["verdict"]) == {"not run"}
 
 
 def digest(findings):
@@ -154,6 +156,14 @@ def digest(findings):
         for one in findings
     ]
     return hashlib.sha256(repr(decisive).encode()).hexdigest()[:8]
+
+
+def test_numbers_are_told_to_the_digit_that_decides():
+    row = pd.Series({"value": 0.0061, "low": -0.0048, "high": 0.017, "threshold": -0.005, "margin": 0.0})
+    row = pd.concat([row, pd.Series({"outcome": "holds", "fact": False, "seeds": 3})])
+    assert statistic(row) == "0.0061 [-0.0048,\N{NO-BREAK SPACE}0.0170], 3 seeds, as claimed"
+    assert statistic(row.replace(-0.0048, -0.00475)).startswith("0.0061 [-0.0047,")
+    assert statistic(row.replace(-0.005, -0.1)).startswith("0.006 [-0.005,")
 
 
 def test_every_rule_is_as_it_was_when_it_was_fixed():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import computed
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from aliasing import studies
 from aliasing.cli import main
 from aliasing.errors import UsageError
-from aliasing.measurements import MEASUREMENTS, Measurement, Subject, packed
+from aliasing.measurements import MEASUREMENTS, Measurement, drawn, packed
 from aliasing.metrics import Estimate
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
@@ -113,19 +114,21 @@ def test_what_a_study_costs_is_what_it_asked_for_on_the_networks_that_are_done(m
 
 def test_estimates_become_three_columns_and_older_records_are_completed(where):
     names = {"sampling_bias": {}, "band_removal": {}, "accuracy": {"per_image": True}}
-    job = replace(JOB, measurements=tuple(Measurement(name, {"count": 5} | more) for name, more in names.items()))
+    measurements = tuple(Measurement(name, {"count": 5} | more) for name, more in names.items())
+    job = replace(JOB, run=replace(JOB.run, dataset={"name": "cifar10"}), measurements=measurements)
     record, estimate = Record(job.run), {"data": "shapes", "accuracy": Estimate(0.5, 0.4, 0.7, 9)}
-    subject = Subject(job.run, torch.nn.Identity(), torch.device("cpu"))
-    every, own = (subject.split("test", count).labels > 4 for count in (None, 5))
+    every = torch.arange(10_000) % 3 == 0
     bias = {"msb_exact": None, "msb_exact_by_site": [0.1, 0.3, None], "msb_constant_by_site": [0.2, 0.0, 1.0]}
     made = bias, {"accuracy_without_band": [0.5]}, {"accuracy_by_image": packed(every)}
     for key, values in (("training", estimate), *zip((one.key for one in job.measurements), made, strict=True)):
         record.add(key, values, {"seconds": 1, "device": "cpu"})
-    where.save(record)
-    (row,) = results([job], where).to_dict("records")
+    elsewhere = replace(job, run=JOB.run)  # on data whose test split may be larger than what was measured
+    where.save(record), where.save(replace(record, run=elsewhere.run))
+    row, other = results([job, elsewhere], where).to_dict("records")
     assert [row[f"training.accuracy{end}"] for end in ("", ".low", ".high")] == [0.5, 0.4, 0.7]
     assert row["sampling_bias.msb_exact"] == 0.2  # of sites with windows
-    assert row["band_removal.accuracy_with_all_bands"] == pytest.approx(own.double().mean().item())
+    assert row["band_removal.accuracy_with_all_bands"] == every[drawn(10_000, 5)].double().mean().item()
+    assert np.isnan(other["band_removal.accuracy_with_all_bands"])
 
 
 def test_a_plan_that_lacks_a_profile_says_so():
