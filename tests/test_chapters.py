@@ -264,6 +264,7 @@ def test_a_measurement_that_a_cell_calls_like_one_on_record_is_carried_out(monke
 CLAIM = {"claim": "a < b", "published": "12 %", "source": "v1, secondary", "rule": "above 0", "seeds": 3, "fact": False}
 CLAIM |= {"profile": "laptop"}
 HELD = {"verdict": "partly", "statistic": "gain", "outcome": "holds", "value": 0.25, "low": 0.125, "high": 0.375}
+HELD |= {"threshold": 0.0, "margin": 0.0}
 NOT_RUN = {"verdict": "not run", "statistic": "gain", "outcome": "not run", "value": None, "low": None, "high": None}
 DECIDED = pd.DataFrame(
     [
@@ -288,7 +289,7 @@ def test_the_ledger_has_a_row_per_claim_a_line_per_statistic_and_no_number_for_w
 
 def test_a_book_trained_anew_says_how_many_verdicts_are_as_published(tmp_path, once):
     """A plain network that answers at random makes its chapter's claims untestable."""
-    file = "zhang2019.laptop.jsonl"
+    file = "zhang2019.desktop.jsonl"
     made = records.read_lines(ROOT / "data/records" / file)
     for record in made:
         for key, measured in record.measurements.items():
@@ -297,9 +298,9 @@ def test_a_book_trained_anew_says_how_many_verdicts_are_as_published(tmp_path, o
     records.publish(made, tmp_path / file)
     published, fresh = Store(tmp_path / "none"), Store(tmp_path / "none", tmp_path)
     first, *table = builder.agreement(fresh, published)
-    was = studies.findings(["zhang2019"], "laptop", store=published).drop_duplicates("finding").set_index("finding")
+    was = studies.findings(["zhang2019"], "desktop", store=published).drop_duplicates("finding").set_index("finding")
     changed = was["verdict"][~was["verdict"].isin(["not testable here", "not run"])]
-    own = [f"| {one} | `laptop` | {verdict} | not testable here |" for one, verdict in changed.items()]
+    own = [f"| {one} | `desktop` | {verdict} | not testable here |" for one, verdict in changed.items()]
     assert own and [line for line in table if line.startswith("| zhang-")] == own  # other chapters share its networks
     total, same = map(int, re.findall(r"\d+", first))
     assert total - same == len(table) - 3

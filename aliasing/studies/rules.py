@@ -50,8 +50,8 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "azulay-2 azulay-6 azulay-7 azulay-9 zhang-7 vasconcelos-10 vasconcelos-11 grabinski-10 comparison-2 control-1 "
         "control-5",
     ),
-    "pending": (
-        "2026-11-30T21:10:00+00:00",
+    "65712fa": (
+        "2026-11-30T21:20:11+00:00",
         "7952406b",
         "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-15 grabinski-9 "
         "comparison-9 comparison-10",
