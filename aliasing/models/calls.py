@@ -49,7 +49,7 @@ def call_of(function: Any, args: tuple, kwargs: dict) -> Call | None:
     if function not in _POOLS:
         return None
     kind, defaults = _POOLS[function]
-    given = zip([*defaults][: len(args) - 1], args[1:], strict=True)  # the compiler of torch 2.9 wants equal lengths
+    given = zip([*defaults][: len(args[1:])], args[1:], strict=True)  # the compiler of torch 2.9 wants equal lengths
     options = defaults | dict(given) | {k: v for k, v in kwargs.items() if k != "input"}
     options["stride"] = options["stride"] or options["kernel_size"]
     for name in ("kernel_size", "stride", "padding", "dilation"):

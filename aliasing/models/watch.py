@@ -412,13 +412,14 @@ def maps_of(
         maps[module, is_input].append(x.clone())
         return instead(module, is_input, x)
 
-    def arrive(module: nn.Module, inputs: tuple) -> Any:
-        x = keep(module, True, inputs[0]) if inputs else None
-        return None if x is None else (x, *inputs[1:])
+    def arrive(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+        name = next(iter(kwargs), None)  # of its input, where that is not given by its place
+        x = keep(module, True, args[0] if args else kwargs.get(name))
+        return None if x is None else ((x, *args[1:]), kwargs) if args else (args, kwargs | {name: x})
 
     with ExitStack() as undo:
         for module in into:
-            undo.callback(module.register_forward_pre_hook(arrive).remove)
+            undo.callback(module.register_forward_pre_hook(arrive, with_kwargs=True).remove)
         for module in out_of:
             hook = module.register_forward_hook(lambda module, inputs, y: keep(module, False, y), prepend=True)
             undo.callback(hook.remove)

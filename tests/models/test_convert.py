@@ -128,6 +128,10 @@ BY_HAND: dict[str, tuple] = {
         lambda: Custom(lambda n, x: n.relu(n.conv(x)) if x.sum() > 0 else x, conv=strided(), relu=nn.ReLU()),
         lambda n, x: blur(dense(n.conv, x).relu()),
     ),
+    "convolution, read by the name of an input": (
+        lambda: Custom(lambda n, x: n.last(input=F.relu(n.conv(input=x))), conv=strided(), last=nn.Conv2d(4, 5, 1)),
+        lambda n, x: n.last(blur(dense(n.conv, x).relu())),
+    ),
     "convolution, nothing checked": (
         lambda: Custom(picky, conv=strided(), norm=nn.GroupNorm(2, 4)),
         lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
@@ -163,7 +167,11 @@ for _case, _reduce, _by_hand in (
     ("max, aten", lambda x: torch.ops.aten.max_pool2d(x, [2, 2], [2, 2]), lambda x: blur(F.max_pool2d(x, 2, 1))),
     ("max, one map", lambda x: F.max_pool2d(x[0], 2)[None], lambda x: blur(F.max_pool2d(x[:1], 2, 1))),
     ("average", lambda x: F.avg_pool2d(x, (2, 2)), lambda x: blur(x[:, :, :8])),
-    ("average, divisor", lambda x: F.avg_pool2d(x, 2, divisor_override=2), lambda x: 2 * blur(x[:, :, :8])),
+    (
+        "average, divisor",
+        lambda x: F.avg_pool2d(input=x, kernel_size=2, divisor_override=2),
+        lambda x: 2 * blur(x[:, :, :8]),
+    ),
     ("slices", lambda x: x[:, :, ::2, ::2], blur),
     ("slices with ends", lambda x: x[:, :, 0 : x.shape[2] : 2, 0 : x.shape[3] : 2], blur),
     (
