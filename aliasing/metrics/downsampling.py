@@ -82,7 +82,8 @@ def sampled(model: nn.Module, images: Tensor, batch_size: int = 256, one_each: b
             passed: list[Any] = calls  # layers and the other sites in the order in which they are used
             for name, module in others.items():
                 hook = _hook(name, module, passed)
-                hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
+                # In front of the owner's hooks, of which ``operator`` knows nothing.
+                hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True, prepend=True))
             model(batch)
         samples = [
             Sample(own.name, strides_of(own.layer), own.x, own.y, _resting(own.layer, own.again))

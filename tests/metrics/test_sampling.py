@@ -82,6 +82,8 @@ def test_strided_layers_of_anybody_are_sites():
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 5, 3, stride=2, padding=1)
     model = nn.Sequential(conv, nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(5, 5, 1), nn.AvgPool2d(2))
+    for part in model:  # a hook of their owner is no part of them
+        part.register_forward_hook(lambda part, args, y: 3 * y)
     images = torch.rand(2, 3, 15, 16)
     (samples,) = sampled(model, images)
     assert [sample.site for sample in samples] == ["0", "2", "4"]
