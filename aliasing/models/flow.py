@@ -109,7 +109,7 @@ def after_activation(
                 pair = [step.module, at[0].module]
                 runs = [other.module for other in steps if other.module in pair]
                 if runs == pair * (len(runs) // 2):
-                    return side, at[0].module, end.shape[1]
+                    return side, at[0].module, end.shape[-3:][0]  # which may have no batch
         return None
 
     places: dict[Any, set] = defaultdict(set)

@@ -827,10 +827,10 @@ def test_unusual_networks_are_converted(case: str) -> None:
     assert all(words in str(change) for words, change in zip(left, report.left, strict=True))
 
 
-@pytest.mark.parametrize("downsample", ["bin-5", "aps"])
+@pytest.mark.parametrize("downsample", ["bin-5", "aps", "lps"])
 def test_a_map_without_a_batch(downsample: str) -> None:
     parts = strided(), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(2)
-    network = antialias(nn.Sequential(*parts), downsample, example=X)
+    network = antialias(nn.Sequential(*parts), downsample, example=X[0]).eval()
     torch.testing.assert_close(network(X[0]), network(X[:1])[0])
 
 
