@@ -307,7 +307,8 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
 
 def _values(sample: Sample) -> Tensor:
     """What does alias, what could, and the error, of each image (N, 3); NaN where that is not known."""
-    if sample.x.dtype not in DTYPES or sample.x.shape[:2] != sample.y.shape[:2]:
+    # Windows in axes of their own may lie anywhere in the map.
+    if sample.x.ndim > 4 or sample.x.dtype not in DTYPES or sample.x.shape[:2] != sample.y.shape[:2]:
         return torch.full((len(sample.x), 3), torch.nan, dtype=torch.float64)
     x, y = sample.x.float(), sample.y.float()
     low = sample.operator(_low_pass(x, sample.strides).to(sample.x.dtype)).float()
@@ -350,7 +351,7 @@ def _functions(model: nn.Module, reductions: Sequence[Reduction]) -> Iterator[tu
             if call.x.ndim == call.y.ndim == 3 and len(call.before) == 2 and "2d" in function:  # of a single image
                 call = replace(call, x=call.x[None], y=call.y[None])
             axes = 1 if "conv" in function else 2  # a convolution may return other channels
-            if any(isinstance(part, KINDS) for part, _ in call.stack) or not call.x.ndim == call.y.ndim == 4:
+            if any(isinstance(part, KINDS) for part, _ in call.stack) or not call.x.ndim >= call.y.ndim == 4:
                 continue
             if call.x.shape[:axes] == call.y.shape[:axes] and call.operator is not None and min(call.after) > 1:
                 sample = _called(names[id(call.module)], call, call.operator)
