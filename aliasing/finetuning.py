@@ -13,7 +13,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import accumulate
@@ -37,6 +36,7 @@ from .memory import keep_freed
 from .metrics import Estimate, predict, shift_images
 from .models import antialias
 from .models.owners import Antialiased
+from .models.watch import copied
 from .optimizers import Optimizers
 from .precision import is_fast
 from .records import encode
@@ -161,7 +161,7 @@ def finetune(
     ):
         if not mine:
             raise UsageError(f"another process works in {folder}: let it finish, or name another file with --out")
-        students = {"the original": deepcopy(original), "the converted network": deepcopy(converted)}
+        students = {"the original": copied(original), "the converted network": copied(converted)}
         bar.set_description("answers of the original")
         if begun := _begun(folder, plan) if folder else None:
             lesson = Lesson(plan, data, original, begun[0])
@@ -362,7 +362,7 @@ class Lesson:
     def shorten(self, students: Iterable[nn.Module], seconds: float) -> None:
         """Take no more steps than all of ``students`` can within ``seconds``; of each the faster of two counts."""
         took = 0.0
-        for student in map(deepcopy, students):
+        for student in map(copied, students):
             optimizer, times = self._optimizer(student), []
             for step in range(2):
                 started = time.perf_counter()

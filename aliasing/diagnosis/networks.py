@@ -6,7 +6,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -27,6 +26,7 @@ from ..held import held
 from ..inference import batches, evaluating, form_of, placed, widened
 from ..models import PRETRAINED, antialias, normalized
 from ..models import pretrained as pretrained_of_package
+from ..models.watch import copied
 from .pictures import SMALLEST
 
 SIZE = 224
@@ -61,7 +61,7 @@ def of_module(name: str, module: nn.Module, size: int | None, weights: str = "pr
     if weights not in ("pretrained", "none"):  # which may be meant for others
         raise UsageError(f"{name} is a module, which has its weights: load {weights} into it, or name MODULE:FACTORY")
     try:
-        return Network(name, deepcopy(module), size, OF_MODULE)
+        return Network(name, copied(module), size, OF_MODULE)
     except Exception as error:  # of anybody's network
         raise UsageError(f"{name} must be a module that copy.deepcopy can copy: {reason(error)}") from error
 

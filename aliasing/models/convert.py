@@ -136,7 +136,7 @@ def antialias(
     if inside := _WRAPPERS.get(type(module).__name__):
         if type(module).__name__ == "DistributedDataParallel" and learns(name, options):
             raise UsageError(f"{name} learns, and DistributedDataParallel would not see it: convert first, then wrap")
-        wrapper = module if inplace else deepcopy(module)
+        wrapper = module if inplace else copied(module)
         options = {"placement": placement, "padding_mode": padding_mode, "skip": skip, "keep_stem": keep_stem}
         part = getattr(wrapper, inside)
         network, report = antialias(part, downsample, **options, example=example, inplace=True, return_report=True)

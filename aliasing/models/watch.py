@@ -224,7 +224,12 @@ def flags(network: nn.Module, example: Any) -> list[dict[str, bool]]:
 def copied(network: nn.Module) -> nn.Module:
     """A deep copy, also of what holds a tensor with a gradient, such as a weight that a hook computes: without that."""
     computed = [x for m in network.modules() for x in vars(m).values() if isinstance(x, Tensor) and not x.is_leaf]
-    return deepcopy(network, {id(x): x.detach().clone() for x in computed})
+    with torch.enable_grad():  # scripted weights are cloned, and one that learns is known by that
+        twin = deepcopy(network, {id(x): x.detach().clone() for x in computed})
+    for weight in twin.parameters():
+        if not weight.is_leaf:  # a clone, whose gradient the original would get
+            weight.detach_().requires_grad_()
+    return twin
 
 
 def forget(twin: nn.Module, original: nn.Module) -> None:

@@ -816,13 +816,17 @@ UNUSUAL = {
 @pytest.mark.parametrize("case", UNUSUAL)
 def test_unusual_networks_are_converted(case: str) -> None:
     network, example = UNUSUAL[case]().eval(), X.clone()
-    same = antialias(network, "subsample", example=example)
+    with torch.no_grad():
+        same = antialias(network, "subsample", example=example)
     blurred, report = antialias(network, "tri-3", example=example, return_report=True)
     blurred = copy.deepcopy(blurred)
     assert torch.equal(example, X)
     expected, plain, smooth = (run(X.clone()) for run in (network, same, blurred))
     torch.testing.assert_close(plain, expected, rtol=1e-4, atol=1e-5)
     assert smooth.shape == expected.shape and not torch.allclose(smooth, expected)
+    plain.sum().backward()
+    assert all(weight.grad is not None for weight in same.parameters())
+    assert all(weight.grad is None for weight in network.parameters())
     left = {"scripted part": ["scripted module"], "graph": ["fx.GraphModule"]}.get(case, [])
     assert all(words in str(change) for words, change in zip(left, report.left, strict=True))
 
@@ -839,8 +843,9 @@ def block() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
 @pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")])
-@pytest.mark.parametrize("build", [block, strided])
+@pytest.mark.parametrize("build", [block, strided, lambda: nn.utils.weight_norm(strided())])
 def test_wrappers_are_looked_through(wrap, build) -> None:
     inside = build()
     expected = antialias(inside)(X)
