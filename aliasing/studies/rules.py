@@ -36,13 +36,12 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc. The
 # changelog says why each was changed.
 FIXED: dict[str, tuple[str, str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "1a42facf", ""),
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "b1ed46fe", ""),
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", "tuned-1 tuned-3 tuned-4"),
     "44696b2": ("2026-11-28T17:35:09+00:00", "cad94640", "azulay-4 saha-13 tuned-2"),
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", "azulay-10 real-5"),
     "c1fdb72": ("2026-11-30T02:46:05+00:00", "b44da4d7", "saha-7"),
-    "43cd871": ("2026-11-30T11:53:00+00:00", "93e83d0c", "azulay-11"),
-    "582e084": ("2026-11-30T16:03:14+00:00", "de5cff31", "vasconcelos-2 comparison-6 comparison-12"),
+    "582e084": ("2026-11-30T16:03:14+00:00", "a0b63c17", "vasconcelos-2 comparison-6"),
     "341b6a1": ("2026-11-30T17:42:04+00:00", "9a299b37", "grabinski-12 vasconcelos-13 control-4"),
     "188b77e": (
         "2026-11-30T18:46:14+00:00",
@@ -56,6 +55,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-15 grabinski-9 "
         "comparison-9 comparison-10",
     ),
+    "pending": ("2026-11-30T21:50:00+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
 }
 
 

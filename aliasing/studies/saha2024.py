@@ -229,8 +229,8 @@ TESTS = {
     },
     **_over("saha-4: accuracy", ACCURACY, *OTHERS),
     **_over("saha-5: standard consistency", STANDARD, *OTHERS),
-    **_over("saha-6: standard fidelity", "shift_consistency.standard_fidelity_joint", "subsample"),
-    **_over("saha-6: circular fidelity", "circular_fidelity.circular_fidelity_joint", "subsample"),
+    **_over("saha-6: standard fidelity (both copies right)", "shift_consistency.standard_fidelity_joint", "subsample"),
+    **_over("saha-6: circular fidelity (both copies right)", "circular_fidelity.circular_fidelity_joint", "subsample"),
     **{
         f"saha-7: {metric.replace('_', ' ')}, tips minus subsample": above(
             f"masks.{metric}", {"method": "tips"}, {"method": "subsample"}, task="masks"
