@@ -55,7 +55,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-15 grabinski-9 "
         "comparison-9 comparison-10",
     ),
-    "pending": ("2026-11-30T21:50:00+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
+    "fab99d6": ("2026-11-30T21:52:09+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
 }
 
 
