@@ -37,7 +37,7 @@ def take_definition(x: Tensor, choice: Tensor, strides: Strides) -> Tensor:
     """The phase of each image that ``choice`` (N,) names, or the mean of the phases by its weights (N, phases)."""
     parts = phases(x, strides)
     if choice.dim() == 1:
-        return parts[torch.arange(len(choice), device=x.device), choice]
+        return parts[torch.arange(choice.shape[0], device=x.device), choice]  # whose len() a trace would keep
     return (parts * choice.to(x.dtype).view(*choice.shape, *[1] * (x.dim() - 1))).sum(1)
 
 
@@ -57,7 +57,7 @@ def _select(x: Tensor, index: Tensor, strides: Strides) -> Tensor:
     last, grid = is_channels_last(x), x
     for axis in reversed(range(2, x.dim())):
         grid = grid.unflatten(axis, (-1, strides[axis - 2]))
-    place: list[Any] = [torch.arange(len(x), device=x.device), slice(None)]
+    place: list[Any] = [torch.arange(x.shape[0], device=x.device), slice(None)]
     for step in range(len(strides)):
         place += [slice(None), index // prod(strides[step + 1 :]) % strides[step]]
     if last:  # the channels last in the index, too, so that they are copied side by side

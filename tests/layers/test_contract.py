@@ -96,7 +96,9 @@ def test_compiles_to_one_graph_and_large_maps_are_traced(name):
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
     torch.compiler.reset()
     maps = noise(1, 3, 420, 420, dtype=torch.float32)  # beyond every limit of the small forms
-    torch.testing.assert_close(torch.jit.trace(layer, maps)(maps), layer(maps))
+    traced, more = torch.jit.trace(layer, maps), noise(2, 3, 420, 420, dtype=torch.float32)
+    for batch in (maps, torch.cat([maps, more])):  # of more images than were traced
+        torch.testing.assert_close(traced(batch), layer(batch))
 
 
 class Noted(TorchDispatchMode):
