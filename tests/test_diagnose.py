@@ -445,6 +445,8 @@ def test_a_max_pool_is_a_maximum_at_every_pixel_however_its_windows_reach_beyond
     for options in ((3, 2, 1), (3, (3, 2), 0, 2)):
         floor, ceil = (dense(nn.MaxPool2d(*options, ceil_mode=ceil)).x for ceil in (False, True))
         assert ceil[..., : floor.shape[2], : floor.shape[3]].equal(floor)
+        # All of it, as of any other layer: the last row and column may be those that are not kept.
+        assert floor.equal(nn.functional.max_pool2d(x, 3, 1, *options[2:]))
     for pool in (nn.MaxPool2d(2, ceil_mode=True), MaxPool2dSame(3, 2)):
         found = dense(pool)
         assert found.operator(found.x).equal(pool(x)) and found.x.shape[2:] == (15, 13)

@@ -334,8 +334,7 @@ def _dense(module: nn.Module, sample: Sample) -> Sample:
     complete = make_dense(pool)  # windows may reach beyond the map
     x = sample.x if complete is None else complete(sample.x)
     dense = F.max_pool2d(x, pool.kernel_size, 1, pool.padding, pool.dilation)
-    height, width = ((side - 1) * step + 1 for side, step in zip(sample.y.shape[2:], sample.strides, strict=True))
-    dense, kept = dense[:, :, :height, :width], subsampling(sample.strides)
+    kept = subsampling(sample.strides)
     # A subclass may pad in its own way.
     return replace(sample, x=dense, operator=kept) if torch.equal(kept(dense), sample.y) else sample
 
