@@ -78,13 +78,13 @@ def antialias(
       other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).
 
     The report names every place that drops samples when ``example`` runs, and what became of it; but products with
-    matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same, and what NumPy,
-    scripted functions and other threads do is not seen. Output sizes are those of the original at every input size.
-    ``subsample`` in the new places is the original function: this is checked with the example, in evaluation mode, and
-    a place where it is not is moved or left, with the reason. Whether something else reads a map in training, or with
-    an argument of ``forward`` that is true or false the other way round, is looked at as well; but not what is done
-    with targets or masks, or at some sizes alone: what is read only there may be the dense map, which is unfiltered.
-    ``conv-then-pool`` leaves none.
+    matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same, nor are slices and
+    means of tokens or rows, whose axis need not be one of an image; and what NumPy, scripted functions and other
+    threads do is not seen. Output sizes are those of the original at every input size. ``subsample`` in the new places
+    is the original function: this is checked with the example, in evaluation mode, and a place where it is not is moved
+    or left, with the reason. Whether something else reads a map in training, or with an argument of ``forward`` that is
+    true or false the other way round, is looked at as well; but not what is done with targets or masks, or at some
+    sizes alone: what is read only there may be the dense map, which is unfiltered. ``conv-then-pool`` leaves none.
 
     The ``state_dict`` keeps its names, so checkpoints of the original load (``strict=False`` for layers that learn).
     Modules may be replaced by type afterwards (norms, activations, quantisation); where a change loses a layer, the

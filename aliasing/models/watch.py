@@ -226,6 +226,9 @@ def copied(network: nn.Module) -> nn.Module:
     computed = [x for m in network.modules() for x in vars(m).values() if isinstance(x, Tensor) and not x.is_leaf]
     with torch.enable_grad():  # scripted weights are cloned, and one that learns is known by that
         twin = deepcopy(network, {id(x): x.detach().clone() for x in computed})
+    modes = {name: part.training for name, part in network.named_modules()}
+    for name, part in twin.named_modules():  # copies of torchvision's feature extractors train, whatever they were
+        part.training = modes.get(name, part.training)
     for weight in twin.parameters():
         if not weight.is_leaf:  # a clone, whose gradient the original would get
             weight.detach_().requires_grad_()

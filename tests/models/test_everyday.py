@@ -807,6 +807,11 @@ UNUSUAL = {
     ),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "feature extractor": lambda: Custom(
+        lambda n, x: n.act(n.part(n.conv(x))["out"]),
+        **{"part": create_feature_extractor(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), {"0": "out"})},
+        **{"conv": nn.Conv2d(3, 4, 3, 2, 1), "act": nn.ReLU()},
+    ),
     "a part that its first run adds": lambda: Custom(added, conv=strided(), act=nn.ReLU()),
     "input changed in place": lambda: Custom(lambda n, x: n.block(x.sub_(0.5)), block=block()),
 }
