@@ -8,7 +8,6 @@ result would be the original (here).
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from math import isfinite
@@ -402,7 +401,7 @@ def _moved(network: nn.Module, example: Any) -> float | None:
     if not isinstance(example, Tensor) or example.ndim != 4:
         return None
     try:
-        network = deepcopy(network).double()
+        network = copied(network).double()
         with evaluated(network):
             x = example.double()
             y = x.square()

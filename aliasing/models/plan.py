@@ -17,7 +17,7 @@ from ..layers.polyphase import Polyphase
 from .calls import Intercepted, pool_of
 from .flow import after_activation, joined
 from .owners import SAME, Antialiased, keeps_size, make_dense, stride_of
-from .watch import Reduction, Step, call, evaluated, examples, flags, varied, watched
+from .watch import Reduction, Step, call, copied, evaluated, examples, flags, varied, watched
 
 _STRIDES = (2, 3, 4)
 CLASH = f"its owner would hide an attribute of its own: one of {', '.join(Antialiased.own)}"
@@ -142,7 +142,7 @@ class Plan:
 
     def twin(self) -> nn.Module:
         """A copy of the network that has its weights, not others like them, which would take time and memory."""
-        return deepcopy(self.network, {id(weight): weight for weight in self.network.parameters()})
+        return copied(self.network, self.network.parameters())
 
     def _look(self, example: Any) -> None:
         """Watch the example, or the first that runs."""

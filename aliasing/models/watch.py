@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -221,14 +221,20 @@ def flags(network: nn.Module, example: Any) -> list[dict[str, bool]]:
     return [{name: not value} for name, value in given.arguments.items() if isinstance(value, bool)]
 
 
-def copied(network: nn.Module) -> nn.Module:
-    """A deep copy, also of what holds a tensor with a gradient, such as a weight that a hook computes: without that."""
+def copied(network: nn.Module, shared: Iterable[nn.Parameter] = ()) -> nn.Module:
+    """A deep copy, also of what holds a tensor with a gradient, such as a weight that a hook computes: without that.
+
+    Parameters that are ``shared`` are those of the original.
+    """
     computed = [x for m in network.modules() for x in vars(m).values() if isinstance(x, Tensor) and not x.is_leaf]
     with torch.enable_grad():  # scripted weights are cloned, and one that learns is known by that
-        twin = deepcopy(network, {id(x): x.detach().clone() for x in computed})
-    modes = {name: part.training for name, part in network.named_modules()}
+        known = {id(x): x.detach().clone() for x in computed} | {id(weight): weight for weight in shared}
+        twin = deepcopy(network, known)
+    modes = {name: getattr(part, "training", None) for name, part in network.named_modules()}
     for name, part in twin.named_modules():  # copies of torchvision's feature extractors train, whatever they were
-        part.training = modes.get(name, part.training)
+        mode = modes.get(name)  # frozen scripts have none
+        if mode is not None and getattr(part, "training", mode) != mode:
+            part.train(mode)  # which also chooses their graph; parts inside follow
     for weight in twin.parameters():
         if not weight.is_leaf:  # a clone, whose gradient the original would get
             weight.detach_().requires_grad_()

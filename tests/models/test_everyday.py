@@ -808,10 +808,15 @@ UNUSUAL = {
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "feature extractor": lambda: Custom(
-        lambda n, x: n.act(n.part(n.conv(x))["out"]),
-        **{"part": create_feature_extractor(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), {"0": "out"})},
+        lambda n, x: n.act(n.part(n.conv(x))["out"]),  # whose graph depends on its mode
         **{"conv": nn.Conv2d(3, 4, 3, 2, 1), "act": nn.ReLU()},
+        part=create_feature_extractor(
+            nn.Sequential(nn.BatchNorm2d(4), nn.Sigmoid()),
+            train_return_nodes={"0": "out"},
+            eval_return_nodes={"1": "out"},
+        ),
     ),
+    "frozen part": lambda: nn.Sequential(block(), torch.jit.freeze(torch.jit.script(nn.Conv2d(4, 2, 1).eval()))),
     "a part that its first run adds": lambda: Custom(added, conv=strided(), act=nn.ReLU()),
     "input changed in place": lambda: Custom(lambda n, x: n.block(x.sub_(0.5)), block=block()),
 }
@@ -832,7 +837,8 @@ def test_unusual_networks_are_converted(case: str) -> None:
     plain.sum().backward()
     assert all(weight.grad is not None for weight in same.parameters())
     assert all(weight.grad is None for weight in network.parameters())
-    left = {"scripted part": ["scripted module"], "graph": ["fx.GraphModule"]}.get(case, [])
+    script = ["scripted module"]
+    left = {"scripted part": script, "frozen part": script, "graph": ["fx.GraphModule"]}.get(case, [])
     assert all(words in str(change) for words, change in zip(left, report.left, strict=True))
 
 
