@@ -153,8 +153,9 @@ def _status(arguments: argparse.Namespace) -> None:
 def _publish(arguments: argparse.Namespace) -> None:
     """Merge the working records of a study into data/records."""
     from . import studies
-    from .records import Store, home, publish
-    from .runner import complete
+    from .files import read_tensors
+    from .records import Store, home, publish, same_training
+    from .runner import complete, curves_of
     from .training import keep_weights
 
     at_least("--weights", arguments.weights, 0)
@@ -170,8 +171,11 @@ def _publish(arguments: argparse.Namespace) -> None:
         published = True
         for job in jobs[: arguments.weights]:
             checkpoint = store.folder(job.run) / "checkpoint.safetensors"
-            if checkpoint.exists() and complete(job, store.load(job.run)):  # else its training may not be over
-                keep_weights(checkpoint, store.weights(job.run))
+            record = store.load(job.run)
+            if checkpoint.exists() and complete(job, record):  # else its training may not be over
+                curves = curves_of(read_tensors(checkpoint, "history")[1])
+                if same_training(record.measurements["training"], curves):  # else that is the record of another network
+                    keep_weights(checkpoint, store.weights(job.run))
     if not published:
         wanted = f"profile {arguments.profile}" if arguments.profile else "any profile but smoke"
         raise DataError(f"{arguments.study} has no records of {wanted}; aliasing run makes them")

@@ -173,9 +173,9 @@ def same_training(first: dict[str, Any], second: dict[str, Any]) -> bool:
 def merge(first: Record, second: Record) -> Record:
     """The union of two records of one run; where both measured, the earlier (then the smaller) one stays.
 
-    Of two networks, which differ in the curves of their training, that trained later stays whole: what was measured on
-    one is not put beside what was measured on the other. Commutative and idempotent; and associative for records of one
-    network, so that those can be merged in any order.
+    Of two networks, which differ in the curves of their training, that trained later, by what is on record, stays
+    whole: what was measured on one is not put beside what was measured on the other. Commutative and idempotent; and
+    associative for records of one network, so that those can be merged in any order.
     """
 
     def age(record: Record, key: str) -> tuple[str, ...]:

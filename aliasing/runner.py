@@ -132,7 +132,7 @@ def resumed(store: Store, run: Run) -> tuple[nn.Module, list[dict], bool]:
     path = store.weights(run) if published else path
     try:
         history = load_weights(path, network, run=pictures(run.dataset)) if path.exists() else []
-        if published and not same_training(known, _curves(history)):  # one's own record is of another network
+        if published and not same_training(known, curves_of(history)):  # one's own record is of another network
             return build(run), [], False
         return network, history, published
     except DamagedError as error:
@@ -140,7 +140,7 @@ def resumed(store: Store, run: Run) -> tuple[nn.Module, list[dict], bool]:
         return build(run), [], False
 
 
-def _curves(history: list[dict]) -> dict[str, list]:
+def curves_of(history: list[dict]) -> dict[str, list]:
     """What a training reports of each epoch, as a record keeps it."""
     left_out = ("epoch", "seconds", "processes")
     names = [name for name in (history or [{}])[-1] if name not in left_out]
@@ -193,12 +193,13 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         data, checkpoint = loaded(run.dataset, "train"), store.folder(run) / "checkpoint.safetensors"
         own = pictures(run.dataset)
         history = train(network, data, run.recipe, run.seed, device, checkpoint, lambda entry: notify(1), own)
-    curves, known = _curves(history), record.measurements.get("training")
-    if known is not None and not same_training(known, curves):
+    curves, known = curves_of(history), record.measurements.get("training")
+    anew = known is not None and not same_training(known, curves)
+    if anew:
         made = record.provenance["training"].get("processor", "another processor")
         warnings.warn(
             f"run {run.id} is on record as trained on {made}, and its training comes out otherwise here: all that is "
-            "asked of it is measured on the network of here",
+            "asked of it is measured on the network of here, whose record then stands in place of that one",
             stacklevel=2,
         )
         record, known = Record(run), None
@@ -214,7 +215,8 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         if (processes := max((entry.get("processes", 1) for entry in history), default=1)) > 1:
             origin["processes"] = processes
         record.add("training", curves | values | {"parameters": count_parameters(network)}, origin)
-        store.save(record)
+        if not anew:  # else what is on record stays in sight until all is measured
+            store.save(record)
     placed(network, device).eval()
     subject, absent = Subject(run, network, device), None
     for wanted in missing(job, record):
@@ -226,10 +228,13 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             continue
         origin = provenance(device, time.perf_counter() - started)
         record.add(wanted.key, measured, origin | ({"weights": "published, in half precision"} if published else {}))
-        store.save(record)
+        if not anew:
+            store.save(record)
         notify(1)
     if absent:
         raise absent
+    if anew:
+        store.save(record)
 
 
 def execute(

@@ -72,6 +72,10 @@ def test_run_status_publish_findings(tmp_path, typed, empty_store, monkeypatch):
     weights = ["publish", "zhang2019", "--weights", "9", "--out", str(tmp_path / "all.jsonl")]
     typed(*weights)  # of every profile but smoke
     assert not kept
+    with monkeypatch.context() as patch:  # the record of another network
+        patch.setattr("aliasing.records.same_training", lambda *curves: False)
+        typed(*weights, "--profile", "smoke")
+    assert not kept
     typed(*weights, "--profile", "smoke")
     (record,) = empty_store.glob("*/record.json")
     record.unlink()
