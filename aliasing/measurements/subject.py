@@ -40,7 +40,7 @@ def drawn(images: int, count: int | None) -> Tensor:
     return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Subject:
     """A trained network with the run it came from; what a measurement looks at."""
 
