@@ -147,7 +147,7 @@ DRAWN = Regime("share of networks trained on drawn pictures, whose bias can be c
 REGIMES = {
     "azulay-1 azulay-3 azulay-4": BOTH_LEARNED,
     "azulay-2 azulay-6": (*VGG_LEARNED, AUGMENTED_LEARNED),
-    "azulay-5": (*VGG_LEARNED, trained("that with the longest blur", **LONGEST)),
+    "azulay-5": (*VGG_LEARNED, trained("the VGG with the longest blur", **LONGEST)),
     "azulay-10": VGG_LEARNED,
     "azulay-7": (*BOTH_LEARNED, AS_FAR),
     "azulay-8": (),

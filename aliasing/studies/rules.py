@@ -51,7 +51,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
     ),
     "65712fa": (
         "2026-11-30T21:20:11+00:00",
-        "7952406b",
+        "1c8dbe55",
         "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-15 grabinski-9 "
         "comparison-9 comparison-10",
     ),

@@ -64,14 +64,13 @@ ACCURACY, CONSISTENCY = "accuracy.accuracy", "circular_rolls.circular_consistenc
 # Of the longest blur minus none, where nothing else is said.
 _more, _less, _kept = (partial(side, one=LONGEST, other=NONE, augmented=False) for side in (above, below, kept))
 
-_BOTH = (
-    trained("the network without blur", **_PLAIN),
-    trained("that with the longest blur", **LONGEST, augmented=False),
-    _SHAKY,
-)
+_BLURRED = trained("the network with the longest blur", **LONGEST, augmented=False)
 REGIMES = {
-    "zhang-1 zhang-2 zhang-3": _BOTH,
-    "zhang-4": (finished("the network without blur", **_PLAIN), finished("that with shifts", **_MOVED), *_BOTH[1:]),
+    "zhang-1 zhang-2 zhang-3": (trained("the network without blur", **_PLAIN), _SHAKY, _BLURRED),
+    "zhang-4": (
+        *(finished("the network without blur", **_PLAIN), _SHAKY, _BLURRED),
+        finished("the network without blur, trained with shifts", **_MOVED),
+    ),
     "zhang-5 zhang-6": (finished("the network without blur", **_PLAIN), _SHAKY),
     "zhang-7": (finished("the network without blur, trained with shifts", **_MOVED), _STILL_SHAKY),
 }
