@@ -57,10 +57,9 @@ class Optimizers:
     ) -> None:
         exempt = set()
         for module in network.modules():
-            for p in getattr(module, "no_weight_decay", tuple)():
-                exempt.add(
-                    id(dict(module.named_parameters(remove_duplicate=False)).get(p) if isinstance(p, str) else p)
-                )
+            if given := [*getattr(module, "no_weight_decay", tuple)()]:
+                named = dict(module.named_parameters(remove_duplicate=False))
+                exempt |= {id(named.get(p) if isinstance(p, str) else p) for p in given}
         parameters = [p for p in network.parameters() if p.requires_grad]
         self.muon: Muon | None = None
         if kind == "muon":

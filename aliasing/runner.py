@@ -203,6 +203,11 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             stacklevel=2,
         )
         record, known = Record(run), None
+
+    def save() -> None:
+        if not anew or complete(job, record):  # else what is on record stays in sight until all is measured
+            store.save(record)
+
     if known is None:
         values: dict[str, Any] = {"data": "nothing: weights as they were drawn", "images": 0}
         if run.network.get("pretrained"):
@@ -215,8 +220,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
         if (processes := max((entry.get("processes", 1) for entry in history), default=1)) > 1:
             origin["processes"] = processes
         record.add("training", curves | values | {"parameters": count_parameters(network)}, origin)
-        if not anew:  # else what is on record stays in sight until all is measured
-            store.save(record)
+        save()
     placed(network, device).eval()
     subject, absent = Subject(run, network, device), None
     for wanted in missing(job, record):
@@ -228,13 +232,10 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             continue
         origin = provenance(device, time.perf_counter() - started)
         record.add(wanted.key, measured, origin | ({"weights": "published, in half precision"} if published else {}))
-        if not anew:
-            store.save(record)
+        save()
         notify(1)
     if absent:
         raise absent
-    if anew:
-        store.save(record)
 
 
 def execute(
