@@ -61,16 +61,17 @@ class Base:
 
         The layer follows the dense max of every pool, or convolution and activation. Exceptions: "average" is the
         two-tap filter without the max before it; the Fourier layers in residual networks come before the convolution,
-        where their paper puts them. A method is a layer, perhaps "as published", perhaps trained "+ losses".
+        where their paper puts them. A method is a layer, perhaps "as published", trained "+ losses" or, in the place of
+        the Fourier layers, "pool-then-conv".
         """
-        layer = method.removesuffix(" + losses").removesuffix(" as published")
+        layer, _, variant = method.partition(" ")
         options: dict[str, Any] = {"downsample": self.asap if layer == "asap" else layer}
         if layer == "average":
             options = {"downsample": "rect-2", "pool": "none"}
-        elif layer != method.removesuffix(" + losses"):
+        elif variant == "as published":
             options = {"downsample": {"name": layer, "faithful": True}}
-        elif backbone == "resnet" and layer in ("flc", "asap"):
-            options["placement"] = "pool-then-conv"
+        elif variant == FIRST or backbone == "resnet" and layer in ("flc", "asap"):
+            options["placement"] = FIRST
         return (self.vgg if backbone == "vgg" else self.resnet) | options
 
     def run(self, backbone: str, method: str, seed: int, network: dict[str, Any] = SAME) -> Run:
@@ -112,6 +113,7 @@ class Base:
 
 
 PROTOCOLS = ("crop", "black", "inpainting", "scale")  # the four one-pixel protocols of Azulay & Weiss
+FIRST = "pool-then-conv"  # the placement of Grabinski et al.
 ALPHA = 0.35  # weight of TIPS's undo loss in its authors' code
 
 # Options of shapes: objects in the middle and no sensor noise, which a small network learns in a few hundred steps.

@@ -36,7 +36,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc. The
 # changelog says why each was changed.
 FIXED: dict[str, tuple[str, str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "b1ed46fe", ""),
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "e2dda0a0", ""),
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", "tuned-1 tuned-3 tuned-4"),
     "44696b2": ("2026-11-28T17:35:09+00:00", "cad94640", "azulay-4 saha-13 tuned-2"),
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", "azulay-10 real-5"),
@@ -56,6 +56,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "comparison-9 comparison-10",
     ),
     "fab99d6": ("2026-11-30T21:52:09+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
+    "pending": ("2026-11-30T23:59:00+00:00", "57e9003d", "grabinski-13 control-2 comparison-5"),
 }
 
 
