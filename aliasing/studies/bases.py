@@ -70,7 +70,7 @@ class Base:
             options = {"downsample": "rect-2", "pool": "none"}
         elif variant == "as published":
             options = {"downsample": {"name": layer, "faithful": True}}
-        elif variant == FIRST or backbone == "resnet" and layer in ("flc", "asap"):
+        elif variant == FIRST or (backbone == "resnet" and layer in ("flc", "asap")):
             options["placement"] = FIRST
         return (self.vgg if backbone == "vgg" else self.resnet) | options
 

@@ -56,7 +56,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "comparison-9 comparison-10",
     ),
     "fab99d6": ("2026-11-30T21:52:09+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
-    "pending": ("2026-11-30T23:59:00+00:00", "57e9003d", "grabinski-13 control-2 comparison-5"),
+    "61a6715": ("2026-11-30T23:43:07+00:00", "57e9003d", "grabinski-13 control-2 comparison-5"),
 }
 
 
