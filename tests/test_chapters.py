@@ -264,7 +264,7 @@ def test_a_measurement_that_a_cell_calls_like_one_on_record_is_carried_out(monke
 CLAIM = {"claim": "a < b", "published": "12 %", "source": "v1, secondary", "rule": "above 0", "seeds": 3, "fact": False}
 CLAIM |= {"profile": "laptop"}
 HELD = {"verdict": "partly", "statistic": "gain", "outcome": "holds", "value": 0.25, "low": 0.125, "high": 0.375}
-HELD |= {"threshold": 0.0, "margin": 0.0}
+HELD |= {"told": "0.250 [0.125, 0.375]"}
 NOT_RUN = {"verdict": "not run", "statistic": "gain", "outcome": "not run", "value": None, "low": None, "high": None}
 DECIDED = pd.DataFrame(
     [
@@ -280,7 +280,7 @@ def test_the_ledger_has_a_row_per_claim_a_line_per_statistic_and_no_number_for_w
     first, second = html.split("<tbody>")[1].split("</tr>")[:2]
     assert (first.count("<li>"), second.count("<li>")) == (2, 1)
     assert "<strong>partly</strong><br><small>x-1, laptop<br>gpu: partly</small>" in first
-    assert "gain: <strong>0.250 [0.125,\N{NO-BREAK SPACE}0.375], 3 seeds, as claimed</strong>" in first
+    assert "gain: <strong>0.250 [0.125, 0.375], 3 seeds, as claimed</strong>" in first
     assert "a &lt; b" in first and "Published: 12 %. Source: v1, secondary." in first
     assert "gain: <strong>not run</strong> <small>" in second and "gpu" not in second
     assert "nan" not in second.lower() and "None" not in second

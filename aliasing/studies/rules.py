@@ -105,6 +105,17 @@ class Test:
             return "holds"
         return "opposite" if high < 0 and value <= -self.margin else "open"
 
+    def told(self, result: Result) -> str:
+        """Value and interval, in three decimals or as many more as it takes to see the outcome; a fact has no interval."""
+        if result.seeds + result.pictures == 0:
+            return f"{result.value:.3g}"
+        for digits in range(3, 18):
+            value, low, high = (f"{number:.{digits}f}" for number in result[:3])
+            shown = result._replace(value=float(value), low=float(low), high=float(high))
+            if self.outcome(shown) == self.outcome(result):
+                break
+        return f"{value} [{low},\N{NO-BREAK SPACE}{high}]"
+
 
 def above(
     what: Statistic | Column,
@@ -271,7 +282,7 @@ def judged(
 
     A statistic of ``every`` network with some labels is not run while one of those ``absent`` from the table has them.
 
-    Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval; ``seeds`` behind it and
+    Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval, ``told`` in words; ``seeds`` behind it and
     ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini & Hochberg over all
     testable tests here, facts aside; ``fact``, whether the test is about layers, computed; ``outcome``; ``outcomes``,
     their numbers in the whole finding; ``verdict``; ``corrected``, the verdict if only tests with ``adjusted`` of at
@@ -306,12 +317,11 @@ def judged(
             row = shared | {"statistic": label, "ours": test.ours}
             row |= zip(Result._fields[:5], result or (None, None, None, 0, 0), strict=False)
             row |= {"fact": result is not None and result.seeds + result.pictures == 0, "rule": test.rule}
-            row |= {"threshold": test.threshold, "margin": test.margin}
-            row |= {"p": result.p(test.threshold) if result else None}
+            row |= {"told": test.told(result), "p": result.p(test.threshold)} if result else {"told": "-", "p": None}
             rows.append(row | {"outcome": test.outcome(result)})
     frame = pd.DataFrame(rows)
     if frame.empty:  # of a study that has no claims yet
-        return pd.DataFrame(columns=["finding", "claim", "profile", "value", "outcome", "verdict", "decided"])
+        return pd.DataFrame(columns=["finding", "claim", "profile", "told", "outcome", "verdict", "decided"])
     from scipy import stats  # takes two seconds, and only findings need it
 
     tested = frame.pop("tested")

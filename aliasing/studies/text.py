@@ -3,7 +3,6 @@
 import textwrap
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from .rules import WORDS
@@ -13,20 +12,9 @@ def statistic(row: Any) -> str:
     """Value, 95 % interval, number of seeds and outcome of one statistic, or that it was not run."""
     if row.outcome == "not run":
         return "not run"
-    if row.fact:
-        return f"{row.value:.3g}, exact, {WORDS[row.outcome]}"
     counts = {"seeds": int(row.seeds), "pictures": int(getattr(row, "pictures", 0))}
-    over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count]
-    numbers = row.value, row.low, row.high
-    marks = [row.threshold + step * row.margin for step in (-1, 0, 1)]
-
-    def sides(digits: int) -> list[float]:
-        return [np.sign(round(round(number, digits) - mark, 12)) for number in numbers for mark in marks]
-
-    # As many digits as tell on which side of what decides the numbers lie.
-    digits = next((digits for digits in range(3, 12) if sides(digits) == sides(12)), 12)
-    value, low, high = (f"{number:.{digits}f}" for number in numbers)
-    return f"{value} [{low},\N{NO-BREAK SPACE}{high}], {', '.join((*over, WORDS[row.outcome]))}"
+    over = [f"{count} {what[: None if count > 1 else -1]}" for what, count in counts.items() if count] or ["exact"]
+    return ", ".join((row.told, *over, WORDS[row.outcome]))
 
 
 def one_line_each(decided: pd.DataFrame, width: int) -> str:
@@ -40,16 +28,12 @@ def one_line_each(decided: pd.DataFrame, width: int) -> str:
     first = decided.loc[worst.index].drop_duplicates(["finding", "profile"]).sort_index()
     ran = first["verdict"] != "not run"
     never = ~first["finding"].isin(first["finding"][ran]) & ~first.duplicated("finding")
-    first = first[ran | never]
+    first = first.assign(told=first["told"].where(ran, "-"))[ran | never]
     verdicts, names = first["verdict"].str.len().max(), first["finding"].str.len().max()
-    numbers = [
-        "-" if row.verdict == "not run" or pd.isna(row.value) else f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]"
-        for row in first.itertuples()
-    ]
-    room, lines = max(map(len, numbers), default=0), []
-    for row, number in zip(first.itertuples(), numbers, strict=True):
+    room, lines = first["told"].str.len().max(), []
+    for row in first.itertuples():
         profile = "-" if row.verdict == "not run" else row.profile
-        line = f"{row.verdict:{verdicts}}  {profile:7}  {row.finding:{names}}  {number:{room}}  {row.claim}"
+        line = f"{row.verdict:{verdicts}}  {profile:7}  {row.finding:{names}}  {row.told:{room}}  {row.claim}"
         lines.append(line if len(line) <= width else line[: width - 1] + "…")
     return "\n".join(lines)
 

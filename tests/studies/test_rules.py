@@ -159,11 +159,13 @@ def digest(findings):
 
 
 def test_numbers_are_told_to_the_digit_that_decides():
-    row = pd.Series({"value": 0.0061, "low": -0.0048, "high": 0.017, "threshold": -0.005, "margin": 0.0})
-    row = pd.concat([row, pd.Series({"outcome": "holds", "fact": False, "seeds": 3})])
-    assert statistic(row) == "0.0061 [-0.0048,\N{NO-BREAK SPACE}0.0170], 3 seeds, as claimed"
-    assert statistic(row.replace(-0.0048, -0.00475)).startswith("0.0061 [-0.0047,")
-    assert statistic(row.replace(-0.005, -0.1)).startswith("0.006 [-0.005,")
+    test = above("x", {}, threshold=-0.005)
+    found = Result(0.0061, -0.0048, 0.017, 3)
+    assert test.told(found) == "0.0061 [-0.0048,\N{NO-BREAK SPACE}0.0170]"
+    assert test.told(found._replace(low=-0.00475)).startswith("0.0061 [-0.0047,")
+    assert above("x", {}, threshold=-0.1).told(found).startswith("0.006 [-0.005,")
+    assert test.told(found._replace(low=np.nan)).startswith("0.006 [nan,")
+    assert test.told(found._replace(seeds=0)) == "0.0061"
 
 
 def test_every_rule_is_as_it_was_when_it_was_fixed():
@@ -196,7 +198,7 @@ def decided():
 def test_a_line_each_within_the_width(decided, width):
     lines = one_line_each(decided, width).splitlines()
     assert len(lines) == 3 and max(map(len, lines)) <= width
-    assert lines[0].startswith("partly") and "laptop" in lines[0] and "one-1" in lines[0] and "0.42 [" in lines[0]
+    assert lines[0].startswith("partly") and "laptop" in lines[0] and "one-1" in lines[0] and "0.420 [" in lines[0]
     assert lines[1].startswith("not testable here") and lines[2].startswith("not run")
 
 
