@@ -106,7 +106,7 @@ class Test:
         return "opposite" if high < 0 and value <= -self.margin else "open"
 
     def told(self, result: Result) -> str:
-        """Value and interval, in three decimals or as many more as it takes to see the outcome; a fact has no interval."""
+        """Value and interval, in three decimals or as many as it takes to see the outcome; of a fact the value."""
         if result.seeds + result.pictures == 0:
             return f"{result.value:.3g}"
         for digits in range(3, 18):
@@ -282,9 +282,9 @@ def judged(
 
     A statistic of ``every`` network with some labels is not run while one of those ``absent`` from the table has them.
 
-    Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval, ``told`` in words; ``seeds`` behind it and
-    ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini & Hochberg over all
-    testable tests here, facts aside; ``fact``, whether the test is about layers, computed; ``outcome``; ``outcomes``,
+    Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval, and how it is ``told``;
+    ``seeds`` behind it and ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini
+    & Hochberg over all testable tests here, facts aside; ``fact``, whether the test is about layers, computed; ``outcome``; ``outcomes``,
     their numbers in the whole finding; ``verdict``; ``corrected``, the verdict if only tests with ``adjusted`` of at
     most 0.05 count, and facts; ``decided``, whether there is a verdict; ``regime``, in words with its values;
     ``commit`` that fixed the rule; ``post_hoc``, whether a record that decides is older than that; ``note``, what of

@@ -14,7 +14,7 @@ from aliasing.errors import UsageError
 from aliasing.studies import rules
 from aliasing.studies.evidence import Result, best, fact, level
 from aliasing.studies.rules import FIXED, Finding, Regime, Test, above, below, claims, decide, judged
-from aliasing.studies.text import one_line_each, statistic, whole
+from aliasing.studies.text import one_line_each, whole
 
 
 def test_the_margin_is_tested_before_significance():
