@@ -284,11 +284,11 @@ def judged(
 
     Columns, beside those of ``Finding`` and ``Test``: ``low`` and ``high`` of the interval, and how it is ``told``;
     ``seeds`` behind it and ``pictures`` that it counts as a sample; ``p`` and ``adjusted``, the p-value after Benjamini
-    & Hochberg over all testable tests here, facts aside; ``fact``, whether the test is about layers, computed; ``outcome``; ``outcomes``,
-    their numbers in the whole finding; ``verdict``; ``corrected``, the verdict if only tests with ``adjusted`` of at
-    most 0.05 count, and facts; ``decided``, whether there is a verdict; ``regime``, in words with its values;
-    ``commit`` that fixed the rule; ``post_hoc``, whether a record that decides is older than that; ``note``, what of
-    all this a reader should know.
+    & Hochberg over all testable tests here, facts aside; ``fact``, whether the test is about layers, computed;
+    ``outcome``; ``outcomes``, their numbers in the whole finding; ``verdict``; ``corrected``, the verdict if only tests
+    with ``adjusted`` of at most 0.05 count, and facts; ``decided``, whether there is a verdict; ``regime``, in words
+    with its values; ``commit`` that fixed the rule; ``post_hoc``, whether a record that decides is older than that;
+    ``note``, what of all this a reader should know.
     """
     rows: list[dict[str, Any]] = []
     dates = [date if isinstance(date, str) else "9" for date in table.get("date", [None] * len(table))]
