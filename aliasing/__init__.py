@@ -19,6 +19,7 @@ A module imports only from lines above its own (a test holds it to that):
     plots
     studies
     chapters
+    device_checks, durations
     campaign, verify
     cli
     __main__

@@ -135,7 +135,7 @@ def _status(arguments: argparse.Namespace) -> None:
     if arguments.runs:
         import pandas as pd
 
-        from .campaign import order
+        from .durations import order
 
         rows = order(arguments.profile or "desktop", studies.open_store(), *asked)
         _print(pd.DataFrame(rows), arguments.json)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aliasing import campaign, studies
+from aliasing import campaign, device_checks, durations, studies
 from aliasing.cli import main
 from aliasing.errors import DataError, StorageError, UsageError
 from aliasing.measurements import Measurement
@@ -26,9 +26,10 @@ JOBS = [replace(job, measurements=job.measurements[:3]) for job in merged(get("z
 
 def reduced(patch):
     """A campaign of three runs that checks nothing."""
-    patch.setattr(campaign, "campaign", lambda profile: JOBS)
+    for module in (campaign, durations):
+        patch.setattr(module, "campaign", lambda profile: JOBS)
     patch.setattr(campaign, "checks", lambda *a: {})
-    patch.setattr(campaign, "PROBE", 0.0)
+    patch.setattr(durations, "PROBE", 0.0)
     patch.setattr(campaign, "_speed", lambda *a: {"layers": {"rows": [{"ratio": 1.0}]}})
 
 
@@ -114,14 +115,14 @@ def test_checks_are_kept_at_once_for_this_device_and_code(tmp_path, monkeypatch)
     """A check that was carried out is not repeated; on another device, and if its file is damaged, everything is."""
     carried_out = []
     tasks = {"a": lambda: carried_out.append("a"), "b": lambda: 1 / 0}
-    monkeypatch.setattr(campaign, "_checks", lambda *a: iter(tasks.items()))
+    monkeypatch.setattr(device_checks, "_checks", lambda *a: iter(tasks.items()))
     path = tmp_path / "device.json"
 
-    def check(seconds=1000.0, device=campaign.CPU):
+    def check(seconds=1000.0, device=device_checks.CPU):
         carried_out.clear()
-        return [*campaign.checks(device, [], seconds, campaign._Notes(path, device)).values()]
+        return [*device_checks.checks(device, [], seconds, device_checks.Notes(path, device)).values()]
 
-    assert check(0.0) == [campaign.NO_TIME] * 2
+    assert check(0.0) == [device_checks.NO_TIME] * 2
     assert check() == ["passed", "ZeroDivisionError: division by zero"] and carried_out == ["a"]
     assert check(0.0) == ["passed", "ZeroDivisionError: division by zero"] and carried_out == []
     assert check(device=torch.device("meta"))[0] == "passed" and carried_out == ["a"]
@@ -130,24 +131,24 @@ def test_checks_are_kept_at_once_for_this_device_and_code(tmp_path, monkeypatch)
 
 
 def test_the_number_of_parallel_trainings_is_measured(forked):
-    rates, reason = campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, (1, 2))
+    rates, reason = campaign.parallel(JOBS[0].run, device_checks.CPU, 0.1, (1, 2))
     assert set(rates) == {1, 2} and all(rate > 0 for rate in rates.values()) and not reason
-    assert campaign.parallel(JOBS[0].run, campaign.CPU, 0.1, ()) == ({}, "")  # one for each core
-    rates, reason = campaign.parallel(replace(JOBS[0].run, seed=2**70), campaign.CPU, 0.1, (1, 2))
+    assert campaign.parallel(JOBS[0].run, device_checks.CPU, 0.1, ()) == ({}, "")  # one for each core
+    rates, reason = campaign.parallel(replace(JOBS[0].run, seed=2**70), device_checks.CPU, 0.1, (1, 2))
     assert not rates and reason.startswith("ValueError: Overflow")
 
 
 def test_seconds_are_estimated_where_nothing_is_on_record(where):
     twice = replace(JOBS[0], run=replace(JOBS[0].run, recipe=replace(JOBS[0].run.recipe, epochs=4)))
     elsewhere = replace(JOBS[0], run=replace(JOBS[0].run, dataset={"name": "folder"}))
-    found = campaign.durations([JOBS[0], twice, elsewhere], where)
+    found = durations.durations([JOBS[0], twice, elsewhere], where)
     (once, estimated), (more, _), nothing = (found[job.run.id] for job in (JOBS[0], twice, elsewhere))
     assert estimated and once > 0 and more == pytest.approx(2 * once) and nothing == (None, True)
     execute([replace(JOBS[0], measurements=())], where, "cpu", 1, progress=False)
     training = where.load(JOBS[0].run).provenance["training"]["seconds"]
-    assert campaign.durations(JOBS[:1], where)[JOBS[0].run.id] == (pytest.approx(training, rel=0.01), True)
+    assert durations.durations(JOBS[:1], where)[JOBS[0].run.id] == (pytest.approx(training, rel=0.01), True)
     execute(JOBS[:1], where, "cpu", 1, progress=False)
-    assert not campaign.durations(JOBS[:1], where)[JOBS[0].run.id][1]
+    assert not durations.durations(JOBS[:1], where)[JOBS[0].run.id][1]
 
 
 def test_a_finished_run_took_what_it_took_and_others_what_those_like_it_do(where):
@@ -164,28 +165,30 @@ def test_a_finished_run_took_what_it_took_and_others_what_those_like_it_do(where
     for job, seconds in zip(jobs, took, strict=False):
         keys = ("training", job.measurements[0].key)
         where.save(Record(job.run, {key: {} for key in keys}, {key: {"seconds": seconds / 2} for key in keys}))
-    found = campaign.durations(jobs, where)
+    found = durations.durations(jobs, where)
     assert [found[job.run.id] for job in jobs] == [(seconds, False) for seconds in (*took, 60)]
 
 
 def test_every_network_of_a_campaign_can_be_timed(monkeypatch, tmp_path):
-    monkeypatch.setattr(campaign, "PROBE", 0.0)
+    monkeypatch.setattr(durations, "PROBE", 0.0)
     jobs = [job for job in studies.campaign("smoke") if job.run.seed == 0]
-    found = campaign.durations(jobs, Store(tmp_path, tmp_path))
+    found = durations.durations(jobs, Store(tmp_path, tmp_path))
     assert len(found) == len(jobs) and all(seconds > 0 for seconds, _ in found.values())
 
 
 def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch, tmp_path):
     """Training, layers and measurements are compared with the CPU."""
-    check = campaign._check_layer
+    check = device_checks._check_layer
 
     def broken(name, device):
         check(name, device)
         if name == "tri-3":
             raise ArithmeticError("off by one")
 
-    monkeypatch.setattr(campaign, "_check_layer", broken)
-    rows = campaign.checks(campaign.CPU, JOBS, 1000, campaign._Notes(tmp_path / "device.json", campaign.CPU))
+    monkeypatch.setattr(device_checks, "_check_layer", broken)
+    rows = device_checks.checks(
+        device_checks.CPU, JOBS, 1000, device_checks.Notes(tmp_path / "device.json", device_checks.CPU)
+    )
     assert {"training", *(f"measurement {m.name}" for job in JOBS for m in job.measurements)} <= set(rows)
     failed = {what: outcome for what, outcome in rows.items() if outcome != "passed"}
     assert failed == {"layer tri-3": "ArithmeticError: off by one"}
@@ -197,8 +200,8 @@ def test_a_failed_check_takes_out_what_depends_on_it(monkeypatch, tmp_path):
 
 def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, monkeypatch, capsys):
     execute(JOBS[:1], where, "cpu", 1, progress=False)
-    monkeypatch.setattr(campaign, "worth", lambda *a: Counter({job.run.id: 2 for job in JOBS}))
-    every = campaign.order("smoke", where)
+    monkeypatch.setattr(durations, "worth", lambda *a: Counter({job.run.id: 2 for job in JOBS}))
+    every = durations.order("smoke", where)
     given = {row["studies"]: row["seconds"] for row in every[len(JOBS) :]}
     assert given["realnetworks"] is given["finetuned"] is None  # which no campaign carries out
     rows = every[: len(JOBS)]
@@ -209,7 +212,7 @@ def test_the_order_of_value_says_what_is_done_and_what_is_open(where, small, mon
     shared = [row["run"] for row in every if "comparison" in row["studies"]]
     assert [row["run"] for row in json.loads(capsys.readouterr().out)] == shared != [row["run"] for row in every]
     more = replace(JOBS[0], measurements=(*JOBS[0].measurements, Measurement("macs")))  # which another study wants
-    monkeypatch.setattr(campaign, "campaign", lambda profile: [more])
+    monkeypatch.setattr(durations, "campaign", lambda profile: [more])
     monkeypatch.setitem(studies.STUDIES, "mine", studies.Study("mine", "", "", lambda profile: JOBS[:1], ()))
-    assert campaign.order("smoke", where)[0]["state"] == "to do"
-    assert [row["state"] for row in campaign.order("smoke", where, "mine")] == ["done"]
+    assert durations.order("smoke", where)[0]["state"] == "to do"
+    assert [row["state"] for row in durations.order("smoke", where, "mine")] == ["done"]
