@@ -32,6 +32,7 @@ from aliasing.layers import CATALOGUE, Blur
 from aliasing.layers.base import per_axis
 from aliasing.metrics import Estimate
 from aliasing.metrics.downsampling import Sample
+from aliasing.metrics.spectra import ideal
 from tests.toys import Answer, Custom, write
 
 SIZE, MARGIN = 28, 2
@@ -431,6 +432,20 @@ def test_what_does_alias_is_a_share_also_where_everything_does():
 
 
 class Framed(nn.MaxPool2d):
+def test_as_many_samples_as_come_out_hold_what_is_no_alias():
+    """Of the 2n - 1 maxima behind a pool of 2n pixels come n out, and an ideal filter was said to be all alias."""
+    best, x = partial(ideal, strides=(2, 2)), torch.rand(1, 1, 7, 7)
+    for side, layer, known in ((7, best, True), (3, best, False), (1, best, False), (3, nn.AvgPool2d(2), True)):
+        part = x[..., :side, :side]
+        does, could, _ = measuring._values(Sample("", (2, 2), part, layer(part), layer))[0].tolist()
+        assert (could > 0.1, math.isnan(does)) == (known, not known)
+        assert layer is not best or not does > 1e-9
+    halved = Custom(lambda n, x: n.pool(n.pool(x)).mean((2, 3)), pool=nn.MaxPool2d(2))
+    for side, known in ((8, True), (4, False)):  # which is used again on half of it
+        (site,) = measuring._sites(of_module("own", halved, 8), torch.rand(2, 3, side, side), lambda done: None)
+        assert (site.alias_energy.value > 0) == known
+
+
     def forward(self, x):
         return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
 

@@ -19,7 +19,7 @@ from ..layers.base import DTYPES, per_axis
 from ..metrics import Estimate, consistency, one_pixel, predict, sampled, shift_images, sites
 from ..metrics.downsampling import KINDS, Dense, Sample, subsampling
 from ..metrics.sampling import bias_of, window_counts
-from ..metrics.spectra import aliasable, distance_from_ideal, transformable
+from ..metrics.spectra import aliasable, distance_from_ideal, holdable, spacing, transformable
 from ..models import Report, antialias
 from ..models.calls import pool_of
 from ..models.owners import make_dense, stride_of
@@ -60,7 +60,7 @@ class Site(NamedTuple):
     name: str  # of the module; of a function, that of the module that calls it
     module: str  # class of the module, or name of the function
     stride: int  # how many times fewer samples come out, per axis
-    alias_energy: Estimate  # what does alias: the share of the output from frequencies that its grid cannot hold
+    alias_energy: Estimate  # what does alias: the share of the output from frequencies that its samples cannot hold
     at_risk: Estimate  # what could alias: their share of the map in front of the layer, or behind a max-pool's maxima
     alias_error: Estimate  # distance of the output from ideal downsampling, relative to it
     max_bias: Estimate | None  # how often the sample nearest to the output is its window's maximum; not of functions
@@ -292,8 +292,8 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
             own[sample.site, type(module).__name__, max(sample.strides)].append(values.mean(0, keepdim=True))
         for what, called in _functions(model, reductions):
             own[called.site, what, max(called.strides)].append(_values(called).mean(0, keepdim=True))
-        for key, uses in own.items():  # a site that is used twice counts with its mean
-            found[key].append(torch.stack(uses).mean(0))
+        for key, uses in own.items():  # a site that is used twice counts with its mean, of what is known
+            found[key].append(torch.stack(uses).nanmean(0))
         say(_LOOK)
     rows = []
     for (name, kind, stride), parts in found.items():
@@ -310,20 +310,20 @@ def _values(sample: Sample) -> Tensor:
     # Windows in axes of their own may lie anywhere in the map.
     if sample.x.ndim > 4 or sample.x.dtype not in DTYPES or sample.x.shape[:2] != sample.y.shape[:2]:
         return torch.full((len(sample.x), 3), torch.nan, dtype=torch.float64)
-    x, y = sample.x.float(), sample.y.float()
-    low = sample.operator(_low_pass(x, sample.strides).to(sample.x.dtype)).float()
+    x, y, strides = sample.x.float(), sample.y.float(), spacing(sample)
+    low = sample.operator(_low_pass(x, strides).to(sample.x.dtype)).float()
     folded = (y - low).square().sum((1, 2, 3))
     whole = folded + (low - low.mean((2, 3), keepdim=True)).square().sum((1, 2, 3))  # but for the mean that was there
     folded = torch.where(whole > 1e-12 * y.square().sum((1, 2, 3)), folded / whole, 0.0)
-    columns = (folded, aliasable(x, sample.strides), distance_from_ideal(sample))
+    columns = [folded, aliasable(x, strides), distance_from_ideal(sample)]
+    if holdable(x, strides).all():  # such as two samples of three, or one of one: nothing could alias
+        columns[:2] = [torch.full_like(folded, torch.nan)] * 2
     return torch.stack([column.double().cpu() for column in columns], 1)
 
 
-def _low_pass(x: Tensor, strides: tuple[int, int]) -> Tensor:
+def _low_pass(x: Tensor, strides: tuple[float, float]) -> Tensor:
     """The part of maps (N, C, H, W) that a grid of these ``strides`` can hold."""
-    rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
-    held = (rows[:, None] <= 0.5 / strides[0] + 1e-6) & (columns <= 0.5 / strides[1] + 1e-6)
-    return torch.fft.ifft2(torch.fft.fft2(transformable(x)) * held).real
+    return torch.fft.ifft2(torch.fft.fft2(transformable(x)) * holdable(x, strides)).real
 
 
 def _dense(module: nn.Module, sample: Sample) -> Sample:

@@ -13,9 +13,9 @@ from .estimate import Estimate
 def alias_energy(model: nn.Module, images: Tensor, batch_size: int = 256) -> dict[str, Estimate]:
     """Alias-able energy in front of every downsampling site, as a fraction, by site.
 
-    The share of the energy, without the mean, at frequencies that the sampling grid cannot hold; mean over images.
+    The share of the energy, without the mean, at frequencies that the samples cannot hold; mean over images.
     """
-    shares = per_site(model, images, lambda sample: aliasable(sample.x, sample.strides), batch_size)
+    shares = per_site(model, images, lambda sample: aliasable(sample.x, spacing(sample)), batch_size)
     return {site: Estimate.mean(values) for site, values in shares.items()}
 
 
@@ -40,7 +40,7 @@ def distance_from_ideal(sample: Sample) -> Tensor:
     return torch.where(error == 0, 0.0, error / target.abs().sum((1, 2, 3)))
 
 
-def aliasable(x: Tensor, strides: tuple[int, int]) -> Tensor:
+def aliasable(x: Tensor, strides: tuple[float, float]) -> Tensor:
     """Share (N,) of the energy of maps (N, C, H, W) above the Nyquist frequencies of the grid of strides (s1, s2).
 
     Counted is ``|k1| / H > 1 / (2 s1)`` or ``|k2| / W > 1 / (2 s2)``, without the mean on either side; a
@@ -49,14 +49,29 @@ def aliasable(x: Tensor, strides: tuple[int, int]) -> Tensor:
     x = transformable(x)
     energy = torch.fft.fft2(x).abs().square().sum(1)
     energy[:, 0, 0] = 0
-    rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
-    # A hair above the limit, so that rounding never counts the Nyquist frequency itself.
-    beyond = (rows[:, None] > 0.5 / strides[0] + 1e-6) | (columns > 0.5 / strides[1] + 1e-6)
     total = energy.sum((1, 2))
     # What rounding leaves of the transform of a constant is no energy.
     floor = torch.finfo(x.dtype).eps ** 2 * x.square().sum((1, 2, 3)) * x.shape[2] * x.shape[3] * 100
-    share = (energy * beyond).sum((1, 2)) / total.clamp(min=torch.finfo(x.dtype).tiny)
+    share = (energy * ~holdable(x, strides)).sum((1, 2)) / total.clamp(min=torch.finfo(x.dtype).tiny)
     return torch.where(total > floor, share, 0.0)
+
+
+def holdable(x: Tensor, strides: tuple[float, float]) -> Tensor:
+    """Which waves (H, W) of maps (N, C, H, W) a grid of strides (s1, s2) holds: up to its Nyquist frequencies."""
+    rows, columns = (torch.fft.fftfreq(side, device=x.device).abs() for side in x.shape[-2:])
+    # A hair above the limit, so that rounding never counts the Nyquist frequency itself.
+    return (rows[:, None] <= 0.5 / strides[0] + 1e-6) & (columns <= 0.5 / strides[1] + 1e-6)
+
+
+def spacing(sample: Sample) -> tuple[float, float]:
+    """Rows and columns of the map per sample: the strides, or less where a side is no multiple of its stride.
+
+    Of 7 pixels, such as the dense maxima of 8, 4 are kept, and hold what 4 samples can, as in ``ideal``. Where windows
+    leave out the end of the map, as of 7 pixels in twos, it is the stride.
+    """
+    parts = zip(sample.x.shape[-2:], sample.y.shape[-2:], sample.strides, strict=True)
+    down, right = (side / kept if kept == -(-side // stride) else stride for side, kept, stride in parts)
+    return down, right
 
 
 def ideal(x: Tensor, strides: tuple[int, int]) -> Tensor:
