@@ -71,6 +71,7 @@ OWN = {
     "half": lambda: tiny().bfloat16(),
     "fresh": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     "shared": tiny(),
+    "batch": lambda: nn.Sequential(tiny()[0], nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()),
     "talks": lambda: nn.Sequential(Answer(lambda x: print("I was asked") or x), tiny()),
 }
 
@@ -431,7 +432,6 @@ def test_what_does_alias_is_a_share_also_where_everything_does():
     torch.testing.assert_close(measuring._low_pass(fine, (2, 1)), fine)
 
 
-class Framed(nn.MaxPool2d):
 def test_as_many_samples_as_come_out_hold_what_is_no_alias():
     """Of the 2n - 1 maxima behind a pool of 2n pixels come n out, and an ideal filter was said to be all alias."""
     best, x = partial(ideal, strides=(2, 2)), torch.rand(1, 1, 7, 7)
@@ -446,6 +446,7 @@ def test_as_many_samples_as_come_out_hold_what_is_no_alias():
         assert (site.alias_energy.value > 0) == known
 
 
+class Framed(nn.MaxPool2d):
     def forward(self, x):
         return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
 
@@ -521,7 +522,8 @@ def test_probabilities_count_as_they_are(photos, classes, share):
     """
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
-    network.append(Answer(lambda logits: 50 * (logits - logits.mean(0))))  # of each batch some on either side
+    middle = network(pictures.read(photos, SIZE).images / 255).mean(0).detach()
+    network.append(Answer(lambda logits: 50 * (logits - middle)))  # of the pictures some are on either side
     networks = {"logits": network, "shares": nn.Sequential(network, share)}
     if classes == 1:
         networks["column"] = nn.Sequential(*networks["shares"], nn.Flatten(0))
@@ -607,6 +609,7 @@ def test_batch_size_and_company_do_not_change_the_values_and_progress_ends(photo
         ("own_nets:pair", ["--size", "28"], "got tuple; wrap it"),
         ("own_nets:indices", ["--size", "28"], "one float per class, got torch.int64"),
         ("own_nets:random", ["--size", "28"], "when the same image is given again"),
+        ("own_nets:batch", ["--size", "28"], "so its answers depend on the batch"),
         ("own_nets:tiny+", ["--size", "28"], "expected NETWORK+LAYER"),
         ("a+b.safetensors+tri-3", [], "name the file alone, or NETWORK+tri-3"),
         ("own_nets:raises", ["--size", "28"], "own_nets:raises raised KeyError: 'no checkpoint'"),

@@ -378,7 +378,8 @@ def adapted(network: Network, device: torch.device) -> Network:
     refuses the maps behind such kernels.
 
     Raises:
-        UsageError: it does not take images of its size, or returns something else than logits, or other ones again.
+        UsageError: it does not take images of its size, or returns something else than logits, or other ones again or
+            beside another image.
     """
     side = f"(2, 3, {network.size}, {network.size})"
     tensors = [*network.module.parameters(), *network.module.buffers()]
@@ -395,6 +396,7 @@ def adapted(network: Network, device: torch.device) -> Network:
                     if isinstance(part, nn.Sigmoid):
                         hooks.enter_context(part.register_forward_hook(lambda _, given, y: sigmoids.append(y)))
                 noise = torch.rand((2, 3, network.size, network.size), generator=torch.Generator().manual_seed(0))
+                noise[0] /= 4  # else the statistics of the two are alike
                 noises = (x[:, :1] if grey else x for n in (2, 2, 1) for x in batches(module, noise[:n]))
                 logits, again, alone = map(module, noises)
             break
@@ -425,6 +427,14 @@ def adapted(network: Network, device: torch.device) -> Network:
         raise UsageError(
             f"{network.name} returns other logits when the same image is given again, which no shift causes: something "
             "in it is random in evaluation mode, such as F.dropout without training=self.training, or remembers"
+        )
+    # Half precision and quantised activations round by the batch, by up to some hundredths of the largest logit.
+    own, atol = logits[0].flatten(), 0.05 * float(logits.abs().max())
+    if alone.numel() == own.numel() and not torch.allclose(alone.flatten(), own, rtol=0, atol=atol):
+        raise UsageError(
+            f"{network.name} returns other logits for an image alone than beside another, so its answers depend on the "
+            "batch: something in it normalises by the batch in evaluation mode, such as BatchNorm2d with "
+            "track_running_stats=False; give it statistics of its own"
         )
     single = logits.ndim == 1 or logits.shape[1] == 1
     # As logits, what a sigmoid returns would be above 0, and close to what it returns for any other image.
