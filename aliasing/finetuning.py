@@ -106,7 +106,7 @@ def finetune(
         held_out: measure on these pictures instead. As those of ``images``, its labels count if its classes are those
             of the network by name or, where that has no names, by number.
         lr: the largest learning rate.
-        batch_size: windows per step.
+        batch_size: windows per step; twice as many at most pass without gradients.
         weights: where those of a named network come from; see ``aliasing.diagnosis.load``.
         device: auto, cpu, cuda, cuda:N or mps; bfloat16 is used where it is fast.
         seed: decides order and windows.
@@ -179,8 +179,9 @@ def finetune(
             lesson.teach(student, file, lambda share, n=number: bar.update(20 + 35 * (n + share) - bar.n))  # type: ignore[misc]
         control, tuned = students.values()
         bar.set_description("measuring")
-        expected = answers(original, data)
-        table = _table([measure(n, data, expected) for n in (original, control, converted, tuned)])
+        at_once = min(32, batch_size)
+        expected = answers(original, data, batch_size=at_once)
+        table = _table([measure(n, data, expected, at_once) for n in (original, control, converted, tuned)])
         bar.update(100 - bar.n)
     given = tuned.network if isinstance(tuned, networks.Adapted) else tuned
     assert isinstance(given, nn.Module)
@@ -348,7 +349,7 @@ class Lesson:
             except DamagedError as error:
                 raise DataError(f"{error}; remove it to fine-tune this network anew") from error
         else:
-            some = torch.arange(min(64, len(self.data.learn)))
+            some = torch.arange(min(64, 2 * self.plan.batch_size, len(self.data.learn)))  # in one batch
             _recalibrate(student, self.original, windows(self.data, some, torch.tensor([0, 0]), self.place))
         for step in range(done, self.steps):
             self._step(student, optimizer, step)
@@ -460,17 +461,17 @@ def _recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> 
             network.eval()(windows)
 
 
-def answers(model: nn.Module, data: Data, shifts: Tensor | int = 0) -> Tensor:
+def answers(model: nn.Module, data: Data, shifts: Tensor | int = 0, batch_size: int = 32) -> Tensor:
     """Probabilities (N, classes) in a window of each held-out picture, moved by ``shifts`` from the middle."""
     moved = shifts if isinstance(shifts, Tensor) else torch.full((len(data.held), 2), shifts)
-    return probabilities(model, shift_images(data.held, moved, "crop", data.margins[1]), 32)
+    return probabilities(model, shift_images(data.held, moved, "crop", data.margins[1]), batch_size)
 
 
-def measure(model: nn.Module, data: Data, expected: Tensor) -> dict[str, Tensor]:
+def measure(model: nn.Module, data: Data, expected: Tensor, batch_size: int = 32) -> dict[str, Tensor]:
     """What is measured on each held-out picture (N,), hits as 0 or 1; ``expected`` are the original's answers."""
     reach, generator = data.margins[1], torch.Generator().manual_seed(0)
     drawn = torch.randint(-reach, reach + 1, (2, len(data.held), 2), generator=generator)
-    plain, beside, first, second = (answers(model, data, shifts) for shifts in (0, 1, *drawn))
+    plain, beside, first, second = (answers(model, data, shifts, batch_size) for shifts in (0, 1, *drawn))
     top = plain.argmax(1, keepdim=True)
     found = {
         AGREES: top[:, 0] == expected.argmax(1),

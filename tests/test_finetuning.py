@@ -101,8 +101,11 @@ def test_what_learned_takes_and_returns_what_the_given_network_does():
     Weights that are computed and scripted parts are not copied as others are: with these it stopped.
     """
     first, last = nn.utils.weight_norm(nn.Conv2d(1, 4, 3, 2)), torch.jit.script(nn.Linear(4, 1))
-    grey = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last, nn.Sigmoid())
-    tuned, _ = aliasing.finetune(grey, "tri-3", noise(60), size=SIZE, device="cpu")
+    counts = []  # of windows that are in memory at once
+    counted = Answer(lambda x: counts.append(len(x)) or x)
+    grey = nn.Sequential(counted, first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last, nn.Sigmoid())
+    tuned, _ = aliasing.finetune(grey, "tri-3", noise(60), size=SIZE, device="cpu", batch_size=8)
+    assert max(counts) == 16  # without gradients, which take the more memory
     images = torch.rand(8, 1, SIZE, SIZE)
     torch.testing.assert_close(tuned(images), grey(images), atol=0.1, rtol=0)
 
