@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import accumulate
+from numbers import Real
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -109,7 +110,7 @@ def finetune(
         batch_size: windows per step; twice as many at most pass without gradients.
         weights: where those of a named network come from; see ``aliasing.diagnosis.load``.
         device: auto, cpu, cuda, cuda:N or mps; bfloat16 is used where it is fast.
-        seed: decides order and windows.
+        seed: decides order and windows; below 2**43.
         progress: draw a progress bar on standard error.
 
     Returns:
@@ -123,10 +124,14 @@ def finetune(
     """
     keep_freed()
     place = pick_device(device)
-    for name, value in {"epochs": epochs, "lr": lr, "minutes": minutes}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{name} must be a positive number, got {value}")
+    if not isinstance(layer, str):  # by which the file is known
+        raise UsageError(f"layer must be the name of a downsampling layer, such as 'tri-3', got {layer!r}")
+    for name, value in {"epochs": epochs, "lr": lr, "minutes": 1 if minutes is None else minutes}.items():
+        if not (isinstance(value, Real) and 0 < value < math.inf):
+            raise UsageError(f"{name} must be a positive number, got {value!r}")
     batch_size, seed = check_whole("batch_size", batch_size, 1), check_whole("seed", seed, 0)
+    if seed >= 2**43:  # generators take a million times as much, below 2**64
+        raise UsageError(f"seed must be below 2**43, got {seed}")
     if held_out is not None and not isinstance(held_out, ImageSet):
         raise UsageError(f"held_out must be an aliasing.datasets.ImageSet, got {type(held_out).__name__}")
     out = None if out is None else Path(out)
@@ -392,6 +397,8 @@ class Lesson:
         with _fast(self.place):
             logits = student(windows(self.data, rows, shifts, self.place))
         loss = F.cross_entropy(logits.float(), self.answers[rows].to(self.place))
+        if not loss.requires_grad:
+            raise UsageError(f"{plan.network} cannot learn: its forward takes no gradient, as under torch.no_grad")
         student.zero_grad()
         loss.backward()
         if not math.isfinite(loss.item()):

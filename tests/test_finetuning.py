@@ -68,7 +68,8 @@ def folder(tmp_path_factory):
 def own(tmp_path, monkeypatch):
     """A folder with a module that makes the network, and one that returns maps."""
     lines = (
-        "from tests.test_finetuning import Answer, net as make, nn",
+        "from tests.test_finetuning import Answer, net as make, nn, torch",
+        "def frozen(): return nn.Sequential(make(), Answer(torch.detach))",
         "def maps(): return nn.Conv2d(3, 5, 1)",
         "class Packed(nn.Identity): get_extra_state = set_extra_state = lambda *a: {}",
         "def packed(): return make().append(Packed())  # as quantised modules are",
@@ -243,6 +244,7 @@ MADE = "tuned_nets:make+tri-3"
         (MADE, ["--images", "tiny"], "short sides of 9 pixels, too small for windows of 24: they need 10 at least"),
         ("tuned_nets:maps+tri-3", [], "must return logits"),
         ("tuned_nets:packed+tri-3", [], "9._extra_state is no tensor; fine-tune first, then"),
+        ("tuned_nets:frozen+tri-3", [], "tuned_nets:frozen cannot learn: its forward takes no gradient"),
         (MADE, ["--minutes", "inf"], "minutes must be a positive number"),
         (MADE, ["--lr", "1e30"], "name a smaller --lr than 1e+30"),
         (MADE, ["--out", "new.pth"], "must end in .safetensors"),
@@ -258,6 +260,16 @@ def test_bad_input_is_one_line_and_loses_nothing(network, options, message, own,
     assert len(message_line) == 1 and message in message_line[0]
     assert (own / "taken.safetensors").read_text() == "mine"
     assert not (own / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("layer", {"0": "tri-3"}), ("epochs", None), ("lr", "0.1"), ("minutes", "1"), ("seed", 2**43)],
+)
+def test_values_of_another_kind_are_refused_before_any_work(option, value):
+    given = {"network": None, "layer": "tri-3", "images": None, option: value}
+    with pytest.raises(UsageError, match=f"^{option} must be"):
+        aliasing.finetune(**given)
 
 
 def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(own, folder, monkeypatch):
