@@ -137,9 +137,9 @@ class Whitening(nn.Module):
 def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     network, windows = net(), noise(64, 2, SIZE).float() / 255
     same, blurred = net(), aliasing.antialias(net(), "bin-5")
-    finetuning._recalibrate(same, network, windows)
+    finetuning.lesson.recalibrate(same, network, windows)
     torch.testing.assert_close(same.state_dict(), network.state_dict())
-    finetuning._recalibrate(blurred, network, windows)
+    finetuning.lesson.recalibrate(blurred, network, windows)
     # In front of the first there is no layer, only a map with four times as many samples.
     torch.testing.assert_close(blurred[1].running_mean, network[1].running_mean, atol=0.1, rtol=0)
     assert (blurred[4].running_var < network[4].running_var).all()
@@ -147,7 +147,7 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     nn.init.uniform_(parts["conv"].weight)
     network = Custom(lambda n, x: n.last(input=n.norm(F.relu(n.conv(x)))), **parts).eval()
     blurred, maps = aliasing.antialias(network, "bin-7"), []  # whose layer stands in front of the norm
-    finetuning._recalibrate(blurred, network, windows)
+    finetuning.lesson.recalibrate(blurred, network, windows)
     for norm in (network.norm, blurred.norm.inner):
         norm.register_forward_pre_hook(lambda norm, args: maps.append(args[0]))
     network(windows), blurred(windows)
@@ -155,18 +155,18 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
     torch.testing.assert_close(blurred.norm.running_var, after / before)
     assert (blurred.last.running_var != 1).all()
     conditional = Custom(lambda n, x: n.norm(n.conv(x), 2.0), conv=parts["conv"], norm=Conditional(4)).eval()
-    finetuning._recalibrate(blurred := aliasing.antialias(conditional, "bin-7"), conditional, windows)
+    finetuning.lesson.recalibrate(blurred := aliasing.antialias(conditional, "bin-7"), conditional, windows)
     assert (blurred.norm.running_var != 1).all()
     twice = Custom(lambda n, x: n.norm(F.relu(n.norm(n.conv(x)))), **parts).eval()  # which are of other statistics
     for changed in (same := copy.deepcopy(twice), aliasing.antialias(twice, "bin-7")):
-        finetuning._recalibrate(changed, twice, windows)
+        finetuning.lesson.recalibrate(changed, twice, windows)
     torch.testing.assert_close(same.state_dict(), twice.state_dict())
     inner = Custom(lambda n, x: n.norm(n.conv(x)), conv=parts["conv"], norm=nn.BatchNorm2d(4))  # of its author
     network = Custom(lambda n, x: n.norm(F.relu(n.inner(x))), inner=inner, norm=nn.BatchNorm2d(4)).eval()
-    finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-7"), network, windows)
+    finetuning.lesson.recalibrate(blurred := aliasing.antialias(network, "bin-7"), network, windows)
     assert (blurred.inner.norm.running_var != 1).all() and (blurred.norm.running_var != 1).all()
     network = timm.create_model("mobilenetv2_035", num_classes=5).eval()  # of whose norms some own layers
-    finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, windows)
+    finetuning.lesson.recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, windows)
     after = blurred.state_dict()
     kept = [key for key, mean in network.state_dict().items() if "mean" in key and torch.equal(mean, after[key])]
     assert not kept
@@ -174,7 +174,9 @@ def test_statistics_move_by_what_the_layer_changes_and_not_by_the_pictures():
         network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.MaxPool2d(2), kind(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         network = network.append(nn.BatchNorm1d(4)).eval()
         network = network.append(Whitening().eval())  # keeps statistics of another kind, which are left
-        finetuning._recalibrate(blurred := aliasing.antialias(network, "bin-5"), network, torch.rand(64, 3, 32, 32))
+        finetuning.lesson.recalibrate(
+            blurred := aliasing.antialias(network, "bin-5"), network, torch.rand(64, 3, 32, 32)
+        )
         assert torch.equal(blurred[6].running_var, torch.eye(4))
         for norm in (blurred[2], blurred[5]):
             assert norm.running_mean.all() and (norm.running_var != 1).all()
@@ -187,7 +189,7 @@ def test_the_conclusion_says_what_is_sure_and_which_way_it_goes():
         original, converted = (half | True,) * 2, (half & False,) * 2  # which it does not speak of
         measured = [{finetuning.CHANGES: changes.double(), finetuning.AGREES: agrees.double()}
                     for changes, agrees in (original, control, converted, tuned)]  # fmt: skip
-        return finetuning.conclusion(finetuning._table(measured))
+        return finetuning.conclusion(finetuning.benefit.tabled(measured))
 
     words = said((half, half), (half & False, half | True))
     assert "changes fewer of its answers (-50.0 points, -59.1 to -38.9)" in words and "and more of them are" in words
@@ -211,7 +213,7 @@ def test_a_stopped_command_continues_and_its_file_is_diagnosed(own, folder, monk
             raise KeyboardInterrupt
         step(lesson, student, optimizer, number)
 
-    monkeypatch.setattr(finetuning, "KEEP", -1)  # a checkpoint after every step
+    monkeypatch.setattr(finetuning.lesson, "KEEP", -1)  # a checkpoint after every step
     monkeypatch.setattr(finetuning.Lesson, "_step", stopping)
     typed(*command, "--out", "once again.safetensors", status=130)
     assert (own / "once again.safetensors.partial").exists() and not (own / "once again.safetensors").exists()
@@ -283,7 +285,7 @@ def test_what_cannot_be_continued_is_refused_before_anything_is_computed_anew(ow
         call()
     (left / "the-original.safetensors").write_text("of nobody knows which plan")
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "averaged", None)
+        patch.setattr(finetuning.finetuning, "averaged", None)
         with pytest.raises(DataError, match=r"answers\.safetensors.*; remove new\.safetensors\.partial to begin anew"):
             call()
     (left / "the-original.safetensors").unlink()
@@ -313,7 +315,7 @@ def test_windows_are_squares_of_colours_in_the_unit_range():
     assert data.margins == (2, 2)
     assert any(torch.equal(data.learn[0], image[:, :, 2 : SIZE + 6]) for image in images)
     odd = data_of(noise(60, side=SIZE + 5))  # the middle of which is no pixel's edge
-    cut = finetuning.windows(odd, torch.arange(2), torch.zeros(2).long(), torch.device("cpu"))
+    cut = finetuning.data.windows(odd, torch.arange(2), torch.zeros(2).long(), torch.device("cpu"))
     assert cut.shape[2:] == (SIZE, SIZE)
     for message, wrong in {"bytes or floats": images[:, :1], "divide bytes by 255": 255 * images}.items():
         with pytest.raises(UsageError, match=message):
@@ -337,7 +339,7 @@ def test_answers_are_of_the_windows_they_are_said_to_be_of():
 
 def test_a_step_is_towards_the_answers_of_its_pictures(monkeypatch):
     """Gradients against a loop over windows, for the step in which the second epoch begins."""
-    monkeypatch.setattr(finetuning, "is_fast", lambda place: False)
+    monkeypatch.setattr(finetuning.lesson, "is_fast", lambda place: False)
     images, student, rates = noise(10), net().train(), []
     answers = torch.rand(10, 5, generator=torch.Generator().manual_seed(1)).softmax(1)
     plan = finetuning.Plan("", "", "", 10, SIZE, 1, 0.1, 4, 7)
@@ -390,7 +392,7 @@ def test_half_precision_learns_in_full_and_answers_that_are_no_numbers_are_refus
 
 def data_of(images, held_out=None, classes=()):
     subject = replace(networks.of_module("net", net(), SIZE), classes=classes)
-    return finetuning._data(images, subject, held_out)
+    return finetuning.data.gather(images, subject, held_out)
 
 
 def test_labels_count_as_what_they_are_called(folder):
@@ -409,7 +411,7 @@ def test_labels_count_as_what_they_are_called(folder):
     single = nn.Sequential(*net()[:8], nn.Linear(16, 1))  # whose classes have no names but ours
     single = networks.adapted(networks.of_module("single", single, SIZE), torch.device("cpu"))
     for classes, expected in {("cat", "dog"): labels % 2, ("yes", "no"): 1 - labels % 2, ("cat",): None}.items():
-        own = finetuning._indices(ImageSet(images, labels % 2 * (len(classes) > 1), classes, "pets"), single)
+        own = finetuning.data._indices(ImageSet(images, labels % 2 * (len(classes) > 1), classes, "pets"), single)
         assert own is expected or own.equal(expected)
     with pytest.raises(UsageError, match="no room for windows"):
         data_of(images, ImageSet(noise(60, side=SIZE + 1), labels, tuple("abcde"), "small"))
@@ -447,6 +449,6 @@ def test_minutes_are_shared_by_both_networks(monkeypatch):
         now[0] += cost[any(isinstance(part, aliasing.layers.Downsample) for part in student.modules())]
 
     monkeypatch.setattr(finetuning.Lesson, "_step", step)
-    monkeypatch.setattr(finetuning.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(finetuning.lesson.time, "perf_counter", lambda: now[0])
     lesson.shorten(students, 42)
     assert lesson.steps == 10
