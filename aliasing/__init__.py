@@ -14,6 +14,7 @@ A module imports only from lines above its own (a test holds it to that):
     diagnosis
     finetuning
     measurements, slurm
+    jobs
     runner
     torchrun
     plots

@@ -26,9 +26,10 @@ from .device_checks import NO_TIME, Notes, checks
 from .durations import steps_per_second
 from .errors import DataError, StorageError, UsageError
 from .files import write_atomically
+from .jobs import Job, complete
 from .measurements import loaded
 from .records import Run, Store, provenance, publish
-from .runner import Job, complete, end_with_parent, execute
+from .runner import end_with_parent, execute
 from .studies import campaign
 from .training import pick_device
 

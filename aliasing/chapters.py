@@ -18,13 +18,14 @@ from . import layers, studies
 from .clone import published
 from .diagnosis.report import percent
 from .errors import DataError, UsageError, one_of
+from .jobs import Job, complete
 from .measurements import MEASUREMENTS
 from .metrics import Estimate
 from .plots import measured
 from .plots import seeds as told_seeds
 from .profiles import PROFILES, check_profile
 from .records import Record, Store, code_version
-from .runner import Job, complete, execute
+from .runner import execute
 from .studies.evidence import Column, derived, entry, level, select
 from .studies.text import statistic
 from .training import pick_device

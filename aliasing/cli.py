@@ -154,8 +154,8 @@ def _publish(arguments: argparse.Namespace) -> None:
     """Merge the working records of a study into data/records."""
     from . import studies
     from .files import read_tensors
+    from .jobs import complete, curves_of
     from .records import Store, home, publish, same_training
-    from .runner import complete, curves_of
     from .training import keep_weights
 
     at_least("--weights", arguments.weights, 0)

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 from . import datasets, layers
 from .files import write_atomically
 from .inference import full_float32, placed
+from .jobs import Job, build
 from .measurements import Measurement, Subject
 from .records import code_version, encode, provenance
-from .runner import Job, build
 from .studies import campaign
 from .studies.bases import DECISIVE
 from .training import Recipe, train

@@ -11,9 +11,10 @@ import torch
 
 from .datasets import ImageSet
 from .errors import DataError
+from .jobs import Job, build, complete, is_leased, merged
 from .measurements import loaded
 from .records import Run, Store
-from .runner import Job, build, complete, is_leased, merged, threads
+from .runner import threads
 from .studies import STUDIES, campaign, worth
 from .training import train
 

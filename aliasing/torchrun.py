@@ -11,9 +11,10 @@ from .datasets import pictures
 from .distributed import World, device_of_process, joined
 from .errors import UsageError
 from .files import leased, write_atomically
+from .jobs import Job, Notify, build, carry_out, resumed, unfinished
 from .measurements import loaded
 from .records import Store
-from .runner import Job, Notify, build, carry_out, deadline, progress_bar, resumed, threads, unfinished
+from .runner import deadline, progress_bar, threads
 from .training import TrainingError, pick_device, train
 
 

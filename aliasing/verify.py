@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, UsageError
+from .jobs import merged
 from .profiles import PROFILES
 from .records import Store
-from .runner import execute, merged
+from .runner import execute
 from .studies import STUDIES
 
 # Of ``cost``, in older records: times, which are measured no longer and never repeated.

@@ -21,9 +21,10 @@ import torch
 from aliasing import studies
 from aliasing.files import write_atomically
 from aliasing.inference import correct
+from aliasing.jobs import build
 from aliasing.measurements import loaded
 from aliasing.records import Run
-from aliasing.runner import build, threads
+from aliasing.runner import threads
 from aliasing.studies.bases import DECISIVE
 from aliasing.training import Recipe, train
 

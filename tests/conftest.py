@@ -96,8 +96,9 @@ def made_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def smoke_runs(made_once):
     """The folder of a working store with the smoke runs of all studies."""
+    from aliasing.jobs import merged
     from aliasing.records import Store
-    from aliasing.runner import execute, merged
+    from aliasing.runner import execute
     from aliasing.studies import STUDIES
 
     def fill(folder):

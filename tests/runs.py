@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from aliasing.jobs import Job, carry_out
 from aliasing.measurements import Measurement
 from aliasing.records import Run, Store, publish
-from aliasing.runner import Job, carry_out
 from aliasing.training import Recipe, keep_weights
 
 CPU = torch.device("cpu")

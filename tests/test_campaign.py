@@ -14,9 +14,10 @@ import torch
 from aliasing import campaign, device_checks, durations, studies
 from aliasing.cli import main
 from aliasing.errors import DataError, StorageError, UsageError
+from aliasing.jobs import Job, merged
 from aliasing.measurements import Measurement
 from aliasing.records import Record, Store, read_lines
-from aliasing.runner import Job, execute, merged
+from aliasing.runner import execute
 from aliasing.studies import get
 from aliasing.training import Recipe
 

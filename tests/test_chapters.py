@@ -15,7 +15,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from aliasing import chapters, clone, models, plots, records, runner, studies
+from aliasing import chapters, clone, jobs, models, plots, records, studies
 from aliasing.errors import DataError, UsageError
 from aliasing.measurements import MEASUREMENTS
 from aliasing.metrics import count_flops
@@ -108,7 +108,7 @@ def test_chapters_are_executed_again_once_something_was_measured_here(tmp_path, 
 def test_full_scale_counts_the_networks_that_are_planned_and_not_their_namesakes(monkeypatch):
     networks = [{"name": "vgg-small", "num_classes": classes, "width": width} for classes, width in ((10, 4), (7, 16))]
     runs = [Run({"name": "shapes", "count": 10**10}, own, Recipe(epochs=2), 0) for own in networks]
-    plan = SimpleNamespace(jobs=lambda profile: [runner.Job(run) for run in runs])
+    plan = SimpleNamespace(jobs=lambda profile: [jobs.Job(run) for run in runs])
     monkeypatch.setattr(studies, "STUDIES", {"mine": plan})
     small, large = (count_flops(models.create(**own), (224, 224)) / 1e9 for own in networks)
     row = f"| `vgg-small` | 2 | {small:.1f} to {large:.1f} GFLOP | {60 * (small + large):,.1f} EFLOP"
@@ -256,7 +256,7 @@ def test_a_measurement_that_a_cell_calls_like_one_on_record_is_carried_out(monke
     (wanted,) = job.measurements
     (before,) = chapters.sweep([job], device="cpu")[f"{wanted.name}.accuracy"]
     monkeypatch.setitem(MEASUREMENTS, wanted.name, lambda subject, **options: {"accuracy": 7.0})
-    monkeypatch.setattr(runner, "train", lambda *rest: [{"epoch": 0, "loss": 1.0, "seconds": 0.0}])
+    monkeypatch.setattr(jobs, "train", lambda *rest: [{"epoch": 0, "loss": 1.0, "seconds": 0.0}])
     (after,) = chapters.sweep([job], device="cpu")[f"{wanted.name}.accuracy"]
     assert after == 7.0 != before
 

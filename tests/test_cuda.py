@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from aliasing import metrics, models
 from aliasing.datasets import ImageSet
+from aliasing.jobs import build
 from aliasing.layers import _matrices
 from aliasing.measurements import Subject
 from aliasing.records import encode
-from aliasing.runner import build
 from aliasing.studies import campaign
 from aliasing.training import Recipe, train
 from tests.layers.cases import LAYERS

@@ -12,12 +12,13 @@ from functools import partial
 import pytest
 import torch
 
-from aliasing import files, runner
+from aliasing import files, jobs
 from aliasing.cli import main
 from aliasing.errors import StorageError
+from aliasing.jobs import carry_out
 from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.records import publish
-from aliasing.runner import carry_out, execute
+from aliasing.runner import execute
 from aliasing.studies import results
 from tests.runs import CPU, JOB, RUN, store
 
@@ -95,7 +96,7 @@ def test_a_read_only_store_can_be_read(tmp_path, undisturbed, monkeypatch):
         (where.folder(RUN) / "lock").touch()
         where.save(undisturbed.load(RUN))
         remount("ro")
-        assert not runner.is_leased(where, RUN)
+        assert not jobs.is_leased(where, RUN)
         assert where.load(RUN).measurements == undisturbed.load(RUN).measurements
         for job in (JOB, replace(JOB, run=replace(RUN, seed=1))):
             with pytest.raises(StorageError, match="Read-only file system"):
@@ -122,14 +123,14 @@ def test_a_damaged_checkpoint_is_kept_aside_and_trained_again(where, undisturbed
 def test_a_failing_run_says_what_helps_and_the_others_go_on(where, monkeypatch):
     """One learns too fast, another needs too much memory."""
     fast = replace(JOB, run=replace(RUN, recipe=replace(RUN.recipe, lr=1e30, warmup=0.0)))
-    other, train = replace(JOB, run=replace(RUN, seed=1)), runner.train
+    other, train = replace(JOB, run=replace(RUN, seed=1)), jobs.train
 
     def greedy(network, data, recipe, seed, *rest):
         if (recipe, seed) == (RUN.recipe, 0):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return train(network, data, recipe, seed, *rest)
 
-    monkeypatch.setattr(runner, "train", greedy)
+    monkeypatch.setattr(jobs, "train", greedy)
     outcomes = execute([fast, JOB, other], where, "cpu", workers=1, progress=False)
     assert outcomes[other.run.id] == "done"
     for failed, *said in ((fast, "smaller lr", "TrainingError"), (JOB, "fewer --workers", "Tried to allocate")):

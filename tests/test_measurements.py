@@ -14,11 +14,11 @@ from torch import nn
 
 from aliasing import layers, metrics
 from aliasing.datasets import ImageSet, shapes
+from aliasing.jobs import build
 from aliasing.measurements import MEASUREMENTS, Measurement, Subject, features, packed, pixel_steps, unpacked
 from aliasing.metrics import predict
 from aliasing.metrics.pixel_pairs import SIZES, size_pairs
 from aliasing.records import Run
-from aliasing.runner import build
 from aliasing.training import Recipe
 from tests.toys import Answer, Custom
 

@@ -19,9 +19,10 @@ import torch
 from aliasing import torchrun
 from aliasing.distributed import World
 from aliasing.errors import DataError, UsageError
+from aliasing.jobs import Job, carry_out, complete, is_leased
 from aliasing.measurements import MEASUREMENTS, Measurement, Subject
 from aliasing.records import Store, publish, read_lines
-from aliasing.runner import Job, _serve, carry_out, complete, execute, is_leased
+from aliasing.runner import _serve, execute
 from aliasing.training import Recipe, keep_weights
 from tests.runs import CPU, JOB, JOBS, RUN, numbers, published, store
 from tests.toys import Answer, write
@@ -37,7 +38,7 @@ def test_a_run_is_trained_and_measured_once(where, monkeypatch):
     assert set(record.measurements) == {"training", "circular_rolls(count=2)"} == set(record.provenance)
     assert {path.name for path in where.folder(RUN).iterdir()} == {"lock", "record.json", "checkpoint.safetensors"}
     monkeypatch.setitem(MEASUREMENTS, "circular_rolls", lambda *a, **k: pytest.fail("measured twice"))
-    monkeypatch.setattr("aliasing.runner.train", lambda *a, **k: pytest.fail("trained twice"))
+    monkeypatch.setattr("aliasing.jobs.train", lambda *a, **k: pytest.fail("trained twice"))
     assert carry_out(JOB, where, CPU) == "done"
     assert carry_out(replace(JOB, measurements=(Measurement("shift_curves", {"count": 2}),)), where, CPU) == "done"
     after = where.load(RUN).measurements
@@ -46,7 +47,7 @@ def test_a_run_is_trained_and_measured_once(where, monkeypatch):
 
 def test_a_new_measurement_uses_the_published_weights(tmp_path, monkeypatch):
     where = published(tmp_path / "here")
-    for place in ("runner", "torchrun"):  # by several processes as by one
+    for place in ("jobs", "torchrun"):  # by several processes as by one
         monkeypatch.setattr(f"aliasing.{place}.train", lambda *a, **k: pytest.fail("trained twice"))
     assert torchrun._train(JOB, Store(tmp_path / "others", where.published), CPU, World(), print) == "trained"
     elsewhere = Store(tmp_path / "there", where.published)

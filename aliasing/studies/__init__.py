@@ -11,9 +11,10 @@ from ..errors import extra, one_of
 
 with extra():
     import pandas as pd
+from ..jobs import Job, complete, is_leased, merged
 from ..profiles import PROFILES
 from ..records import Store
-from ..runner import Job, complete, execute, is_leased, merged
+from ..runner import execute
 from .azulay2018 import STUDY as AZULAY2018
 from .comparison import STUDY as COMPARISON
 from .finetuned import STUDY as FINETUNED

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from .. import models
+from ..jobs import Job
 from ..measurements import Measurement
 from ..metrics import roll_logits
-from ..runner import Job
 from .bases import BASES, PROTOCOLS, Base, trained
 from .evidence import Derived, entry, fact, level, minus, near
 from .rules import FINE, POINT, Regime, above, below, claims

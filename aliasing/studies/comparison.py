@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from ..jobs import Job
 from ..measurements import Measurement
-from ..runner import Job
 from .bases import BASES, FIRST, PROTOCOLS, between, finished, trained
 from .evidence import best, concordance, over_kinds, survived
 from .rules import FINE, POINT, RHO, Test, above, below, claims

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 
 from ..finetuning import LR
+from ..jobs import Job
 from ..measurements import Measurement, unpacked
 from ..metrics import Estimate
 from ..records import Run
-from ..runner import Job
 from ..training import Recipe
 from .evidence import Result, Statistic, select
 from .rules import POINT, above, below, claims, kept

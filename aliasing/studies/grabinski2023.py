@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from .. import layers
+from ..jobs import Job
 from ..measurements import Measurement
 from ..metrics import leakage, step_overshoot
-from ..runner import Job
 from .bases import BASES, EASY, FIRST, SAME, Base, between, finished, trained
 from .evidence import Derived, entry, fact, level, survived
 from .rules import FINE, POINT, Regime, Tests, above, below, claims, kept

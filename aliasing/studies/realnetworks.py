@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..jobs import Job
 from ..measurements import Measurement
 from ..metrics import Estimate
 from ..records import Run
-from ..runner import Job
 from ..training import Recipe
 from .bases import PROTOCOLS
 from .evidence import Result, Statistic, near, select

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .. import models
+from ..jobs import Job
 from ..measurements import Measurement
 from ..metrics import count_flops, count_parameters
 from ..records import Run
-from ..runner import Job
 from ..training import Recipe
 from .bases import ALPHA, BASES, EASY, SAME, Base, between, finished, trained
 from .evidence import Column, Derived, best, fact, level, over_kinds, survived

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..errors import UsageError, at_least
+from ..jobs import Job
 from ..measurements import drawn, unpacked
 from ..metrics.sampling import mean_bias
 from ..profiles import PROFILES, check_profile
 from ..records import Record, Store, fresh
-from ..runner import Job
 from .evidence import having
 from .rules import Finding, judged
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..jobs import Job
 from ..measurements import Measurement
-from ..runner import Job
 from .bases import BASES, EASY, SAME, Base, between, finished, trained
 from .evidence import Derived, Result, Setting, Statistic, contrast, kind_means, line_correlation, minus
 from .rules import FINE, Regime, Test, above, below, claims, kept

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..jobs import Job
 from ..measurements import Measurement
-from ..runner import Job
 from .bases import BASES, finished, trained
 from .evidence import Derived, entry, level
 from .rules import POINT, Regime, above, below, claims, kept

@@ -25,12 +25,12 @@ from aliasing.chapters import share
 from aliasing.diagnosis.report import percent
 from aliasing.errors import UsageError, unknown
 from aliasing.files import write_atomically
+from aliasing.jobs import merged
 from aliasing.models.imagenet import PRETRAINED
 from aliasing.plots import seeds
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, fresh, home
 from aliasing.runner import execute as run_jobs
-from aliasing.runner import merged
 from aliasing.studies.evidence import select
 from aliasing.studies.rules import VERDICTS
 

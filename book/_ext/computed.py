@@ -25,10 +25,10 @@ import aliasing
 from aliasing import chapters, models, studies
 from aliasing.chapters import statistic
 from aliasing.finetuning import AGREES, CHANGES
+from aliasing.jobs import complete
 from aliasing.metrics import count_flops
 from aliasing.profiles import PROFILES
 from aliasing.records import Store, code_version, home
-from aliasing.runner import complete
 
 PAGES = ["diagnose", "extend", "figures", "findings", "index", "layers", "rerun", "status"]
 PACKAGES = ["aliasing", "torch", "torchvision", "numpy", "pandas", "papermill", "jupyter-book", "sphinx-book-theme"]

@@ -10,9 +10,9 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18, resnet50
 
+from aliasing.jobs import build
 from aliasing.layers.blur import binomial
 from aliasing.records import home
-from aliasing.runner import build
 from aliasing.studies import get
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring

@@ -11,11 +11,11 @@ import torch
 from aliasing import studies
 from aliasing.cli import main
 from aliasing.errors import UsageError
+from aliasing.jobs import build
 from aliasing.measurements import MEASUREMENTS, Measurement, drawn, packed
 from aliasing.metrics import Estimate
 from aliasing.profiles import PROFILES
 from aliasing.records import Record, Store
-from aliasing.runner import build
 from aliasing.studies import STUDIES, VALUE, campaign, worth
 from aliasing.studies.finetuned import LAYERS, _minus
 from aliasing.studies.rules import _lines, above
