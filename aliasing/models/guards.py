@@ -49,13 +49,18 @@ class Link:
 
     def _choose(self, leader: Downsample, inputs: tuple) -> tuple:
         choice = leader.choose(inputs[0])
-        self.waiting.choice, self.waiting.readers = choice, self.readers
+        self.waiting.choice, self.waiting.readers, self.waiting.learning = choice, self.readers, torch.is_grad_enabled()
         return inputs[0], choice
 
     def _follow(self, follower: Downsample, inputs: tuple) -> tuple:
         choice = getattr(self.waiting, "choice", None)
         if choice is None:
             raise UsageError("a branch samples the grid another one chooses, which has not run: call the whole network")
+        if choice.is_floating_point() and self.waiting.learning != torch.is_grad_enabled():
+            raise UsageError(
+                "of branches that share a learned choice, one runs in a checkpoint, or without gradients, another not: "
+                "the choice would get a part of its gradient; checkpoint the whole block, or with use_reentrant=False"
+            )
         self.waiting.readers -= 1
         if not self.waiting.readers:  # what the choice was computed from may go
             self.waiting.choice = None

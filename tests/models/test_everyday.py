@@ -516,6 +516,11 @@ def test_checkpoints_have_the_right_gradient_or_none() -> None:
     block.run = lambda n, x: F.max_pool2d(n.conv(x), 2)
     inner = antialias(block, example=X)
     parts = antialias(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 1)), example=X)
+    lps = antialias(
+        Custom(lambda n, x: checkpoint(n.a, x, use_reentrant=True) + n.b(x), a=strided(), b=strided()), "lps"
+    )
+    with pytest.raises(UsageError, match="share a learned choice, one runs in a checkpoint"):
+        lps(x)
     for run in (
         *(inner, lambda x: checkpoint(inner, x, use_reentrant=True)),
         *(parts, lambda x: checkpoint_sequential(parts, 3, x, use_reentrant=False)),
