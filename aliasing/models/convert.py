@@ -189,6 +189,8 @@ class _Job(Plan):
             setattr(own(site.target, target, site), "down_before" if before else "down", self.layers[site.name])
             if not site.reader:
                 owners[site.target].take_hooks(target)
+        for owner in owners.values():  # in whose order some tools run leaf modules
+            owner._modules = {name: owner._modules[name] for name in owner.own if name in owner._modules}
         swap = {id(modules[name]): new for name, new in owners.items() if name in modules}
         for parent in parents:  # under every name they have
             for key, child in parent._modules.items():

@@ -35,7 +35,7 @@ class Antialiased(Wrapper):
     """
 
     around = "inner"
-    own = ("site", "down_before", "complete", "down", "inner")
+    own = ("site", "down_before", "complete", "inner", "down")  # children in the order in which they run
 
     def __init__(self, inner: nn.Module, site: str) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Antialiased(Wrapper):
             return getattr(inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set it where ``__getattr__`` would find it."""
+        """Set it where ``__getattr__`` would find it; what ``inner`` is to run or to compute with goes there."""
         inner = self.__dict__.get("_modules", {}).get("inner")
         own = name in self.__dict__ or name in self.__dict__.get("_modules", {}) or hasattr(type(self), name)
         if inner is not None and name in _TAKEN[: 4 if isinstance(inner, nn.Identity) else 2]:
             raise UsageError(f"{name} of {self.site} belongs to its downsampling layer: change it before antialias()")
-        if inner is None or own or not hasattr(inner, name):
+        if inner is None or own or not (hasattr(inner, name) or isinstance(value, (Tensor, nn.Module))):
             super().__setattr__(name, value)
         elif name in inner._parameters and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             raise UsageError(
@@ -76,6 +76,18 @@ class Antialiased(Wrapper):
         """Delete it where ``__getattr__`` would find it."""
         inner = self._modules.get("inner")
         super().__delattr__(name) if inner is None or not hasattr(inner, name) else delattr(inner, name)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """To ``inner``, which runs it, unless it takes the place of a part of this one."""
+        super().add_module(name, module) if name in self.own else self.inner.add_module(name, module)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Of ``inner``, which may have it already, where it is given to every module."""
+        self.inner.register_buffer(name, tensor, persistent)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Likewise."""
+        self.inner.register_parameter(name, param)
 
     def __getitem__(self, key: Any) -> Any:
         """Of an ``nn.Sequential``."""
@@ -259,6 +271,6 @@ def make_dense(part: Any) -> Complete | None:
 def keeps_size(conv: nn.Conv2d) -> bool:
     """Whether at stride 1 the output is as large as the input."""
     if isinstance(conv.padding, str):
-        return conv.padding == "same"
+        return conv.padding == "same" or conv.kernel_size == (1, 1)
     reach = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
     return [2 * p for p in conv.padding] == reach

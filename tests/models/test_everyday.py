@@ -105,7 +105,15 @@ def test_reparameterisation_is_noticed() -> None:
     assert antialias(first, example=X).forward_features(X).shape == first.forward_features(X).shape
 
 
-def test_what_was_cut_away_on_purpose_is_not_missed() -> None:
+ADD = {
+    "append": lambda head, module: head.append(module),
+    "add_module": lambda head, module: head.add_module("2", module),
+    "attribute": lambda head, module: setattr(head, "2", module),
+}
+
+
+@pytest.mark.parametrize("add", ADD)
+def test_what_was_cut_away_on_purpose_is_not_missed_and_what_was_added_runs(add: str) -> None:
     network = converted()
     network.layer4, network.fc = nn.Identity(), nn.Identity()
     assert network(X).shape == (2, 32)
@@ -116,6 +124,8 @@ def test_what_was_cut_away_on_purpose_is_not_missed() -> None:
     network = antialias(Custom(lambda n, x: n.head(F.relu(n.conv(x))), conv=strided(), head=head), example=X)
     del network.head[-1]
     assert len(network.head) == 2 and network.head and network(X).shape == (2, 4)
+    ADD[add](network.head, nn.Linear(4, 5))
+    assert network(X).shape == (2, 5)
 
 
 def fuse_one(network: nn.Module) -> nn.Module:
@@ -137,6 +147,9 @@ TOOLS = {
     "fx fuse": lambda n: importlib.import_module("torch.fx.experimental.optimization").fuse(n),  # warns when imported
     "fx trace": torch.fx.symbolic_trace,
     **{kind: partial(prepared, kind=kind) for kind in ("prepare", "prepare_qat", "prepare_fx", "prepare_qat_fx")},
+    "count": lambda n: n.apply(
+        lambda m: m.register_buffer("total", X) or m.register_parameter("scale", nn.Parameter(X))
+    ),
     "extract": lambda n: create_feature_extractor(n, ["fc"]),
     "pickle": lambda n: pickle.loads(pickle.dumps(n)),
 }
@@ -752,6 +765,14 @@ def test_small_things() -> None:
     torch.nn.utils.fusion.fuse_conv_bn_eval(changed.layer2[0].downsample[0], changed.layer2[0].downsample[1])
 
 
+def test_leaf_modules_run_in_their_order() -> None:
+    parts = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, 2, "valid"), nn.MaxPool2d(3, 2, ceil_mode=True)
+    network, report = antialias(nn.Sequential(*parts), example=X, return_report=True)
+    assert report.replaced[1].note.startswith("layer, then")
+    leaves = nn.Sequential(*(module for module in network.modules() if not [*module.children()]))
+    torch.testing.assert_close(leaves(X), network(X))
+
+
 def test_a_choice_does_not_outlive_its_forward() -> None:
     """A branch that takes no part in one run left its choice to the next one, of other images."""
 
@@ -799,6 +820,14 @@ def added(n: Custom, x: Tensor) -> Tensor:
     return n.last(y)
 
 
+def scaled(conv: nn.Conv2d) -> nn.Conv2d:
+    """Its weight is computed by a hook written by hand."""
+    conv.weight_orig = nn.Parameter(2 * conv.weight.detach())
+    del conv.weight
+    conv.register_forward_pre_hook(lambda module, inputs: setattr(module, "weight", module.weight_orig / 2))
+    return conv
+
+
 UNUSUAL = {
     "named arguments": lambda: Custom(
         lambda n, x: n.act(input=n.side(input=n.conv(input=x))),
@@ -811,6 +840,7 @@ UNUSUAL = {
         nn.Sequential(called(lambda x: F.max_pool2d(x, 2)), nn.Conv2d(5, 4, 3, 2))
     ),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
+    "weight of a hook": lambda: scaled(strided()),
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3, 2, 1)), nn.ReLU()),
     "feature extractor": lambda: Custom(
         lambda n, x: n.act(n.part(n.conv(x))["out"]),  # whose graph depends on its mode
