@@ -73,7 +73,7 @@ def antialias(
     - Pools and slices ``x[:, :, ::2, ::2]`` that a ``forward`` calls as functions are converted likewise, also where a
       method such as ``encode`` is called without it.
     - Left as they are: patch embeddings (kernel = stride >= 4: dense windows would cost stride^2 times as much),
-      global averages, strides that differ between the axes, what the layer refuses, what ``skip`` names, and every
+      global averages and maxima, strides that differ between the axes, what the layer refuses, what ``skip`` names, and every
       other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).
 
     The report names every place that drops samples when ``example`` runs, and what became of it; but products with

@@ -382,6 +382,10 @@ def _why_no_pool(alike: list[Reduction], every: list[Reduction]) -> str | None:
         return "its module has a forward of its own beside that of its class"
     if reduction.call is None:
         return "a function call for which no layer is defined"
+    kernel = dict(reduction.call.options).get("kernel_size", ())
+    # Of 2 x 2 it is rather the last halving of a small example.
+    if reduction.call.kind == "max" and kernel > (2, 2) and all(r.before == kernel for r in alike):
+        return "a global maximum: it covers the whole map of the example"
     if reduction.call.kind == "slice":
         same = [r.call for r in every if r.source is reduction.source and r.call is not None]
         if any(call.kind == "slice" and call != reduction.call for call in same):

@@ -330,9 +330,9 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
             with torch._C.DisableTorchFunction():
                 step(module, "", args, kwargs, output, any(stack[-1] in r.stack for r in reductions))
         stack.pop()
-        if not stack:  # who called the network reads what it returns
+        if not stack:  # who called the network reads what it returns, and what its modules keep
             with torch._C.DisableTorchFunction():
-                step(None, "output", (output,), {}, None, False)
+                step(None, "output", (output, [vars(part) for part in network.modules()]), {}, None, False)
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

@@ -258,6 +258,7 @@ LEFT = {
     "a product": (lambda x: x.transpose(2, 3) @ x[..., :4], None),
     "global": (nn.AvgPool2d(4), "covers the whole map"),
     "global call": (lambda x: F.avg_pool2d(x, 4), "covers the whole map"),
+    "global maximum": (lambda x: F.max_pool2d(x, x.shape[2:]), "covers the whole map"),
 }
 
 
@@ -1016,14 +1017,24 @@ def test_no_image_among_several_inputs_hides_what_pads_by_its_stride(first: nn.M
     assert [change.name for change in report.replaced] == ["last"]
 
 
-@pytest.mark.parametrize("pack", [lambda x: x, lambda x: [x], lambda x: {"maps": (x,)}])
-def test_maps_that_an_output_holds_keep_their_size(pack) -> None:
+PACKS = {
+    "map": lambda n, x: x,
+    "list": lambda n, x: [x],
+    "dictionary": lambda n, x: {"maps": (x,)},
+    "kept by a module": lambda n, x: n.relu.maps.update(one=x),
+}
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_maps_that_an_output_holds_or_a_module_keeps_keep_their_size(pack: str) -> None:
     def run(n: Custom, x: Tensor) -> SimpleNamespace:
         y = n.conv(x)
-        return SimpleNamespace(logits=n.relu(y).mean((2, 3)), before=pack(y))
+        return SimpleNamespace(logits=n.relu(y).mean((2, 3)), before=PACKS[pack](n, y))
 
     network = Custom(run, conv=strided(), relu=nn.ReLU())
-    shapes = [[y.shape for y in tensors(some(X))] for some in (network, antialias(network, example=X))]
+    network.relu.maps = {}
+    networks = network, antialias(network, example=X)
+    shapes = [[y.shape for y in tensors([some(X).__dict__, some.relu.maps])] for some in networks]
     assert shapes[0] == shapes[1] and len(shapes[0]) == 2
 
 
