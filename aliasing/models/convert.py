@@ -26,7 +26,7 @@ from .blocks import PLACEMENTS
 from .calls import Conversion, intercept, pool_of
 from .guards import Guard, Link, Place
 from .owners import Antialiased, Centred, Complete, make_dense
-from .plan import AVERAGE, Change, Plan, Site, is_standard, learns
+from .plan import AVERAGE, Change, Plan, Site, is_standard, learns, names_stride
 from .watch import call as call_on
 from .watch import copied, evaluated, forget, maps_of, smaller, tensors, watched
 
@@ -73,8 +73,8 @@ def antialias(
     - Pools and slices ``x[:, :, ::2, ::2]`` that a ``forward`` calls as functions are converted likewise, also where a
       method such as ``encode`` is called without it.
     - Left as they are: patch embeddings (kernel = stride >= 4: dense windows would cost stride^2 times as much),
-      global averages and maxima, strides that differ between the axes, what the layer refuses, what ``skip`` names, and every
-      other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).
+      global averages and maxima, strides that differ between the axes, what the layer refuses, what ``skip`` names, and
+      every other reduction (strided ``conv2d`` calls, interpolation, adaptive pools, one and three dimensions).
 
     The report names every place that drops samples when ``example`` runs, and what became of it; but products with
     matrices (``einsum``, ``matmul``) are not looked at, since what mixes channels looks the same, nor are slices and
@@ -202,7 +202,7 @@ class _Job(Plan):
             places = [(c.place, c.call) for c in calls]
             intercept(modules[caller], owning, places, calls[0].alike, by, calls[0].running)
         targets = {site.name: site.target.replace(".", "/") for site in sites}
-        for group in self.groups:
+        for group in (group for group in self.groups if targets.keys() >= {*group}):
             around = commonpath([targets[name] for name in group]).split("/")
             leader, *others = (self.layers[name] for name in group)
             Link(leader, others, modules[".".join(around[: self._runs(around, len(around))])])
@@ -305,17 +305,30 @@ class _Job(Plan):
         # What follows an owner that did not run saw another map: it is not at fault.
         wrong = [site.name for site, references in expected.values() if references] or wrong
         if not wrong and self.alike and not _alike(output, self.output):  # not alike: it draws noise of its own
-            wrong = [site.name for site in sites if site.kind == "behind"] or [site.name for site in sites]
+            wrong = self._asked_for(sites)
         return converted, list(dict.fromkeys(wrong or self._elsewhere(converted, sites)))
+
+    def _asked_for(self, sites: list[Site]) -> list[str]:
+        """Sites with which the output is another, though each map is what it was: those at modules of a class, or all.
+
+        A forward may ask for the class of a part, whose place an owner takes, or read what lies in front of the owner.
+        """
+        at: dict[Any, list[Site]] = defaultdict(list)
+        for site in sites:
+            at[site.kind, type(self.modules.get(site.target))].append(site)
+        kinds = [some for some in at.values() if len(at) > 1 and self._compare(some)[1]]
+        self.error = "with its layer the output is another: a forward asks for its class, or reads what lies in front"
+        return [site.name for some in kinds or at.values() for site in some]
 
     def _elsewhere(self, converted: nn.Module, sites: list[Site]) -> list[str]:
         """Sites of modules that would not be the original where the example is a row and a column smaller.
 
         What pads by its stride may pad alike at stride 1 if a side is odd, and not if it is even, or the other way
         round. Maps behind d halvings are a row smaller if the example is 2^d rows smaller, which is tried where a class
-        computes in a way of its own.
+        computes in a way of its own, or what holds a part looks at strides.
         """
         standard = all(is_standard(self.modules[site.name]) for site in sites if site.call is None)
+        standard = standard and not any(map(names_stride, {*map(type, self.modules.values())}))
         others = (x for d in range(1 if standard else 5) for x in smaller(self.example, 2**d))
         return next(filter(None, (self._wrong_at(x, converted, sites) for x in others)), [])
 

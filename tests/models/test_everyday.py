@@ -968,11 +968,40 @@ def test_subsampling_is_the_network(case: str) -> None:
             assert ("does not run without" if raises else "looks at the whole map") in report.replaced[0].note
 
 
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.ReLU])
+def test_only_parts_of_the_class_that_a_forward_asks_for_keep_their_place(kind: type) -> None:
+    def run(n: Custom, x: Tensor) -> list[Tensor]:
+        kept = []
+        for part in n.parts:
+            x = part(x)
+            kept += [x] if isinstance(part, kind) else []
+        return [*kept, x]
+
+    parts = nn.Sequential(residual(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
+    network, report = antialias(Custom(run, parts=parts).eval(), "aps", example=X, return_report=True)
+    assert len(network(X)) == 2 and len(report.replaced) + len(report.left) == 4
+    (asked,) = [change.name for change in report.replaced + report.left if "asks for its class" in change.note]
+    assert asked == ("parts.1" if kind is nn.MaxPool2d else "parts.2")
+
+
+class PadsByPart(nn.Module):
+    """Pads by the stride of its part, whose class is torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        least = [max((-(-n // s) - 1) * s + 3 - n, 0) for n, s in zip(x.shape[:1:-1], self.conv.stride, strict=True)]
+        return self.conv(F.pad(x, [amount for total in least for amount in (total // 2, total - total // 2)]))
+
+
 @pytest.mark.parametrize("side", [33, 35])
-def test_subsampling_is_the_network_at_every_depth(side: int) -> None:
+@pytest.mark.parametrize("build", [partial(SamePadding, 3, 3, 3, 2), PadsByPart])
+def test_subsampling_is_the_network_at_every_depth(build, side: int) -> None:
     """Where a side is odd, what pads by its stride pads alike: of 33 all are, of 35 most, and of 34 most still."""
     torch.manual_seed(0)
-    network = nn.Sequential(*(SamePadding(3, 3, 3, 2) for _ in range(5))).eval()
+    network = nn.Sequential(*(build() for _ in range(5))).eval()
     with pytest.raises(UsageError, match="0 replaced"):
         antialias(network, "subsample", example=images(1, 3, side, side))
 
