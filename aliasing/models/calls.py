@@ -128,7 +128,7 @@ class Intercepted:
         return _rebuild, (type(self).__bases__[1], self.antialiased_methods), self.__getstate__()
 
 
-def _codes(method: Any) -> list[CodeType]:
+def codes_of(method: Any) -> list[CodeType]:
     """Of a function or a property, and of the functions that it wraps or closes over, as decorators do."""
     parts = [method.fget if isinstance(method, property) else method]
     for part in parts:  # which grows
@@ -136,6 +136,13 @@ def _codes(method: Any) -> list[CodeType]:
         inside = [*cells, getattr(part, "__wrapped__", None), getattr(part, "func", None)]
         parts += [own for own in inside if (isfunction(own) or isinstance(own, partial)) and own not in parts]
     return [part.__code__ for part in parts if isfunction(part)]
+
+
+def with_inner(codes: list[CodeType]) -> list[CodeType]:
+    """And those of comprehensions and functions inside."""
+    for code in codes:  # which grows
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return codes
 
 
 def _reached(kind: Any, running: frozenset[CodeType]) -> tuple[str, ...]:
@@ -146,18 +153,16 @@ def _reached(kind: Any, running: frozenset[CodeType]) -> tuple[str, ...]:
     """
     own = {name: getattr_static(kind, name) for name in dir(kind) if not hasattr(nn.Module, name)}
     methods = {name: method for name, method in own.items() if isfunction(method) or isinstance(method, partialmethod)}
-    codes_of = {name: codes for name, method in methods.items() if (codes := _codes(method))}
+    codes = {name: some for name, method in methods.items() if (some := codes_of(method))}
     # What a decorator returns has the same code for every method: something that it wraps must run as well.
-    runs = [n for n, (code, *inside) in codes_of.items() if code in running and (not inside or running & {*inside})]
+    runs = [n for n, (code, *inside) in codes.items() if code in running and (not inside or running & {*inside})]
     found = ["forward", *runs]
     for name in found:  # which grows
-        codes = [code for part in kind.__mro__ for code in _codes(vars(part).get(name))]
-        for code in codes:  # likewise, by those of comprehensions and functions inside
-            codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+        for code in with_inner([code for part in kind.__mro__ for code in codes_of(vars(part).get(name))]):
             texts = [text for text in code.co_consts if isinstance(text, str)]  # of getattr
             named = dict.fromkeys((*code.co_names, *texts))
-            found += [part for part in named if part not in found and _codes(own.get(part))]
-    may = [name for name in found if name in codes_of and not isgeneratorfunction(own[name])]
+            found += [part for part in named if part not in found and codes_of(own.get(part))]
+    may = [name for name in found if name in codes and not isgeneratorfunction(own[name])]
     return tuple(dict.fromkeys(["forward", *runs, *may]))
 
 

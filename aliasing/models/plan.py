@@ -14,7 +14,7 @@ from .. import layers
 from ..errors import UsageError, reason, unknown
 from ..layers.base import DTYPES, Downsample, per_axis
 from ..layers.polyphase import Polyphase
-from .calls import Intercepted, _codes, pool_of
+from .calls import Intercepted, codes_of, pool_of, with_inner
 from .flow import after_activation, joined
 from .owners import SAME, Antialiased, keeps_size, make_dense, stride_of
 from .watch import Reduction, Step, call, copied, evaluated, examples, flags, varied, watched
@@ -416,10 +416,8 @@ def names_stride(kind: type) -> bool:
     In its constructor it would see the one that was given.
     """
     own = [vars(base) for base in kind.__mro__ if not base.__module__.startswith("torch.")]
-    codes = [code for names in own for name in names if name != "__init__" for code in _codes(names[name])]
-    for code in codes:  # which grows, by those of functions inside
-        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
-    return any("stride" in code.co_names for code in codes)
+    codes = [code for names in own for name in names if name != "__init__" for code in codes_of(names[name])]
+    return any("stride" in code.co_names for code in with_inner(codes))
 
 
 def _has_own_stride(conv: nn.Conv2d) -> bool:
