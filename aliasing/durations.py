@@ -15,7 +15,7 @@ from .jobs import Job, build, complete, is_leased, merged
 from .measurements import loaded
 from .records import Run, Store
 from .runner import threads
-from .studies import STUDIES, campaign, worth
+from .studies import STUDIES, asked, campaign, worth
 from .training import train
 
 PROBE = 1.0  # seconds of training for an estimate
@@ -68,7 +68,9 @@ def _kind(job: Job) -> str:
 
 def _alike(job: Job) -> tuple[str, ...]:
     """The same for runs that take about as long; where nothing is trained, measuring is what takes the time."""
-    return _kind(job), *(() if job.run.recipe.epochs else sorted(wanted.name for wanted in job.measurements))
+    run = job.run
+    trained = str(run.dataset), str(run.recipe.epochs)
+    return _kind(job), *(trained if run.recipe.epochs else sorted(wanted.name for wanted in job.measurements))
 
 
 def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bool]]:
@@ -80,16 +82,16 @@ def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bo
     """
     found: dict[str, tuple[float | None, bool]] = {}
     recorded: dict[tuple[str, ...], list[float]] = {}
-    rates: dict[tuple[str, ...], float] = {}  # images per second
+    rates: dict[str, float] = {}  # images per second, by the kind of network
     for job in jobs:
-        record, kind = store.load(job.run), _alike(job)
+        record, kind = asked(job, store), _alike(job)
         seconds = {key: origin["seconds"] for key, origin in record.provenance.items()}
         if complete(job, record):
             found[job.run.id] = (sum(seconds.values()), False)
             recorded.setdefault(kind, []).append(sum(seconds.values()))
         elif seconds.get("training"):
             images = job.run.recipe.epochs * record.measurements["training"]["images"]
-            rates.setdefault(kind, images / seconds["training"])
+            rates.setdefault(kind[0], images / seconds["training"])
     for job in jobs:
         kind, recipe = _alike(job), job.run.recipe
         if job.run.id in found:
@@ -102,9 +104,9 @@ def durations(jobs: list[Job], store: Store) -> dict[str, tuple[float | None, bo
             continue
         with suppress(DataError):
             images = recipe.epochs * len(loaded(job.run.dataset, "train"))
-            if kind not in rates:
-                rates[kind] = recipe.batch_size * steps_per_second(job.run, CPU, PROBE)
-            found[job.run.id] = (images / rates[kind], True)
+            if kind[0] not in rates:
+                rates[kind[0]] = recipe.batch_size * steps_per_second(job.run, CPU, PROBE)
+            found[job.run.id] = (images / rates[kind[0]], True)
     if rates:
         small = [store.load(job.run).provenance for job in campaign("laptop")]
         shares = [sum(o["seconds"] for o in each.values()) / each["training"]["seconds"] for each in small if each]

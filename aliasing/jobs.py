@@ -175,7 +175,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
     if complete(job, record):
         return
     network, history, published = resumed(store, run)
-    notify(len(history))
+    notify(len(history) + len(job.measurements) - len(missing(job, record)))  # what is there already
     if len(history) < run.recipe.epochs:
         data, checkpoint = loaded(run.dataset, "train"), store.folder(run) / "checkpoint.safetensors"
         own = pictures(run.dataset)
@@ -189,6 +189,7 @@ def _train_and_measure(job: Job, store: Store, device: torch.device, notify: Not
             "asked of it is measured on the network of here, whose record then stands in place of that one",
             stacklevel=2,
         )
+        notify(len(missing(job, record)) - len(job.measurements))
         record, known = Record(run), None
 
     def save() -> None:

@@ -118,7 +118,7 @@ def _outcome(job: Job, store: Store, failures: dict[str, int], dead: int) -> str
         return f"failed: {(store.folder(job.run) / 'failed.txt').read_text().strip().splitlines()[-1]}"
     if is_leased(store, job.run):
         return "busy"
-    if dead:
+    if dead and store.folder(job.run).exists():  # else none had begun it
         return KILLED
     return "stopped"
 

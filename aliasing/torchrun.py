@@ -47,7 +47,9 @@ def execute(
                 late = world.first(time.monotonic() >= end)
                 outcomes[job.run.id] = "stopped" if late else _train(job, store, chosen, world, bar.update)
             trained = [job for job in todo if outcomes[job.run.id] == "trained"]
-            for job in trained[world.rank :: world.size]:
+            share = trained[world.rank :: world.size]
+            bar.reset(sum(job.run.recipe.epochs + len(job.measurements) for job in share))
+            for job in share:
                 outcomes[job.run.id] = carry_out(job, store, chosen, bar.update)
         for rank, theirs in enumerate(world.all(outcomes)):
             outcomes |= {job.run.id: theirs[job.run.id] for job in trained[rank :: world.size]}

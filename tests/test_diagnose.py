@@ -147,10 +147,13 @@ def test_deep_pictures_keep_their_greys_unknown_whites_are_listed_and_orientatio
     exif = half.getexif()
     exif[0x0112] = 6  # to be shown turned clockwise: right half white
     half.save(tmp_path / "turned.png", exif=exif)
+    odd = struct.pack("<2sHIHHHIHHHHIII", b"II", 42, 8, 2, 0x0112, 3, 1, 6, 0, 262, 4, 1, 70000, 0)  # odd is the last
+    half.save(tmp_path / "odd.png", exif=odd)
     found = pictures.read(tmp_path, SIZE)
     plain, deep, turned = (found.images[found.names.index(f"{name}.png")] for name in ("8", "16", "turned"))
     assert plain.float().std() > 50 and deep.equal(plain) and deep.equal(found.images[found.names.index("deep.tif")])
     assert turned[..., -8:].float().mean() > 250 and turned[..., :8].float().mean() < 5
+    assert turned.equal(found.images[found.names.index("odd.png")])
     why = "which of its numbers is white is not known; save it with 8 or 16 bits"
     assert found.skipped == dict.fromkeys(("integer.tif", "float.tif", "inverted.tif", "twelve.tif"), why)
 

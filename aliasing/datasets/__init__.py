@@ -126,7 +126,7 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
 
     Raises:
         UsageError: an unknown name.
-        DataError: an archive that is damaged, or an archive or folder that is missing and not to be downloaded.
+        DataError: an archive that is damaged, or missing and not to be downloaded.
     """
     _entry(name)
     place = data_folder(root)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..errors import extra
+from ..inference import full_float32
 from ..layers._phases import pad_axes
 
 Streams = list[Generator]
@@ -26,7 +27,8 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     padded = pad_axes(x, [(reach, reach)] * 2, "reflect")
     if reach <= 2:
         weight = kernel.to(x)[None, None]
-        return F.conv2d(padded.flatten(0, 1)[:, None], weight).view_as(x)
+        with full_float32():  # whoever calls
+            return F.conv2d(padded.flatten(0, 1)[:, None], weight).view_as(x)
     with extra():
         from scipy.fft import next_fast_len
 

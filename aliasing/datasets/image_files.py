@@ -35,10 +35,30 @@ def fits(size: int) -> bool:
     return size <= limit * 2**30
 
 
+def _classes(folder: Path) -> list[Path]:
+    """The folders in ``folder``, one per class; what is hidden is none."""
+    return sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(of_class: Path) -> list[Path]:
+    """The files at any depth that say they are images, and are not hidden."""
+    files = of_class.rglob("*")
+    return sorted(path for path in files if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+
+
 def classes_in(folder: Path) -> list[str]:
     """The folders in ``folder`` that hold images, at any depth, by name; none where it is no folder."""
-    kept = [path for path in folder.glob("*") if any(file.suffix.lower() in ENDINGS for file in path.rglob("*"))]
-    return sorted(path.name for path in kept)
+    return [path.name for path in _classes(folder) if _images(path)]
+
+
+def parts_of(place: Path) -> list[Path]:
+    """Where images are looked for: in "train", "val" and "test", or in the first of "test", "val" and the place itself.
+
+    Where no images are there, "train" may be a class.
+    """
+    learn = [place / "train"] if classes_in(place / "train") else []
+    found = [part for name in ("test", "val") if (part := place / name).is_dir()]
+    return learn + found if learn else (found or [place])[:1]
 
 
 _LISTED: dict[Path, str] = {}  # ``measurements.loaded``, too, takes for granted that no folder changes under a process
@@ -54,8 +74,7 @@ def listing(place: Path) -> str | None:
     """
     if place in _LISTED:
         return _LISTED[place]
-    parts = [part for name in ("train", "val", "test") if (part := place / name).is_dir()] or [place]
-    found = [path for part in parts for path in part.rglob("*") if path.suffix.lower() in ENDINGS]
+    found = [path for part in parts_of(place) for own in _classes(part) for path in _images(own)]
     names = sorted(os.fsencode(path.relative_to(place).as_posix()) for path in found)
     digest = hashlib.sha256(b"\n".join(names))
     for name in names[:: len(names) // 100 + 1]:
@@ -86,9 +105,8 @@ class ImageFiles:
     ) -> ImageFiles:
         """The images in the folders of ``folder``, one per class, in the order that ``decoding.decode`` gives them."""
         found = []
-        for of_class in sorted(path for path in folder.iterdir() if path.is_dir()):
-            images = sorted(path for path in of_class.rglob("*") if path.suffix.lower() in ENDINGS)
-            found += [(str(path), of_class.name) for path in images[:per_class]]
+        for of_class in _classes(folder):
+            found += [(str(path), of_class.name) for path in _images(of_class)[:per_class]]
         order, labels, classes = arranged(found, classes)
         paths = np.array([os.fsencode(found[i][0]) for i in order])
         return cls(paths, labels, tuple(classes), name, size)

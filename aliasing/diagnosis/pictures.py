@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from PIL import ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,6 +29,9 @@ class Pictures(NamedTuple):
     enlarged: int  # how many were smaller and had to be enlarged, which leaves nothing in them that could alias
 
 
+_UPRIGHT = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
+# By the orientation that a camera notes.
+_TURNS: dict[Any, Image.Transpose] = {note: Image.Transpose[name] for note, name in enumerate(_UPRIGHT, 2)}
 _DEEP = [(mode, (16,), 1) for mode in ("I;16", "I;16B", "I;16L")]  # deep TIFF files that are understood
 LEAST = 50  # pictures without which there is nothing to learn from
 SMALLEST = 8  # pixels of a window's side
@@ -140,5 +143,12 @@ def _decoded(path: Path, side: int) -> tuple[Tensor, bool]:
         tags = getattr(image, "tag_v2", {}) if image.mode.startswith("I") else {}
         if image.mode == "F" or (tags and (image.mode, tags.get(258), tags.get(262, 0)) not in _DEEP):
             raise ValueError("which of its numbers is white is not known; save it with 8 or 16 bits")
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image)
         return pixels(square(upright, side)), min(upright.size) < side
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As the camera was held; ``ImageOps.exif_transpose`` writes all notes anew, which fails for odd ones."""
+    image.load()  # some formats keep them behind the pixels
+    turn = _TURNS.get(image.getexif().get(0x0112))
+    return image if turn is None else image.transpose(turn)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets import ImageFiles, ImageSet, data_folder, load
-from ..errors import UsageError
+from ..errors import UsageError, at_least
 from ..inference import correct
 from ..records import Run
 
@@ -35,6 +35,7 @@ def loaded(dataset: Mapping[str, Any], split: str) -> ImageSet | ImageFiles:
 
 def drawn(images: int, count: int | None) -> Tensor:
     """Indices of the ``count`` pictures that are drawn of so many; of all in their order, where there are no more."""
+    at_least("count", count, 1)
     if count is None or count >= images:
         return torch.arange(images)
     return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count]

@@ -49,8 +49,11 @@ class Result(NamedTuple):
 
     def p(self, threshold: float) -> float:
         """Two-sided p-value of the hypothesis that the truth is ``threshold``."""
-        ends = np.clip([self.value, threshold], -1 + 1e-12, 1 - 1e-12) if self.fisher else (self.value, threshold)
-        distance = abs(np.subtract(*(np.arctanh(ends) if self.fisher else ends)))
+        distance = abs(self.value - threshold)
+        if self.fisher:  # from the end that a whole correlation does not reach, to its middle
+            end, sign = (self.low, 1) if self.value > 0 else (self.high, -1)
+            middle = np.arctanh(end) + sign * _quantile(np.inf) * self.error
+            distance = abs(middle - np.arctanh(np.clip(threshold, -1 + 1e-12, 1 - 1e-12)))
         if self.error == 0:
             return float(distance == 0)
         t = float(distance / self.error)
@@ -255,7 +258,7 @@ def _residual(table: pd.DataFrame, column: Derived, seeds: pd.Index) -> tuple[fl
     """
     by_run = column.of(table).set_axis([table["setting"], table["seed"]])
     layout = by_run[~by_run.index.duplicated()].unstack().reindex(columns=seeds).dropna()
-    values = layout[layout.std(axis=1) > 0].to_numpy()
+    values = layout[layout.max(axis=1) > layout.min(axis=1)].to_numpy()
     if len(values) < 2:
         return None
     return _interaction(values), float((len(values) - 1) * (len(seeds) - 1))
@@ -357,7 +360,8 @@ def over_kinds(
 def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | None = None) -> Result | None:
     """Spearman's correlation, after ``given`` was regressed out of the ranks; ``None`` for too few, or ties only.
 
-    The interval is Fisher's with the standard error of Bonett & Wright 2000, one freedom less for ``given``.
+    The interval is Fisher's with the standard error of Bonett & Wright 2000, one freedom less for ``given``; of orders
+    that agree whole with a correction for continuity, as few kinds agree by chance (five in one of 120 orders).
     """
     from scipy import stats
 
@@ -368,8 +372,11 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, given: np.ndarray | 
     if given is not None:
         line = np.stack([np.ones(len(first)), stats.rankdata(given)], 1)
         ranks = [one - line @ np.linalg.lstsq(line, one, rcond=None)[0] for one in ranks]
+        if min(np.ptp(one) for one in ranks) < 1e-9:  # nothing is left of one but roundings
+            return None
     value = np.corrcoef(*ranks)[0, 1]
-    return _fisher(value, ((1 + value**2 / 2) / (len(first) - 3 - taken)) ** 0.5)
+    most = 1 - 6 / (len(first) ** 3 - len(first))  # half an exchange of neighbours away from orders that agree
+    return _fisher(value, ((1 + value**2 / 2) / (len(first) - 3 - taken)) ** 0.5, most)
 
 
 def line_correlation(first: np.ndarray, second: np.ndarray) -> Result | None:
@@ -379,11 +386,11 @@ def line_correlation(first: np.ndarray, second: np.ndarray) -> Result | None:
     return _fisher(np.corrcoef(first, second)[0, 1], (len(first) - 3) ** -0.5)
 
 
-def _fisher(value: float, error: float) -> Result:
-    value = float(np.clip(value, -1, 1))
-    middle = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
+def _fisher(value: float, error: float, most: float = 1 - 1e-12) -> Result:
+    """Of a correlation with its standard error on Fisher's scale, where it counts as ``most`` at most."""
+    value, middle = float(np.clip(value, -1, 1)), np.arctanh(np.clip(value, -most, most))
     low, high = np.tanh([middle - _quantile(np.inf) * error, middle + _quantile(np.inf) * error])
-    return Result(value, float(low), float(high), 0, 0, float(error), np.inf, True)
+    return Result(value, min(float(low), value), max(float(high), value), 0, 0, float(error), np.inf, True)
 
 
 def concordance(column: str, where: Setting, kind: str) -> Statistic:
@@ -406,7 +413,8 @@ def kendall_w(values: np.ndarray) -> Result | None:
     """Kendall's W of ``values`` (seeds, kinds), with a jackknife over kinds; ``None`` for too few, or ties only.
 
     1 if all seeds rank the kinds alike, about 1 / seeds if at random; corrected for ties (Kendall 1948). ``None`` with
-    fewer than two seeds or five kinds.
+    fewer than two seeds or five kinds. Of few seeds the interval is too narrow: where the truth is 0.7, that of two
+    seeds lies above it in 8 of 100 cases, of three in 4, and not in 2.5 (simulated).
     """
     from scipy import stats
 

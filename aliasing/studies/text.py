@@ -51,7 +51,7 @@ def whole(own: pd.DataFrame, width: int) -> str:
         paragraphs.append(f"{profile}: {row.verdict}{f' ({row.note})' if row.note else ''}")
         paragraphs.append(f"  regime: {row.regime or 'none'}; rule of commit {row.commit}")
         for test in tests.itertuples():
-            p = "" if test.outcome == "not run" else f", p {test.p:.2g}"
+            p = "" if test.outcome == "not run" or test.fact else f", p {test.p:.2g}"
             asked = " (we ask this, not the paper)" if test.ours else ""
             paragraphs.append(f"  - {test.statistic}{asked}: {statistic(test)}{p} (rule: {test.rule})")
     if idle := [profile for profile in own["profile"].unique() if profile not in ran]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from aliasing.datasets import SPLITS, ImageFiles, ImageSet, decoding, load, pictures
+from aliasing.datasets.image_files import _LISTED
 from aliasing.errors import DataError, UsageError
 from aliasing.training import Recipe, train
 from tests.toys import write
@@ -60,7 +61,9 @@ def test_on_the_disk_and_in_memory_are_the_same(folder, monkeypatch):
 
 
 def test_a_folder_of_ones_own(folder):
-    (folder / "val/dog/notes.txt").touch()
+    for odd in ("val/dog/notes.txt", "val/dog/._0.png", "train/.cache/0.png", "val/.cache/0.png"):  # what is hidden
+        (folder / odd).parent.mkdir(exist_ok=True)
+        (folder / odd).touch()
     assert [len(load("folder", split, root=folder, size=6)) for split in SPLITS] == [23, 2, 5]
     few = load("folder", "test", root=folder, size=6, per_class=1)
     assert (len(few), few.name, few.classes) == (2, folder.name, ("cow", "dog"))
@@ -85,9 +88,13 @@ def test_a_folder_is_told_from_others_wherever_the_process_is_and_once_it_is_the
     for part in ("train", "val"):
         monkeypatch.chdir(folder / part)
         assert pictures({"name": "folder", "root": "copy"}) == {}
-        shutil.copytree("cow", "copy")
+        shutil.copytree("cow", "copy/train")  # a class of that name
+        (folder / part / "copy/dog").symlink_to(folder / part / "dog")
         found.append(pictures({"name": "folder", "root": "copy"})["pictures"])
     assert found[0] != found[1]
+    shutil.rmtree("copy/train")
+    _LISTED.clear()
+    assert pictures({"name": "folder", "root": "copy"})["pictures"] not in found  # of the class that is a link
 
 
 def trained(data, recipe, **options):

@@ -1,6 +1,7 @@
 """The statistics, against what is known of them by hand, by scipy or by simulation."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,7 @@ def test_spread_is_pooled_over_the_settings_of_the_block():
     layout = np.array(list(values.values()))
     left = layout - layout.mean(0) - layout.mean(1, keepdims=True) + layout.mean()
     assert found.freedom == 12 and found.error == pytest.approx(((left**2).sum() / 12 * 2 / 4) ** 0.5)
-    whole = table(values | {"constant": [1.0] * 4, "short": [1.0, 2.0]}).assign(group="one")
+    whole = table(values | {"constant": [0.1] * 4, "short": [1.0, 2.0]}).assign(group="one")
     other = table({"f": [100.0, -100.0, 50.0, 3.0]}).assign(group="two")
     inside = minus("m.x", A, B, group="one").of(pd.concat([whole, other]))
     assert inside == pytest.approx(found)  # settings of other blocks, without spread or with missing seeds do not count
@@ -192,6 +193,15 @@ def test_rank_correlation_covers_and_takes_out_what_is_given():
     given = rank_correlation(first, second, common)
     assert given.low < 0 < given.high
     assert rank_correlation(first[:4], second[:4]) is None and rank_correlation(first * 0, second) is None
+    assert rank_correlation(first[:9], second[:9], first[:9]) is None  # nothing is left of the first
+
+
+@pytest.mark.parametrize("kinds", [5, 6])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_orders_that_agree_whole_may_do_so_by_chance(kinds, sign):
+    found = rank_correlation(np.arange(kinds), sign * np.arange(kinds))
+    assert found.value == pytest.approx(sign) and found.low <= found.value <= found.high
+    assert found.p(0) == pytest.approx(2 / math.factorial(kinds), rel=1.1)
 
 
 def test_concordance_is_kendalls_w():
