@@ -311,13 +311,14 @@ class _Job(Plan):
     def _asked_for(self, sites: list[Site]) -> list[str]:
         """Sites with which the output is another, though each map is what it was: those at modules of a class, or all.
 
-        A forward may ask for the class of a part, whose place an owner takes, or read what lies in front of the owner.
+        A forward may ask for the class or the stride of a part, whose place an owner takes, or read what lies in front.
         """
         at: dict[Any, list[Site]] = defaultdict(list)
         for site in sites:
             at[site.kind, type(self.modules.get(site.target))].append(site)
         kinds = [some for some in at.values() if len(at) > 1 and self._compare(some)[1]]
-        self.error = "with its layer the output is another: a forward asks for its class, or reads what lies in front"
+        reads = "a forward reads its stride or what lies in front, or asks for its class"
+        self.error = f"with its layer the output is another: {reads}"
         return [site.name for some in kinds or at.values() for site in some]
 
     def _elsewhere(self, converted: nn.Module, sites: list[Site]) -> list[str]:
