@@ -172,10 +172,11 @@ def _publish(arguments: argparse.Namespace) -> None:
         for job in jobs[: arguments.weights]:
             checkpoint = store.folder(job.run) / "checkpoint.safetensors"
             record = store.load(job.run)
-            if checkpoint.exists() and complete(job, record):  # else its training may not be over
-                curves = curves_of(read_tensors(checkpoint, "history")[1])
-                if same_training(record.measurements["training"], curves):  # else that is the record of another network
-                    keep_weights(checkpoint, store.weights(job.run))
+            if not checkpoint.exists() or not complete(job, record):
+                continue  # its training may not be over
+            curves = curves_of(read_tensors(checkpoint, "history")[1])
+            if same_training(record.measurements["training"], curves):  # else that is the record of another network
+                keep_weights(checkpoint, store.weights(job.run))
     if not published:
         wanted = f"profile {arguments.profile}" if arguments.profile else "any profile but smoke"
         raise DataError(f"{arguments.study} has no records of {wanted}; aliasing run makes them")

@@ -40,25 +40,25 @@ def _classes(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
 
 
-def _images(of_class: Path) -> list[Path]:
-    """The files at any depth that say they are images, and are not hidden."""
+def _images(of_class: Path) -> Iterator[Path]:
+    """The files at any depth that say they are images, and are not hidden, in no order."""
     files = of_class.rglob("*")
-    return sorted(path for path in files if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    return (path for path in files if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
 
 
 def classes_in(folder: Path) -> list[str]:
     """The folders in ``folder`` that hold images, at any depth, by name; none where it is no folder."""
-    return [path.name for path in _classes(folder) if _images(path)]
+    return [path.name for path in _classes(folder) if any(_images(path))]  # of a million files, one of each
 
 
-def parts_of(place: Path) -> list[Path]:
-    """Where images are looked for: in "train", "val" and "test", or in the first of "test", "val" and the place itself.
+def looked_for(place: Path, learn: bool) -> list[Path]:
+    """Folders for images to learn from, or to test on, of which the first that is there counts.
 
     Where no images are there, "train" may be a class.
     """
-    learn = [place / "train"] if classes_in(place / "train") else []
-    found = [part for name in ("test", "val") if (part := place / name).is_dir()]
-    return learn + found if learn else (found or [place])[:1]
+    if learn:
+        return [place / "train"]
+    return [place / name for name in ("test", "val", *([] if classes_in(place / "train") else [""]))]
 
 
 _LISTED: dict[Path, str] = {}  # ``measurements.loaded``, too, takes for granted that no folder changes under a process
@@ -74,7 +74,9 @@ def listing(place: Path) -> str | None:
     """
     if place in _LISTED:
         return _LISTED[place]
-    found = [path for part in parts_of(place) for own in _classes(part) for path in _images(own)]
+    learn, test = ([part for part in looked_for(place, learn) if part.is_dir()] for learn in (True, False))
+    parts = learn + (test[:1] if place in test else test)
+    found = [path for part in parts for own in _classes(part) for path in _images(own)]
     names = sorted(os.fsencode(path.relative_to(place).as_posix()) for path in found)
     digest = hashlib.sha256(b"\n".join(names))
     for name in names[:: len(names) // 100 + 1]:
@@ -106,7 +108,7 @@ class ImageFiles:
         """The images in the folders of ``folder``, one per class, in the order that ``decoding.decode`` gives them."""
         found = []
         for of_class in _classes(folder):
-            found += [(str(path), of_class.name) for path in _images(of_class)[:per_class]]
+            found += [(str(path), of_class.name) for path in sorted(_images(of_class))[:per_class]]
         order, labels, classes = arranged(found, classes)
         paths = np.array([os.fsencode(found[i][0]) for i in order])
         return cls(paths, labels, tuple(classes), name, size)

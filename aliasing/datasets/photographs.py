@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import DataError, UsageError, at_least, extra
 from .archives import cached, data_folder, find, members, verify
 from .decoding import Decoded, cut, dealt, decode, files_of, part_of, pixels, square, whole
-from .image_files import ImageFiles, classes_in, fits
+from .image_files import ImageFiles, classes_in, fits, looked_for
 from .imageset import ImageSet
 
 # Imagenette's folders, and the ranks of their classes among ImageNet's thousand.
@@ -200,13 +200,12 @@ def folder(
     at_least("folder: per_class", per_class, 1)
     place = data_folder(root)
     learn = part_of(split) == "train"
-    # The test split has the labels of training; where no images are there, "train" may be a class.
-    classes = [] if learn else classes_in(place / "train")
-    names = ("train",) if learn else ("test", "val") if classes else ("test", "val", "")
-    found = next((place / name for name in names if (place / name).is_dir()), None)
+    wanted = looked_for(place, learn)
+    found = next((part for part in wanted if part.is_dir()), None)
     if found is None:
-        wanted = " or ".join(str(place / name) for name in names)
-        raise DataError(f"folder: looked for {wanted} with a folder of images per class")
+        told = " or ".join(map(str, wanted))
+        raise DataError(f"folder: looked for {told} with a folder of images per class")
+    classes = [] if learn else classes_in(place / "train")  # the test split has the labels of training
     files = ImageFiles.under(found, place.name, size, per_class, classes or None)
     if split != "test":
         files = files.only(dealt(files.labels, split))
