@@ -15,6 +15,7 @@ from ..jobs import Job, complete, is_leased, merged
 from ..profiles import PROFILES
 from ..records import Store
 from ..runner import execute
+from .ablations import STUDY as ABLATIONS
 from .azulay2018 import STUDY as AZULAY2018
 from .comparison import STUDY as COMPARISON
 from .finetuned import STUDY as FINETUNED
@@ -29,12 +30,10 @@ from .zhang2019 import STUDY as ZHANG2019
 __all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "asked", "best_evidence",
            "campaign", "findings", "get", "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
 
-STUDIES: dict[str, Study] = {
-    study.name: study
-    for study in (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, GRABINSKI2023, SAHA2024, COMPARISON, FINETUNED)
-}
+_ALL = (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, ABLATIONS, GRABINSKI2023, SAHA2024, COMPARISON, FINETUNED)
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 # Whose networks come first: the two chapters that ask for the plain network, its blurs and its augmentation.
-VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, GRABINSKI2023)
+VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, ABLATIONS, GRABINSKI2023)
 
 
 def get(name: str) -> Study:

@@ -36,7 +36,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc. The
 # changelog says why each was changed.
 FIXED: dict[str, tuple[str, str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "e2dda0a0", ""),
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "fbcfa7fd", ""),
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", "tuned-1 tuned-3 tuned-4"),
     "44696b2": ("2026-11-28T17:35:09+00:00", "cad94640", "azulay-4 saha-13 tuned-2"),
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", "azulay-10 real-5"),
@@ -45,18 +45,22 @@ FIXED: dict[str, tuple[str, str, str]] = {
     "341b6a1": ("2026-11-30T17:42:04+00:00", "9a299b37", "grabinski-12 vasconcelos-13 control-4"),
     "188b77e": (
         "2026-11-30T18:46:14+00:00",
-        "a9421b55",
-        "azulay-2 azulay-6 azulay-7 azulay-9 zhang-7 vasconcelos-10 vasconcelos-11 grabinski-10 comparison-2 control-1 "
-        "control-5",
+        "ec1aa353",
+        "azulay-2 azulay-6 azulay-7 azulay-9 zhang-7 grabinski-10 comparison-2 control-1 control-5",
     ),
     "65712fa": (
         "2026-11-30T21:20:11+00:00",
-        "1c8dbe55",
-        "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-15 grabinski-9 "
-        "comparison-9 comparison-10",
+        "c8cee7c7",
+        "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 grabinski-9 comparison-9 comparison-10",
     ),
     "fab99d6": ("2026-11-30T21:52:09+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
     "61a6715": ("2026-11-30T23:43:07+00:00", "57e9003d", "grabinski-13 control-2 comparison-5"),
+    "pending": (
+        "2026-12-01T03:30:00+00:00",
+        "6c39cb99",
+        "vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-7 vasconcelos-8 vasconcelos-9 vasconcelos-10 "
+        "vasconcelos-11 vasconcelos-15",
+    ),
 }
 
 

@@ -14,9 +14,10 @@ from aliasing.jobs import build
 from aliasing.layers.blur import binomial
 from aliasing.records import home
 from aliasing.studies import get
+from aliasing.studies.ablations import START, role
 from aliasing.studies.bases import ALPHA
 from aliasing.studies.saha2024 import GROWTH, VARIANTS, ring
-from aliasing.studies.vasconcelos2020 import ERROR, PLACES, START, SUBSETS, along_a_line, role
+from aliasing.studies.vasconcelos2020 import ERROR, PLACES, SUBSETS, along_a_line
 
 
 def jobs(study, profile, **labels):
@@ -34,7 +35,7 @@ def test_vasconcelos_tries_every_subset_of_the_places():
 
 
 def test_kernels_of_the_real_networks_have_roles():
-    (job, *_) = jobs("vasconcelos2020", "laptop", case="trainable")
+    (job, *_) = jobs("ablations", "laptop", case="trainable")
     weights = {name: getattr(part, "weight", None) for name, part in build(job.run).named_modules()}
     names = [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and weight.ndim == 4]
     roles = [role(name, names) for name in names]
@@ -62,7 +63,7 @@ def test_trainable_filters_start_where_the_finding_says():
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
 def test_the_wide_network_computes_as_much_as_the_one_that_keeps_every_pixel(profile):
     def macs(case):
-        (job, *_) = jobs("vasconcelos2020", profile, case=case)
+        (job, *_) = jobs("ablations", profile, case=case)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             build(job.run)(torch.zeros(2, 3, 32, 32))
         return counter.get_total_flops()
