@@ -55,8 +55,8 @@ FIXED: dict[str, tuple[str, str, str]] = {
     ),
     "fab99d6": ("2026-11-30T21:52:09+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
     "61a6715": ("2026-11-30T23:43:07+00:00", "57e9003d", "grabinski-13 control-2 comparison-5"),
-    "pending": (
-        "2026-12-01T03:30:00+00:00",
+    "2e5710a": (
+        "2026-12-01T03:45:16+00:00",
         "6c39cb99",
         "vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-7 vasconcelos-8 vasconcelos-9 vasconcelos-10 "
         "vasconcelos-11 vasconcelos-15",
