@@ -519,6 +519,7 @@ def test_logits_of_a_single_image_need_no_row(channels, classes):
 
 
 @pytest.mark.parametrize(("classes", "share"), [(3, nn.Softmax(1)), (1, nn.Sigmoid())])
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, about scripts
 def test_probabilities_count_as_they_are(photos, classes, share):
     """Not put through a second softmax, which would hide most of every change; and the share of a single class is no
     logit, as which it would be above 0 whatever the picture, and no shift would change the answer.
@@ -527,9 +528,10 @@ def test_probabilities_count_as_they_are(photos, classes, share):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes))
     middle = network(pictures.read(photos, SIZE).images / 255).mean(0).detach()
     network.append(Answer(lambda logits: 50 * (logits - middle)))  # of the pictures some are on either side
-    networks = {"logits": network, "shares": nn.Sequential(network, share)}
+    gate = Answer(lambda logits: logits * (logits + 1e6).sigmoid())  # which is open
+    networks = {"logits": nn.Sequential(network, gate), "shares": nn.Sequential(network, share)}
     if classes == 1:
-        networks["column"] = nn.Sequential(*networks["shares"], nn.Flatten(0))
+        networks["column"] = nn.Sequential(network, torch.jit.script(share), nn.Flatten(0))
     logits, *shares = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
     assert logits.answers > 1 and logits.mean_absolute_change.value > 0.001
     for own in shares:
@@ -559,8 +561,8 @@ def test_shares_near_0_and_1_tell_pictures_apart_in_half_precision():
 
 def test_shares_of_their_own_are_probabilities_as_well(photos):
     """As logits, sigmoids are so close to each other that a softmax hid what one pixel does to them."""
-    shares = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3), nn.Sigmoid())
-    networks = {"shares": shares, "logits": nn.Sequential(shares, Answer(torch.log))}
+    shares = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    networks = {"shares": shares.append(Answer(torch.sigmoid)), "logits": nn.Sequential(shares, Answer(torch.log))}
     own, logits = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
     assert own.mean_absolute_change.value == pytest.approx(logits.mean_absolute_change.value, rel=1e-4)
 

@@ -5,7 +5,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -19,6 +19,7 @@ from urllib.request import getproxies
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..datasets.photographs import imagenet_classes
 from ..errors import DataError, UsageError, check_whole, reason
@@ -370,6 +371,21 @@ def _some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+class _Sigmoids(TorchDispatchMode):
+    """Keeps what sigmoids return, whoever calls them: a module, a function, a script. Not maps, which are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        sigmoid = function in (torch.ops.aten.sigmoid.default, torch.ops.aten.sigmoid_.default)
+        if sigmoid and max(result.shape[2:], default=1) == 1:
+            self.found.append(result)
+        return result
+
+
 def adapted(network: Network, device: torch.device) -> Network:
     """``network`` on ``device``, after one image and two ran through it: before any work that could be lost.
 
@@ -387,14 +403,11 @@ def adapted(network: Network, device: torch.device) -> Network:
         raise UsageError(
             f"{network.name} has no weights yet, in lazy modules or on the device meta: run it once, or load them"
         )
-    grey, failures, sigmoids, before = False, [], list[Tensor](), form_of(network.module)
+    grey, failures, before = False, [], form_of(network.module)
     for grey, form in product((False, True), (torch.channels_last, torch.contiguous_format)):
         placed(network.module, device, form)
         try:
-            with torch.no_grad(), evaluating(network.module) as module, ExitStack() as hooks:
-                for part in module.modules():
-                    if isinstance(part, nn.Sigmoid):
-                        hooks.enter_context(part.register_forward_hook(lambda _, given, y: sigmoids.append(y)))
+            with torch.no_grad(), evaluating(network.module) as module, _Sigmoids() as sigmoids:
                 noise = torch.rand((2, 3, network.size, network.size), generator=torch.Generator().manual_seed(0))
                 noise[0] /= 4  # else the statistics of the two are alike
                 noises = (x[:, :1] if grey else x for n in (2, 2, 1) for x in batches(module, noise[:n]))
@@ -438,7 +451,7 @@ def adapted(network: Network, device: torch.device) -> Network:
         )
     single = logits.ndim == 1 or logits.shape[1] == 1
     # As logits, what a sigmoid returns would be above 0, and close to what it returns for any other image.
-    shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids)
+    shares = any(torch.equal(own.flatten(), logits.flatten()) for own in sigmoids.found)
     if not (shares or single):
         missed, step = (widened(logits).sum(1) - 1).abs(), max(1e-3, torch.finfo(logits.dtype).eps)
         shares = bool((logits >= 0).all() and (missed < step).all())
