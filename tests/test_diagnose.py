@@ -228,6 +228,17 @@ def test_a_factory_gives_the_same_weights_whenever_it_is_asked_and_nothing_that_
     assert torch.equal(plain[0].weight, before)
 
 
+def test_a_factory_may_import_its_neighbours_when_it_runs_and_move_elsewhere(factories, tmp_path):
+    """The working directory could be imported from until the module was, which failed where that changed it."""
+    (tmp_path / "moving_nets.py").write_text(
+        "import os; os.chdir('/')\ndef build(): import near_nets; return near_nets.tiny()"
+    )
+    (tmp_path / "near_nets.py").write_text("from tests.test_diagnose import tiny")
+    before = [*sys.path]
+    assert load("moving_nets:build").name == "moving_nets:build"
+    assert sys.path == before
+
+
 def test_an_empty_folder_and_nothing_readable(tmp_path):
     with pytest.raises(DataError, match="no picture in"):
         aliasing.diagnose(CORNER, tmp_path)

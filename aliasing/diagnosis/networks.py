@@ -4,8 +4,8 @@ import json
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
@@ -269,23 +269,33 @@ def _source(name: str) -> _Source:
     )
 
 
+@contextmanager
+def _here() -> Iterator[None]:
+    """Modules of the working directory can be imported meanwhile, also by what moves to another."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody else removed it
+            sys.path.remove(here)
+
+
+@_here()
 def _factory(name: str, size: int) -> Network:
-    """What ``module:factory`` makes; the module may lie in the working directory."""
+    """What ``module:factory`` makes; it and what it imports, also later, may lie in the working directory."""
     module, _, attribute = name.partition(":")
     if "/" in module or module.endswith(".py"):
         wanted = module.removesuffix(".py").strip("./").replace("/", ".")
         raise UsageError(
             f"expected MODULE:FACTORY, such as {wanted}:{attribute}, the module as for import; got {name!r}"
         )
-    sys.path.insert(0, str(Path.cwd()))
     try:
         found = import_module(module)
     except ImportError as error:
         raise UsageError(f"cannot import {module!r} of {name!r} from here or from the environment: {error}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(f"the module {module!r} of {name!r} fails when it is imported: {reason(error)}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
     if not hasattr(found, attribute):
         own = [key for key, value in vars(found).items() if getattr(value, "__module__", "") == module]
         raise UsageError(f"the module {module!r} has no {attribute!r}; it defines {', '.join(own) or 'nothing'}")
