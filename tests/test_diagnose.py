@@ -25,7 +25,7 @@ from torchvision import models as torchvision_models
 import aliasing
 from aliasing import metrics
 from aliasing.diagnosis import load, measuring, pictures
-from aliasing.diagnosis.networks import NOTE, Adapted, adapted, of_module
+from aliasing.diagnosis.networks import NOTE, Adapted, _library, adapted, of_module
 from aliasing.diagnosis.report import percent
 from aliasing.errors import DataError, UsageError
 from aliasing.layers import CATALOGUE, Blur
@@ -714,6 +714,9 @@ def test_a_fine_tuned_file_brings_its_own_number_of_classes(tmp_path):
     assert found.module(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
     assert "tuned.safetensors" in found.weights
     torch.testing.assert_close(found.module.state_dict()["classifier.1.weight"], tuned.classifier[1].weight.detach())
+    learned = {**tuned.state_dict(), "layer.weight": torch.ones(1)}  # as of a layer that learns
+    torch.save({f"model.{name}": value for name, value in learned.items()}, tmp_path / "learned.pt")
+    assert _library("squeezenet1_1", str(tmp_path / "learned.pt"), 64).module.network.classifier[1].out_channels == 7
     about = json.dumps({"network": "squeezenet1_1+tri-3", "weights": "pretrained weights", "size": 64})
     save_file(torchvision_models.squeezenet1_1().state_dict(), tmp_path / "ours.safetensors", {NOTE: about})
     ours = load(str(tmp_path / "ours.safetensors"))  # its classes are still those of the pretrained network

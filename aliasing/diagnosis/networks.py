@@ -191,8 +191,10 @@ def _library(name: str, weights: str, size: int | None) -> Network:
         note, names, options = RANDOM, (), dict[str, Any]()
         if weights != "none":
             blank, (tensors, about) = source.build(False), _open(weights)
-            last, tensors = list(blank.state_dict())[-1], _renamed(tensors, blank)
-            options = {"num_classes": tensors[last].shape[0]} if last in tensors else {}  # of a fine-tuned network
+            last = list(blank.state_dict())[-1]
+            # Behind whatever word was put before it; a second head of that name has a longer one.
+            own = min((name for name in tensors if f".{name}".endswith(f".{last}")), key=len, default=None)
+            options = {} if own is None else {"num_classes": tensors[own].shape[0]}  # of a fine-tuned network
             if NOTE in about and _note(weights, about)["weights"] == _PRETRAINED:
                 names = source.classes
         network = source.build(False, **options)
