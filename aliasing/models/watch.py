@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from inspect import BoundArguments, signature
-from itertools import takewhile
+from itertools import product, takewhile
 from traceback import walk_stack
 from types import CodeType
 from typing import Any
@@ -115,19 +115,20 @@ def _first(network: nn.Module) -> tuple[Any, int]:
 def examples(network: nn.Module, more: int | None = None) -> Iterator[Any]:
     """Inputs that ``network`` may take: noise in [0, 1) of the size and channels it declares, or of usual ones.
 
-    A side of ``more`` pixels is the last, so that a network that takes others is converted alike whatever it is.
+    A side of ``more`` pixels is the last, so that a network that takes others is converted alike whatever it is. Colour
+    and grey follow, for networks that make channels of pixels before their first convolution.
     """
     first, dimensions = _first(network)
     config: Any = getattr(network, "default_cfg", None) or getattr(network, "config", None)
     get = config.get if isinstance(config, dict) else lambda name: getattr(config, name, None)
     declared = get("input_size") or get("image_size")
     side = declared[-1] if isinstance(declared, (list, tuple)) else declared
-    channels = getattr(first, "in_channels", 3)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
     sides = side, *_SIDES[: None if dimensions < 3 else 3], more
-    for n in dict.fromkeys(n for n in sides if isinstance(n, int)):
-        x = torch.rand((1, channels, *[n] * dimensions), generator=generator, device="cpu").to(parameter)
+    channels = getattr(first, "in_channels", 3), 3, 1
+    for c, n in product(dict.fromkeys(channels), dict.fromkeys(n for n in sides if isinstance(n, int))):
+        x = torch.rand((1, c, *[n] * dimensions), generator=generator, device="cpu").to(parameter)
         yield x
         if n == _SIDES[0]:
             yield [x[0]]  # as detectors take images

@@ -142,6 +142,11 @@ BY_HAND: dict[str, tuple] = {
         lambda n, x: n.norm(blur(dense(n.conv, x))).relu(),
         {"example": 8},
     ),
+    "convolution, of more channels than the image": (
+        lambda: Custom(lambda n, x: n.relu(n.conv(torch.cat([x, x], 1))), conv=nn.Conv2d(6, 4, 3, 2), relu=nn.ReLU()),
+        lambda n, x: blur(dense(n.conv, torch.cat([x, x], 1)).relu()),
+        {"example": None},
+    ),
     "max of three": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(F.max_pool2d(x, 3, 1, 1))),
     "max, the layer alone": (lambda: nn.MaxPool2d(3, 2, 1), lambda n, x: blur(x), {"placement": "pool-then-conv"}),
     "max under two names": (
