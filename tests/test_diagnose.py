@@ -195,8 +195,11 @@ def test_networks_in_half_precision_or_scripted_are_measured(photos):
     portraits = aliasing.diagnose(networks, photos, size=SIZE, device="cpu").portraits
     full, *halves = ([site.alias_energy.value for site in portrait.sites] for portrait in portraits)
     assert len(full) == len(halves) == 2 and all(half == pytest.approx(full, abs=0.02) for half in halves)
-    scripted = aliasing.diagnose(torch.jit.script(tiny()), photos, size=SIZE, device="cpu").portraits[0]
-    assert scripted.top1_change == portraits[0].top1_change
+    found = aliasing.diagnose(torch.jit.script(tiny()), photos, size=SIZE, device="cpu")
+    assert found.portraits[0].top1_change == portraits[0].top1_change
+    said = "; nothing in scripted modules can be seen"
+    assert found.table().loc["downsampling sites"].item() == f"0{said}"
+    assert found.html().count(f"o place was seen where samples are dropped{said}") == 2
 
 
 def test_names_are_escaped_in_the_report_and_printed_whatever_their_encoding(tmp_path):

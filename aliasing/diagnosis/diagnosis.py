@@ -51,7 +51,7 @@ class Diagnosis:
                 "one pixel moves its probability by": percent(portrait.mean_absolute_change),
                 "consistency, crop shifts": percent(portrait.crop),
                 "consistency, standard shifts": percent(portrait.standard),
-                "downsampling sites": str(len(portrait.sites)),
+                "downsampling sites": f"{len(portrait.sites)}{portrait.unseen}",
                 "alias energy, mean over sites": _mean([site.alias_energy.value for site in portrait.sites]),
                 "the same in front of filters": _mean([site.at_risk.value for site in portrait.sites]),
                 "anti-aliasing layers it has": ", ".join(f"{n} x {c}" for n, c in portrait.layers.items()) or "none",

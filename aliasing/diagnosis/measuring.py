@@ -90,11 +90,17 @@ class Portrait:
     conversion: Report | str  # what ``antialias`` would replace with ``REMEDY``, or why nothing
     class_names: tuple[str, ...] = ()  # empty where they are unknown
     options: tuple[str, ...] = ()  # of the command line that names the same network, but for the size
+    scripted: bool = False  # whether parts of it are, in which no site can be seen
     seconds: float = field(default=0.0, compare=False)  # spent on it
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number."""
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
+
+    @property
+    def unseen(self) -> str:
+        """What must be known of the number of its sites, to be said behind it."""
+        return "; nothing in scripted modules can be seen" if self.scripted else ""
 
     @property
     def tuned(self) -> bool:
@@ -238,6 +244,7 @@ def portray(
         conversion=_conversion(network),
         class_names=network.classes,
         options=network.options,
+        scripted=any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()),
         seconds=time.perf_counter() - started,
     )
 
