@@ -509,10 +509,10 @@ def test_rows_are_no_pictures(photos):
 
 
 def test_places_of_a_forward_behind_a_wrapper_have_its_name(photos):
-    lenet = Custom(lambda n, x: nn.functional.max_pool2d(n.conv(x), 2).mean((2, 3)), conv=nn.Conv2d(3, 4, 3))
+    lenet = Custom(lambda n, x: nn.functional.max_pool2d(n.conv(x), 2).mean((2, 3)), conv=nn.Conv2d(3, 4, 3, 2))
     wrapped = aliasing.models.normalized(lenet, [0.5] * 3, [0.5] * 3)
     found = aliasing.diagnose({"plain": lenet, "wrapped": wrapped}, photos, size=SIZE, device="cpu", count=2)
-    assert [site.name for portrait in found.portraits for site in portrait.sites] == ["", ""]
+    assert [site.name for portrait in found.portraits for site in portrait.sites] == ["conv", ""] * 2
 
 
 def test_grey_networks_and_single_logits_are_diagnosed(photos):

@@ -309,7 +309,7 @@ def _sites(network: Network, images: Tensor, say: Callable[[int], object]) -> li
         bias = bias_of(table[:, 3:]).nearest if table.shape[1] > 3 else None
         rows.append(Site(own_name(name), kind, stride, does, could, error, bias))
     order = {own_name(name): index for index, (name, _) in enumerate(model.named_modules())}
-    return sorted(rows, key=lambda site: order.get(site.name, 0))
+    return sorted(rows, key=lambda site: (site.max_bias is None, order.get(site.name, 0)))  # which functions have not
 
 
 def _values(sample: Sample) -> Tensor:
