@@ -18,7 +18,10 @@ PROFILES = {
     "smoke": Profile("generated shapes, a few hundred", "toy", "CPU, seconds a study", "tests"),
     "laptop": Profile("generated shapes", "small", "2 CPU cores, minutes a study", "trying it, teaching"),
     "desktop": Profile(
-        "photographs: CIFAR-10", "VGG13, ResNet-18, half as wide", "2 CPU cores, days", "the book without a GPU"
+        "photographs: CIFAR-10; shapes for ablations",
+        "VGG13, ResNet-18, half as wide",
+        "2 CPU cores, days",
+        "the book without a GPU",
     ),
     "gpu": Profile(
         "CIFAR-10, Imagenette, Tiny-ImageNet-100, CamVid", "VGG13, ResNet-18", "one GPU, not timed yet", "the book"
