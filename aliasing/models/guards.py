@@ -55,11 +55,14 @@ class Link:
     def _follow(self, follower: Downsample, inputs: tuple) -> tuple:
         choice = getattr(self.waiting, "choice", None)
         if choice is None:
-            raise UsageError("a branch samples the grid another one chooses, which has not run: call the whole network")
+            raise UsageError(
+                "a branch samples the grid another one chooses, which has not run: call the whole network; where it is "
+                "checkpointed, the checkpoint must hold the branch that chooses as well"
+            )
         if choice.is_floating_point() and self.waiting.learning != torch.is_grad_enabled():
             raise UsageError(
                 "of branches that share a learned choice, one runs in a checkpoint, or without gradients, another not: "
-                "the choice would get a part of its gradient; checkpoint the whole block, or with use_reentrant=False"
+                "the choice would get a part of its gradient; checkpoint the whole block"
             )
         self.waiting.readers -= 1
         if not self.waiting.readers:  # what the choice was computed from may go

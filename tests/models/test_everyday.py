@@ -533,8 +533,11 @@ def test_checkpoints_have_the_right_gradient_or_none() -> None:
     lps = antialias(
         Custom(lambda n, x: checkpoint(n.a, x, use_reentrant=True) + n.b(x), a=strided(), b=strided()), "lps"
     )
-    with pytest.raises(UsageError, match="share a learned choice, one runs in a checkpoint"):
+    with pytest.raises(UsageError, match=r"share a learned choice, one runs in a checkpoint.*the whole block$"):
         lps(x)
+    lps.run = lambda n, x: n.a(x) + checkpoint(n.b, x, use_reentrant=False)
+    with pytest.raises(UsageError, match="the checkpoint must hold the branch that chooses"):
+        lps(x).sum().backward()
     for run in (
         *(inner, lambda x: checkpoint(inner, x, use_reentrant=True)),
         *(parts, lambda x: checkpoint_sequential(parts, 3, x, use_reentrant=False)),
