@@ -389,7 +389,7 @@ def _why_no_pool(alike: list[Reduction], every: list[Reduction]) -> str | None:
     if reduction.call.kind == "slice":
         same = [r.call for r in every if r.source is reduction.source and r.call is not None]
         if any(call.kind == "slice" and call != reduction.call for call in same):
-            return "the other samples are read as well: nothing is dropped"
+            return "the other samples are read as well, by other slices"
         if min(dict(reduction.call.options).get("start", [-1])) < 0:
             return "not a slice of both image axes and of nothing else, from a first sample to the border"
     if any(r.call != reduction.call for r in alike):

@@ -243,11 +243,11 @@ LEFT = {
     "windows side by side": (lambda x: torch.cat([x[:, 2:, 4:8, 4:8], x[:, :2, 4:8, 4:8]], 1), None),
     "phases in two modules": (
         Custom(lambda n, x: n.one(x) + n.two(x), one=Answer(lambda x: x[..., ::2]), two=Answer(lambda x: x[..., 1::2])),
-        "nothing is dropped",
+        "by other slices",
     ),
     "part of a kernel": (lambda x: F.conv2d(x, KERNEL[..., ::2, ::2]), None),
     "a new map": (lambda x: x[:, :, :8, :8] + x.new_zeros(len(x), 4, 8, 8), None),
-    "phases": (lambda x: x[..., ::2, ::2] + x[..., 1::2, ::2], "nothing is dropped"),
+    "phases": (lambda x: x[..., ::2, ::2] + x[..., 1::2, ::2], "by other slices"),
     "one map": (lambda x: x[0][:, ::2, ::2][None], "no layer is defined"),
     "one image": (lambda x: x[:1, :, ::2, ::2], "and of nothing else"),
     "rows": (lambda x: x[:, :, ::2], "strides differ"),
