@@ -88,9 +88,10 @@ def antialias(
     The ``state_dict`` keeps its names, so checkpoints of the original load (``strict=False`` for layers that learn).
     Modules may be replaced by type afterwards (norms, activations, quantisation); where a change loses a layer, the
     next forward raises ``UsageError``. Tools that are given one module (pruning, weight normalisation) want the one
-    inside its owner, such as ``network.downsample.inner``. Strides are changed before: afterwards they are 1. With
-    ``act-then-pool`` the convolution computes at stride 1 and the layer samples behind the activation, so a part
-    cut between them returns a larger map; ``conv-then-pool`` keeps both in one module.
+    inside its owner, such as ``network.downsample.inner``. Norms are fused before: with ``conv-then-pool`` a fused bias
+    lies in front of the layer, and ``aps`` and padding with zeros do not pass it unchanged. So are strides changed:
+    afterwards they are 1. With ``act-then-pool`` the convolution computes at stride 1 and the layer samples behind the
+    activation, so a part cut between them returns a larger map; ``conv-then-pool`` keeps both in one module.
 
     With polyphase layers (``aps``, ``lps``), branches that meet again, in a residual block for example, sample the grid
     that the first of them chooses; where they cannot, the report says so, and whether the output is exactly invariant
