@@ -144,7 +144,7 @@ def antialias(
         if inside == "_orig_mod":
             wrapper.__setstate__(wrapper.__getstate__())  # it compiles what it holds now, not what it held
         return (wrapper, report) if return_report else wrapper
-    job = _Job(copied(module), name, options, placement, skip, keep_stem, example)  # some change when they run
+    job = _Job(module, name, options, placement, skip, keep_stem, example)
     network, sites = job.settle()
     report = job.finish(sites, network)
     if not report.replaced and not any(change.note == AVERAGE for change in report.left):

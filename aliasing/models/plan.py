@@ -70,7 +70,7 @@ class Plan:
 
     def __init__(
         self,
-        network: nn.Module,
+        original: nn.Module,
         name: str,
         options: dict[str, Any],
         placement: str,
@@ -78,6 +78,7 @@ class Plan:
         keep_stem: bool,
         example: Any,
     ) -> None:
+        network = copied(original)  # some change when they run
         self.network, self.name, self.options, self.skip, self.keep_stem = network, name, options, skip, keep_stem
         # Subsampling a convolution is the strided convolution, also in training, where a norm sees what is behind it.
         self.placement = "conv-then-pool" if name == "subsample" else placement
@@ -101,6 +102,21 @@ class Plan:
         self.kept: dict[str, str] = {}
         self.notes: list[str] = []
         self._look_in_training(convolutions)
+        self._hold(original)
+
+    def _hold(self, original: nn.Module) -> None:
+        """Have weights that a run changed, as of an encoder that follows another one, begin each run as they were."""
+        own = dict(self.network.named_parameters())
+        pairs = [(own[name], weight) for name, weight in original.named_parameters() if name in own]
+        # Not those that other libraries pack, which need not be comparable.
+        pairs = [(x, y) for x, y in pairs if type(y) is nn.Parameter and not y.is_meta and not torch.equal(x, y)]
+
+        def restore(*_: Any) -> None:
+            for x, y in pairs:
+                x.data.copy_(y)
+
+        if pairs:
+            self.network.register_forward_pre_hook(restore)  # its copies have the hook as well
 
     def _look_in_training(self, convolutions: list[nn.Conv2d]) -> None:
         """Demote or keep what a forward uses in another way in training, as with an auxiliary head, or by a flag."""

@@ -818,6 +818,12 @@ def test_names_of_a_module_are_not_hidden() -> None:
     result.load_state_dict(network.state_dict())
 
 
+def follows(n: Custom, x: Tensor) -> Tensor:
+    for slow, fast in zip(n.slow.parameters(), n.fast.parameters(), strict=True):
+        slow.data = (slow.data + fast.data.flip(0)) / 2
+    return n.slow(x) + n.fast(x)
+
+
 def added(n: Custom, x: Tensor) -> Tensor:
     y = n.act(n.conv(x))
     n.last = getattr(n, "last", nn.Identity())
@@ -857,6 +863,7 @@ UNUSUAL = {
     ),
     "frozen part": lambda: nn.Sequential(block(), torch.jit.freeze(torch.jit.script(nn.Conv2d(4, 2, 1).eval()))),
     "a part that its first run adds": lambda: Custom(added, conv=strided(), act=nn.ReLU()),
+    "weights that follow others": lambda: Custom(follows, slow=block(), fast=block()),
     "input changed in place": lambda: Custom(lambda n, x: n.block(x.sub_(0.5)), block=block()),
 }
 
