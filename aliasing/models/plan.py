@@ -293,7 +293,8 @@ class Plan:
         place = self.name_of[id(target)], side == "before"
         if side and place not in taken:
             taken.add(place)
-            seen = "; hooks on the convolution see the map in front of it" if part._forward_hooks else ""
+            hooked = ", ".join(self._hooked(part, target, side == "before"))
+            seen = f"; hooks on {hooked} see the map in front of it" if hooked else ""
             return Site(name, "behind", *place, note="stride 1, layer after the activation" + seen)
         none = "another layer has the place behind its activation" if side else "no activation found behind it"
         reason = {
@@ -302,6 +303,20 @@ class Plan:
             "pool-then-conv": " (in front it would change the size)",
         }
         return Site(name, "after", name, note="stride 1, layer after the convolution" + reason[self.placement])
+
+    def _hooked(self, conv: nn.Module, target: nn.Module, reader: bool) -> list[str]:
+        """Modules with hooks that see a map on its way from a convolution to its layer: what ends or begins there."""
+        path = [next(step for step in self.steps if step.module is conv)]
+        while path[-1].module is not target:  # each step has one reader
+            path += path[-1].readers
+        on, found = {step.module for step in path}, []
+        for name, module in self.modules.items():
+            ends, begins = map(_has_own, (module._forward_hooks, module._forward_pre_hooks))
+            inside = {*module.modules()} if ends or begins else set()
+            ends, begins = ends and target not in inside, begins and conv not in inside
+            if on & inside and (ends or (begins and not (reader and module is target))):
+                found.append(name)
+        return found
 
     def _share(self, sites: list[Site]) -> tuple[list[list[str]], dict[str, str]]:
         """Sites that sample one grid because their branches meet again, the first to run first; notes for the report.
@@ -411,6 +426,12 @@ def _why_no_pool(alike: list[Reduction], every: list[Reduction]) -> str | None:
     if any(r.call != reduction.call for r in alike):
         return "its module makes other calls at other times"
     return None
+
+
+def _has_own(hooks: Mapping[int, Any]) -> bool:
+    """Whether there are other hooks than those of a conversion before."""
+    parts = (getattr(hook, "func", hook) for hook in hooks.values())
+    return any(getattr(part, "__module__", None) != f"{__package__}.guards" for part in parts)
 
 
 def _clashes(part: nn.Module) -> bool:

@@ -810,6 +810,32 @@ def test_hooks_that_were_there_see_what_they_saw() -> None:
     assert seen == expected
 
 
+def see(*_: Any) -> None:
+    pass
+
+
+HOOKED = {
+    "conv": lambda n: n.block.conv.register_forward_hook(see),
+    "norm": lambda n: n.block.norm.register_forward_pre_hook(see),
+    "block": lambda n: n.block.register_forward_hook(see),
+    "next": lambda n: n.next.register_forward_pre_hook(see),
+    "": lambda n: [n.register_forward_hook(see), n.next[0].register_forward_pre_hook(see)],
+}
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_hooks_that_see_the_dense_map_are_named(name: str) -> None:
+    def run(n: Custom, x: Tensor) -> Tensor:
+        return n.relu(n.next(n.relu(n.block(x))))  # one activation for both: the layer is in front of what reads it
+
+    block = Custom(lambda n, x: n.norm(n.conv(x)), conv=strided(), norm=nn.BatchNorm2d(4))
+    network = Custom(run, block=block, relu=nn.ReLU(), next=nn.Sequential(nn.Conv2d(4, 4, 3)))
+    HOOKED[name](network)
+    _, report = antialias(network, example=X, return_report=True)
+    assert ("hooks on" in report.replaced[0].note) == bool(name)
+    assert not name or f"{name} see the map in front of it" in report.replaced[0].note
+
+
 def test_names_of_a_module_are_not_hidden() -> None:
     hidden = Custom(lambda n, x: n.down(x.mT).mT, down=nn.Linear(4, 4))  # a child of a name that an owner would use
     network = Custom(lambda n, x: n.next(F.relu(n.conv(x))), conv=nn.Conv2d(3, 4, 3, 2, 1), next=hidden)
