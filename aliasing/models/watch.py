@@ -1,11 +1,11 @@
 """What a network does when it runs: its steps, whose maps each of them reads, and every spatial reduction."""
 
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from inspect import BoundArguments, signature
 from itertools import product, takewhile
 from traceback import walk_stack
@@ -94,16 +94,23 @@ class Reduction:
         return self.stack[-1][0]
 
 
-def tensors(value: Any, within: bool = False) -> Iterator[Tensor]:
-    """Every tensor in an output, whatever it is packed in."""
+def tensors(value: Any, within: bool = False, seen: dict[Any, Any] | None = None) -> Iterator[Tensor]:
+    """Every tensor in an output, whatever it is packed in.
+
+    But not in a generator, which can be run through only once, nor in a set, which has another order in each run.
+    """
+    seen, key = {} if seen is None else seen, (id(value), within)  # packs may hold themselves
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, (Mapping, list, tuple)):
+    elif key in seen:
+        return
+    elif isinstance(value, (list, tuple, deque, Mapping, ItemsView, ValuesView)):
+        seen[key] = value
         for part in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors(part, within)
-    elif not within and not isinstance(value, (type, nn.Module)):  # a dataclass, or an object of some library
-        for part in getattr(value, "__dict__", {}).values():  # not what lies in objects that it holds
-            yield from tensors(part, within=True)
+            yield from tensors(part, within, seen)
+    elif not isinstance(value, (type, nn.Module)) and (not within or is_dataclass(value)):
+        seen[key] = value  # an object of some library, which may hold much else, or a dataclass at any depth
+        yield from tensors(object.__getstate__(value), True, seen)  # its attributes, also those in slots
 
 
 def _first(network: nn.Module) -> tuple[Any, int]:
@@ -331,9 +338,10 @@ def watched(network: nn.Module) -> Iterator[tuple[list[Step], list[Reduction]]]:
             with torch._C.DisableTorchFunction():
                 step(module, "", args, kwargs, output, any(stack[-1] in r.stack for r in reductions))
         stack.pop()
-        if not stack:  # who called the network reads what it returns, and what its modules keep
+        if not stack:  # who called the network reads what it returns, what its modules keep, and what was put in a list
+            read = output, args, kwargs, [vars(part) for part in network.modules()]
             with torch._C.DisableTorchFunction():
-                step(None, "output", (output, [vars(part) for part in network.modules()]), {}, None, False)
+                step(None, "output", read, {}, None, False)
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

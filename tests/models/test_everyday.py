@@ -5,6 +5,7 @@ import importlib
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial, partialmethod, reduce
 from types import SimpleNamespace
 from typing import Any
@@ -1082,24 +1083,32 @@ def test_no_image_among_several_inputs_hides_what_pads_by_its_stride(first: nn.M
     assert [change.name for change in report.replaced] == ["last"]
 
 
+@dataclass(slots=True)
+class Levels:
+    maps: Any
+
+
 PACKS = {
-    "map": lambda n, x: x,
-    "list": lambda n, x: [x],
-    "dictionary": lambda n, x: {"maps": (x,)},
-    "kept by a module": lambda n, x: n.relu.maps.update(one=x),
+    "map": lambda n, x, given: x,
+    "list": lambda n, x, given: [x],
+    "dictionary": lambda n, x, given: {"maps": (x,)},
+    "values": lambda n, x, given: {"maps": x}.values(),
+    "slots": lambda n, x, given: Levels([Levels(x)]),
+    "kept by a module": lambda n, x, given: n.relu.maps.update(one=x),
+    "put in a list": lambda n, x, given: given.append(x),
 }
 
 
 @pytest.mark.parametrize("pack", PACKS)
 def test_maps_that_an_output_holds_or_a_module_keeps_keep_their_size(pack: str) -> None:
-    def run(n: Custom, x: Tensor) -> SimpleNamespace:
-        y = n.conv(x)
-        return SimpleNamespace(logits=n.relu(y).mean((2, 3)), before=PACKS[pack](n, y))
+    def run(n: Custom, inputs: tuple[Tensor, list]) -> SimpleNamespace:
+        y = n.conv(inputs[0])
+        return SimpleNamespace(logits=n.relu(y).mean((2, 3)), before=PACKS[pack](n, y, inputs[1]))
 
     network = Custom(run, conv=strided(), relu=nn.ReLU())
     network.relu.maps = {}
-    networks = network, antialias(network, example=X)
-    shapes = [[y.shape for y in tensors([some(X).__dict__, some.relu.maps])] for some in networks]
+    runs = [(some, (X, [])) for some in (network, antialias(network, example=((X, []),)))]
+    shapes = [[y.shape for y in tensors([some(x).__dict__, some.relu.maps, x[1]])] for some, x in runs]
     assert shapes[0] == shapes[1] and len(shapes[0]) == 2
 
 
