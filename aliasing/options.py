@@ -1,7 +1,7 @@
 """Options that arrive by name, from a study, a record or a reader: each must be of the type its function declares."""
 
 from collections.abc import Callable, Collection, Mapping
-from functools import cache
+from functools import cache, partial
 from inspect import Parameter, formatannotation, signature
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -32,6 +32,7 @@ def check_types(what: str, function: Callable[..., Any] | type, values: Mapping[
     Raises:
         UsageError: a value of another type; named ``what`` with what was expected.
     """
+    function = function.func if isinstance(function, partial) else function
     hints = _hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):

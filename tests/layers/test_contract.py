@@ -1,6 +1,7 @@
 """What every layer promises: sizes, values, dtypes, memory formats, tracing, copies; and the registry."""
 
 import copy
+from functools import partial
 from itertools import product
 
 import pytest
@@ -207,3 +208,5 @@ def test_options_of_a_layer_of_ones_own_need_no_default(monkeypatch):
     assert layers.create("mine", 4, stride=3, weight=2)(torch.zeros(1, 4, 9, 6)).shape == (1, 4, 3, 2)
     with pytest.raises(TypeError, match="weight"):
         layers.create("mine", 4)
+    monkeypatch.setitem(CATALOGUE, "mine", layers.Entry(partial(Mine, weight=2), "mean", "a test"))
+    assert layers.create(**layers.resolved("mine", sharp=3), channels=4)(torch.zeros(1, 4, 6, 6)).shape == (1, 4, 3, 3)
