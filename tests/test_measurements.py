@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import softmax
 from torch import nn
 
-from aliasing import layers, metrics
+from aliasing import datasets, layers, metrics
 from aliasing.datasets import ImageSet, shapes
 from aliasing.jobs import build
 from aliasing.measurements import MEASUREMENTS, Measurement, Subject, features, packed, pixel_steps, unpacked
@@ -417,6 +417,20 @@ def test_alias_errors_of_pictures_that_are_broken_and_kept(monkeypatch):
     monkeypatch.setattr(features, "_alias_errors", lambda *of: next(errors))
     values = measured("aliasing_and_attack", chosen, count=5, eps=1)
     assert (values["alias_error_of_broken_minus_kept"], values["alias_error_rise"]) == (-4, 1.5)
+
+
+def test_a_data_set_that_is_defined_again_is_another_one(monkeypatch):
+    """Of a network that calls dark pictures wrong."""
+    bright = Answer(lambda x: torch.stack([x.mean((1, 2, 3)), 0.5 - x.mean((1, 2, 3))], 1))
+
+    def error(grey):
+        data = ImageSet(torch.full((4, 3, 16, 16), grey, dtype=torch.uint8), torch.zeros(4).long(), ("a", "b"), "mine")
+        own = datasets.Entry(lambda split, seed, count: data, "this test")
+        monkeypatch.setitem(datasets.CATALOGUE, "mine", own)
+        found = measured("corruptions", subject(bright, {"name": "mine"}), count=2, severities=(1,))
+        return found["corruption_error"].value
+
+    assert error(0) > 0.5 > error(255)
 
 
 def test_pictures_are_the_sample_of_networks_that_others_trained(monkeypatch):

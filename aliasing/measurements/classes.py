@@ -6,11 +6,10 @@ from typing import Any
 import torch
 
 from ..adversary import survivors
-from ..datasets import data_folder
 from ..datasets.corruptions import NAMES, SEVERITIES
 from ..metrics import Estimate, band_accuracy, corruption_error, few_shot_accuracy
 from ..metrics.robustness import corrupted
-from .subject import Subject, by_image, loaded
+from .subject import Subject, by_image, identity, loaded
 
 KEPT = 2**29  # bytes of corrupted images that are kept for the next network; making them takes longest
 
@@ -53,8 +52,7 @@ def corruptions(
     test = subject.split("test", count)
     source = None  # where all the cells would not fit
     if test.images.nbytes * len(NAMES) * len(SEVERITIES) <= KEPT:
-        place = data_folder(subject.run.dataset.get("root"))
-        key = {"dataset": subject.run.dataset, "place": place, "count": count, "device": test.images.device}
+        key = identity(subject.run.dataset), count, test.images.device
         if _made.get("key") != key:
             _made.update(key=key, source=cache(corrupted(test.images, batch_size=len(test.images))))
         source = _made["source"]

@@ -10,25 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets import ImageFiles, ImageSet, data_folder, load
+from ..datasets import CATALOGUE, ImageFiles, ImageSet, data_folder, load
 from ..errors import UsageError, at_least
 from ..inference import correct
 from ..records import Run
 
-_KEPT: list[tuple[dict[str, Any], str, Path, ImageSet | ImageFiles]] = []
+_KEPT: list[tuple[Any, ImageSet | ImageFiles]] = []
 ROOM = 4  # training and test images of one set, training images of the next ones
+
+
+def identity(dataset: Mapping[str, Any]) -> tuple[dict[str, Any], Path, Any]:
+    """What tells a data set apart from others while this process lasts: its name may come to mean another one."""
+    return dict(dataset), data_folder(dataset.get("root")), CATALOGUE.get(dataset["name"])
 
 
 def loaded(dataset: Mapping[str, Any], split: str) -> ImageSet | ImageFiles:
     """The ``split`` of a data set given by name and options; the last few are kept, since measurements share them."""
-    place = data_folder(dataset.get("root"))
+    key = identity(dataset), split
     for entry in _KEPT:
-        if entry[:3] == (dataset, split, place):
+        if entry[0] == key:
             _KEPT.remove(entry)
             _KEPT.append(entry)
-            return entry[3]
+            return entry[1]
     data = load(split=split, **dataset)
-    _KEPT.append((dict(dataset), split, place, data))
+    _KEPT.append((key, data))
     del _KEPT[:-ROOM]
     return data
 
