@@ -18,7 +18,7 @@ from . import layers, studies
 from .clone import published
 from .diagnosis.report import percent
 from .errors import DataError, UsageError, one_of
-from .jobs import Job, complete
+from .jobs import Job, complete, makers
 from .measurements import MEASUREMENTS
 from .metrics import Estimate
 from .plots import measured
@@ -252,8 +252,8 @@ def part(
 def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
     """The table of ``jobs``, as ``begin`` returns it; what no store holds is trained here and now, and not kept.
 
-    So a layer or a measurement that was defined in a cell can be changed and tried again under its name, be it one of
-    the package's.
+    So a data set, a network, a layer or a measurement that was defined in a cell can be changed and tried again under
+    its name, be it one of the package's.
     """
     store = studies.open_store()
     found = [(job, store.load(job.run)) for job in jobs]
@@ -268,12 +268,9 @@ def sweep(jobs: list[Job], device: str = "auto") -> pd.DataFrame:
 
 
 def _redefined(job: Job, record: Record) -> bool:
-    """Whether the record is of another layer or measurement, whose name a reader gave to one of his own."""
-    made: dict[str, Any] = {wanted.key: MEASUREMENTS.get(wanted.name) for wanted in job.measurements}
-    if layer := job.run.network.get("downsample"):
-        made["training"] = layers.CATALOGUE[layer["name"]].layer
-    package = __name__.partition(".")[0]
-    return any(getattr(made.get(key), "__module__", package).split(".")[0] != package for key in record.measurements)
+    """Whether the record is of another layer, say, whose name a reader gave to one of his own."""
+    made = [one for key, own in makers(job).items() if key in record.measurements for one in own]
+    return any(one.__module__.split(".")[0] != __name__.split(".")[0] for one in made)
 
 
 def _carry_out(jobs: list[Job], store: Store, device: str, workers: int | None = None) -> None:

@@ -7,7 +7,7 @@ one store share the work. The operating system drops the lock of a killed proces
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from . import models
+from . import datasets, layers, models
 from .datasets import data_folder, pictures
 from .errors import DamagedError, DataError, StorageError, UsageError, reason
 from .files import leased, set_aside, write_atomically
 from .inference import placed
-from .measurements import Measurement, Subject, loaded
+from .measurements import MEASUREMENTS, Measurement, Subject, loaded
 from .metrics import count_parameters
 from .records import Record, Run, Store, encode, provenance, same_training
 from .training import load_weights, train
@@ -35,6 +35,20 @@ class Job:
     run: Run
     measurements: tuple[Measurement, ...] = ()
     labels: dict[str, Any] = field(default_factory=dict)  # the run's place in the study: columns of the results table
+
+
+def makers(job: Job) -> dict[str, list[Any]]:
+    """The functions and classes behind each entry of the job's record, by its key; readers add and replace some."""
+    network, sets = job.run.network, datasets.CATALOGUE
+    made: dict[str, list[Any]] = {"training": [sets[job.run.dataset["name"]].function]}
+    if network["name"] in models.CATALOGUE:
+        made["training"].append(models.CATALOGUE[network["name"]].build)
+    if layer := network.get("downsample"):
+        made["training"].append(layers.CATALOGUE[layer["name"]].layer)
+    for wanted in job.measurements:
+        names = [one.get("name") for one in wanted.options.values() if isinstance(one, Mapping)]
+        made[wanted.key] = [MEASUREMENTS[wanted.name], *(sets[name].function for name in names if name in sets)]
+    return made
 
 
 def missing(job: Job, record: Record) -> list[Measurement]:

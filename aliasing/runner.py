@@ -17,11 +17,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import layers, models
 from .distributed import cores
 from .errors import StorageError, UsageError, at_least, reason
-from .jobs import Job, Notify, carry_out, complete, is_leased, unfinished
-from .measurements import MEASUREMENTS
+from .jobs import Job, Notify, carry_out, complete, is_leased, makers, unfinished
 from .memory import keep_freed
 from .records import Run, Store
 from .training import pick_device
@@ -80,14 +78,9 @@ def execute(
 
 
 def _modules(jobs: list[Job]) -> set[str]:
-    """Names of the modules that define the measurements, layers and networks of ``jobs``; readers add their own."""
-    made: list[Any] = [MEASUREMENTS[wanted.name] for job in jobs for wanted in job.measurements]
-    for network in (job.run.network for job in jobs):
-        if network["name"] in models.CATALOGUE:
-            made.append(models.CATALOGUE[network["name"]].build)
-        if layer := network.get("downsample"):
-            made.append(layers.CATALOGUE[layer["name"]].layer)
-    return {one.__module__ for one in made}
+    """Names of the modules that define what ``jobs`` need, such as a reader's own data set."""
+    made = [one for job in jobs for own in makers(job).values() for one in own]
+    return {getattr(one, "func", one).__module__ for one in made}  # that of a partial is where it was defined
 
 
 def deadline(limit_minutes: float | None) -> float:

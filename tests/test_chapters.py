@@ -5,7 +5,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +15,14 @@ import pandas as pd
 import papermill
 import pytest
 
-from aliasing import chapters, clone, jobs, models, plots, records, studies
+from aliasing import chapters, clone, datasets, jobs, layers, models, plots, records, studies
 from aliasing.errors import DataError, UsageError
-from aliasing.measurements import MEASUREMENTS
+from aliasing.measurements import MEASUREMENTS, Measurement
 from aliasing.metrics import count_flops
 from aliasing.records import Run, Store
 from aliasing.studies.evidence import survived
 from aliasing.training import Recipe
+from tests.runs import CPU, JOB
 
 ROOT = Path(__file__).parents[1]
 
@@ -250,15 +251,27 @@ def test_a_run_of_ones_own_joins_the_sweep_and_is_not_kept(tmp_path):
     assert not (tmp_path / "my runs").exists()
 
 
-def test_a_measurement_that_a_cell_calls_like_one_on_record_is_carried_out(monkeypatch):
-    job = studies.get("zhang2019").jobs("laptop", seeds=1)[0]
-    job = replace(job, measurements=job.measurements[:1])
-    (wanted,) = job.measurements
-    (before,) = chapters.sweep([job], device="cpu")[f"{wanted.name}.accuracy"]
-    monkeypatch.setitem(MEASUREMENTS, wanted.name, lambda subject, **options: {"accuracy": 7.0})
-    monkeypatch.setattr(jobs, "train", lambda *rest: [{"epoch": 0, "loss": 1.0, "seconds": 0.0}])
-    (after,) = chapters.sweep([job], device="cpu")[f"{wanted.name}.accuracy"]
-    assert after == 7.0 != before
+GLYPHS = Measurement("few_shot", {"dataset": {"name": "glyphs", "size": 8}, "domain": "glyphs", "episodes": 2})
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "part"),
+    [
+        (datasets.CATALOGUE, "shapes", "function"),
+        (datasets.CATALOGUE, "glyphs", "function"),
+        (models.CATALOGUE, "vgg-small", "build"),
+        (layers.CATALOGUE, "tri-3", "layer"),
+        (MEASUREMENTS, "circular_rolls", None),
+    ],
+)
+def test_what_a_cell_calls_like_something_on_record_is_made_anew(table, name, part, monkeypatch):
+    job = replace(JOB, measurements=(*JOB.measurements, GLYPHS))
+    assert jobs.carry_out(job, studies.open_store(), CPU) == "done"
+    monkeypatch.setattr(jobs, "train", lambda *rest: [{"epoch": 0, "loss": 7.0, "seconds": 0.0}])
+    assert chapters.sweep([job], "cpu")["training.loss"][0] != [7]
+    own = table[name]._replace(**{part: partial(getattr(table[name], part))}) if part else partial(table[name])
+    monkeypatch.setitem(table, name, own)
+    assert chapters.sweep([job], "cpu")["training.loss"][0] == [7]
 
 
 CLAIM = {"claim": "a < b", "published": "12 %", "source": "v1, secondary", "rule": "above 0", "seeds": 3, "fact": False}

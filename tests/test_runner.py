@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from aliasing import torchrun
+from aliasing.datasets import CATALOGUE, Entry, shapes
 from aliasing.distributed import World
 from aliasing.errors import DataError, UsageError
 from aliasing.jobs import Job, carry_out, complete, is_leased
@@ -127,14 +128,21 @@ def test_a_module_that_a_worker_cannot_import_is_named_and_keeps_no_job_from_its
     assert served == ["store"]
 
 
-def test_what_a_cell_defines_is_measured_in_its_process(where, monkeypatch):
+@pytest.mark.parametrize("drawn", [False, True])
+def test_what_a_cell_defines_is_used_in_its_process(where, monkeypatch, drawn):
+    """Whether it measures or draws pictures."""
+
     def mine(subject):
         return {"m": 1}
 
-    mine.__module__ = "__main__"
+    def draw(split, count):
+        return shapes.load(split, count)
+
+    (draw if drawn else mine).__module__ = "__main__"
     monkeypatch.setitem(MEASUREMENTS, "mine", mine)
+    monkeypatch.setitem(CATALOGUE, "drawn", Entry(draw, "this test"))
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # a notebook's, which is no file
-    run = replace(RUN, recipe=Recipe(epochs=0))
+    run = replace(RUN, recipe=Recipe(epochs=1), dataset={"name": "drawn", "count": 32})
     jobs = [Job(replace(run, seed=seed), (Measurement("mine"),)) for seed in range(2)]
     with pytest.raises(UsageError, match="define it in a module"):
         execute(jobs, where, "cpu", progress=False, cut=True)
