@@ -308,17 +308,19 @@ def kind_means(table: pd.DataFrame, kind: str, column: str) -> pd.Series:
     """The mean of ``column`` of each kind of networks over all seeds there are, even where a kind lacks some.
 
     What a seed does to the kinds that have it counts for those that lack it, which would else look better without a
-    hard one: least squares of kinds plus seeds, of those that a chain of kinds links. Where all have the same seeds,
-    this is the plain mean.
+    hard one: least squares of kinds plus seeds, of those that a chain of kinds links, within the range of what was
+    observed: no share gets above 1. Where all have the same seeds, this is the plain mean.
     """
     known = table.dropna(subset=[kind, column])
+    values = known[column].to_numpy(dtype=float)
     kinds, seeds = (pd.get_dummies(known[name], dtype=float) for name in (kind, "seed"))
-    found = np.linalg.lstsq(np.hstack([kinds, seeds]), known[column].to_numpy(dtype=float), rcond=None)[0]
+    found = np.linalg.lstsq(np.hstack([kinds, seeds]), values, rcond=None)[0]
     effects = found[kinds.shape[1] :]
     near = (kinds.T.to_numpy() @ seeds.to_numpy()) > 0  # (kinds, seeds)
     for _ in effects:  # until all are that a chain of kinds leads to: no others can be compared
         near = near @ near.T @ near
     means = found[: kinds.shape[1]] + near @ effects / near.sum(1)
+    means = means.clip(values.min(initial=np.inf), values.max(initial=-np.inf))
     return pd.Series(means, kinds.columns, name=column).round(12)[known[kind].unique()]  # ties stay ties
 
 

@@ -178,6 +178,8 @@ def test_a_kind_that_lacks_a_hard_seed_does_not_look_better():
     assert kind_means(lacking, "layer", "m.x").to_dict() == pytest.approx(whole.to_dict())
     assert over_kinds("m.x", "m.y", {}, "layer").of(lacking).value == pytest.approx(1)
     assert kind_means(rows.iloc[:0], "layer", "m.x").empty
+    exact = table({"a": [0.8, 0.9], "b": [1], "c": [1, 1]})  # b lacks the seed in which a is better
+    assert kind_means(exact, "layer", "m.x").to_dict() == pytest.approx({"a": 0.85, "b": 1, "c": 1})
     apart = rows[(rows["layer"] == "a") & (rows["seed"] < 2) | (rows["layer"] == "b") & (rows["seed"] == 2)]
     assert kind_means(apart, "layer", "m.x").to_dict() == pytest.approx({"a": 5, "b": 21})  # of which nothing is known
     assert kind_means(rows.assign(layer=rows["layer"].replace("a", None)), "layer", "m.x").size == 7
