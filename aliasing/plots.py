@@ -116,7 +116,7 @@ def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer", *columns: str)
     """The runs of a results table on which ``columns`` were measured, by the values of one column or of several.
 
     The first column of ``by`` decides colour and marker. Of the others, one of truth values decides whether markers are
-    hollow, and one of words which line is drawn: the same one whatever was measured.
+    hollow, and one of words which line is drawn, hollow or not: the same one whatever was measured.
 
     Raises:
         UsageError: a run has no value in one of these columns, and would be in no group.
@@ -130,12 +130,14 @@ def groups(rows: pd.DataFrame, by: str | Sequence[str] = "layer", *columns: str)
     found = []
     for values, own in rows.groupby(by, sort=False):
         labels = dict(zip(by, values, strict=True))
-        look: dict[str, Any] = {"color": COLOURS[str(values[0])], "marker": MARKERS[str(values[0])], "linestyle": "-"}
+        look: dict[str, Any] = {"color": COLOURS[str(values[0])], "marker": MARKERS[str(values[0])]}
+        line, hollow = 0, {}
         for name in by[1:]:
             if name in words:
-                look["linestyle"] = LINES[words[name].index(labels[name]) % len(LINES)]
+                line = words[name].index(labels[name]) % len(LINES)
             elif labels[name]:
-                look |= {"markerfacecolor": "none", "linestyle": ":"}
+                hollow = {"markerfacecolor": "none"}
+        look |= {"linestyle": LINES[-1 - line if hollow else line]} | hollow  # from the other end: bars have no markers
         said = [name if value is True else str(value) for name, value in labels.items() if value is not False]
         found.append(Group(", ".join(said), look, own))
     return found
@@ -192,7 +194,7 @@ def bands(
 
     Of fewer than ``FEW`` seeds each has a faint curve instead of the band.
 
-    The frame leaves room around the curves; wider bands are cut.
+    The frame leaves room around the curves; wider bands are cut. One call an axis: another frames its own curves alone.
 
     Args:
         axis: where to draw.
@@ -217,8 +219,9 @@ def bands(
         if len(own) >= FEW:
             axis.fill_between(places, low, high, color=look["color"], alpha=0.13, linewidth=0, gid="seeds")
         for curve in own[column] if 1 < len(own) < FEW else ():
-            faint = look | {"marker": None, "linewidth": 0.8, "alpha": 0.5, "gid": "few"}
-            axis.plot(places, scale * np.array(curve, dtype=float), **faint)
+            values = scale * np.array(curve, dtype=float)
+            middle += [value for value in values if np.isfinite(value)]
+            axis.plot(places, values, **look | {"marker": None, "linewidth": 0.8, "alpha": 0.5, "gid": "few"})
     if axis.get_yscale() == "linear":
         _limit(axis, "y", middle)
 
@@ -269,11 +272,13 @@ def panels(
 def points(axis: Axes, rows: pd.DataFrame, x: str, y: str, by: str | Sequence[str] = "layer", scale: float = 1) -> None:
     """A point per group with the 95 % intervals of both coordinates, and a faint one per run.
 
-    The frame leaves room around the runs; wider intervals are cut.
+    The frame leaves room around the runs; wider intervals are cut. One call an axis, as for ``bands``.
     """
     for group in groups(rows, by, x, y):
-        own, fill = seeded(group), "full" if "markerfacecolor" in group.look else FILLS[group.look["linestyle"]]
-        look = group.look | {"linestyle": "none", "fillstyle": fill}
+        own, hollow = seeded(group), "markerfacecolor" in group.look
+        fill = (FILLS | {":": "full"} if hollow else FILLS)[group.look["linestyle"]]
+        other = group.look["color"] if hollow else "none"  # the half that the first colour does not fill
+        look = group.look | {"linestyle": "none", "fillstyle": fill, "markerfacecoloralt": other}
         _each(axis, scale * own[x], scale * own[y], look)
         (right, across_x, kind), (up, across_y, _) = (_whiskers(scale * own[column]) for column in (x, y))
         axis.errorbar(right, up, across_y, across_x, label=group.label, capsize=2, markersize=8, gid=kind, **look)
@@ -303,15 +308,16 @@ def bars(
                 low, high = scale * known[ends].iloc[0].astype(float)
                 reach, kind = [[mean - low], [high - mean]], "pictures"
             middle = place + (index - len(found) / 2 + 0.5) * width
-            bottom, top = min(bottom, mean), max(top, mean)
+            few = scale * known[column] if 1 < len(known) < FEW else []
+            bottom, top = min(bottom, mean, *few), max(top, mean, *few)
             axis.bar(
                 middle, mean, width, yerr=reach, capsize=2, ecolor="#d55e00", gid=kind,
                 color=look["color"], edgecolor="white", hatch=HATCHES[look["linestyle"]],
                 label=label,
             )  # fmt: skip
             label = ""  # in the legend once
-            if 1 < len(known) < FEW:
-                _each(axis, [middle] * len(known), scale * known[column], {"color": "#d55e00", "marker": "o"})
+            if len(few):
+                _each(axis, [middle] * len(few), few, {"color": "#d55e00", "marker": "o"})
     axis.set_xticks(range(len(columns)), list(columns))
     axis.set_ylim(1.35 * bottom, 1.35 * top + 1e-9)
 

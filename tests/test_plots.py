@@ -59,14 +59,18 @@ def test_groups_have_a_label_and_a_look():
     assert found[3].look["markerfacecolor"] == "none" and "markerfacecolor" not in found[2].look
 
 
-def test_points_and_bars_of_groups_that_differ_in_words_look_different():
-    rows = pd.concat([ROWS[~ROWS["augmented"]].assign(network=name) for name in "wxyz"])
-    figure, axes = plots.grid(1, 2)
-    plots.points(axes[0], rows, "x", "y", ["layer", "network"])
-    plots.bars(axes[1], rows, {"the x": "x"}, ["layer", "network"])
-    handles, _ = axes[0].get_legend_handles_labels()
-    assert len({(one[0].get_color(), one[0].get_fillstyle()) for one in handles}) == len(handles) == 8
+@pytest.mark.parametrize(("rows", "words"), [(ROWS[~ROWS["augmented"]], "wxyz"), (ROWS, "wx")])
+def test_groups_that_differ_in_words_look_different_augmented_or_not(rows, words):
+    rows, by = pd.concat([rows.assign(network=name) for name in words]), ["layer", "network", "augmented"]
+    figure, axes = plots.grid(1, 3)
+    plots.points(axes[0], rows, "x", "y", by)
+    plots.bars(axes[1], rows, {"the x": "x"}, by)
+    plots.bands(axes[2], rows, "curve", by)
+    marks = [handle[0] for handle in axes[0].get_legend_handles_labels()[0]]
+    faces = [(one.get_markerfacecolor(), one.get_markerfacecoloralt(), one.get_fillstyle()) for one in marks]
+    assert len({(one.get_color(), *face) for one, face in zip(marks, faces, strict=True)}) == len(marks) == 8
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in axes[1].patches}) == 8
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes[2].lines}) == 8
     plots.show(figure, "", "")
 
 
@@ -129,6 +133,9 @@ def test_two_seeds_are_drawn_and_told_one_by_one_since_their_interval_says_nothi
         assert plots.show(figure, "", "").caption.count("Faint") == 1
         assert ("seeds." in plots.show(figure, "", "").caption) is (rows is not two)
         faint = [[line for line in axis.lines if line.get_gid() in ("each", "few")] for axis in axes]
+        for axis, lines in zip(axes, faint, strict=True):  # none is cut
+            bottom, top = sorted(axis.get_ylim())
+            assert all(bottom <= value <= top for line in lines for value in line.get_ydata())
         assert [len(lines) for lines in faint] == ([4, 2, 2, 1] if rows is two else [0, 2, 0, 0])
     mean, low, high = plots.across(two["curve"].head(2))
     assert (mean == low).all() and (mean == high).all()
