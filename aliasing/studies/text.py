@@ -57,7 +57,10 @@ def whole(own: pd.DataFrame, width: int) -> str:
     if idle := [profile for profile in own["profile"].unique() if profile not in ran]:
         paragraphs.append(f"{', '.join(idle)}: not run")
     if "not run" in set(own["outcome"][own["profile"].isin(ran)]):
-        paragraphs.append("Not run: networks are missing (`aliasing status --runs`) or of one seed: no interval.")
+        paragraphs.append(
+            "Not run: networks are missing (`aliasing status --runs`) or of one seed: no interval; or none has "
+            "the column that is asked for, if its name is right."
+        )
     return "\n".join(
         textwrap.fill(text, width, subsequent_indent="    " if text.startswith("  ") else "  ") for text in paragraphs
     )

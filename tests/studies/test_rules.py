@@ -208,5 +208,5 @@ def test_the_whole_of_one(decided):
     parts = ("Table 1", "1 as claimed, 1 the other way", "another paper", "we ask this", "3 seeds", "gpu: not run")
     for part in (*parts, "claimed, p"):
         assert part in " ".join(text.split())
-    hint = "or of one seed"
+    hint = "or of one seed: no interval; or none has the column"
     assert hint not in text and hint in " ".join(whole(decided[decided["finding"] == "one-3"], 80).split())
