@@ -38,7 +38,7 @@ def apply(project, name, kind, line, code):
         path.write_text(json.dumps(notebook))
     else:
         lines = path.read_text().splitlines()
-        places = [number for number, text in enumerate(lines, start=1) if text.startswith(line)]
+        places = [number for number, text in enumerate(lines, start=1) if text.lstrip().startswith(line)]
         assert places, f"{name} has no line {line!r}"
         lines.insert(places[0], code.rstrip("\n"))
         path.write_text("\n".join(lines) + "\n")

@@ -30,8 +30,20 @@ from .zhang2019 import STUDY as ZHANG2019
 __all__ = ["STUDIES", "VERDICTS", "Finding", "Regime", "Study", "Test", "Verdict", "asked", "best_evidence",
            "campaign", "findings", "get", "open_store", "results", "run", "status_of", "worth"]  # fmt: skip
 
-_ALL = (AZULAY2018, REALNETWORKS, ZHANG2019, VASCONCELOS2020, ABLATIONS, GRABINSKI2023, SAHA2024, COMPARISON, FINETUNED)
-STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        AZULAY2018,
+        REALNETWORKS,
+        ZHANG2019,
+        VASCONCELOS2020,
+        ABLATIONS,
+        GRABINSKI2023,
+        SAHA2024,
+        COMPARISON,
+        FINETUNED,
+    )
+}
 # Whose networks come first: the two chapters that ask for the plain network, its blurs and its augmentation.
 VALUE = (ZHANG2019, COMPARISON, SAHA2024, AZULAY2018, VASCONCELOS2020, ABLATIONS, GRABINSKI2023)
 
