@@ -1,8 +1,10 @@
 """Saha & Gokhale 2024/25: maximum-sampling bias, and TIPS, a learned mixture of polyphase components.
 
-The networks are those of the other chapters, so the maximum of each max pooling stays in front of every layer. The
-paper's body was not available to us: what is tested are the claims of its abstract, its figures and table in the
-authors' repository, and its code.
+The networks are those of the other chapters, so the maximum of each max pooling stays in front of every layer. Claims
+on what TIPS brings need weights that leave the uniform start. Those of our corrected form do not, and those of the
+published form hardly do but by the recipe of its authors, without weight decay. So they are asked of the published
+form, on ``desktop`` in networks of their own. The paper's body was not available to us: what is tested are the claims
+of its abstract, its figures and table in the authors' repository, and its code.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,20 +20,28 @@ from ..measurements import Measurement
 from ..metrics import count_flops, count_parameters
 from ..records import Run
 from ..training import Recipe
-from .bases import ALPHA, BASES, EASY, SAME, Base, between, finished, trained
+from .bases import ALPHA, BASES, DRAWN, DRAWN_FINISHED, DRAWN_TRAINED, EASY, SAME, Base, between, trained
 from .evidence import Column, Derived, best, fact, level, over_kinds, survived
 from .rules import POINT, RHO, Regime, Test, above, below, claims
 from .study import Study
 
-METHODS = ("subsample", "tips", "tips + losses", "tips as published", "aps", "lps", "bin-5", "average", "tri-3", "max")
+TIPS = "tips as published"  # with the paper's losses; "tips" is our corrected form
+ALONE = f"{TIPS} alone"  # without them
+METHODS = ("subsample", "tips", "tips + losses", TIPS, ALONE, "aps", "lps", "bin-5", "average", "tri-3", "max")
 METHODS_OF = {
     "smoke": tuple(name for name in METHODS if name != "tri-3"),
     "desktop": ("subsample", "tips + losses", "aps", "lps", "bin-5", "tri-3", "bin-7"),
-    "gpu": ("subsample", "tips + losses", "aps", "lps", "bin-5", "tri-3", "bin-7", "tips"),
+    "gpu": ("subsample", "tips + losses", "aps", "lps", "bin-5", "tri-3", "bin-7", TIPS, ALONE),
 }
-ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses")  # those that are attacked and corrupted
-SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses")
-LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses")  # those of which the paper and the finding speak
+# Those in which TIPS learns to mix, where they are others.
+MIXING = {"desktop": ("subsample", TIPS, "bin-5", "aps", "lps", ALONE, "average", "tips + losses")}
+# The authors' script has no weight decay. Chosen on validation pictures, with networks of another seed: after 12 epochs
+# the network with max pooling is right about 96.0 % of them, after 16 about 97.2. After 12 the weights of TIPS have a
+# mean length of 0.53, of 0.51 with the usual decay, and of 0.50 in the corrected form.
+MIXING_RECIPE = {"epochs": 16, "weight_decay": 0.0}
+ROBUST = ("subsample", "bin-5", "aps", "tips", "tips + losses", TIPS)  # those that are attacked and corrupted
+SURFACES = ("subsample", "bin-5", "aps", "lps", "tips", "tips + losses", TIPS)
+LEAN_SURFACES = ("subsample", "aps", "lps", "tips + losses", TIPS)  # those of which the paper and the finding speak
 SEGMENTED = ("subsample", "bin-5", "aps", "tips")
 # The two losses, varied one thing at a time: alpha (0: neither loss), the share of the epochs before the undo loss, the
 # form of the other loss.
@@ -74,13 +84,15 @@ SEGMENTATION: dict[str, tuple[dict[str, Any], dict[str, Any], Recipe, int]] = {
 def plan(profile: str) -> Iterator[Job]:
     """All runs of ``profile``, a whole seed before the next; classification first, variants of the losses last."""
     base, sizes = BASES[profile], SIZES[profile]
+    mixing = DRAWN[profile].changed(recipe=MIXING_RECIPE)
     for seed in range(base.seeds):
         yield from (_classifier(profile, base, method, seed) for method in METHODS_OF.get(profile, METHODS))
+        yield from (_classifier(profile, mixing, method, seed, "mixing") for method in MIXING.get(profile, ()))
         yield from (_segmenter(profile, layer, seed) for layer in sizes["segmented"])
         yield from (_variant(profile, base, alpha, wake, form, seed) for alpha, wake, form in sizes["variants"])
 
 
-def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
+def _classifier(profile: str, base: Base, method: str, seed: int, task: str = "classes") -> Job:
     size, circular = SIZES[profile], base.vgg.get("padding_mode") == "circular"
     wanted = [
         Measurement("circular_fidelity", {"count": base.tested}),
@@ -92,8 +104,10 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
         wanted.append(Measurement("cost", {"size": size["pixels"]}))
     if method in size["surfaces"]:
         wanted.append(Measurement("consistency_surface", {"count": size["surface"], "max_shift": size["reach"]}))
-    if circular and method != "tips as published":  # whose layers do not stitch: all rolls would take hours
+    if circular and not method.startswith(TIPS):  # whose layers do not stitch: all rolls would take hours
         wanted += base.rolls()
+    elif base.by_image:
+        wanted.append(base.ask("accuracy", count=base.tested))
     if method.startswith("tips"):
         pictured = 3 if seed == 0 else 0
         wanted += [
@@ -103,7 +117,8 @@ def _classifier(profile: str, base: Base, method: str, seed: int) -> Job:
         ]
     if method in ROBUST:
         wanted += [base.attacks(), base.corruptions()]
-    labels = {"task": "classes", "method": method, "tips": method.startswith("tips")}
+    labels = {"task": task, "method": method, "tips": method.startswith("tips")}
+    labels["mixing"] = task == "mixing" or profile not in MIXING
     return Job(base.run("vgg", method, seed), tuple(wanted), labels)
 
 
@@ -130,10 +145,10 @@ def _variant(profile: str, base: Base, alpha: float, wake: float, form: Any, see
     return Job(run, wanted, labels)
 
 
-TIPS = "tips + losses"  # the method of the paper
 CLASSES: dict[str, Any] = {"task": "classes"}
+MIXED: dict[str, Any] = {"mixing": True}  # asked what TIPS brings
 ACCURACY, STANDARD = "circular_fidelity.accuracy", "shift_consistency.standard_consistency"
-DRAWN, ERROR = "circular_fidelity.circular_consistency_drawn", "corruptions.corruption_error"
+ROLLED, ERROR = "circular_fidelity.circular_consistency_drawn", "corruptions.corruption_error"
 OTHERS = ("subsample", "bin-5", "aps", "lps")
 PGD = survived(slice(6))
 SURFACE = Derived(("consistency_surface.surface_standard",), np.mean)
@@ -169,18 +184,21 @@ def _over(
 ) -> dict[str, Test]:
     """``method`` minus each of the others."""
     return {
-        f"{label}, {method} minus {other}": side(column, {"method": method}, {"method": other}, **(CLASSES | options))
+        f"{label}, {method} minus {other}": side(column, {"method": method}, {"method": other}, **(MIXED | options))
         for other in others
     }
 
 
-def _exact(method: str) -> Test:
-    return above(DRAWN, {"method": method}, threshold=0.999, **CLASSES)
+def _exact(method: str, where: dict[str, Any] = CLASSES) -> Test:
+    return above(ROLLED, {"method": method}, threshold=0.999, **where)
 
 
 _less = partial(_over, side=below)
 
-LEARNED, FINISHED = (regime("max pooling", ACCURACY, method="subsample", **CLASSES) for regime in (trained, finished))
+LEARNED = trained("max pooling", ACCURACY, method="subsample", **CLASSES)
+MIXING_LEARNED, MIXING_FINISHED = (
+    trained("max pooling", ACCURACY, least, method="subsample", **MIXED) for least in (DRAWN_TRAINED, DRAWN_FINISHED)
+)
 
 
 def _moved(where: str = "", **labels: str) -> Regime:
@@ -188,22 +206,23 @@ def _moved(where: str = "", **labels: str) -> Regime:
     return Regime(f"mean l2 norm of TIPS's weights (uniform ones have 0.5){where}", level(NORM, **labels), 0.51)
 
 
-MOVED = _moved(method=TIPS, **CLASSES)
+MOVED = _moved(method=TIPS, **MIXED)
 # Of networks that segment: of what a class covers in truth or in the mask, half is in both.
 SEGMENTS = Regime(
     "mean IoU of the U-Net with max pooling", level("masks.mean_iou", method="subsample", task="masks"), 0.5
 )
-ATTACKED = between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **CLASSES)
+ATTACKED = between("its accuracy under PGD, mean of six radii,", PGD, method="subsample", **MIXED)
 REGIMES = {
-    "saha-1 saha-2 saha-10 saha-11 saha-14 control-4": (LEARNED,),
-    "saha-3 saha-5 saha-6 saha-12": (LEARNED, MOVED),
-    "saha-4 saha-9": (FINISHED, MOVED),
+    "saha-1 saha-2 saha-11 control-4": (LEARNED,),
+    "saha-10 saha-14": (MIXING_LEARNED,),
+    "saha-3 saha-5 saha-6 saha-12": (MIXING_LEARNED, MOVED),
+    "saha-4 saha-9": (MIXING_FINISHED, MOVED),
     "saha-7": (SEGMENTS, _moved(" in the U-Net", method="tips", task="masks")),
-    "saha-8": (FINISHED, MOVED, ATTACKED),
+    "saha-8": (MIXING_FINISHED, MOVED, ATTACKED),
     "saha-13": (),
 }
 TESTS = {
-    "saha-1: circular consistency of max pooling": below(DRAWN, {"method": "subsample"}, threshold=0.99, **CLASSES),
+    "saha-1: circular consistency of max pooling": below(ROLLED, {"method": "subsample"}, threshold=0.99, **CLASSES),
     "saha-1: relative change of the pooled features, one-pixel rolls, max pooling": above(
         "depth_error.pooled_change", {"method": "subsample"}, threshold=0.01, **CLASSES
     ),
@@ -222,7 +241,7 @@ TESTS = {
     },
     **{
         f"saha-3: bias ({definition}), {TIPS} minus the lowest of the other layers": below(
-            best(f"sampling_bias.msb_{definition}", CLASSES | {"method": TIPS}, CLASSES | {"tips": False}, False),
+            best(f"sampling_bias.msb_{definition}", MIXED | {"method": TIPS}, MIXED | {"tips": False}, False),
             margin=POINT,
         )
         for definition in ("exact", "nearest")
@@ -239,7 +258,7 @@ TESTS = {
     },
     **_over("saha-8: accuracy under PGD, mean of six radii", PGD, *OTHERS[:2]),
     **_less("saha-9: corruption error", ERROR, *OTHERS[:2]),
-    f"saha-10: circular consistency, {TIPS}": _exact(TIPS),
+    f"saha-10: circular consistency, {TIPS}": _exact(TIPS, MIXED),
     "saha-11: circular consistency, aps": _exact("aps"),
     "saha-11: circular consistency, lps": _exact("lps"),
     **_over("saha-12: standard shifts, mean of the surface", SURFACE, "lps"),
@@ -249,10 +268,10 @@ TESTS = {
         fact(lambda: _overhead(count_parameters)), threshold=0.05
     ),
     "saha-13: multiply-accumulates, likewise": below(fact(lambda: _overhead(count_flops)), threshold=0.05),
-    **_over("saha-14: mean l2 norm of the weights", NORM, "tips", margin=POINT),
-    **_less("saha-14: undo loss relative to the map's energy", UNDO, "tips", margin=POINT),
-    **_over("saha-14: standard consistency", STANDARD, "tips"),
-    "control-4: circular consistency with circular padding": _exact(TIPS),
+    **_over("saha-14: mean l2 norm of the weights", NORM, ALONE, margin=POINT),
+    **_less("saha-14: undo loss relative to the map's energy", UNDO, ALONE, margin=POINT),
+    **_over("saha-14: standard consistency", STANDARD, ALONE),
+    "control-4: circular consistency with circular padding": _exact("tips + losses"),
 }
 
 STUDY = Study(
