@@ -61,8 +61,8 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "vasconcelos-3 vasconcelos-5 vasconcelos-6 vasconcelos-7 vasconcelos-8 vasconcelos-9 vasconcelos-10 "
         "vasconcelos-11 vasconcelos-15",
     ),
-    "pending": (
-        "2026-12-01T12:10:00+00:00",
+    "10d9654": (
+        "2026-12-01T11:54:41+00:00",
         "7d359886",
         "saha-3 saha-4 saha-5 saha-6 saha-8 saha-9 saha-10 saha-12 saha-14",
     ),
