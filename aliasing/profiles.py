@@ -18,7 +18,7 @@ PROFILES = {
     "smoke": Profile("generated shapes, a few hundred", "toy", "CPU, seconds a study", "tests"),
     "laptop": Profile("generated shapes", "small", "2 CPU cores, minutes a study", "trying it, teaching"),
     "desktop": Profile(
-        "photographs: CIFAR-10; shapes for ablations",
+        "photographs: CIFAR-10; shapes for ablations, TIPS",
         "VGG13, ResNet-18, half as wide",
         "2 CPU cores, days",
         "the book without a GPU",
