@@ -36,7 +36,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # one names). A changed rule gets a line; where a record that decides is older than it, the finding is post hoc. The
 # changelog says why each was changed.
 FIXED: dict[str, tuple[str, str, str]] = {
-    "5809cd3": ("2026-11-27T03:45:19+00:00", "a7f3caef", ""),
+    "5809cd3": ("2026-11-27T03:45:19+00:00", "a96c028c", ""),
     "3241a61": ("2026-11-27T04:04:40+00:00", "340cceb1", "tuned-1 tuned-3 tuned-4"),
     "44696b2": ("2026-11-28T17:35:09+00:00", "cad94640", "azulay-4 saha-13 tuned-2"),
     "6cc8704": ("2026-11-29T23:48:45+00:00", "77f4164c", "azulay-10 real-5"),
@@ -50,8 +50,8 @@ FIXED: dict[str, tuple[str, str, str]] = {
     ),
     "65712fa": (
         "2026-11-30T21:20:11+00:00",
-        "c8cee7c7",
-        "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 grabinski-9 comparison-9 comparison-10",
+        "e7690e32",
+        "azulay-5 zhang-1 zhang-2 zhang-3 zhang-4 grabinski-9 comparison-9",
     ),
     "fab99d6": ("2026-11-30T21:52:09+00:00", "5ce0c03a", "azulay-11 comparison-8 comparison-12"),
     "61a6715": ("2026-11-30T23:43:07+00:00", "57e9003d", "grabinski-13 control-2 comparison-5"),
@@ -66,6 +66,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "7d359886",
         "saha-3 saha-4 saha-5 saha-6 saha-8 saha-9 saha-10 saha-12 saha-14",
     ),
+    "pending": ("2026-12-01T12:35:00+00:00", "3a0021a1", "comparison-7 comparison-10"),
 }
 
 

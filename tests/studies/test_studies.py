@@ -40,7 +40,7 @@ def test_plans_are_sound(profile):
         for job in jobs:  # that datasets, networks and layers exist was asked when the runs were made
             assert {one.name for one in job.measurements} <= set(MEASUREMENTS)
             # Of one task, a measurement has the same options for all networks; ASAP alone is asked for fewer rolls.
-            group = tuple(job.labels.get(key) for key in ("task", "group", "pictures", "bias"))
+            group = tuple(job.labels.get(key) for key in ("task", "group", "pictures", "bias", "apart"))
             for one in job.measurements:
                 free = {k: v for k, v in one.options.items() if k not in ("pictured", "domain", "dataset")}
                 case = (group, one.name, one.options.get("domain"), one.options.get("attack"))
