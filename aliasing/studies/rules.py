@@ -66,7 +66,7 @@ FIXED: dict[str, tuple[str, str, str]] = {
         "7d359886",
         "saha-3 saha-4 saha-5 saha-6 saha-8 saha-9 saha-10 saha-12 saha-14",
     ),
-    "pending": ("2026-12-01T12:35:00+00:00", "3a0021a1", "comparison-7 comparison-10"),
+    "db43121": ("2026-12-01T12:52:17+00:00", "3a0021a1", "comparison-7 comparison-10"),
 }
 
 
