@@ -354,7 +354,10 @@ def write_weights(
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"optimizer.{key}": value for key, value in optimizer.state().items()}
     tensors["run"] = torch.tensor(list(json.dumps(dict(run)).encode()), dtype=torch.uint8)
-    write_tensors(path, {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, history=history)
+    # Copies: parts of a network may share weights, which safetensors refuses.
+    write_tensors(
+        path, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, history=history
+    )
 
 
 def load_weights(

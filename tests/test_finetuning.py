@@ -111,6 +111,38 @@ def test_what_learned_takes_and_returns_what_the_given_network_does():
     torch.testing.assert_close(tuned(images), grey(images), atol=0.1, rtol=0)
 
 
+def test_what_standardises_its_input_in_place_is_none_the_worse_for_it():
+    def agreements(moved):
+        network = nn.Sequential(Answer(moved), net())
+        _, table = aliasing.finetune(network, "tri-3", noise(60), size=SIZE, device="cpu", lr=1e-9)
+        return [cell.value for cell in table.loc["agreement with the original"]]
+
+    in_place = agreements(lambda x: x.sub_(0.4))
+    assert in_place == agreements(lambda x: x - 0.4) and in_place[1] == 1
+
+
+class Named(nn.Module):
+    """A network one of whose layers has two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = net()
+        self.stem = self.body[0]
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def test_layers_that_learn_begin_with_the_seed_and_shared_weights_are_kept(tmp_path):
+    tables = []
+    for state in (1, 2):
+        network = Named()  # whose own start is always the same
+        torch.manual_seed(state)
+        out = tmp_path / f"{state}.safetensors"
+        tables.append(aliasing.finetune(network, "lps", noise(60), out=out, size=SIZE, device="cpu")[1])
+    assert tables[0].equals(tables[1])
+
+
 def test_a_network_that_takes_one_size_alone_is_converted_at_that(own):
     tuned, _ = aliasing.finetune("tuned_nets:rigid", "tri-3", noise(60), size=SIZE, device="cpu", out="new.safetensors")
     asked = networks.load("new.safetensors"), networks.load("tuned_nets:rigid+tri-3", size=SIZE)

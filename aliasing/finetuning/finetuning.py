@@ -103,8 +103,7 @@ def finetune(
     out = None if out is None else Path(out)
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"the file must end in .safetensors, by which aliasing diagnose knows it, got {str(out)!r}")
-    if out is not None and out.exists():
-        raise UsageError(f"{out} exists and is not overwritten; remove it, or name another file with --out")
+    _check_new(out)
     if isinstance(network, str):
         subject = networks.load(network, weights, size)
     else:
@@ -112,7 +111,9 @@ def finetune(
     subject.module.float()  # half precision does not learn
     subject = networks.adapted(subject, place)
     original = subject.module.eval()
-    converted = antialias(original, layer, example=subject.size)
+    with torch.random.fork_rng(devices=[]):  # layers that learn begin with random weights
+        torch.manual_seed(seed)
+        converted = antialias(original, layer, example=subject.size)
     data = gather(images, subject, held_out, progress)
     state = original.state_dict()
     if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
@@ -132,6 +133,7 @@ def finetune(
     ):
         if not mine:
             raise UsageError(f"another process works in {folder}: let it finish, or name another file with --out")
+        _check_new(out)  # one that worked there when this began may have finished
         students = {"the original": copied(original), "the converted network": copied(converted)}
         bar.set_description("answers of the original")
         if stopped := begun(folder, plan) if folder else None:
@@ -174,9 +176,15 @@ def _enough_memory(plan: Plan) -> Iterator[None]:
         ) from error
 
 
+def _check_new(out: Path | None) -> None:
+    if out is not None and out.exists():
+        raise UsageError(f"{out} exists and is not overwritten; remove it, or name another file with --out")
+
+
 def _write(out: Path, tuned: nn.Module, plan: Plan, table: pd.DataFrame) -> None:
     """The owner's tensors, with what they are in the header; the checkpoints go."""
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tuned.state_dict().items()}
     about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": plain(table)}
+    _check_new(out)
     write_atomically(out, save(tensors, {networks.NOTE: json.dumps(about)}))
     rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)

@@ -197,4 +197,4 @@ def recalibrate(converted: nn.Module, original: nn.Module, windows: Tensor) -> N
                         act(name, m, next(iter((*args, *named.values()))))
 
                     hooks.enter_context(norm.register_forward_pre_hook(hook, with_kwargs=True))
-            network.eval()(windows)
+            network.eval()(windows.clone())  # of its own: some standardise their input in place
