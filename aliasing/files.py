@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, uint8
+from torch import Tensor, contiguous_format, uint8
 
 from .errors import DamagedError, DataError, StorageError
 
@@ -97,6 +97,13 @@ def check_file(path: Path, checksum: str, remedy: str) -> None:
         raise DataError(
             f"{path} is damaged or another version: its {algorithm} is {received}, expected {expected}; {remedy}"
         )
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU copies of ``tensors``: safetensors refuses those that share memory, as parts of a network may."""
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=contiguous_format) for name, value in tensors.items()
+    }
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **note: object) -> None:

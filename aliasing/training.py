@@ -26,7 +26,7 @@ from .adversary import Problem, signed_step
 from .datasets import ImageFiles, ImageSet
 from .datasets.randaugment import randaugment
 from .errors import DataError, UsageError, unknown
-from .files import read_tensors, write_tensors
+from .files import copies, read_tensors, write_tensors
 from .held import held
 from .inference import as_float, check_labels, placed
 from .metrics import attack_accuracy
@@ -354,10 +354,7 @@ def write_weights(
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     tensors |= {f"optimizer.{key}": value for key, value in optimizer.state().items()}
     tensors["run"] = torch.tensor(list(json.dumps(dict(run)).encode()), dtype=torch.uint8)
-    # Copies: parts of a network may share weights, which safetensors refuses.
-    write_tensors(
-        path, {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, history=history
-    )
+    write_tensors(path, copies(tensors), history=history)
 
 
 def load_weights(

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..datasets import ImageSet
 from ..diagnosis import networks
 from ..errors import UsageError, check_whole
-from ..files import checksum, leased, write_atomically, write_tensors
+from ..files import checksum, copies, leased, write_atomically, write_tensors
 from ..memory import keep_freed
 from ..models import antialias
 from ..models.watch import copied
@@ -183,8 +183,7 @@ def _check_new(out: Path | None) -> None:
 
 def _write(out: Path, tuned: nn.Module, plan: Plan, table: pd.DataFrame) -> None:
     """The owner's tensors, with what they are in the header; the checkpoints go."""
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tuned.state_dict().items()}
     about = asdict(plan) | {"network": f"{plan.network}+{plan.layer}", "measured": plain(table)}
     _check_new(out)
-    write_atomically(out, save(tensors, {networks.NOTE: json.dumps(about)}))
+    write_atomically(out, save(copies(tuned.state_dict()), {networks.NOTE: json.dumps(about)}))
     rmtree(out.with_name(out.name + ".partial"), ignore_errors=True)
