@@ -58,7 +58,7 @@ def plan(profile: str) -> Iterator[Job]:
                 labels = {"backbone": backbone, "layer": layer, "learned": layer in MOVED, "rolled": layer != "asap"}
                 labels |= {"family": backbone, "apart": profile not in APART}
                 yield Job(base.run(backbone, layer, seed), wanted, labels)
-        for backbone, chosen in zip(("vgg", "resnet"), APART.get(profile, ()), strict=False):
+        for backbone, chosen in zip(("vgg", "resnet"), APART.get(profile, ((), ())), strict=True):
             for layer in chosen:
                 labels = {"backbone": f"drawn {backbone}", "layer": layer, "family": backbone, "apart": True}
                 yield Job(GROUND[profile].run(backbone, layer, seed), _usual(GROUND[profile]), labels)
@@ -112,6 +112,7 @@ VGG, RESNET = {"backbone": "vgg"}, {"backbone": "resnet"}
 Networks = dict[str, dict[str, Any]]
 NETWORKS: Networks = {"VGG": VGG, "residual network": RESNET}
 VGG_APART, RESNET_APART = ({"family": family, "apart": True} for family in ("vgg", "resnet"))
+NETWORKS_APART: Networks = {"VGG": VGG_APART, "residual network": RESNET_APART}
 
 
 def _tests(
@@ -136,7 +137,7 @@ LEARNED_BOTH, FINISHED_BOTH = (
 )
 FINISHED_APART = tuple(
     trained(f"the plain {name}", COLUMNS[ACCURACY], DRAWN_FINISHED, layer="subsample", **own)
-    for name, own in (("VGG", VGG_APART), ("residual network", RESNET_APART))
+    for name, own in NETWORKS_APART.items()
 )
 ATTACKED, CORRUPTED = (
     tuple(
